@@ -1,0 +1,118 @@
+"""Files and folders that appear whole or not at all, and describe themselves."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from elcrec.errors import UserError
+
+SCHEMA_VERSION = 1
+_BLOCK = 1 << 20
+
+
+@contextmanager
+def atomic_dir(out: Path) -> Iterator[Path]:
+    """Yield a scratch folder beside `out`; on success it replaces `out`, on any error it goes away.
+
+    Raises:
+        UserError: the place of `out` cannot be written.
+    """
+    out = out.absolute()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(out)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"cannot write the output ({error.strerror})", where=out) from error
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        _replace_dir(scratch, out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_stale(out: Path) -> None:
+    """Clear what a killed run left behind for the same output."""
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _replace_dir(scratch: Path, out: Path) -> None:
+    if out.exists():
+        retired = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        out.rename(retired / "old")
+        scratch.rename(out)
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        scratch.rename(out)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the folder of `path`; on success it is renamed to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write `document` atomically, indented, keys in their order, ending in a newline."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_file(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file is missing, not JSON, or not an object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError("no such file", where=path, fix="run the stage that writes it first") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"not readable as JSON ({error})", where=path) from error
+    if not isinstance(document, dict):
+        raise UserError("a JSON object was expected", where=path)
+    return document
+
+
+def md5_of(path: Path) -> str:
+    """Return the md5 of the file's bytes, the checksum DVC uses, in hex."""
+    return _digest(path, hashlib.md5(usedforsecurity=False))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of the file's bytes in hex."""
+    return _digest(path, hashlib.sha256())
+
+
+def _digest(path: Path, digest: Any) -> str:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return str(digest.hexdigest())
+
+
+def git_revision(folder: Path | None = None) -> str | None:
+    """Return the commit that is checked out in `folder`, `None` outside a repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None

@@ -1,0 +1,361 @@
+"""The schema of params.yaml: every tunable once, typed, a section a stage.
+
+Unknown keys, wrong types and values out of range are fatal and named by their path, such as
+`train.batch_size`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from elcrec.errors import UserError
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Weight = Annotated[float, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+LogFormat = Literal["csv", "parquet", "benchmark"]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the configuration: immutable, keyword-only, strict."""
+
+
+class RemoteFile(Section, frozen=True, kw_only=True):
+    """A public file: fetched from the mirror folder where there is one, else from its URL."""
+
+    url: str
+    """Where the file is published; its last path segment is its name."""
+    md5: Md5
+    """The checksum of its bytes; anything else is refused."""
+    format: LogFormat = "benchmark"
+    """How the file is laid out."""
+    mirror_name: str | None = None
+    """The file's name inside the mirror folder; `None`: the data set's name with the URL's ending."""
+
+
+class LocalFile(Section, frozen=True, kw_only=True):
+    """Your own log, on this machine (in the pipeline: the file that DVC brought)."""
+
+    path: str = "data/log.parquet"
+    """The file, relative to the working directory; version it with `dvc add`."""
+    md5: Md5 | None = None
+    """The checksum it must have; `None` takes the file as it is."""
+    format: LogFormat = "parquet"
+    """How the file is laid out."""
+
+
+class SyntheticConfig(Section, frozen=True, kw_only=True):
+    """The generator of a log with planted intents, which is the data set `sample`."""
+
+    seed: NonNegative = 7
+    """Seeds every draw: the same configuration gives the same bytes."""
+    users: Positive = 2000
+    """Number of users."""
+    items: Positive = 600
+    """Number of items, shared out evenly over the intents."""
+    intents: Positive = 12
+    """Number of planted intents."""
+    intents_per_user: Positive = 2
+    """A user holds one to this many intents."""
+    mean_length: Annotated[float, Meta(ge=5)] = 12.0
+    """Mean number of interactions of a user (at least 5 each)."""
+    popularity_exponent: Weight = 0.8
+    """Zipf exponent of item popularity inside an intent; 0 is uniform."""
+    follow: Share = 0.6
+    """Chance that the next item is one of the current item's few successors inside the intent."""
+    switch: Share = 0.1
+    """Chance to switch to another of the user's intents after an item."""
+    noise: Share = 0.05
+    """Chance that an item is drawn from all items, whatever the intent."""
+
+
+class FetchConfig(Section, frozen=True, kw_only=True):
+    """Which log to bring in."""
+
+    dataset: str = "sample"
+    """`sample` (synthetic), `file` (your own log) or a name under `sources`."""
+    sources: dict[str, RemoteFile] = {}
+    """Public data sets by name."""
+    file: LocalFile = LocalFile()
+    """Read when `dataset` is `file`."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    """Read when `dataset` is `sample`."""
+
+    def __post_init__(self) -> None:
+        """Check that the data set is known."""
+        known = ["sample", "file", *self.sources]
+        if self.dataset not in known:
+            raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(known)}")
+
+
+class ValidateConfig(Section, frozen=True, kw_only=True):
+    """What a log must satisfy, and how much of it may be faulty."""
+
+    user_column: str = "user_id"
+    """Name of the user column in CSV and Parquet logs."""
+    item_column: str = "item_id"
+    """Name of the item column in CSV and Parquet logs."""
+    time_column: str = "timestamp"
+    """Name of the time column: ISO 8601 text, a Parquet timestamp, or epoch numbers."""
+    epoch_unit: Literal["s", "ms", "us"] = "s"
+    """Unit of numeric times."""
+    order: Literal["sort", "strict"] = "sort"
+    """`sort` puts a user's events in time order; `strict` refuses a log that is out of order."""
+    max_quarantine_share: Share = 0.01
+    """Faulty rows go to quarantine up to this share of the log; above it validation fails."""
+    min_rows: Positive = 100
+    """Least number of accepted interactions."""
+    min_users: Positive = 10
+    """Least number of distinct users."""
+    min_items: Positive = 10
+    """Least number of distinct items."""
+    min_interactions_per_user: PositiveFloat = 3.0
+    """Least mean number of interactions a user."""
+    max_id_length: Positive = 256
+    """Longest id in characters; longer ids are faulty rows."""
+    max_age_days: PositiveFloat | None = None
+    """Freshness: the newest event may be at most this old (real times only); `None` does not ask."""
+    max_drift: Share = 0.25
+    """Largest population stability index (item popularity, history length) against the last accepted log."""
+    max_row_change: PositiveFloat = 0.5
+    """Largest relative change of the row count against the previous accepted log."""
+
+
+class SequencesConfig(Section, frozen=True, kw_only=True):
+    """How interactions become sequences and a split."""
+
+    k_core: NonNegative = 0
+    """Users and items with fewer interactions are dropped, again until none is left; 0 keeps all."""
+    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    """`leave_one_out`: the last item is the test target, the one before it the validation target.
+    `temporal`: two instants cut all histories; a user's first item after a cut is her target."""
+    valid_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
+    """Temporal split: share of interactions between the two cuts."""
+    test_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
+    """Temporal split: share of interactions after the second cut."""
+    history: Positive = 50
+    """Most recent items of a user in histories.parquet, which the feature store serves."""
+
+
+class EncoderConfig(Section, frozen=True, kw_only=True):
+    """The SASRec encoder: post-norm causal transformer blocks."""
+
+    window: Positive = 50
+    """Most recent items that the encoder sees (T)."""
+    hidden_size: Positive = 64
+    """Width of embeddings and states (D)."""
+    num_blocks: Positive = 2
+    """Number of transformer blocks (L)."""
+    num_heads: Positive = 2
+    """Attention heads; must divide `hidden_size`."""
+    hidden_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
+    """Dropout of embeddings, attention output and feed-forward output."""
+    attention_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
+    """Dropout of attention weights."""
+
+    def __post_init__(self) -> None:
+        """Check that the heads divide the width."""
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
+
+
+class IntentConfig(Section, frozen=True, kw_only=True):
+    """Learnable cluster centres and the losses that use them (METHOD: ELCRec)."""
+
+    num_intents: Annotated[int, Meta(ge=2)] = 256
+    """Number of intent centres (K)."""
+    fusion: Literal["shift", "concat", "none"] = "shift"
+    """How a state is joined with its nearest centre before L_seq: added, appended, or not at all."""
+    temperature: PositiveFloat = 1.0
+    """Temperature of the contrastive losses."""
+    sequence_weight: Weight = 0.1
+    """Weight of L_seq."""
+    intent_weight: Weight = 0.1
+    """Weight of L_intent."""
+    cluster_weight: Weight = 1.0
+    """Weight of L_cluster (alpha)."""
+
+
+class ViewConfig(Section, frozen=True, kw_only=True):
+    """Augmented views: one of crop, mask and reorder is drawn for each view."""
+
+    crop: Annotated[float, Meta(gt=0, le=1)] = 0.2
+    """Share of the sequence that a crop keeps."""
+    mask: Annotated[float, Meta(ge=0, lt=1)] = 0.7
+    """Share of the positions that a mask blanks."""
+    reorder: Share = 0.2
+    """Share of the sequence that is shuffled, in one run."""
+
+
+class TrainConfig(Section, frozen=True, kw_only=True):
+    """Model and optimisation."""
+
+    objective: Literal["elcrec", "sasrec"] = "elcrec"
+    """`elcrec`: all four losses; `sasrec`: L_next alone, no intents."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The sequence encoder."""
+    intents: IntentConfig = IntentConfig()
+    """Intents and their losses (`elcrec` only)."""
+    views: ViewConfig = ViewConfig()
+    """Augmentation for the contrastive losses (`elcrec` only)."""
+    seed: NonNegative = 1
+    """Seeds weights, batches, negatives, views and dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes CUDA where there is a GPU."""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's learning rate."""
+    batch_size: Annotated[int, Meta(ge=2)] = 256
+    """Sequences a step (B)."""
+    epochs: Positive = 300
+    """Most epochs."""
+    patience: Positive = 40
+    """Epochs without a better validation NDCG@20 before training stops."""
+    eval_every: Positive = 1
+    """Epochs between validations."""
+
+
+class EvaluateConfig(Section, frozen=True, kw_only=True):
+    """The report's knobs."""
+
+    bootstrap: Positive = 1000
+    """Bootstrap samples of users for confidence intervals."""
+    confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
+    """Level of the confidence intervals."""
+    seed: NonNegative = 1
+    """Seeds the bootstrap."""
+    block_users: Positive = 1024
+    """Users ranked at a time; bounds memory, changes no result."""
+    top_items: Positive = 8
+    """Items listed for each intent."""
+
+
+class GateConfig(Section, frozen=True, kw_only=True):
+    """When a model may be pushed."""
+
+    floors: dict[str, float] = {}
+    """Least value of test metrics by name, as they stand in metrics.json."""
+    metric: str = "ndcg@20"
+    """The metric in which the challenger is compared with the champion on the same split."""
+    max_regression: Share = 0.01
+    """Relative loss against the champion that is still accepted."""
+
+
+class PushConfig(Section, frozen=True, kw_only=True):
+    """Registration and publishing."""
+
+    model_name: str = "elcrec"
+    """Registered model's name; also names the feature service's version."""
+    gate: GateConfig = GateConfig()
+    """The conditions of a push."""
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole of params.yaml."""
+
+    fetch: FetchConfig = FetchConfig()
+    """Stage fetch."""
+    validate: ValidateConfig = ValidateConfig()
+    """Stage validate."""
+    sequences: SequencesConfig = SequencesConfig()
+    """Stage sequences."""
+    train: TrainConfig = TrainConfig()
+    """Stage train."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Stage evaluate."""
+    push: PushConfig = PushConfig()
+    """Stage push."""
+
+
+def load_config(params: Path, *, presets: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
+    """Read `params`, lay `presets` over it in their order, then `overrides` such as `train.epochs=5`.
+
+    Raises:
+        UserError: a file is missing or not YAML, a key is unknown, or a value has the wrong type or range.
+    """
+    document = _read_mapping(params)
+    for preset in presets:
+        document = merge(document, _read_mapping(preset))
+    for override in overrides:
+        document = merge(document, _parse_override(override))
+    return parse_config(document, source=params)
+
+
+def parse_config(document: Mapping[str, Any], *, source: object = "configuration") -> Config:
+    """Check a nested mapping against the schema.
+
+    Raises:
+        UserError: a key is unknown, or a value has the wrong type or range.
+    """
+    try:
+        return msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        where, fix = f"{source}", "see the fields and their ranges in src/elcrec/config.py"
+        raise UserError(_explain(str(error)), where=where, fix=fix) from error
+
+
+def to_dict(section: Section) -> dict[str, Any]:
+    """Return a section as plain nested dicts, ready for JSON or YAML."""
+    plain: dict[str, Any] = msgspec.to_builtins(section)
+    return plain
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one nested mapping over another; mappings join, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(message: str) -> str:
+    """Turn msgspec's `… - at `$.train.epochs`` into `parameter train.epochs: …`."""
+    text, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    return f"parameter {path}: {text}" if path else text
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"override {override!r} is not section.key=value", fix="write e.g. train.epochs=5")
+    value: Any = _parse_yaml(text, source=f"override {override!r}")
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        document = _parse_yaml(path.read_text(encoding="utf-8"), source=path)
+    except FileNotFoundError as error:
+        raise UserError("no such file", where=path, fix="name the parameters with --params") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
+    if not isinstance(document, dict):
+        raise UserError("a mapping of sections was expected", where=path)
+    return document
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML that reads 1e-3 as a number, as DVC and people do (PyYAML wants 1.0e-3)."""
+
+
+_FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def _parse_yaml(text: str, *, source: object) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise UserError(f"not valid YAML ({error})", where=source) from error

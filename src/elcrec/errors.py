@@ -1,0 +1,15 @@
+"""The one error that a user is meant to read."""
+
+
+class UserError(Exception):
+    """A mistake outside the code: data, configuration or environment.
+
+    The message is one line that says what is wrong, where, and what to do. The command line prints it
+    without a traceback and exits with status 2.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        """Join what is wrong, where it is and how to mend it into one line."""
+        message = what if where is None else f"{where}: {what}"
+        message = message if fix is None else f"{message}; {fix}"
+        super().__init__(" ".join(message.split()))
