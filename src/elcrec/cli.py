@@ -1,21 +1,23 @@
-"""`elcrec <stage>`: argument parsing only. Every stage imports what it needs when it is called."""
+"""`elcrec <stage>`: argument parsing only. Every command imports what it needs when it is called."""
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from elcrec import __version__
 from elcrec.errors import UserError
 
-_MIRROR = "ELCREC_MIRROR"
+Options = argparse.Namespace
+
+ARTIFACTS = Path("artifacts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (2 after a user's mistake, 130 after Ctrl-C)."""
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Callable[[Options], None] = options.command
     try:
         command(options)
     except UserError as error:
@@ -25,3 +27,175 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("elcrec: interrupted; the same command resumes or starts again", file=sys.stderr)
         return 130
     return 0
+
+
+def _fetch(options: Options) -> None:
+    from elcrec.stages.fetch import fetch
+
+    _show(fetch(_config(options).fetch, options.out, mirror=_mirror()))
+
+
+def _validate(options: Options) -> None:
+    from elcrec.stages.validate import validate
+
+    _show(validate(_config(options).validate, options.raw, options.out, accepted=options.accepted))
+
+
+def _sequences(options: Options) -> None:
+    from elcrec.stages.sequences import build_sequences
+
+    _show(build_sequences(_config(options).sequences, options.interactions, options.out))
+
+
+def _train(options: Options) -> None:
+    from elcrec.stages.train import train
+
+    if options.objective is not None:
+        options.overrides = [*options.overrides, f"train.objective={options.objective}"]
+    _show(train(_config(options).train, options.sequences, options.out, checkpoint=options.checkpoint))
+
+
+def _evaluate(options: Options) -> None:
+    from elcrec.stages.evaluate import evaluate
+
+    config = _config(options).evaluate
+    inputs = {"baseline": options.baseline, "truth": options.truth}
+    _show(evaluate(config, options.model, options.sequences, options.out, **inputs))
+
+
+def _push(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.push import push
+
+    store = open_store(options.store)
+    inputs = (options.model, options.sequences, options.evaluation)
+    _show(push(_config(options).push, *inputs, options.out, registry=store.registry, features=store.features))
+
+
+def _recommend(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.recommend import recommend
+
+    store = open_store(options.store)
+    name = _config(options).push.model_name
+    for line in recommend(name, options.user, options.k, registry=store.registry, features=store.features):
+        print(line)
+
+
+def _config_command(options: Options) -> None:
+    import yaml
+
+    from elcrec.config import to_dict
+
+    print(yaml.safe_dump(to_dict(_config(options)), sort_keys=False), end="")
+
+
+def _config(options: Options):  # noqa: ANN202 - the import stays inside: `elcrec --help` reads no configuration
+    from elcrec.config import load_config
+
+    return load_config(options.params, presets=options.presets, overrides=options.overrides)
+
+
+def _mirror() -> Path | None:
+    folder = os.environ.get("ELCREC_MIRROR")
+    return Path(folder) if folder else None
+
+
+def _show(metrics: Mapping[str, object]) -> None:
+    for name, value in metrics.items():
+        print(f"{name:<28} {value:.4f}" if isinstance(value, float) else f"{name:<28} {value}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="elcrec", description="Intent-aware sequential recommendation, from a raw log to top-k."
+    )
+    parser.add_argument("--version", action="version", version=f"elcrec {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Callable[[Options], None], text: str, **paths: Path
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        _add_configuration(sub)
+        for option, default in paths.items():
+            sub.add_argument(
+                f"--{option}", type=Path, default=default, metavar="DIR", help=f"(default {default})"
+            )
+        return sub
+
+    a = ARTIFACTS
+    add("fetch", _fetch, "Bring the raw log in, or make the sample log.", out=a / "raw")
+    add(
+        "validate",
+        _validate,
+        "Check the raw log; quarantine faulty rows.",
+        raw=a / "raw",
+        out=a / "validated",
+        accepted=a / "accepted",
+    )
+    add(
+        "sequences",
+        _sequences,
+        "Build sequences, the item index and the split.",
+        interactions=a / "validated",
+        out=a / "sequences",
+    )
+    train = add(
+        "train",
+        _train,
+        "Train a model; resumes from its checkpoint.",
+        sequences=a / "sequences",
+        out=a / "model",
+        checkpoint=a / "checkpoints" / "model",
+    )
+    train.add_argument("--objective", help="overrides train.objective, as for the baseline")
+    add(
+        "evaluate",
+        _evaluate,
+        "Rank the test targets and write the report.",
+        model=a / "model",
+        baseline=a / "baseline",
+        sequences=a / "sequences",
+        truth=a / "raw",
+        out=a / "evaluation",
+    )
+    add(
+        "push",
+        _push,
+        "Decide, register the model and publish its features.",
+        model=a / "model",
+        sequences=a / "sequences",
+        evaluation=a / "evaluation",
+        store=a / "store",
+        out=a / "push",
+    )
+    recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
+    recommend.add_argument("--user", required=True, help="the user's raw id")
+    recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
+    add("config", _config_command, "Print the whole configuration that the other commands would use.")
+    return parser
+
+
+def _add_configuration(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="(default params.yaml)"
+    )
+    sub.add_argument(
+        "--preset",
+        dest="presets",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="laid over the parameters; may be repeated",
+    )
+    sub.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="one parameter; may be repeated",
+    )

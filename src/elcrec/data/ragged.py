@@ -1,0 +1,60 @@
+"""Variable-length rows in one flat array: no padding, no Python object per row."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ragged:
+    """Rows of integers: row `b` is `values[offsets[b]:offsets[b + 1]]`.
+
+    Attributes:
+        values: all rows one after another, [N].
+        offsets: where each row begins, and the end, [B + 1], int64.
+    """
+
+    values: IntArray
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Length of each row, [B]."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> IntArray:
+        """One row, a view."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def spans(self, starts: IntArray, ends: IntArray) -> Self:
+        """Return the rows `values[starts[b]:ends[b]]` (absolute positions) as a new ragged array."""
+        starts, lengths = np.asarray(starts, np.int64), np.asarray(ends - starts, np.int64)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return type(self)(values=self.values[source], offsets=offsets)
+
+    def take(self, rows: IntArray) -> Self:
+        """Return the named rows, in that order."""
+        return self.spans(self.offsets[:-1][rows], self.offsets[1:][rows])
+
+    def head(self, lengths: IntArray) -> Self:
+        """Return the first `lengths[b]` values of each row."""
+        return self.spans(self.offsets[:-1], self.offsets[:-1] + lengths)
+
+    def tail(self, length: int) -> Self:
+        """Return the last values of each row, at most `length`."""
+        ends = self.offsets[1:]
+        return self.spans(np.maximum(self.offsets[:-1], ends - length), ends)
+
+    @classmethod
+    def from_rows(cls, rows: "list[list[int]]", dtype: npt.DTypeLike = np.int32) -> Self:
+        """Build from Python lists; for small inputs such as a request."""
+        offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
+        return cls(values=np.asarray([value for row in rows for value in row], dtype), offsets=offsets)
