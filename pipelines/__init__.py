@@ -1,0 +1,1 @@
+"""The Kubeflow pipelines and `elcrec-pipeline`, which compiles and runs them."""

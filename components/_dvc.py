@@ -1,0 +1,88 @@
+"""One file of a DVC repository, exactly as a revision holds it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from elcrec.artifacts import md5_of, read_json, write_json
+from elcrec.config import FetchConfig
+from elcrec.errors import UserError
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DvcFile:
+    """The name of a version of a file."""
+
+    repository: str
+    """Git address or path of the repository."""
+    revision: str
+    """A commit, branch or tag; after `pull` always the commit."""
+    path: str
+    """The file, relative to the repository's root."""
+    md5: str
+    """Checksum of its bytes; empty only where `revision` is a full commit."""
+
+    def __post_init__(self) -> None:
+        """Check that the name fixes the bytes, as the pipeline's cache goes by it."""
+        if not self.revision or not self.path:
+            raise UserError("dvc_repository needs dvc_revision and dvc_path", where=self.repository)
+        if not self.md5 and not _COMMIT.fullmatch(self.revision):
+            fix = "give dvc_md5 too (it stands in the .dvc file), or a full commit"
+            raise UserError(f"dvc_revision {self.revision!r} may move", where=self.repository, fix=fix)
+
+
+def pull(wanted: DvcFile, target: Path) -> DvcFile:
+    """Copy the file's bytes to `target`; return its name with the commit and md5 resolved.
+
+    Raises:
+        UserError: the repository, revision or file is missing, or DVC's record or the bytes have another md5.
+    """
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    where = f"{wanted.repository}@{wanted.revision}:{wanted.path}"
+    try:
+        with DVCFileSystem(wanted.repository, rev=wanted.revision) as files:
+            recorded = files.info(wanted.path).get("md5", "")
+            _check("DVC records", recorded, wanted.md5 or recorded, where)
+            files.get_file(wanted.path, str(target))
+            commit = str(files.repo.get_rev())
+    except (DvcException, OSError) as error:
+        raise UserError(f"DVC cannot bring the file ({_reason(error)})", where=where) from error
+    _check("its bytes have", md5_of(target), recorded, where)
+    return DvcFile(repository=wanted.repository, revision=commit, path=wanted.path, md5=recorded)
+
+
+def read_from(path: Path, origin: DvcFile, section: FetchConfig) -> FetchConfig:
+    """Return `section` made to read the pulled file at `path`, in the format it names for your own log."""
+    file = msgspec.structs.replace(section.file, path=str(path), md5=origin.md5)
+    return msgspec.structs.replace(section, dataset="file", file=file)
+
+
+def stamp(raw: Path, origin: DvcFile) -> dict[str, str]:
+    """Write into `raw/source.json` which version of which file the log is; return the same facts."""
+    facts = {
+        "dvc_repository": origin.repository,
+        "dvc_revision": origin.revision,
+        "dvc_path": origin.path,
+    }
+    document = read_json(raw / "source.json") | {"origin": origin.repository} | facts
+    write_json(raw / "source.json", document)
+    return facts
+
+
+def _check(who: str, found: str, wanted: str, where: str) -> None:
+    if not re.fullmatch("[0-9a-f]{32}", found):
+        raise UserError("not a file that DVC tracks", where=where, fix="`dvc add` it and push")
+    if found != wanted:
+        fix = "correct dvc_revision or dvc_md5"
+        raise UserError(f"{who} md5 {found}, wanted {wanted}", where=where, fix=fix)
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}"

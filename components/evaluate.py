@@ -1,0 +1,44 @@
+"""Rank the test targets and write the report."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    config: str,
+    model: dsl.Input[dsl.Model],
+    baseline: dsl.Input[dsl.Model],
+    sequences: dsl.Input[dsl.Dataset],
+    raw: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    card: dsl.Output[dsl.Markdown],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Run stage evaluate.
+
+    Args:
+        config: JSON of the section `evaluate`.
+        model: The challenger.
+        baseline: The model without intents, for scale.
+        sequences: What sequences wrote.
+        raw: What fetch wrote; the sample's carries the planted truth.
+        evaluation: Metrics, segments, ranks and intents.
+        report: The evaluation page.
+        card: The model card.
+        metrics: The stage's numbers.
+    """
+    from pathlib import Path
+
+    from components._support import describe, log, publish, read_section
+    from elcrec.stages.evaluate import evaluate as stage
+
+    out = Path(evaluation.path)
+    inputs = {"baseline": Path(baseline.path), "truth": Path(raw.path)}
+    section = read_section("evaluate", config)
+    log(metrics, stage(section, Path(model.path), Path(sequences.path), out, **inputs))
+    publish(out / "report.html", report)
+    publish(out / "model_card.md", card)
+    describe(evaluation, file="metrics.json", config=config)

@@ -1,0 +1,47 @@
+"""Bring the raw log in: a public set, the synthetic sample, or one file of a DVC repository."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def fetch(
+    config: str,
+    dvc_repository: str,
+    dvc_revision: str,
+    dvc_path: str,
+    dvc_md5: str,
+    raw: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Run stage fetch; where a DVC repository is named, on exactly the bytes that its revision holds.
+
+    Args:
+        config: JSON of the section `fetch`.
+        dvc_repository: Git address or path of a DVC repository; empty to go by `config`.
+        dvc_revision: Commit, branch or tag; the commit is recorded.
+        dvc_path: The log inside the repository.
+        dvc_md5: Checksum that DVC must record and the bytes must have.
+        raw: The raw log and source.json.
+        metrics: The stage's numbers.
+    """
+    import os
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from components._dvc import DvcFile, pull, read_from, stamp
+    from components._support import describe, log, read_section
+    from elcrec.artifacts import read_json
+    from elcrec.stages.fetch import fetch as stage
+
+    section, origin = read_section("fetch", config), None
+    mirror = Path(os.environ["ELCREC_MIRROR"]) if os.environ.get("ELCREC_MIRROR") else None
+    with TemporaryDirectory() as scratch:
+        if dvc_repository:
+            wanted = DvcFile(repository=dvc_repository, revision=dvc_revision, path=dvc_path, md5=dvc_md5)
+            origin = pull(wanted, Path(scratch, "log"))
+            section = read_from(Path(scratch, "log"), origin, section)
+        log(metrics, stage(section, Path(raw.path), mirror=mirror))
+    facts = stamp(Path(raw.path), origin) if origin else {}
+    describe(raw, file=read_json(Path(raw.path, "source.json"))["file"], config=config, **facts)

@@ -1,0 +1,41 @@
+"""Decide whether the model may be pushed; the condition before push."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def gate(
+    config: str,
+    store: str,
+    model: dsl.Input[dsl.Model],
+    sequences: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Input[dsl.Artifact],
+    reason: dsl.Output[dsl.Markdown],
+) -> bool:
+    """Judge the challenger by its floors and against the champion on the same split.
+
+    Args:
+        config: JSON of the section `push`.
+        store: Folder of the registry and the feature store, where no server is set.
+        model: The challenger.
+        sequences: What sequences wrote.
+        evaluation: What evaluate wrote.
+        reason: The decision in words.
+
+    Returns:
+        Whether the model may be pushed.
+    """
+    from pathlib import Path
+
+    from components._support import read_section
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.push import decide
+
+    inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
+    registry = open_store(Path(store)).registry
+    decision = decide(read_section("push", config), *inputs, registry=registry)
+    verdict = "accepted" if decision.accepted else "refused"
+    Path(reason.path).write_text(f"**{verdict}**: {decision.reason}\n", encoding="utf-8")
+    return bool(decision.accepted)

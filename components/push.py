@@ -1,0 +1,39 @@
+"""Register the model and publish its features."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def push(
+    config: str,
+    store: str,
+    model: dsl.Input[dsl.Model],
+    sequences: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Input[dsl.Artifact],
+    pushed: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Run stage push.
+
+    Args:
+        config: JSON of the section `push`.
+        store: Folder of the registry and the feature store, where no server is set.
+        model: The challenger.
+        sequences: What sequences wrote.
+        evaluation: What evaluate wrote.
+        pushed: The decision and the bundle.
+        metrics: The stage's numbers.
+    """
+    from pathlib import Path
+
+    from components._support import describe, log, read_section
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.push import push as stage
+
+    inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
+    target = open_store(Path(store))
+    adapters = {"registry": target.registry, "features": target.features}
+    log(metrics, stage(read_section("push", config), *inputs, Path(pushed.path), **adapters))
+    describe(pushed, file="gate.json", config=config)

@@ -1,0 +1,30 @@
+"""Build sequences, the item index and the split."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def sequences(
+    config: str,
+    validated: dsl.Input[dsl.Dataset],
+    sequences: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Run stage sequences.
+
+    Args:
+        config: JSON of the section `sequences`.
+        validated: What validate wrote.
+        sequences: Sequences, histories, items and the split.
+        metrics: The stage's numbers.
+    """
+    from pathlib import Path
+
+    from components._support import describe, log, read_section
+    from elcrec.stages.sequences import build_sequences
+
+    section = read_section("sequences", config)
+    log(metrics, build_sequences(section, Path(validated.path), Path(sequences.path)))
+    describe(sequences, file="sequences.parquet", config=config)
