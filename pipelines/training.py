@@ -77,7 +77,7 @@ def build(config: Config, settings: Settings) -> Any:
             "evaluation": judged.outputs["evaluation"],
         }
         decision = gate(**challenger)
-        with dsl.If(decision.output == True, name="accepted"):  # noqa: E712 - builds a condition, compares nothing
+        with dsl.If(decision.outputs["Output"] == True, name="accepted"):  # noqa: E712 - kfp builds a condition
             pushed = push(**challenger)
 
         for task in (section, log, checked, built, model, baseline, judged, decision, pushed):
