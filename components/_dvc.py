@@ -1,6 +1,7 @@
 """One file of a DVC repository, exactly as a revision holds it."""
 
 import re
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def pull(wanted: DvcFile, target: Path) -> DvcFile:
 
     where = f"{wanted.repository}@{wanted.revision}:{wanted.path}"
     try:
-        with DVCFileSystem(wanted.repository, rev=wanted.revision) as files:
+        with closing(DVCFileSystem(wanted.repository, rev=wanted.revision)) as files:
             recorded = files.info(wanted.path).get("md5", "")
             _check("DVC records", recorded, wanted.md5 or recorded, where)
             files.get_file(wanted.path, str(target))

@@ -36,13 +36,13 @@ def _compile(options: Options) -> int:
 
 
 def _run_local(options: Options) -> int:
-    from pipelines.local import run_here, run_in_docker
+    from pipelines.local import docker_runner, run, subprocess_runner
 
-    arguments = {name: value for name, value in _arguments(options).items() if value is not None}
-    store = arguments.pop("store")
-    run = run_in_docker if options.docker else run_here
+    store = options.store.absolute()
+    runner = docker_runner(store) if options.docker else subprocess_runner()
+    arguments = {"store": str(store), **_arguments(options)}
     try:
-        folder = run(_pipeline(options), arguments, root=options.root, store=store)
+        folder = run(_pipeline(options), arguments, runner=runner, root=options.root, cache=options.cache)
     except RuntimeError as error:
         print(f"elcrec-pipeline: the run failed: {error}", file=sys.stderr)
         return 1
@@ -58,9 +58,9 @@ def _pipeline(options: Options) -> Any:
     return build(config, Settings(**{name: getattr(options, name) for name in fields}))
 
 
-def _arguments(options: Options) -> dict[str, Any]:
-    names = ("dataset", "dvc_repository", "dvc_revision", "dvc_path", "dvc_md5", "overrides", "store")
-    return {name: getattr(options, name) for name in names}
+def _arguments(options: Options) -> dict[str, str]:
+    names = ("dataset", "dvc_repository", "dvc_revision", "dvc_path", "dvc_md5", "overrides")
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +84,7 @@ def _add_run_local(commands: Any) -> None:
     sub.set_defaults(command=_run_local)
     _add_settings(sub)
     sub.add_argument("--docker", action="store_true", help="each component in a container of --image")
+    sub.add_argument("--cache", action="store_true", help="take components that ran before from the cache")
     sub.add_argument(
         "--root",
         type=Path,

@@ -12,40 +12,42 @@ PASSED_ON = ("MLFLOW_TRACKING_URI", "REDIS")
 """Environment of this process that containers get too."""
 
 
-def run_here(pipeline: Any, arguments: Mapping[str, Any], *, root: Path, store: Path) -> Path:
-    """Run every component in a subprocess of this environment; return the folder of the run's artifacts.
+def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path, cache: bool) -> Path:
+    """Run the pipeline's components; return the folder of the run's artifacts, a folder a task.
+
+    Args:
+        pipeline: What `pipelines.training.build` returns.
+        arguments: The pipeline's parameters that differ from their defaults.
+        runner: `subprocess_runner()` or `docker_runner(…)`.
+        root: Folder of all runs' artifacts.
+        cache: Whether tasks that ran before with the same inputs are taken from the cache under `root`.
 
     Raises:
         RuntimeError: a component failed.
     """
-    return _run(local.SubprocessRunner(use_venv=False), pipeline, arguments, root=root, store=store)
-
-
-def run_in_docker(pipeline: Any, arguments: Mapping[str, Any], *, root: Path, store: Path) -> Path:
-    """Run every component in a container of its image, as this user, on the host's network.
-
-    Raises:
-        RuntimeError: a component failed.
-    """
-    from docker.types import Mount  # noqa: PLC0415 - only this runner needs the Docker SDK
-
-    place = str(store.absolute())
-    store.mkdir(parents=True, exist_ok=True)
-    runner = local.DockerRunner(
-        user=f"{os.getuid()}:{os.getgid()}",
-        network_mode="host",
-        mounts=[Mount(target=place, source=place, type="bind")],
-        environment={name: os.environ[name] for name in PASSED_ON if name in os.environ},
-    )
-    return _run(runner, pipeline, arguments, root=root, store=store)
-
-
-def _run(runner: Any, pipeline: Any, arguments: Mapping[str, Any], *, root: Path, store: Path) -> Path:
-    local.init(runner, pipeline_root=str(root), raise_on_error=True)
-    earlier = set(root.glob("*"))
+    local.init(runner, pipeline_root=str(root), raise_on_error=True, enable_caching=cache)
+    earlier = set(root.glob("[!.]*"))
     with warnings.catch_warnings():
         # kfp warns of images without "python" in their name; here the components run without the image.
         warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)
-        pipeline(**arguments, store=str(store.absolute()))
-    (folder,) = set(root.glob("*")) - earlier
+        pipeline(**arguments)
+    (folder,) = set(root.glob("[!.]*")) - earlier
     return folder
+
+
+def subprocess_runner() -> Any:
+    """Return the runner whose components are subprocesses of this environment."""
+    return local.SubprocessRunner(use_venv=False)
+
+
+def docker_runner(store: Path) -> Any:
+    """Return the runner whose components are containers, as this user, on the host's network, with `store`."""
+    from docker.types import Mount  # noqa: PLC0415 - only this runner needs the Docker SDK
+
+    store.mkdir(parents=True, exist_ok=True)
+    return local.DockerRunner(
+        user=f"{os.getuid()}:{os.getgid()}",
+        network_mode="host",
+        mounts=[Mount(target=str(store), source=str(store), type="bind")],
+        environment={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+    )

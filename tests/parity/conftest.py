@@ -1,7 +1,6 @@
 """A tree and a configuration small enough to run every stage in seconds."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 
-TINY: Mapping[str, Any] = {
+TINY: dict[str, Any] = {
     "fetch": {"dataset": "sample", "synthetic": {"users": 200, "items": 60, "intents": 4}},
     "validate": {"min_rows": 100},
     "sequences": {"split": "leave_one_out"},
@@ -31,16 +30,13 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture
-def tiny() -> dict[str, Any]:
-    """Parameters for seconds, not minutes; a fresh copy a test."""
-    copy: dict[str, Any] = json.loads(json.dumps(TINY))
-    return copy
+@pytest.fixture(scope="session")
+def tiny_params() -> Callable[[Path], Path]:
+    """Writes the tiny parameters into a folder as params.yaml."""
 
+    def write(folder: Path) -> Path:
+        path = folder / "params.yaml"
+        path.write_text(yaml.safe_dump(TINY, sort_keys=False), encoding="utf-8")
+        return path
 
-@pytest.fixture
-def params(tmp_path: Path, tiny: dict[str, Any]) -> Path:
-    """The tiny parameters as a file."""
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(tiny), encoding="utf-8")
-    return path
+    return write
