@@ -5,18 +5,22 @@
 ARG WHEELS=scratch
 FROM ${WHEELS} AS wheels
 
+FROM python:3.11-slim-bookworm AS requirements
+COPY pyproject.toml ./
+RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = 'validate', 'report', 'registry', 'features', 'dvc', 'pipeline'; \
+rest = [r for e in extras for r in p['optional-dependencies'][e]]; \
+print(*p['dependencies'], *rest, sep='\n')" > /requirements.in && grep '^torch' /requirements.in > /torch.in
+
 FROM python:3.11-slim-bookworm AS builder
 ARG TORCH_INDEX=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_DEFAULT_TIMEOUT=120 PIP_RETRIES=8 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/venv
 
-# The dependencies alone, torch first: editing the sources or one pin does not download gigabytes again.
-COPY pyproject.toml requirements.lock ./
-RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = 'validate', 'report', 'registry', 'features', 'dvc', 'pipeline'; \
-rest = [r for e in extras for r in p['optional-dependencies'][e]]; \
-print(*p['dependencies'], *rest, sep='\n')" > requirements.in && grep '^torch' requirements.in > torch.in
+# The dependencies alone, torch first: editing the sources, a tool's setting or one pin downloads nothing again.
+COPY requirements.lock ./
+COPY --from=requirements /requirements.in /torch.in ./
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -29,8 +33,14 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     python3 -m pip --python /opt/venv/bin/python install --find-links /wheels \
     -c requirements.lock -r requirements.in
+# What no stage imports: headers, test suites, and the type checker that feast brings along.
+RUN cd /opt/venv/lib/python3*/site-packages && \
+    find torch/bin -type f ! -name torch_shm_manager -delete && \
+    find pandas scipy sklearn sympy matplotlib pyarrow ibis dask networkx -type d -name tests -prune -exec rm -r {} + && \
+    rm -r torch/include torch/test pyarrow/include && \
+    python3 -m pip --python /opt/venv/bin/python uninstall --yes mypy
 
-COPY README.md ./
+COPY pyproject.toml README.md ./
 COPY src ./src
 COPY components ./components
 COPY pipelines ./pipelines
@@ -52,6 +62,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     USER=elcrec \
     PYTHONUNBUFFERED=1 \
     GIT_PYTHON_REFRESH=quiet \
+    ELCREC_FEATURES=/app/features \
     ELCREC_GIT_REVISION=${REVISION}
 RUN useradd --system --uid 10001 --gid 0 --home-dir /tmp --no-create-home elcrec
 COPY --from=builder /opt/venv /opt/venv
