@@ -37,7 +37,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
 RUN cd /opt/venv/lib/python3*/site-packages && \
     find torch/bin -type f ! -name torch_shm_manager -delete && \
     find pandas scipy sklearn sympy matplotlib pyarrow ibis dask networkx -type d -name tests -prune -exec rm -r {} + && \
-    rm -r torch/include torch/test pyarrow/include && \
+    rm -rf torch/include torch/test pyarrow/include && \
     python3 -m pip --python /opt/venv/bin/python uninstall --yes mypy
 
 COPY pyproject.toml README.md ./
@@ -50,11 +50,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/venv/bin/python install --no-deps .
 
 FROM python:3.11-slim-bookworm AS train
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="elcrec" \
       org.opencontainers.image.description="ELCRec: intent-aware sequential recommendation, from a raw log to top-k" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.licenses="Apache-2.0"
 # A cluster may run the image as any user id: its home is /tmp, and USER stands in for a missing passwd entry.
 # DVC reads repositories with its own git library; without the git program GitPython must not complain.
 ENV PATH=/opt/venv/bin:$PATH \
@@ -62,8 +60,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     USER=elcrec \
     PYTHONUNBUFFERED=1 \
     GIT_PYTHON_REFRESH=quiet \
-    ELCREC_FEATURES=/app/features \
-    ELCREC_GIT_REVISION=${REVISION}
+    ELCREC_FEATURES=/app/features
 RUN useradd --system --uid 10001 --gid 0 --home-dir /tmp --no-create-home elcrec
 COPY --from=builder /opt/venv /opt/venv
 WORKDIR /app
@@ -71,6 +68,10 @@ COPY params.yaml ./
 COPY presets ./presets
 COPY features ./features
 RUN chmod g+rwX /app
+# Last, so that a new commit with the same sources changes no layer but this one.
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
+ENV ELCREC_GIT_REVISION=${REVISION}
 USER 10001
 CMD ["elcrec", "--help"]
 
