@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from elcrec.data.log import RawLog
-from elcrec.data.ragged import Ragged
+from elcrec.data.ragged import IntArray, Ragged
 from elcrec.data.times import TIMESTAMP
 from elcrec.errors import UserError
 
@@ -68,7 +68,7 @@ def _items(flat: pa.Array, starts: npt.NDArray[np.int64], items: npt.NDArray[np.
     return flat.take(pa.array(spans.values, mask=absent))
 
 
-def _log(users: pa.Array, items: pa.Array, position: npt.NDArray[np.int64]) -> RawLog:
+def _log(users: pa.Array, items: pa.Array, position: IntArray) -> RawLog:
     seconds = position + 1
     table = pa.table(
         {

@@ -89,17 +89,18 @@ def _draw_world(config: SyntheticConfig, random: np.random.Generator) -> _World:
         first_item=first_item,
         intent=np.repeat(np.arange(config.intents), sizes),
         cumulative=np.concatenate([np.cumsum(weight[part]) / weight[part].sum() for part in parts]),
-        successors=np.concatenate([_draw_successors(part.start, part.stop, random) for part in parts]),
+        successors=np.concatenate([_draw_successors(weight[part], part.start, random) for part in parts]),
         names=random.permutation(_names("i", config.items)),
     )
 
 
-def _draw_successors(first: int, end: int, random: np.random.Generator) -> Ints:
-    """Every item follows as many items as any other: the successors are shuffled cycles."""
-    successors = np.empty((end - first, len(SUCCESSOR_SHARES)), np.int64)
-    for column in range(successors.shape[1]):
-        cycle = random.permutation(end - first)
-        successors[cycle, column] = first + np.roll(cycle, -1)
+def _draw_successors(weight: Floats, first: int, random: np.random.Generator) -> Ints:
+    """Draw different items of one intent to follow each of its items, popular ones more often, [S, 3]."""
+    size = len(weight)
+    score = np.log(weight) + random.gumbel(size=(size, size))  # sorted, this draws without replacement
+    np.fill_diagonal(score, -np.inf)
+    columns = np.minimum(np.arange(len(SUCCESSOR_SHARES)), max(0, size - 2))
+    successors: Ints = first + score.argsort(axis=1)[:, ::-1][:, columns]
     return successors
 
 
@@ -160,10 +161,10 @@ def _next_item(
 
 def _popular_item(world: _World, intent: Ints, random: np.random.Generator) -> Ints:
     """An item of each intent, by its popularity: intents stand one after another on one axis of length K."""
-    place = np.searchsorted(
-        world.intent + world.cumulative, intent + random.random(len(intent)), side="right"
-    )
-    return np.minimum(place, world.first_item[intent + 1] - 1)
+    goal = intent + random.random(len(intent))
+    place: Ints = np.searchsorted(world.intent + world.cumulative, goal, side="right")
+    last: Ints = world.first_item[intent + 1] - 1  # rounding may have taken the goal one item too far
+    return np.minimum(place, last)
 
 
 def _draw_times(lengths: Ints, random: np.random.Generator) -> Ints:
