@@ -252,7 +252,9 @@ class PushConfig(Section, frozen=True, kw_only=True):
     """Registration and publishing."""
 
     model_name: str = "elcrec"
-    """Registered model's name; also names the feature service's version."""
+    """Registered model's name."""
+    feature_service: str = "elcrec_v1"
+    """The versioned Feast service that serves the model; the bundle names it."""
     gate: GateConfig = GateConfig()
     """The conditions of a push."""
 
