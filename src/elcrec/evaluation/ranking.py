@@ -47,7 +47,7 @@ def rank_targets(
         items_VD: item vectors, [V + 1, D]; row 0 is padding and never ranked.
         histories: items to exclude, N rows of indices.
         target_items: the item to find, [N].
-        top_k: how many best items to return; at most V.
+        top_k: how many best items to return, at most V; 0 where only ranks are wanted.
         block_users: users ranked at a time.
     """
     top_k = min(top_k, len(items_VD) - 1)
@@ -60,10 +60,9 @@ def rank_targets(
         target_B1 = torch.from_numpy(target_items[block]).to(scores_BV.device)[:, None]
         target_scores_B1 = scores_BV.gather(1, target_B1)
         # The target itself is counted by >=, so a lone best target has rank 1 and ties push it down.
-        ranks[block] = (scores_BV >= target_scores_B1).sum(1).cpu().numpy() - _padding_counted(
-            target_scores_B1
-        )
-        top_items[block] = scores_BV.topk(top_k, dim=1).indices.cpu().numpy()
+        ranks[block] = (scores_BV >= target_scores_B1).sum(1).cpu().numpy() - _padding_counted(target_scores_B1)
+        if top_k:
+            top_items[block] = scores_BV.topk(top_k, dim=1).indices.cpu().numpy()
     return Ranking(ranks=ranks, top_items=top_items)
 
 
