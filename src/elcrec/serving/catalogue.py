@@ -34,7 +34,7 @@ class Catalogue:
     def indices(self, item_ids: pa.Array) -> npt.NDArray[np.int32]:
         """Return the index of each raw id, 0 where it is unknown, [N]."""
         rows = pc.index_in(item_ids, value_set=self.item_ids)
-        return (pc.fill_null(rows, -1).to_numpy(zero_copy_only=False) + 1).astype(np.int32)
+        return np.asarray(pc.fill_null(rows, -1), np.int32) + 1
 
     def histories(self, item_ids: pa.Array, offsets: npt.NDArray[np.int64]) -> "KnownHistories":
         """Turn raw histories into indices, leaving unknown items out.

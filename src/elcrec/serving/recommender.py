@@ -15,8 +15,8 @@ import torch
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.evaluation.ranking import mask_history
+from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model
-from elcrec.model.sequence_model import SequenceModel
 from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, KnownHistories, load_catalogue
 from elcrec.serving.topk import top_k
@@ -72,9 +72,7 @@ class Recommender:
             raise UserError(what, where=bundle, fix="push the model again")
         return cls(model, catalogue, manifest)
 
-    def recommend(
-        self, histories: Sequence[Sequence[str]], k: int, *, block_users: int = 1024
-    ) -> list[Recommendation]:
+    def recommend(self, histories: Sequence[Sequence[str]], k: int, *, block_users: int = 1024) -> list[Recommendation]:
         """Rank the items outside each history, in blocks of `block_users` to bound memory.
 
         Args:
