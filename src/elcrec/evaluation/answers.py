@@ -1,0 +1,92 @@
+"""What a trained model answers to the test questions: ranks, recommendations, intents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from elcrec.artifacts import read_json
+from elcrec.data.dataset import EvaluationSet, SequenceData
+from elcrec.data.ragged import Ragged
+from elcrec.errors import UserError
+from elcrec.evaluation.ranking import Ranking, rank_targets
+from elcrec.model.io import load_model
+
+TOP_K = 20
+_LABELS = {"elcrec": "ELCRec", "sasrec": "SASRec"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A model's answers, N users.
+
+    Attributes:
+        label: the model's name for people.
+        config: its config.json.
+        ranking: ranks and the 20 best items, the history excluded.
+        unmasked_ranks: ranks with the history left in, `None` where no target is a repeat, [N].
+        vectors: user vectors, [N, D].
+        intents: nearest intent, -1 where there is none, [N].
+        num_intents: number of intents (K), 0 for a model without.
+    """
+
+    label: str
+    config: dict[str, Any]
+    ranking: Ranking
+    unmasked_ranks: npt.NDArray[np.int32] | None
+    vectors: npt.NDArray[np.float32]
+    intents: npt.NDArray[np.int32]
+    num_intents: int
+
+
+def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int) -> Answers:
+    """Load a model, on the GPU where there is one, and rank the test targets.
+
+    Raises:
+        UserError: the model is unusable, diverged, or was trained on other sequences.
+    """
+    config = _checked_config(folder, data)
+    model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    encoded, items_VD = model.encode(test.histories), model.item_vectors()
+    if not (encoded.vectors.isfinite().all() and items_VD.isfinite().all()):
+        fix = "training diverged: train with a lower train.learning_rate"
+        raise UserError("the model's vectors are not finite", where=folder, fix=fix)
+
+    def rank(excluded: Ragged) -> Ranking:
+        question = encoded.vectors, items_VD, excluded, test.target_items
+        return rank_targets(*question, top_k=TOP_K, block_users=block_users)
+
+    repeats = repeat_targets(test).any()
+    return Answers(
+        label=_LABELS.get(config["train"]["objective"], "model"),
+        config=config,
+        ranking=rank(test.histories),
+        unmasked_ranks=rank(nothing(len(test.users))).ranks if repeats else None,
+        vectors=encoded.vectors.cpu().numpy(),
+        intents=encoded.intents.cpu().numpy().astype(np.int32),
+        num_intents=model.num_intents,
+    )
+
+
+def repeat_targets(test: EvaluationSet) -> npt.NDArray[np.bool_]:
+    """Say for each user whether the target is already in the history, [N]."""
+    users = np.repeat(np.arange(len(test.users)), test.histories.lengths)
+    found = users[test.histories.values == test.target_items[users]]
+    return np.bincount(found, minlength=len(test.users)) > 0
+
+
+def nothing(rows: int) -> Ragged:
+    """Return empty rows: nothing to exclude."""
+    return Ragged(values=np.empty(0, np.int32), offsets=np.zeros(rows + 1, np.int64))
+
+
+def _checked_config(folder: Path, data: SequenceData) -> dict[str, Any]:
+    config = read_json(folder / "config.json")
+    if config.get("sequences_md5") != data.md5:
+        trained, found = config.get("sequences_md5"), data.md5
+        what = f"the model was trained on other sequences (md5 {trained}) than these (md5 {found})"
+        raise UserError(what, where=folder, fix="train it on these sequences")
+    return config
