@@ -113,16 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"elcrec {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(
-        name: str, command: Callable[[Options], None], text: str, **paths: Path
-    ) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable[[Options], None], text: str, **paths: Path) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command)
         _add_configuration(sub)
         for option, default in paths.items():
-            sub.add_argument(
-                f"--{option}", type=Path, default=default, metavar="DIR", help=f"(default {default})"
-            )
+            sub.add_argument(f"--{option}", type=Path, default=default, metavar="DIR", help=f"(default {default})")
         return sub
 
     a = ARTIFACTS
@@ -179,9 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_configuration(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="(default params.yaml)"
-    )
+    sub.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="(default params.yaml)")
     sub.add_argument(
         "--preset",
         dest="presets",

@@ -55,16 +55,16 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
         fix = "training diverged: train with a lower train.learning_rate"
         raise UserError("the model's vectors are not finite", where=folder, fix=fix)
 
-    def rank(excluded: Ragged) -> Ranking:
+    def rank(excluded: Ragged, top_k: int) -> Ranking:
         question = encoded.vectors, items_VD, excluded, test.target_items
-        return rank_targets(*question, top_k=TOP_K, block_users=block_users)
+        return rank_targets(*question, top_k=top_k, block_users=block_users)
 
     repeats = repeat_targets(test).any()
     return Answers(
         label=_LABELS.get(config["train"]["objective"], "model"),
         config=config,
-        ranking=rank(test.histories),
-        unmasked_ranks=rank(nothing(len(test.users))).ranks if repeats else None,
+        ranking=rank(test.histories, TOP_K),
+        unmasked_ranks=rank(nothing(len(test.users)), 0).ranks if repeats else None,
         vectors=encoded.vectors.cpu().numpy(),
         intents=encoded.intents.cpu().numpy().astype(np.int32),
         num_intents=model.num_intents,

@@ -1,8 +1,9 @@
 """Bootstrap over users: how far the metrics would move with another sample of users.
 
-A user enters every metric through her rank alone, and all ranks beyond the last cutoff count the same. Drawing
-users with replacement is therefore the same as drawing how many users have each rank: a multinomial over few
-cells, whatever the number of users. Several rankings are drawn jointly, so differences between them are paired.
+A user enters every metric through her rank alone, and all ranks beyond the last cutoff count the same.
+Drawing users with replacement is therefore the same as drawing how many users have each rank: a multinomial
+over few cells, whatever the number of users. Several rankings are drawn jointly, so that differences between
+them are paired.
 """
 
 from collections.abc import Mapping
@@ -56,9 +57,7 @@ class Bootstrap:
         return Estimate(mean=mean, low=float(low), high=float(high))
 
 
-def bootstrap(
-    ranks: Mapping[str, npt.NDArray[np.integer]], *, samples: int, confidence: float, seed: int
-) -> Bootstrap:
+def bootstrap(ranks: Mapping[str, npt.NDArray[np.integer]], *, samples: int, confidence: float, seed: int) -> Bootstrap:
     """Resample the users of all rankings together.
 
     Args:
@@ -73,8 +72,7 @@ def bootstrap(
     drawn = _draw(tables, counts, samples, seed)
     return Bootstrap(
         means={
-            name: {metric: float(gain @ weights) for metric, gain in table.items()}
-            for name, table in tables.items()
+            name: {metric: float(gain @ weights) for metric, gain in table.items()} for name, table in tables.items()
         },
         samples=drawn,
         confidence=confidence,

@@ -48,7 +48,8 @@ class Findings:
     Attributes:
         ranks: `model`, `popularity` and, where there is one, `baseline` -> rank of each target, [N].
         resampled: means and intervals of every metric of `ranks`.
-        unmasked: `model` and `baseline` -> metric -> mean, the history left in; empty where no target is a repeat.
+        unmasked: `model` and `baseline` -> metric -> mean, the history left in; empty where no target is a
+            repeat.
         repeat_share: share of targets that are already in the history.
         segments: HR@20 and NDCG@20 by group of users.
         shown: `model`, `baseline` -> their top 20; `histories` -> what users chose themselves.
@@ -131,7 +132,7 @@ def flat_metrics(findings: Findings) -> dict[str, float]:
 
 
 def _estimates(findings: Findings) -> dict[str, float]:
-    numbers = {}
+    numbers: dict[str, float] = {}
     for metric in METRICS:
         estimate = findings.resampled.estimate("model", metric)
         numbers |= {metric: estimate.mean, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
@@ -141,7 +142,7 @@ def _estimates(findings: Findings) -> dict[str, float]:
 def _differences(findings: Findings) -> dict[str, float]:
     if "baseline" not in findings.ranks:
         return {}
-    numbers = {}
+    numbers: dict[str, float] = {}
     for metric in COMPARED:
         delta = findings.resampled.difference("model", "baseline", metric)
         name = f"delta_{metric}"
@@ -158,7 +159,7 @@ def _unmasked(findings: Findings) -> dict[str, float]:
 
 
 def _exposures(findings: Findings) -> dict[str, float]:
-    numbers = {}
+    numbers: dict[str, float] = {}
     for name, shown in findings.shown.items():
         if name != "histories":
             prefix = "" if name == "model" else f"{name}_"

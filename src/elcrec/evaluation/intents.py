@@ -4,6 +4,7 @@ Axes: `N` users, `V` items, `K` intents.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def typical_items(
     bounds = np.searchsorted(intent[order], np.arange(num_intents + 1))
     return [
         [{"item": int(item[i]), "users": int(inside[i]), "lift": float(lift[i])} for i in order[low:high][:top]]
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True)
+        for low, high in pairwise(bounds)
     ]
 
 
@@ -122,13 +123,12 @@ def agreement(intents: IntArray, histories: Ragged, truth: Truth, *, seed: int) 
     """Compare the model's intents with the planted ones.
 
     Returns:
-        `intent_nmi`: NMI with the dominant planted intent of each user's last 10 items;
-        `intent_nmi_chance`: the same after the model's intents are shuffled, which shows how much of it the sheer
-        number of intents explains (mean of 10 shuffles); `intent_nmi_single`: NMI with the planted intent of the
-        users who hold one alone, where there are any.
+        `intent_nmi`: NMI with the dominant planted intent of each user's last 10 items (`dominant_labels`),
+        over the users with a history; `intent_nmi_chance`: the same after the model's intents are shuffled,
+        which shows how much of it the sheer number of intents explains (mean of 10 shuffles);
+        `intent_nmi_single`: NMI with the planted intent of the users who hold one alone, where there are any.
     """
-    present = len(histories) > 0 and histories.lengths > 0
-    users = np.flatnonzero(present)
+    users = np.flatnonzero(histories.lengths)
     mine, dominant = intents[users], dominant_labels(histories.take(users), truth.items)
     generator = np.random.default_rng(seed)
     shuffled = [nmi(generator.permutation(mine), dominant) for _ in range(_SHUFFLES)]
@@ -147,14 +147,13 @@ def dominant_labels(histories: Ragged, labels: npt.NDArray[np.int64]) -> npt.NDA
     recent = histories.tail(RECENT)
     num_labels = int(labels.max()) + 1
     rows = np.repeat(np.arange(len(recent)), recent.lengths)
-    pair, inverse, times = np.unique(
-        rows * num_labels + labels[recent.values], return_inverse=True, return_counts=True
-    )
+    pair, inverse, times = np.unique(rows * num_labels + labels[recent.values], return_inverse=True, return_counts=True)
     last = np.zeros(len(pair), np.int64)
     np.maximum.at(last, inverse, np.arange(len(rows)))
     row, label = np.divmod(pair, num_labels)
     order = np.lexsort((last, times, row))
-    return label[order][np.cumsum(np.bincount(row, minlength=len(recent))) - 1]
+    best = np.cumsum(np.bincount(row, minlength=len(recent))) - 1
+    return np.asarray(label[order][best])
 
 
 def _entropy(sizes: IntArray) -> float:

@@ -48,7 +48,7 @@ def rank_targets(
         items_VD: item vectors, [V + 1, D]; row 0 is padding and never ranked.
         histories: items to exclude, N rows of indices.
         target_items: the item to find, [N].
-        top_k: how many best items to return; at most V.
+        top_k: how many best items to return, at most V; 0 where only ranks are wanted.
         block_users: users ranked at a time.
     """
     num_users, num_items = len(users_ND), len(items_VD) - 1
@@ -67,7 +67,8 @@ def rank_targets(
         # Of V items and padding, those not below the target stand before it or are it; padding is below
         # every target but an excluded one, which is last.
         ranks[block] = np.minimum(num_items, num_items + 1 - _count_rows(below_BV))
-        top_items[block] = best_items(scores_BV, top_items.shape[1]).cpu().numpy()
+        if top_items.size:
+            top_items[block] = best_items(scores_BV, top_items.shape[1]).cpu().numpy()
     return Ranking(ranks=ranks, top_items=top_items)
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from elcrec.evaluation.bootstrap import bootstrap
-from elcrec.evaluation.metrics import gains
+from elcrec.evaluation.bootstrap import Bootstrap, bootstrap
 
 IntArray = npt.NDArray[np.integer]
 
@@ -40,9 +39,7 @@ def by_history_length(lengths: IntArray) -> Segmentation:
     return Segmentation(name="history_length", groups=groups, member=member)
 
 
-def by_target_popularity(
-    target_items: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> Segmentation:
+def by_target_popularity(target_items: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Segmentation:
     """Group users by the training count of their target.
 
     Unseen items have a count of 0. Of the items with training interactions, head is above the 80 % quantile
@@ -54,7 +51,8 @@ def by_target_popularity(
     """
     seen = counts[1:][counts[1:] > 0]
     tail, head = (int(np.quantile(seen, level, method="lower")) for level in (_TAIL, _HEAD))
-    groups = ["unseen (0)", f"tail ({_span(1, tail)})", f"torso ({_span(tail + 1, head)})", f"head ({head + 1}+)"]
+    torso = _span(tail + 1, head)
+    groups = ["unseen (0)", f"tail ({_span(1, tail)})", f"torso ({torso})", f"head ({head + 1}+)"]
     member = np.searchsorted([0, tail, head], counts[target_items], side="left")
     return Segmentation(name="target_popularity", groups=groups, member=member)
 
@@ -67,31 +65,34 @@ def segment_table(
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Return a row a non-empty group: users, HR@20 and NDCG@20 of every ranking, interval of the first's NDCG.
+    """Return a row a non-empty group: users, HR@20 and NDCG@20 of every ranking, the model's NDCG@20 interval.
 
     Args:
         segmentations: the partitions, each of all users.
-        ranks: ranking -> rank of each user's target, [N]; the first is the model, and its columns carry no prefix.
+        ranks: ranking -> rank of each user's target, [N]; the columns of `model` carry no prefix.
         samples: bootstrap resamples.
         confidence: level of the interval.
         seed: seeds the bootstrap.
     """
-    model = next(iter(ranks))
     rows = []
     for segmentation in segmentations:
         for index, group in enumerate(segmentation.groups):
-            inside = segmentation.member == index
-            if not inside.any():
-                continue
-            row: dict[str, object] = {"segment": segmentation.name, "group": group, "users": int(inside.sum())}
-            drawn = bootstrap({model: ranks[model][inside]}, samples=samples, confidence=confidence, seed=seed)
-            interval = drawn.estimate(model, "ndcg@20")
-            for name, rank in ranks.items():
-                prefix = "" if name == model else f"{name}_"
-                gain = gains(rank[inside])
-                row |= {f"{prefix}{metric}": float(gain[metric].mean()) for metric in METRICS}
-            rows.append(row | {"ndcg@20_low": interval.low, "ndcg@20_high": interval.high})
+            users = np.flatnonzero(segmentation.member == index)
+            if len(users):
+                inside = {name: rank[users] for name, rank in ranks.items()}
+                drawn = bootstrap(inside, samples=samples, confidence=confidence, seed=seed)
+                row = {"segment": segmentation.name, "group": group, "users": len(users)}
+                rows.append(row | _numbers(drawn))
     return pd.DataFrame(rows)
+
+
+def _numbers(drawn: Bootstrap) -> dict[str, float]:
+    interval = drawn.estimate("model", "ndcg@20")
+    numbers = {"ndcg@20_low": interval.low, "ndcg@20_high": interval.high}
+    for name, means in drawn.means.items():
+        prefix = "" if name == "model" else f"{name}_"
+        numbers |= {f"{prefix}{metric}": means[metric] for metric in METRICS}
+    return numbers
 
 
 def _span(low: int, high: int | None) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -50,16 +51,14 @@ def evaluate(
     item_ids = _item_ids(sequences, data)
     user_ids = data.user_ids.take(pa.array(test.users)).to_pylist()
     folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
-    answers = {
-        name: answer(folder, data, test, block_users=config.block_users) for name, folder in folders.items()
-    }
+    answers = {name: answer(folder, data, test, block_users=config.block_users) for name, folder in folders.items()}
     planted = load_truth(truth, item_ids, user_ids) if truth else None
     findings = measure(config, data, test, answers, planted)
     numbers = flat_metrics(findings)
     sources = Sources(config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids)
     with atomic_dir(out) as scratch:
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
-        findings.segments.to_csv(scratch / "segments.csv", index=False, float_format="%.6f", lineterminator="\n")
+        _write_csv(findings.segments, scratch / "segments.csv")
         pq.write_table(_ranks_table(user_ids, test, findings), scratch / "ranks.parquet")
         pq.write_table(_intents_table(user_ids, answers["model"]), scratch / "intents.parquet")
         write_json(scratch / "intents.json", _intents_document(data, findings, item_ids))
@@ -126,3 +125,7 @@ def _intents_document(data: SequenceData, findings: Findings, item_ids: list[str
         "agreement": found.agreement,
     }
     return head | summary | {"intents": listed}
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")

@@ -1,0 +1,187 @@
+"""The model: a sequence encoder, intent centres, and the training objective over both.
+
+Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `V` items.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from elcrec.config import TrainConfig
+from elcrec.data.ragged import Ragged
+from elcrec.model.encoder import Encoder
+from elcrec.model.grouping import GroupedBatch, Layout, group_rows
+from elcrec.model.intents import IntentCenters, spherical
+from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, sequence_similarities
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingBatch:
+    """One step's input.
+
+    Attributes:
+        sequences: the users' training items but the last, B rows.
+        positives_N: the item that came next at each position of `sequences`; 0 at padding.
+        negatives_N: a drawn item for each position.
+        views: two views a sequence, 2 B rows: the first views of all, then the second views; `None` without
+            contrastive losses.
+    """
+
+    sequences: GroupedBatch
+    positives_N: Tensor
+    negatives_N: Tensor
+    views: GroupedBatch | None
+
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """Move the tensors."""
+        return TrainingBatch(
+            sequences=self.sequences.to(device),
+            positives_N=self.positives_N.to(device),
+            negatives_N=self.negatives_N.to(device),
+            views=None if self.views is None else self.views.to(device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What the model says of histories.
+
+    Attributes:
+        vectors: state at the last item, zeros for an empty history, [B, D].
+        intents: nearest intent centre of the pooled states; -1 for an empty history or a model without intents, [B].
+    """
+
+    vectors: Tensor
+    intents: Tensor
+
+
+class SequenceModel(nn.Module):
+    """SASRec encoder with, for the objective `elcrec`, learnable intent centres."""
+
+    def __init__(self, config: TrainConfig, num_items: int) -> None:
+        """Create the layers for a catalogue of `num_items`; item 0 is padding."""
+        super().__init__()
+        self.config = config
+        self.num_items = num_items
+        self.encoder = Encoder(config.encoder, num_items)
+        self.intents = (
+            IntentCenters(config.intents.num_intents, config.encoder.hidden_size)
+            if config.objective == "elcrec"
+            else None
+        )
+
+    @property
+    def num_intents(self) -> int:
+        """Number of intent centres (K); 0 for a model without intents."""
+        return 0 if self.intents is None else len(self.intents.centers_KD)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.position_embedding.weight.device
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Return the weighted terms of the objective by name; their sum is what training minimises."""
+        states_ND = self.encoder(batch.sequences)
+        embed = self.encoder.item_embedding
+        weights_N = batch.sequences.real_N.to(states_ND.dtype)
+        next_item = next_item_loss(states_ND, embed(batch.positives_N), embed(batch.negatives_N), weights_N)
+        if self.intents is None or batch.views is None:
+            return {"next_item": next_item}
+        pooled_BD = spherical(pool(states_ND, batch.sequences))
+        return {"next_item": next_item, **self._intent_losses(self.intents, pooled_BD, batch.views)}
+
+    def _intent_losses(self, intents: IntentCenters, pooled_BD: Tensor, views: GroupedBatch) -> dict[str, Tensor]:
+        weights, size = self.config.intents, len(pooled_BD)
+        states_ND = self.encoder(views)
+        fused_ND = self._fuse(intents, states_ND) * views.real_N[:, None]
+        similarities_BB = sequence_similarities(fused_ND, views.layout)
+        first_BD, second_BD = torch.split(pool(states_ND, views), size)
+        centers_BD = intents.lookup(intents.nearest(pooled_BD))
+        contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]
+        return {
+            "sequence": weights.sequence_weight
+            * info_nce(similarities_BB, _partners(views.layout), weights.temperature),
+            "intent": weights.intent_weight * torch.stack(contrast).mean(),
+            "cluster": weights.cluster_weight * cluster_loss(pooled_BD, intents.centers_KD),
+        }
+
+    def _fuse(self, intents: IntentCenters, states_ND: Tensor) -> Tensor:
+        """Join every state with its nearest centre."""
+        fusion = self.config.intents.fusion
+        if fusion == "none":
+            return states_ND
+        nearest_ND = intents.lookup(intents.nearest(states_ND))
+        return states_ND + nearest_ND if fusion == "shift" else torch.cat((states_ND, nearest_ND), dim=1)
+
+    @torch.inference_mode()
+    def encode(self, histories: Ragged, batch_size: int = 1024) -> Encoded:
+        """Encode histories of item indices, oldest first; the encoder sees the last `window` of each.
+
+        Args:
+            histories: B rows of indices from 1 to `num_items`; a row may be empty.
+            batch_size: rows encoded at a time; bounds memory.
+        """
+        self.eval()
+        recent = histories.tail(self.config.encoder.window)
+        vectors = torch.zeros(len(histories), self.config.encoder.hidden_size, device=self.device)
+        intents = torch.full((len(histories),), -1, dtype=torch.int64, device=self.device)
+        # Neighbours in length share a batch, which keeps padding out.
+        rows = np.argsort(recent.lengths, kind="stable")
+        rows = rows[recent.lengths[rows] > 0]
+        for start in range(0, len(rows), batch_size):
+            block = rows[start : start + batch_size]
+            batch = batch_of(recent.take(block), self.device)
+            states_ND = self.encoder(batch)
+            vectors[block] = states_ND[last_positions(batch)]
+            if self.intents is not None:
+                intents[block] = self.intents.nearest(pool(states_ND, batch))
+        return Encoded(vectors=vectors, intents=intents)
+
+    @torch.inference_mode()
+    def pooled(self, histories: Ragged, batch_size: int = 1024) -> Tensor:
+        """Mean state of each history, all non-empty, [B, D]; where k-means places the first centres."""
+        self.eval()
+        recent = histories.tail(self.config.encoder.window)
+        blocks = [
+            recent.take(np.arange(start, min(start + batch_size, len(recent))))
+            for start in range(0, len(recent), batch_size)
+        ]
+        batches = [batch_of(block, self.device) for block in blocks]
+        return torch.cat([pool(self.encoder(batch), batch) for batch in batches])
+
+    def item_vectors(self) -> Tensor:
+        """Item embeddings, [V + 1, D]; row 0 is padding."""
+        return self.encoder.item_embedding.weight.detach()
+
+
+def batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:
+    """Lay out rows of item indices, none of them empty, for the encoder."""
+    items = torch.from_numpy(rows.values.astype(np.int64))
+    return group_rows(items, torch.from_numpy(rows.lengths)).to(device)
+
+
+def pool(states_ND: Tensor, batch: GroupedBatch) -> Tensor:
+    """Mean state over the real positions of each row, in the order of the batch, [B, D]."""
+    real_N = batch.real_N.to(states_ND.dtype)
+    masked_ND = states_ND * real_N[:, None]
+    groups = batch.layout.groups
+    sums = [masked_ND[g.start : g.stop].view(g.rows, g.length, -1).sum(1) for g in groups]
+    counts = [real_N[g.start : g.stop].view(g.rows, g.length).sum(1) for g in groups]
+    return (torch.cat(sums) / torch.cat(counts)[:, None])[batch.layout.slot_B]
+
+
+def last_positions(batch: GroupedBatch) -> Tensor:
+    """Flat position of the last item of each row, [B]."""
+    ends = [torch.arange(g.start + g.length - 1, g.stop, g.length) for g in batch.layout.groups]
+    return torch.cat(ends).to(batch.layout.slot_B.device)[batch.layout.slot_B]
+
+
+def _partners(layout: Layout) -> Tensor:
+    """For each row in the layout's order, the place of the other view of the same sequence."""
+    slot_B = layout.slot_B
+    partner_B = torch.empty_like(slot_B)
+    partner_B[slot_B] = slot_B.roll(len(slot_B) // 2)
+    return partner_B

@@ -1,0 +1,118 @@
+"""The SASRec encoder: item and position embeddings, then post-norm causal transformer blocks.
+
+Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018), in the post-norm form with exact
+GELU that ICLRec and ELCRec use.
+
+Axes: `B` rows, `N` flat positions, `T` window, `D` hidden size, `H` heads, `V` items, `L` length of a group's rows.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elcrec.config import EncoderConfig
+from elcrec.model.grouping import PADDING, Group, GroupedBatch
+
+_INIT_STD = 0.02
+_NORM_EPS = 1e-12
+
+
+class Encoder(nn.Module):
+    """Items of a batch in, a state for every position out."""
+
+    def __init__(self, config: EncoderConfig, num_items: int) -> None:
+        """Create the layers; weights are drawn from N(0, 0.02), biases are zero."""
+        super().__init__()
+        self.window = config.window
+        self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=PADDING)
+        self.position_embedding = nn.Embedding(config.window, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=_NORM_EPS)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.apply(_initialise)
+
+    def forward(self, batch: GroupedBatch) -> Tensor:
+        """Return the last block's state at every flat position, [N, D]; padded positions hold noise."""
+        groups = batch.layout.groups
+        embedded_ND = self.item_embedding(batch.items_N) + self._positions(groups)
+        states_ND: Tensor = self.dropout(self.norm(embedded_ND))
+        masks = [_attention_mask(batch.items_N, group) for group in groups]
+        for block in self.blocks:
+            states_ND = block(states_ND, groups, masks)
+        return states_ND
+
+    def _positions(self, groups: tuple[Group, ...]) -> Tensor:
+        """Position embeddings, right-aligned: a row's last item stands at the window's last position."""
+        table_TD = self.position_embedding.weight
+        rows = [table_TD[self.window - group.length :].repeat(group.rows, 1) for group in groups]
+        return torch.cat(rows)
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, each followed by dropout, the residual and LayerNorm."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Create the layers."""
+        super().__init__()
+        width = config.hidden_size
+        self.attention = Attention(config)
+        self.attention_norm = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
+        """Transform the states, [N, D] to [N, D]."""
+        attended_ND = self.dropout(self.attention(states_ND, groups, masks))
+        states_ND = self.attention_norm(states_ND + attended_ND)
+        widened_ND = self.dropout(self.down(F.gelu(self.up(states_ND))))
+        normed: Tensor = self.feed_forward_norm(states_ND + widened_ND)
+        return normed
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention, a group at a time."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Create the projections; query, key and value are one matrix."""
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.dropout = config.attention_dropout
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
+        """Attend inside each row, [N, D] to [N, D]."""
+        projected = self.query_key_value(states_ND).split([group.stop - group.start for group in groups])
+        contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, strict=True)]
+        attended: Tensor = self.out(torch.cat(contexts))
+        return attended
+
+    def _attend(self, projected: Tensor, group: Group, mask: Tensor) -> Tensor:
+        heads = projected.view(group.rows, group.length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query_BHLd, key_BHLd, value_BHLd = heads.unbind()
+        dropout = self.dropout if self.training else 0.0
+        context_BHLd = F.scaled_dot_product_attention(
+            query_BHLd, key_BHLd, value_BHLd, attn_mask=mask, dropout_p=dropout
+        )
+        return context_BHLd.transpose(1, 2).reshape(group.rows * group.length, -1)
+
+
+def _attention_mask(items_N: Tensor, group: Group) -> Tensor:
+    """Which keys a query sees: items up to its own position; itself where it would see nothing, [B, 1, L, L]."""
+    visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
+    causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
+    sees_BLL = visible_BL[:, None, :] & causal_LL
+    blind_BL1 = (visible_BL.cumsum(1) == 0)[:, :, None]
+    itself_LL = torch.eye(group.length, dtype=torch.bool, device=items_N.device)
+    return (sees_BLL | (blind_BL1 & itself_LL))[:, None]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=_INIT_STD)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx].detach())

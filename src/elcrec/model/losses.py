@@ -1,0 +1,98 @@
+"""The four losses of ELCRec, each a function of tensors.
+
+Source: Liu et al. (NeurIPS 2024), equations named where they apply; contrastive terms as in Chen et al., "Intent
+Contrastive Learning for Sequential Recommendation" (WWW 2022).
+
+Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from elcrec.model.grouping import Layout
+
+
+def next_item_loss(states_ND: Tensor, positives_ND: Tensor, negatives_ND: Tensor, weights_N: Tensor) -> Tensor:
+    """L_next: binary cross entropy of the next item against one drawn item, averaged over real positions.
+
+    Args:
+        states_ND: encoder states.
+        positives_ND: embedding of the item that came next.
+        negatives_ND: embedding of a drawn item.
+        weights_N: 1 at real positions, 0 at padding.
+    """
+    positive_N = (states_ND * positives_ND).sum(1)
+    negative_N = (states_ND * negatives_ND).sum(1)
+    loss_N = F.softplus(-positive_N) + F.softplus(negative_N)
+    return (loss_N * weights_N).sum() / weights_N.sum()
+
+
+def cluster_loss(pooled_BD: Tensor, centers_KD: Tensor) -> Tensor:
+    """L_cluster: every behaviour drawn to all centres, centres driven apart.
+
+    The mean over all pairs (h, c) of |h - c|^2 minus the mean over all pairs of centres of |c - c'|^2, multiplied out
+    so that it costs O((B + K) D) instead of O(B K D + K^2 D). The pairs i = j of the second mean are kept, as in the
+    published code; with unit vectors the value is 2 |mean c|^2 - 2 mean(h) . mean(c).
+
+    Args:
+        pooled_BD: unit behaviour vectors.
+        centers_KD: unit centres.
+    """
+    mean_behaviour_D, mean_center_D = pooled_BD.mean(0), centers_KD.mean(0)
+    to_centers = pooled_BD.square().sum(1).mean() - 2 * mean_behaviour_D @ mean_center_D
+    between_centers = centers_KD.square().sum(1).mean() - 2 * mean_center_D @ mean_center_D
+    return to_centers - between_centers
+
+
+def info_nce(similarities_BB: Tensor, partner_B: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (NT-Xent): every row must find its partner among all other rows.
+
+    Args:
+        similarities_BB: dot products of all rows with all rows.
+        partner_B: index of each row's positive.
+        temperature: divides the similarities.
+    """
+    itself_BB = torch.eye(len(partner_B), dtype=torch.bool, device=partner_B.device)
+    logits_BB = (similarities_BB / temperature).masked_fill(itself_BB, -torch.inf)
+    return F.cross_entropy(logits_BB, partner_B)
+
+
+def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float) -> Tensor:
+    """L_intent for one view: InfoNCE between pooled states and the centres of their sequences' intents.
+
+    Args:
+        views_BD: pooled state of a view of each sequence.
+        centers_BD: the centre nearest to each sequence.
+        temperature: divides the similarities.
+    """
+    size = len(views_BD)
+    both_2BD = torch.cat((views_BD, centers_BD))
+    partner_2B = torch.arange(2 * size, device=views_BD.device).roll(size)
+    return info_nce(both_2BD @ both_2BD.T, partner_2B, temperature)
+
+
+def sequence_similarities(states_ND: Tensor, layout: Layout) -> Tensor:
+    """Dot products of whole sequences of states, summed over the positions (from the end) that both rows have.
+
+    This equals the product of the flattened, zero-padded states, [B, T D] by [T D, B], but multiplies only what is
+    there: the columns of a group's extra length meet only rows that are at least as long.
+
+    Args:
+        states_ND: states in the layout, zero at padding.
+        layout: where the rows lie.
+
+    Returns:
+        Similarities in the layout's row order (`slot_B`), [B, B].
+    """
+    groups = layout.groups
+    blocks = [states_ND[group.start : group.stop].view(group.rows, group.length, -1) for group in groups]
+    shorter = [0, *(group.length for group in groups[:-1])]
+    similarities_BB = states_ND.new_zeros(0, 0)
+    for index in reversed(range(len(groups))):
+        longest, known = groups[index].length, shorter[index]
+        columns = [block[:, block.shape[1] - longest : block.shape[1] - known] for block in blocks[index:]]
+        rows = torch.cat([column.flatten(1) for column in columns])
+        added = groups[index].rows
+        similarities_BB = torch.addmm(F.pad(similarities_BB, (added, 0, added, 0)), rows, rows.T)
+    return similarities_BB

@@ -1,0 +1,94 @@
+"""A training run on disk: one safetensors file that appears whole, so that a killed run goes on where it was.
+
+It is written between epochs. Every epoch draws its randomness from (seed, epoch), so a resumed run equals one that was
+never disturbed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from elcrec.artifacts import atomic_file
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far training is.
+
+    Attributes:
+        epoch: epochs that are done.
+        best_epoch: the epoch of the best validation, 0 before the first.
+        best_score: its NDCG@20.
+        history: a row an epoch, as in history.csv.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = -1.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    folder: Path,
+    fingerprint: str,
+    progress: Progress,
+    model: nn.Module,
+    best: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write the state after an epoch; `fingerprint` names the configuration and data it belongs to."""
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
+    metadata = {"fingerprint": fingerprint, "progress": json.dumps(asdict(progress))}
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / FILE) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def restore_checkpoint(
+    folder: Path, fingerprint: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Tensor]] | None:
+    """Load the state of the same run into `model` and `optimizer`.
+
+    Returns:
+        How far the run was and its best weights; `None` where there is no checkpoint or it belongs to another run.
+    """
+    try:
+        with safe_open(folder / FILE, framework="pt") as file:
+            metadata = file.metadata()
+            if metadata["fingerprint"] != fingerprint:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+    except (OSError, SafetensorError):
+        return None
+    model.load_state_dict(_under("model/", tensors))
+    _restore_optimizer(optimizer, _under("optimizer/", tensors))
+    return Progress(**json.loads(metadata["progress"])), _under("best/", tensors)
+
+
+def discard_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a finished run."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, tensor in flat.items():
+        index, _, name = path.partition("/")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
