@@ -43,14 +43,14 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "figure.dpi": 150,
 }
-_MOST_POINTS = 1500
 _CURVE_POINTS = 160
+_ABOVE: dict[str, Any] = {"loc": "outside upper right", "ncols": 3, "fontsize": 9}
 Labels = Mapping[str, str]
 
 
 def comparison(resampled: Bootstrap, labels: Labels) -> str:
     """HR and NDCG at every cutoff, a bar a ranking with its interval."""
-    with _figure(7.4, 2.9, columns=2) as (axes, finish):
+    with _figure(10.4, 3.3, columns=2) as (axes, finish):
         for axis, metric, title in zip(axes, ("hr", "ndcg"), ("Hit rate", "NDCG"), strict=True):
             names = [f"{metric}@{k}" for k in (5, 10, 20)]
             for place, ranking in enumerate(labels):
@@ -60,18 +60,18 @@ def comparison(resampled: Bootstrap, labels: Labels) -> str:
                 _bars(axis, place, len(labels), means, COLORS[ranking], labels[ranking], error)
             axis.set_title(title)
             axis.set_xticks(range(len(names)), [f"@{k}" for k in (5, 10, 20)])
-        axes[0].legend(fontsize=8.5, loc="upper left")
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), **_ABOVE)
         return finish("Accuracy of the model beside the baselines")
 
 
 def training_curves(history: pd.DataFrame, best_epoch: int) -> str:
     """The terms of the loss, and validation NDCG@20, by epoch."""
-    with _figure(7.4, 2.9, columns=2) as (axes, finish):
+    with _figure(10.4, 3.3, columns=2) as (axes, finish):
         terms = [name for name in ("next_item", "sequence", "intent", "cluster") if history[name].notna().any()]
         for name, color in zip(terms, INTENT_COLORS, strict=False):
             axes[0].plot(history["epoch"], history[name], color=color, label=name.replace("_", " "))
         axes[0].set_title("Weighted loss terms")
-        axes[0].legend(fontsize=8.5)
+        axes[0].legend(fontsize=9)
         valid = history.dropna(subset="valid_ndcg@20")
         axes[1].plot(valid["epoch"], valid["valid_ndcg@20"], color=COLORS["model"])
         best = valid[valid["epoch"] == best_epoch]
@@ -88,7 +88,7 @@ def training_curves(history: pd.DataFrame, best_epoch: int) -> str:
 
 def hit_curve(ranks: Mapping[str, npt.NDArray[np.int32]], labels: Labels, num_items: int) -> str:
     """Share of users whose target stands within the first k, for every k up to the catalogue."""
-    with _figure(7.4, 3.0) as ((axis,), finish):
+    with _figure(10.4, 3.5) as ((axis,), finish):
         k = np.unique(np.geomspace(1, num_items, _CURVE_POINTS).round())
         for name, label in labels.items():
             share = np.searchsorted(np.sort(ranks[name]), k, side="right") / len(ranks[name])
@@ -101,14 +101,14 @@ def hit_curve(ranks: Mapping[str, npt.NDArray[np.int32]], labels: Labels, num_it
         axis.set_ylim(0, 1.02)
         axis.set_xlabel("k: items looked at (log scale)")
         axis.set_title("Share of users who find their next item within the first k")
-        axis.legend(fontsize=8.5, loc="upper left")
+        axis.legend(fontsize=9, loc="upper left")
         return finish("Cumulative hit rate by k")
 
 
 def segment_bars(segments: pd.DataFrame, labels: Labels) -> str:
     """NDCG@20 by group, one panel a partition."""
     titles = {"history_length": "NDCG@20 by history length", "target_popularity": "NDCG@20 by target popularity"}
-    with _figure(7.4, 3.0, columns=2) as (axes, finish):
+    with _figure(10.4, 3.5, columns=2) as (axes, finish):
         for axis, (name, title) in zip(axes, titles.items(), strict=True):
             table = segments[segments["segment"] == name]
             for place, ranking in enumerate(labels):
@@ -120,15 +120,15 @@ def segment_bars(segments: pd.DataFrame, labels: Labels) -> str:
                 _bars(axis, place, len(labels), values, COLORS[ranking], labels[ranking], error)
             groups = zip(table["group"], table["users"], strict=True)
             ticks = [f"{group.replace(' (', chr(10) + '(')}\n{users:,} users" for group, users in groups]
-            axis.set_xticks(range(len(ticks)), ticks, fontsize=7.5)
+            axis.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
             axis.set_title(title)
-        axes[0].legend(fontsize=8.5)
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), **_ABOVE)
         return finish("Accuracy by group of users")
 
 
 def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
     """Users of every intent, largest first, beside an even split."""
-    with _figure(7.4, 2.6) as ((axis,), finish):
+    with _figure(10.4, 2.9) as ((axis,), finish):
         ordered = np.sort(sizes)[::-1] / sizes.sum()
         colors = [*INTENT_COLORS[: len(ordered)], *[OTHERS] * (len(ordered) - len(INTENT_COLORS))]
         axis.bar(np.arange(1, len(ordered) + 1), ordered, color=colors, width=0.85)
@@ -137,56 +137,48 @@ def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
         axis.set_title("Share of users in each intent, largest first")
         axis.set_xlabel("intents by size")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(fontsize=8.5, loc="upper right")
+        axis.legend(fontsize=9, loc="upper right")
         return finish("Sizes of the intents")
 
 
-def intent_map(vectors: npt.NDArray[np.float32], intents: npt.NDArray[np.integer], *, seed: int) -> str:
-    """User vectors of a sample on their two principal axes, coloured by intent; a ring at each large intent's mean.
+def intent_map(vectors: npt.NDArray[np.float32], intents: npt.NDArray[np.integer], sizes: npt.NDArray[np.int64]) -> str:
+    """Users coloured by intent, with the mean of each large intent, on the axes that spread the means most.
 
     Args:
         vectors: user vectors, [N, D].
         intents: each user's intent, none -1, [N].
-        seed: seeds the sample.
+        sizes: users of each intent, [K].
     """
-    largest = np.argsort(-np.bincount(intents), kind="stable")[: len(INTENT_COLORS)]
-    sample = np.sort(np.random.default_rng(seed).permutation(len(intents))[:_MOST_POINTS])
-    points, spread = principal_axes(vectors[sample])
-    with _figure(7.4, 4.4) as ((axis,), finish):
-        place = {int(intent): index for index, intent in enumerate(largest)}
-        members = intents[sample]
-        colors = [INTENT_COLORS[place[i]] if i in place else OTHERS for i in members.tolist()]
-        axis.scatter(*points.T, c=colors, s=11, alpha=0.75, linewidths=0, rasterized=True)
-        for intent, index in place.items():
-            inside = members == intent
-            if inside.any():
-                center = points[inside].mean(axis=0)
-                axis.plot(*center, "o", markersize=9, color=INTENT_COLORS[index], markeredgecolor="white")
-                axis.annotate(str(intent), center, xytext=(7, 4), textcoords="offset points", weight="bold")
+    largest = np.argsort(-sizes, kind="stable")[: len(INTENT_COLORS)]
+    place = {int(intent): index for index, intent in enumerate(largest) if np.any(intents == intent)}
+    means = np.stack([vectors[intents == intent].mean(axis=0) for intent in place])
+    middle, axes_2D = principal_axes(means)
+    points, centers = (vectors - middle) @ axes_2D.T, (means - middle) @ axes_2D.T
+    with _figure(10.4, 5.2) as ((axis,), finish):
+        colors = [INTENT_COLORS[place[i]] if i in place else OTHERS for i in intents.tolist()]
+        axis.scatter(*points.T, c=colors, s=13, alpha=0.7, linewidths=0, rasterized=True)
+        for (intent, index), center in zip(place.items(), centers, strict=True):
+            axis.plot(*center, "o", markersize=10, color=INTENT_COLORS[index], markeredgecolor="white")
+            axis.annotate(str(intent), center, xytext=(7, 4), textcoords="offset points", weight="bold")
         axis.set(xticks=[], yticks=[])
         axis.grid(visible=False)
-        axis.set_xlabel(f"first axis: {spread[0]:.0%} of the variance")
-        axis.set_ylabel(f"second axis: {spread[1]:.0%}")
-        axis.set_title(f"{len(sample):,} users by their vectors, coloured by the {len(place)} largest intents")
+        axis.set_title(f"{len(vectors):,} users, coloured by the {len(place)} largest intents")
         return finish("Map of users and intents")
 
 
 def principal_axes(
     vectors: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return coordinates on the first two principal axes, [N, 2], and their shares of the variance, [2].
+    """Return the mean, [D], and the first two principal axes, [2, D]; zeros for axes that do not exist.
 
-    The sign of an axis is chosen so that its largest coordinate is positive.
+    The sign of an axis is chosen so that its largest entry is positive.
     """
-    centered = vectors.astype(np.float64) - vectors.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centered, full_matrices=False)
-    points = np.zeros((len(vectors), 2))
-    kept = min(2, len(scale))
-    points[:, :kept] = left[:, :kept] * scale[:kept]
-    extreme = points[np.abs(points).argmax(axis=0), range(2)]
-    shares = np.zeros(2)
-    shares[:kept] = (scale**2 / max(float((scale**2).sum()), np.finfo(float).tiny))[:kept]
-    return points * np.where(extreme < 0, -1, 1), shares
+    middle = vectors.mean(axis=0, dtype=np.float64)
+    _, _, axes = np.linalg.svd(vectors - middle, full_matrices=False)
+    axes_2D = np.zeros((2, vectors.shape[1]))
+    axes_2D[: len(axes)] = axes[:2]
+    extreme = axes_2D[range(2), np.abs(axes_2D).argmax(axis=1)]
+    return middle, axes_2D * np.where(extreme < 0, -1, 1)[:, None]
 
 
 def _bars(

@@ -180,9 +180,9 @@ def _charts(findings: Findings, answers: Mapping[str, Answers], sources: Sources
         best = model.config.get("best_epoch") or 0
         drawn["training"] = charts.training_curves(pd.read_csv(history), best)
     if findings.intents is not None:
-        assigned = model.intents >= 0
         drawn["sizes"] = charts.intent_sizes(findings.intents.sizes)
-        drawn["map"] = charts.intent_map(model.vectors[assigned], model.intents[assigned], seed=sources.config.seed)
+        pictured = model.intents[model.pictured]
+        drawn["map"] = charts.intent_map(model.pictured_states, pictured, findings.intents.sizes)
     return drawn
 
 

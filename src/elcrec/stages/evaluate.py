@@ -12,9 +12,25 @@ from elcrec.config import EvaluateConfig
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
-from elcrec.evaluation.findings import Findings, flat_metrics, measure
+from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.report import Sources, write_card, write_report
+
+
+HEADLINE = (
+    "users",
+    *METRICS,
+    "ndcg@20_low",
+    "ndcg@20_high",
+    "popularity_ndcg@20",
+    "baseline_ndcg@20",
+    "delta_ndcg@20",
+    "unmasked_ndcg@20",
+    "coverage@20",
+    "effective_intents",
+    "largest_intent_share",
+    "intent_nmi",
+)
 
 
 def evaluate(
@@ -37,7 +53,7 @@ def evaluate(
         truth: the raw folder, whose planted intents are compared where it holds any.
 
     Returns:
-        The numbers of metrics.json.
+        The headline numbers of metrics.json, those in `HEADLINE` that apply.
 
     Raises:
         UserError: an input is missing or damaged, the model was trained on other sequences, or nobody has a
@@ -51,7 +67,10 @@ def evaluate(
     item_ids = _item_ids(sequences, data)
     user_ids = data.user_ids.take(pa.array(test.users)).to_pylist()
     folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
-    answers = {name: answer(folder, data, test, block_users=config.block_users) for name, folder in folders.items()}
+    answers = {
+        name: answer(folder, data, test, block_users=config.block_users, seed=config.seed)
+        for name, folder in folders.items()
+    }
     planted = load_truth(truth, item_ids, user_ids) if truth else None
     findings = measure(config, data, test, answers, planted)
     numbers = flat_metrics(findings)
@@ -64,7 +83,7 @@ def evaluate(
         write_json(scratch / "intents.json", _intents_document(data, findings, item_ids))
         write_card(scratch / "model_card.md", findings, answers, sources)
         write_report(scratch / "report.html", findings, answers, sources)
-    return numbers
+    return {name: numbers[name] for name in HEADLINE if name in numbers}
 
 
 def _item_ids(sequences: Path, data: SequenceData) -> list[str]:
