@@ -45,6 +45,7 @@ _STYLE: dict[str, Any] = {
 }
 _CURVE_POINTS = 160
 _ABOVE: dict[str, Any] = {"loc": "outside upper right", "ncols": 3, "fontsize": 9}
+_HALO = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
 Labels = Mapping[str, str]
 
 
@@ -77,8 +78,10 @@ def training_curves(history: pd.DataFrame, best_epoch: int) -> str:
         best = valid[valid["epoch"] == best_epoch]
         axes[1].plot(best["epoch"], best["valid_ndcg@20"], "o", color=COLORS["model"])
         for x, y in zip(best["epoch"], best["valid_ndcg@20"], strict=True):
-            place = {"xytext": (0, -16), "textcoords": "offset points", "ha": "center"}
+            side = "right" if x > valid["epoch"].mean() else "left"
+            place = {"xytext": (0, 8), "textcoords": "offset points", "ha": side}
             axes[1].annotate(f"epoch {x}: {y:.4f}", (x, y), fontsize=8.5, **place)
+        axes[1].margins(y=0.14)
         axes[1].set_title("Validation NDCG@20")
         for axis in axes:
             axis.set_xlabel("epoch")
@@ -136,6 +139,7 @@ def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
         axis.set_title("Share of users in each intent, largest first")
         axis.set_xlabel("intents by size")
+        axis.set_xlim(0.3, len(ordered) + 0.7)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=9, loc="upper right")
         return finish("Sizes of the intents")
@@ -159,7 +163,8 @@ def intent_map(vectors: npt.NDArray[np.float32], intents: npt.NDArray[np.integer
         axis.scatter(*points.T, c=colors, s=13, alpha=0.7, linewidths=0, rasterized=True)
         for (intent, index), center in zip(place.items(), centers, strict=True):
             axis.plot(*center, "o", markersize=10, color=INTENT_COLORS[index], markeredgecolor="white")
-            axis.annotate(str(intent), center, xytext=(7, 4), textcoords="offset points", weight="bold")
+            label = {"xytext": (7, 4), "textcoords": "offset points", "weight": "bold", "bbox": _HALO}
+            axis.annotate(str(intent), center, **label)
         axis.set(xticks=[], yticks=[])
         axis.grid(visible=False)
         axis.set_title(f"{len(vectors):,} users, coloured by the {len(place)} largest intents")

@@ -117,7 +117,7 @@ def _context(findings: Findings, answers: Mapping[str, Answers], sources: Source
         "split": split,
         "model": model,
         "takeaways": takeaways(findings, named),
-        "dataset": _dataset(sources.raw),
+        "dataset": _dataset(sources.raw).get("dataset"),
         "intents": _intent_rows(findings.intents, sources.item_ids),
         "shown_intents": _SHOWN_INTENTS,
         "provenance": _provenance(answers, split, sources),

@@ -16,7 +16,6 @@ from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.report import Sources, write_card, write_report
 
-
 HEADLINE = (
     "users",
     *METRICS,
