@@ -174,6 +174,9 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     """Number of intent centres (K)."""
     fusion: Literal["shift", "concat", "none"] = "shift"
     """How a state is joined with its nearest centre before L_seq: added, appended, or not at all."""
+    pooling: Literal["window", "items"] = "window"
+    """What a sequence's pooled state is the mean of: `window` (all T positions of the window, padding included, as in
+    the published code) or `items` (the sequence's own positions)."""
     temperature: PositiveFloat = 1.0
     """Temperature of the contrastive losses."""
     sequence_weight: Weight = 0.1
