@@ -1,6 +1,6 @@
 """A tree and a configuration small enough to run every stage in seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +40,11 @@ def tiny_params() -> Callable[[Path], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def features() -> Iterator[None]:
+    """Names the Feast repository, as these tests work in folders of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELCREC_FEATURES", str(ROOT / "features"))
+        yield
