@@ -28,8 +28,9 @@ def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path,
     local.init(runner, pipeline_root=str(root), raise_on_error=True, enable_caching=cache)
     earlier = set(root.glob("[!.]*"))
     with warnings.catch_warnings():
-        # kfp warns of images without "python" in their name; here the components run without the image.
+        # Of images without "python" in their name, and of names and mounts that only a cluster knows.
         warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)
+        warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)
         pipeline(**arguments)
     (folder,) = set(root.glob("[!.]*")) - earlier
     return folder

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from elcrec.adapters.store import open_store
+from elcrec.artifacts import read_json
+from elcrec.config import Config
 from pipelines.cli import main
 
 
@@ -16,27 +19,33 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_params: Callable[[P
     return folder
 
 
-def run_pipeline(workspace: Path, store: Path, **overrides: object) -> Path:
+def run_pipeline(workspace: Path, **overrides: object) -> Path:
     """Run the pipeline; return the folder of the run."""
     root = workspace / "runs"
     earlier = set(root.glob("[!.]*"))
-    arguments = ["--params", str(workspace / "params.yaml"), "--root", str(root), "--store", str(store)]
-    assert main(["run-local", "--cache", *arguments, "--overrides", json.dumps(overrides)]) == 0
+    places = ["--root", str(root), "--store", str(workspace / "store")]
+    options = ["--params", str(workspace / "params.yaml"), "--overrides", json.dumps(overrides)]
+    assert main(["run-local", "--cache", *places, *options]) == 0
     (run,) = set(root.glob("[!.]*")) - earlier
     return run
 
 
+def champion(workspace: Path) -> str:
+    found = open_store(workspace / "store").registry.champion(Config().push.model_name)
+    assert found is not None
+    return found.version
+
+
 def test_a_good_model_is_pushed(workspace: Path) -> None:
-    store = workspace / "good"
-    run = run_pipeline(workspace, store)
+    run = run_pipeline(workspace)
     assert (run / "gate" / "reason").read_text(encoding="utf-8").startswith("**accepted**")
-    assert json.loads((run / "push" / "pushed" / "gate.json").read_text(encoding="utf-8"))["accepted"]
-    assert (run / "push" / "pushed" / "bundle").is_dir()
-    assert (run / "evaluate" / "report").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype")
+    assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
+    assert champion(workspace) == "1"
+    assert (run / "evaluate" / "report").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
 
 def test_a_model_under_its_floor_is_not(workspace: Path) -> None:
-    store = workspace / "bad"
-    run = run_pipeline(workspace, store, push={"gate": {"floors": {"ndcg@20": 1.1}}})
+    run = run_pipeline(workspace, push={"gate": {"floors": {"ndcg@20": 1.1}}}, train={"seed": 2})
     assert (run / "gate" / "reason").read_text(encoding="utf-8").startswith("**refused**")
     assert not (run / "push").exists()
+    assert champion(workspace) == "1"
