@@ -82,8 +82,8 @@ def popularity_drift(interactions: pa.Table, previous: Profile) -> float:
 def _by_group(shares: Floats, weights: Floats) -> Floats:
     """Sum `weights` over the groups that `shares`, in descending order, form."""
     middle = (np.cumsum(shares) - shares / 2) / shares.sum()
-    sums: Floats = np.bincount((middle * _GROUPS).astype(np.int64), weights, _GROUPS)
-    return sums
+    sums = np.bincount((middle * _GROUPS).astype(np.int64), weights, _GROUPS)
+    return sums.astype(np.float64)
 
 
 def stability_index(now: Floats, before: Floats) -> float:
