@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(options)
     except UserError as error:
         print(f"elcrec: error: {error}", file=sys.stderr)
+        if error.details:
+            print(error.details, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("elcrec: interrupted; the same command resumes or starts again", file=sys.stderr)

@@ -76,6 +76,11 @@ class SyntheticConfig(Section, frozen=True, kw_only=True):
     noise: Share = 0.05
     """Chance that an item is drawn from all items, whatever the intent."""
 
+    def __post_init__(self) -> None:
+        """Check that every intent gets an item."""
+        if self.intents > self.items:
+            raise ValueError(f"{self.intents} intents need at least as many items, not {self.items}")
+
 
 class FetchConfig(Section, frozen=True, kw_only=True):
     """Which log to bring in."""
