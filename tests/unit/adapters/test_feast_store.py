@@ -140,3 +140,11 @@ def test_the_console_stays_clean(folder: Path, capfd: pytest.CaptureFixture[str]
     FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i1"]}), service=SERVICE)
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_push_into_a_copied_store_leaves_the_original_alone(published: Path, folder: Path) -> None:
+    before = FeastStore(published, REPOSITORY).users(["ann"], service=SERVICE)
+
+    FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i9"]}), service=SERVICE)
+
+    assert FeastStore(published, REPOSITORY).users(["ann"], service=SERVICE) == before
