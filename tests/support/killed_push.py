@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,26 @@ from feast.infra.online_stores.sqlite import SqliteOnlineStore
 
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.model_registry import MlflowClient, MlflowRegistry
+from elcrec.adapters.quiet import quiet
 from elcrec.config import PushConfig
 from elcrec.stages.push import push
 
+# What a push imports late; a fork that finds it loaded need not load it again.
+with quiet():
+    for late in (
+        "feast.infra.offline_stores.duckdb",
+        "feast.infra.registry.sql",
+        "ibis.backends.duckdb",
+        "mlflow.store.model_registry.sqlalchemy_store",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.tracking._model_registry.utils",
+        "redis.cluster",
+    ):
+        import_module(late)
+
+
 REPOSITORY = Path(__file__).parents[2] / "features"
 POINTS: dict[str, tuple[type, str]] = {
-    "before the upload": (MlflowClient, "log_artifacts"),
     "between upload and version": (MlflowClient, "create_model_version"),
     "while features are loaded": (SqliteOnlineStore, "online_write_batch"),
     "before the alias moves": (MlflowClient, "set_registered_model_alias"),

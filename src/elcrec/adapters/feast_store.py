@@ -1,5 +1,6 @@
 """Feast as the feature store: definitions from the repository folder, data under the store folder."""
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,16 @@ with quiet("feast"):
     from feast.errors import FeastError, FeatureServiceNotFoundException
     from feast.repo_config import load_repo_config
     from feast.repo_operations import extract_objects_for_apply_delete, parse_repo
+
+
+def _mute_stderr() -> None:
+    """DuckDB's binding lists dozens of "leaked" objects when a process ends that has loaded torch as well."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+# First registered is last called: whatever other exit handlers have to say is still heard.
+atexit.register(_mute_stderr)
 
 _DEFINITION_FILE = "feature_store.yaml"
 _SQLITE = "sqlite:///"
