@@ -1,13 +1,18 @@
 """`elcrec <stage>`: argument parsing only. Every command imports what it needs when it is called."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from elcrec import __version__
 from elcrec.errors import UserError
+
+if TYPE_CHECKING:  # `elcrec --help` reads no configuration
+    from elcrec.config import Config
 
 Options = argparse.Namespace
 
@@ -17,11 +22,14 @@ ARTIFACTS = Path("artifacts")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (2 after a user's mistake, 130 after Ctrl-C)."""
     options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     command: Callable[[Options], None] = options.command
     try:
         command(options)
     except UserError as error:
         print(f"elcrec: error: {error}", file=sys.stderr)
+        if error.details:
+            print(error.details, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("elcrec: interrupted; the same command resumes or starts again", file=sys.stderr)
@@ -72,6 +80,13 @@ def _push(options: Options) -> None:
     _show(push(_config(options).push, *inputs, options.out, registry=store.registry, features=store.features))
 
 
+def _run(options: Options) -> None:
+    from elcrec.run import run
+
+    for line in run(_config(options), options.workdir, mirror=_mirror()):
+        print(line)
+
+
 def _recommend(options: Options) -> None:
     from elcrec.adapters.store import open_store
     from elcrec.stages.recommend import recommend
@@ -90,7 +105,7 @@ def _config_command(options: Options) -> None:
     print(yaml.safe_dump(to_dict(_config(options)), sort_keys=False), end="")
 
 
-def _config(options: Options):  # noqa: ANN202 - the import stays inside: `elcrec --help` reads no configuration
+def _config(options: Options) -> "Config":
     from elcrec.config import load_config
 
     return load_config(options.params, presets=options.presets, overrides=options.overrides)
@@ -167,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         store=a / "store",
         out=a / "push",
     )
+    add("run", _run, "Run every stage and recommend for a user.", workdir=a)
     recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
     recommend.add_argument("--user", required=True, help="the user's raw id")
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")

@@ -76,6 +76,11 @@ class SyntheticConfig(Section, frozen=True, kw_only=True):
     noise: Share = 0.05
     """Chance that an item is drawn from all items, whatever the intent."""
 
+    def __post_init__(self) -> None:
+        """Check that every intent gets an item."""
+        if self.intents > self.items:
+            raise ValueError(f"{self.intents} intents need at least as many items, not {self.items}")
+
 
 class FetchConfig(Section, frozen=True, kw_only=True):
     """Which log to bring in."""
@@ -174,6 +179,9 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     """Number of intent centres (K)."""
     fusion: Literal["shift", "concat", "none"] = "shift"
     """How a state is joined with its nearest centre before L_seq: added, appended, or not at all."""
+    pooling: Literal["window", "items"] = "window"
+    """What a sequence's pooled state is the mean of: `window` (all T positions of the window, padding included, as in
+    the published code) or `items` (the sequence's own positions)."""
     temperature: PositiveFloat = 1.0
     """Temperature of the contrastive losses."""
     sequence_weight: Weight = 0.1

@@ -6,10 +6,14 @@ class UserError(Exception):
 
     The message is one line that says what is wrong, where, and what to do. The command line prints it
     without a traceback and exits with status 2.
+
+    Attributes:
+        details: what may follow on further lines, such as a table of what failed; often empty.
     """
 
-    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None, details: str = "") -> None:
         """Join what is wrong, where it is and how to mend it into one line."""
         message = what if where is None else f"{where}: {what}"
         message = message if fix is None else f"{message}; {fix}"
         super().__init__(" ".join(message.split()))
+        self.details = details

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from elcrec.config import TrainConfig
 from elcrec.data.ragged import Ragged
@@ -90,15 +91,30 @@ class SequenceModel(nn.Module):
         next_item = next_item_loss(states_ND, embed(batch.positives_N), embed(batch.negatives_N), weights_N)
         if self.intents is None or batch.views is None:
             return {"next_item": next_item}
-        pooled_BD = spherical(pool(states_ND, batch.sequences))
-        return {"next_item": next_item, **self._intent_losses(self.intents, pooled_BD, batch.views)}
+        padding_TD = self._padding_states()
+        pooled_BD = spherical(pool(states_ND, batch.sequences, padding_TD))
+        return {"next_item": next_item, **self._intent_losses(self.intents, pooled_BD, batch.views, padding_TD)}
 
-    def _intent_losses(self, intents: IntentCenters, pooled_BD: Tensor, views: GroupedBatch) -> dict[str, Tensor]:
+    def _padding_states(self) -> Tensor | None:
+        """States of a window of nothing but padding, [T, D]: what pooling over the window adds to a short sequence.
+
+        Padding is the same for every sequence, so it is encoded once a step instead of once a row.
+        """
+        if self.intents is None or self.config.intents.pooling == "items":
+            return None
+        window = self.config.encoder.window
+        nothing = torch.zeros(window, dtype=torch.int64)
+        states_TD: Tensor = self.encoder(group_rows(nothing, torch.tensor([window])).to(self.device))
+        return states_TD
+
+    def _intent_losses(
+        self, intents: IntentCenters, pooled_BD: Tensor, views: GroupedBatch, padding_TD: Tensor | None
+    ) -> dict[str, Tensor]:
         weights, size = self.config.intents, len(pooled_BD)
         states_ND = self.encoder(views)
         fused_ND = self._fuse(intents, states_ND) * views.real_N[:, None]
         similarities_BB = sequence_similarities(fused_ND, views.layout)
-        first_BD, second_BD = torch.split(pool(states_ND, views), size)
+        first_BD, second_BD = torch.split(pool(states_ND, views, padding_TD), size)
         centers_BD = intents.lookup(intents.nearest(pooled_BD))
         contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]
         return {
@@ -131,18 +147,19 @@ class SequenceModel(nn.Module):
         # Neighbours in length share a batch, which keeps padding out.
         rows = np.argsort(recent.lengths, kind="stable")
         rows = rows[recent.lengths[rows] > 0]
+        padding_TD = self._padding_states()
         for start in range(0, len(rows), batch_size):
             block = rows[start : start + batch_size]
             batch = batch_of(recent.take(block), self.device)
             states_ND = self.encoder(batch)
             vectors[block] = states_ND[last_positions(batch)]
             if self.intents is not None:
-                intents[block] = self.intents.nearest(pool(states_ND, batch))
+                intents[block] = self.intents.nearest(pool(states_ND, batch, padding_TD))
         return Encoded(vectors=vectors, intents=intents)
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged, batch_size: int = 1024) -> Tensor:
-        """Mean state of each history, all non-empty, [B, D]; where k-means places the first centres."""
+        """Pooled state of each history, all non-empty, [B, D]; where k-means places the first centres."""
         self.eval()
         recent = histories.tail(self.config.encoder.window)
         blocks = [
@@ -150,7 +167,8 @@ class SequenceModel(nn.Module):
             for start in range(0, len(recent), batch_size)
         ]
         batches = [batch_of(block, self.device) for block in blocks]
-        return torch.cat([pool(self.encoder(batch), batch) for batch in batches])
+        padding_TD = self._padding_states()
+        return torch.cat([pool(self.encoder(batch), batch, padding_TD) for batch in batches])
 
     def item_vectors(self) -> Tensor:
         """Item embeddings, [V + 1, D]; row 0 is padding."""
@@ -163,14 +181,25 @@ def batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:
     return group_rows(items, torch.from_numpy(rows.lengths)).to(device)
 
 
-def pool(states_ND: Tensor, batch: GroupedBatch) -> Tensor:
-    """Mean state over the real positions of each row, in the order of the batch, [B, D]."""
+def pool(states_ND: Tensor, batch: GroupedBatch, padding_TD: Tensor | None = None) -> Tensor:
+    """Mean state of each row, in the order of the batch, [B, D].
+
+    Args:
+        states_ND: encoder states of the batch.
+        batch: says which positions are real.
+        padding_TD: states of an empty window; where given, the mean is over all T positions of the window and these
+            stand before the row's own, else it is over the row's own positions.
+    """
     real_N = batch.real_N.to(states_ND.dtype)
     masked_ND = states_ND * real_N[:, None]
     groups = batch.layout.groups
-    sums = [masked_ND[g.start : g.stop].view(g.rows, g.length, -1).sum(1) for g in groups]
-    counts = [real_N[g.start : g.stop].view(g.rows, g.length).sum(1) for g in groups]
-    return (torch.cat(sums) / torch.cat(counts)[:, None])[batch.layout.slot_B]
+    sums_BD = torch.cat([masked_ND[g.start : g.stop].view(g.rows, g.length, -1).sum(1) for g in groups])
+    counts_B = torch.cat([real_N[g.start : g.stop].view(g.rows, g.length).sum(1) for g in groups])
+    if padding_TD is None:
+        return (sums_BD / counts_B[:, None])[batch.layout.slot_B]
+    window = len(padding_TD)
+    before_TD = F.pad(padding_TD.cumsum(0), (0, 0, 1, 0))
+    return ((sums_BD + F.embedding(window - counts_B.long(), before_TD)) / window)[batch.layout.slot_B]
 
 
 def last_positions(batch: GroupedBatch) -> Tensor:

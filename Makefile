@@ -1,0 +1,68 @@
+# `make run` sets up and runs every stage on the sample log; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+TORCH := torch==2.13.0
+
+# Which data set (sample, beauty, sports, toys, yelp), and any parameters on top: ARGS='--set train.epochs=5'.
+DATASET ?= sample
+EPOCHS ?=
+ARGS ?=
+WORKDIR ?= runs/$(DATASET)
+PRESET := $(if $(filter-out sample,$(DATASET)),--preset presets/$(DATASET).yaml)
+LIMIT := $(if $(EPOCHS),--set train.epochs=$(EPOCHS))
+
+# A folder with the benchmark sets saves the download.
+export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
+# Wheels that pip is told of are for uv as well.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: help setup run repro report recommend test test-fast check format golden lock image clean
+
+help: ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Create .venv from the lock file.
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock $(TORCH)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+run: setup ## Run every stage: DATASET=sample|beauty|sports|toys|yelp, EPOCHS=n for a short run.
+	$(BIN)/elcrec run --workdir $(WORKDIR) $(PRESET) $(LIMIT) $(ARGS)
+
+repro: setup ## Run what changed since the last time, through DVC.
+	$(BIN)/dvc repro
+
+recommend: setup ## Recommend for one user of the last run: USER_ID=u00000.
+	$(BIN)/elcrec recommend --store $(WORKDIR)/store --user $(USER_ID)
+
+test: setup ## Run all tests (two processes).
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: setup ## Run the tests of the product alone.
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
+
+check: setup ## Lint, format check, types, lock file.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --output-file $(VENV)/requirements.lock pyproject.toml
+	diff requirements.lock $(VENV)/requirements.lock
+
+format: setup ## Format the code and mend what ruff can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-annotate --no-header
+
+lock: setup ## Resolve the dependencies again.
+	$(BIN)/uv pip compile --upgrade $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml

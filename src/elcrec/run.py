@@ -1,0 +1,76 @@
+"""Every stage in a row, on one machine: what `elcrec run` does."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+
+from elcrec.adapters.store import open_store
+from elcrec.config import Config
+from elcrec.stages.evaluate import evaluate
+from elcrec.stages.fetch import fetch
+from elcrec.stages.push import push
+from elcrec.stages.recommend import recommend
+from elcrec.stages.sequences import build_sequences
+from elcrec.stages.train import train
+from elcrec.stages.validate import validate
+
+logger = logging.getLogger(__name__)
+
+Metrics = dict[str, Any]
+_HEADLINE = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@20")
+_CONTEXT = ("popularity_ndcg@20", "baseline_ndcg@20", "effective_intents", "largest_intent_share", "intent_nmi")
+
+
+def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterator[str]:
+    """Run fetch, validate, sequences, train, the baseline, evaluate and push below `workdir`.
+
+    Yields:
+        What a reader wants to know at the end: metrics, where the report is, and ten recommendations for a user.
+
+    Raises:
+        UserError: a stage refused its input; earlier outputs stay.
+    """
+    raw, validated, sequences = workdir / "raw", workdir / "validated", workdir / "sequences"
+    model, baseline, evaluation = workdir / "model", workdir / "baseline", workdir / "evaluation"
+    checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
+    plain = msgspec.structs.replace(config.train, objective="sasrec")
+
+    _stage("fetch", lambda: fetch(config.fetch, raw, mirror=mirror))
+    _stage("validate", lambda: validate(config.validate, raw, validated, accepted=workdir / "accepted"))
+    _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences))
+    _stage("train", lambda: train(config.train, sequences, model, checkpoint=checkpoints / "model"))
+    _stage("train the baseline", lambda: train(plain, sequences, baseline, checkpoint=checkpoints / "baseline"))
+    metrics = _stage(
+        "evaluate", lambda: evaluate(config.evaluate, model, sequences, evaluation, baseline=baseline, truth=raw)
+    )
+    adapters = {"registry": store.registry, "features": store.features}
+    pushed = _stage("push", lambda: push(config.push, model, sequences, evaluation, workdir / "push", **adapters))
+
+    yield from _summary(metrics, workdir)
+    if pushed["accepted"]:
+        user = pq.read_table(sequences / "histories.parquet", columns=["user_id"])["user_id"][0].as_py()
+        yield from ["", *recommend(config.push.model_name, user, 10, **adapters)]
+
+
+def _stage(name: str, work: Callable[[], Metrics]) -> Metrics:
+    logger.info("== %s", name)
+    started = time.perf_counter()
+    metrics = work()
+    logger.info("== %s: done in %.1f s", name, time.perf_counter() - started)
+    return metrics
+
+
+def _summary(metrics: Metrics, workdir: Path) -> Iterator[str]:
+    yield from ("", "test metrics")
+    for name in (*_HEADLINE, *_CONTEXT):
+        if name in metrics:
+            yield f"  {name:<22} {metrics[name]:.4f}"
+    yield ""
+    yield f"report      {workdir / 'evaluation' / 'report.html'}"
+    yield f"validation  {workdir / 'validated' / 'validation.html'}"
+    yield f"gate        {workdir / 'push' / 'gate.md'}"

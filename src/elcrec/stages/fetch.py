@@ -1,0 +1,117 @@
+"""Bring the raw log in: the sample, your own file, or a public data set, checked by its md5."""
+
+import http.client
+import shutil
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, write_json
+from elcrec.config import FetchConfig, LogFormat, RemoteFile
+from elcrec.data.synthetic import generate
+from elcrec.errors import UserError
+
+Metrics = dict[str, float | int | str]
+
+_SUFFIX: dict[LogFormat, str] = {"csv": ".csv", "parquet": ".parquet", "benchmark": ".txt"}
+_TIMEOUT_SECONDS = 60
+_BLOCK_BYTES = 1 << 20
+
+
+def fetch(
+    config: FetchConfig, out: Path, *, mirror: Path | None = None, lineage: Mapping[str, str] | None = None
+) -> Metrics:
+    """Write `data.<ext>` and `source.json`, and for the sample the truth that was planted.
+
+    Args:
+        config: which data set.
+        out: the folder to write.
+        mirror: a folder that is asked for public files before their URL.
+        lineage: what else is known of the file's origin (`dvc_repository`, `dvc_revision`, `dvc_path`);
+            goes into `source.json` as it is.
+
+    Raises:
+        UserError: the file cannot be had, or its md5 is not the one that the configuration names.
+    """
+    with atomic_dir(out) as folder:
+        if config.dataset == "sample":
+            origin, data = _make_sample(config, folder)
+        elif config.dataset == "file":
+            origin, data = _copy_file(config, folder)
+        else:
+            origin, data = _fetch_public(config.dataset, config.sources[config.dataset], folder, mirror)
+        source = _describe(config, data, origin) | dict(lineage or {})
+        write_json(folder / "source.json", source)
+        size = data.stat().st_size
+    return {"dataset": config.dataset, "bytes": size, "md5": source["md5"], "origin": origin}
+
+
+def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | str]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": config.dataset,
+        "format": next(layout for layout, suffix in _SUFFIX.items() if suffix == data.suffix),
+        "file": data.name,
+        "md5": md5_of(data),
+        "origin": origin,
+    }
+
+
+def _make_sample(config: FetchConfig, folder: Path) -> tuple[str, Path]:
+    sample = generate(config.synthetic)
+    data = folder / "data.csv"
+    pyarrow.csv.write_csv(sample.log, data)
+    pq.write_table(sample.items, folder / "truth_items.parquet")
+    pq.write_table(sample.users, folder / "truth_users.parquet")
+    return "synthetic", data
+
+
+def _copy_file(config: FetchConfig, folder: Path) -> tuple[str, Path]:
+    data = folder / f"data{_SUFFIX[config.file.format]}"
+    _copy(Path(config.file.path), data, fix="set fetch.file.path")
+    _check_md5(data, config.file.md5, origin=config.file.path)
+    return config.file.path, data
+
+
+def _fetch_public(name: str, source: RemoteFile, folder: Path, mirror: Path | None) -> tuple[str, Path]:
+    data = folder / f"data{_SUFFIX[source.format]}"
+    ending = Path(urllib.parse.urlsplit(source.url).path).suffix
+    mirrored = mirror / (source.mirror_name or f"{name}{ending}") if mirror else None
+    if mirrored is not None and mirrored.is_file():
+        origin = str(mirrored)
+        _copy(mirrored, data, fix="check the mirror folder")
+    else:
+        origin = source.url
+        _download(source.url, data)
+    _check_md5(data, source.md5, origin=origin)
+    return source.url, data
+
+
+def _copy(path: Path, data: Path, *, fix: str) -> None:
+    try:
+        shutil.copyfile(path, data)
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=path, fix=fix) from error
+
+
+def _download(url: str, data: Path) -> None:
+    if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
+        raise UserError("only http and https URLs are fetched", where=url)
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "elcrec"})  # noqa: S310 - scheme checked above
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, data.open("wb") as file:  # noqa: S310 - same
+            shutil.copyfileobj(response, file, _BLOCK_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        fix = "check the network, or put the file into the folder that ELCREC_MIRROR names"
+        raise UserError(f"download failed ({error})", where=url, fix=fix) from error
+
+
+def _check_md5(data: Path, expected: str | None, *, origin: str) -> None:
+    found = md5_of(data)
+    if expected is not None and found != expected:
+        fix = "the file is damaged or changed; if the change is wanted, set its md5 in the parameters"
+        raise UserError(f"md5 is {found}, expected {expected}", where=origin, fix=fix)

@@ -1,0 +1,25 @@
+"""What every test shares: one thread each (they run side by side), and where the benchmark sets are."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Threads of tests that run side by side would wait for each other."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """Return the folder with the benchmark sets."""
+    folder = Path(os.environ.get("ELCREC_MIRROR", ROOT.parent / "shared" / "datasets"))
+    if not folder.is_dir():
+        pytest.skip(f"no benchmark sets: {folder} is absent (set ELCREC_MIRROR)")
+    return folder

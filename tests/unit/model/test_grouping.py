@@ -1,0 +1,39 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elcrec.data.ragged import Ragged
+from elcrec.model.elcrec import batch_of, last_positions
+from elcrec.model.grouping import group_rows, positions_of
+
+rows_of_items = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=60), min_size=1, max_size=30)
+
+
+@given(rows_of_items)
+def test_every_row_can_be_read_back_from_its_positions(rows: list[list[int]]) -> None:
+    lengths = torch.tensor([len(row) for row in rows])
+    batch = group_rows(torch.tensor([item for row in rows for item in row]), lengths)
+    flat = batch.items_N[positions_of(batch.layout, lengths)].tolist()
+    assert flat == [item for row in rows for item in row]
+    assert int(batch.real_N.sum()) == int(lengths.sum())
+    assert (batch.items_N[~batch.real_N] == 0).all()
+
+
+@given(rows_of_items)
+def test_rows_are_right_aligned_in_blocks_that_tile_the_flat_array(rows: list[list[int]]) -> None:
+    batch = batch_of(Ragged.from_rows(rows), torch.device("cpu"))
+    edge = 0
+    for group in batch.layout.groups:
+        assert group.start == edge
+        real = batch.real_N[group.start : group.stop].view(group.rows, group.length)
+        assert (real.diff(dim=1) >= 0).all(), "padding stands left of the items"
+        edge = group.stop
+    assert edge == batch.layout.size
+    assert batch.items_N[last_positions(batch)].tolist() == [row[-1] for row in rows]
+
+
+def test_padding_stays_under_a_quarter_on_skewed_lengths() -> None:
+    lengths = np.random.default_rng(0).geometric(0.15, 2000).clip(1, 50)
+    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
+    assert batch.layout.size < 1.25 * lengths.sum()

@@ -1,0 +1,34 @@
+import torch
+from torch.nn import functional as F
+
+from elcrec.model.intents import IntentCenters, kmeans
+
+
+def test_kmeans_finds_well_separated_clusters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = torch.tensor([[10.0, 0.0], [0.0, 10.0], [-10.0, -10.0]])
+    points = (means.repeat_interleave(50, 0) + torch.randn(150, 2, generator=generator))[
+        torch.randperm(150, generator=generator)
+    ]
+    best = min(
+        (kmeans(points, 3, torch.Generator().manual_seed(seed)) for seed in range(5)),
+        key=lambda centers: torch.cdist(points, centers).min(1).values.sum(),
+    )
+    assert torch.cdist(means, best).min(1).values.max() < 1.0
+
+
+def test_kmeans_lowers_the_distance_and_keeps_every_centre_finite_with_duplicates() -> None:
+    points = torch.ones(20, 3)
+    centers = kmeans(points, 4, torch.Generator().manual_seed(0))
+    assert torch.isfinite(centers).all()
+
+
+def test_centres_stay_on_the_unit_sphere_and_the_nearest_is_found() -> None:
+    torch.manual_seed(0)
+    intents = IntentCenters(5, 8)
+    intents.centers_KD.data.mul_(3)
+    intents.renormalise()
+    torch.testing.assert_close(intents.centers_KD.norm(dim=1), torch.ones(5))
+    states = torch.randn(40, 8)
+    distances = torch.cdist(F.normalize(states, dim=1), intents.centers_KD)
+    assert torch.equal(intents.nearest(states), distances.argmin(1))

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
+from elcrec.data.ragged import Ragged
+from elcrec.errors import UserError
+from elcrec.model.elcrec import SequenceModel
+from elcrec.model.io import load_model, save_model
+
+CONFIG = TrainConfig(encoder=EncoderConfig(window=6, hidden_size=8, num_blocks=1), intents=IntentConfig(num_intents=3))
+HISTORIES = Ragged.from_rows([[1, 2, 3], [], [4], [5, 6, 7, 1, 2, 3, 4, 5]])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_model(SequenceModel(CONFIG, num_items=7), tmp_path, note="kept")
+    return tmp_path
+
+
+def test_a_model_is_the_same_after_a_round_trip(folder: Path) -> None:
+    torch.manual_seed(0)
+    original, loaded = SequenceModel(CONFIG, num_items=7).eval(), load_model(folder)
+    torch.testing.assert_close(loaded.encode(HISTORIES).vectors, original.encode(HISTORIES).vectors, rtol=0, atol=0)
+    assert loaded.num_intents == 3
+
+
+def test_an_empty_history_has_a_zero_vector_and_no_intent(folder: Path) -> None:
+    encoded = load_model(folder).encode(HISTORIES)
+    assert encoded.vectors[1].abs().sum() == 0
+    assert encoded.intents.tolist()[1] == -1
+    assert (encoded.intents[[0, 2, 3]] >= 0).all()
+
+
+def test_batch_size_does_not_change_what_is_encoded(folder: Path) -> None:
+    model = load_model(folder)
+    torch.testing.assert_close(model.encode(HISTORIES, batch_size=1).vectors, model.encode(HISTORIES).vectors)
+
+
+def test_only_the_window_is_read(folder: Path) -> None:
+    model = load_model(folder)
+    long, short = [[3, 3, 1, 2, 3, 4, 5, 6]], [[1, 2, 3, 4, 5, 6]]
+    ours, theirs = (model.encode(Ragged.from_rows(rows)).vectors for rows in (long, short))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "version", "config", "shape"])
+def test_a_damaged_model_is_refused_in_one_line(folder: Path, damage: str) -> None:
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "remove":
+        weights.unlink()
+    elif damage == "version":
+        config.write_text(config.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    elif damage == "config":
+        config.write_text(config.read_text().replace('"objective"', '"objectives"'))
+    else:
+        config.write_text(config.read_text().replace('"num_items": 7', '"num_items": 8'))
+    with pytest.raises(UserError) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)

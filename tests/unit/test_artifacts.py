@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from elcrec.artifacts import atomic_dir, atomic_file, md5_of, read_json, write_json
+from elcrec.errors import UserError
+
+
+def _fill(out: Path, text: str, *, fails: bool = False) -> None:
+    with atomic_dir(out) as scratch:
+        (scratch / "file").write_text(text)
+        if fails:
+            raise ZeroDivisionError
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    _fill(out, "old")
+    _fill(out, "new")
+    assert (out / "file").read_text() == "new"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_failure_leaves_the_old_folder_and_no_scratch(tmp_path: Path) -> None:
+    _fill(tmp_path / "out", "old")
+    with pytest.raises(ZeroDivisionError):
+        _fill(tmp_path / "out", "new", fails=True)
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_run_left_behind_is_cleared(tmp_path: Path) -> None:
+    leftover = tmp_path / ".out.abc.partial"
+    leftover.mkdir()
+    _fill(tmp_path / "out", "new")
+    assert not leftover.exists()
+
+
+def test_an_output_below_a_file_cannot_be_written_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write the output"):
+        _fill(tmp_path / "file" / "out", "x")
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail_half_way() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_survives_and_what_is_not_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"name": "Zoë", "value": 1})
+    assert read_json(path) == {"name": "Zoë", "value": 1}
+    for content in ("[1]", "{", ""):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"a\.json"):
+            read_json(path)
+    with pytest.raises(UserError, match="no such file"):
+        read_json(tmp_path / "missing.json")
+
+
+def test_md5_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"hello")
+    assert md5_of(tmp_path / "a") == "5d41402abc4b2a76b9719d911017c592"

@@ -1,0 +1,82 @@
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from elcrec import config as schema
+from elcrec.config import Config, Section, load_config, parse_config, to_dict
+from elcrec.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "params.yaml"
+
+
+@pytest.mark.parametrize("preset", [None, *sorted((ROOT / "presets").glob("*.yaml"))], ids=str)
+def test_params_and_every_preset_fit_the_schema(preset: Path | None) -> None:
+    config = load_config(PARAMS, presets=[preset] if preset else [])
+    assert parse_config(to_dict(config)) == config
+
+
+def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
+    config = load_config(PARAMS, presets=[ROOT / "presets/beauty.yaml"], overrides=["train.learning_rate=1e-2"])
+    assert (config.fetch.dataset, config.train.intents.num_intents, config.train.learning_rate) == ("beauty", 256, 0.01)
+    assert config.fetch.sources["beauty"].md5 == "cb03635343187f36526ed4ba48102b53"
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("train.epochs=0", "train.epochs"),
+        ("train.epochs=many", "train.epochs"),
+        ("train.epoch=5", "epoch"),
+        ("trian.epochs=5", "trian"),
+        ("train.encoder.num_heads=3", "train.encoder"),
+        ("train.intents.fusion=glue", "train.intents.fusion"),
+        ("fetch.dataset=nowhere", "nowhere"),
+        ("fetch.sources.beauty.md5=abc", "fetch.sources"),
+        ("train.epochs", "section.key=value"),
+        ("train=[1, 2", "YAML"),
+    ],
+)
+def test_a_wrong_parameter_is_named_in_one_line(override: str, path: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(PARAMS, overrides=[override])
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"- a\n- b\n", b"\xff\xfe\x00", b"a: [\n"])
+def test_params_that_are_no_mapping_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        load_config(path)
+
+
+def _sections(kind: type[Section] = Config) -> Iterator[type[Section]]:
+    yield kind
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            yield from _sections(field.type)
+    if kind is schema.FetchConfig:
+        yield schema.RemoteFile
+
+
+def test_every_option_is_read_somewhere_in_the_product() -> None:
+    files = [path for path in (ROOT / "src").rglob("*.py") if path.name != "config.py"]
+    names = {
+        node.attr for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+    }
+    options = {name for section in _sections() for name in section.__struct_fields__}
+    assert options - names == set(), "options that are accepted and ignored"
+
+
+def test_every_option_is_documented_under_its_field() -> None:
+    tree = ast.parse(Path(schema.__file__).read_text())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+                if isinstance(field, ast.AnnAssign):
+                    assert isinstance(after, ast.Expr), f"{node.name}.{ast.unparse(field.target)} has no docstring"

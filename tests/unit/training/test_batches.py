@@ -1,0 +1,87 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from elcrec.data.dataset import SequenceData
+from elcrec.data.ragged import Ragged
+from elcrec.errors import UserError
+from elcrec.model.elcrec import TrainingBatch
+from elcrec.training.batches import TrainingData
+from tests.unit.training.helpers import ring_data, tiny_config
+
+
+def _epoch(data: TrainingData, seed: int = 0) -> list[TrainingBatch]:
+    return list(data.epoch(torch.Generator().manual_seed(seed)))
+
+
+def _pairs(batch: TrainingBatch) -> list[tuple[int, int]]:
+    real = batch.sequences.real_N
+    return list(zip(batch.sequences.items_N[real].tolist(), batch.positives_N[real].tolist(), strict=True))
+
+
+def test_an_epoch_predicts_every_next_training_item_in_the_window_once() -> None:
+    data = ring_data()
+    expected = []
+    for index in range(data.num_users):
+        row = data.training().row(index)[-9:].tolist()
+        expected += list(pairwise(row))
+    seen = [pair for batch in _epoch(TrainingData(data, tiny_config())) for pair in _pairs(batch)]
+    assert sorted(seen) == sorted(expected)
+
+
+def test_held_out_items_never_enter_training() -> None:
+    row = list(range(1, 8))
+    marked = SequenceData(
+        user_ids=None,
+        sequences=Ragged.from_rows([[*row, 90 + user, 95 + user] for user in range(4)]),
+        train_end=np.full(4, 7, np.int32),
+        targets={"valid": np.full(4, 7, np.int32), "test": np.full(4, 8, np.int32)},
+        num_items=99,
+        md5="marked",
+    )
+    for batch in _epoch(TrainingData(marked, tiny_config())):
+        assert batch.sequences.items_N.max() < 90
+        assert batch.positives_N.max() < 90
+        assert batch.views is not None
+        assert batch.views.items_N.max() < 90
+
+
+def test_negatives_are_drawn_from_the_whole_catalogue() -> None:
+    data = ring_data(rings=3)
+    batches = [batch for seed in range(5) for batch in _epoch(TrainingData(data, tiny_config()), seed)]
+    drawn = {item for batch in batches for item in batch.negatives_N[batch.sequences.real_N].tolist()}
+    assert drawn == set(range(1, data.num_items + 1))
+
+
+def test_a_negative_never_clashes_for_a_single_user() -> None:
+    data = ring_data(users=2, rings=3)
+    trained = TrainingData(data, tiny_config(batch_size=2))
+    owners = torch.tensor([0] * 4000 + [1] * 4000)
+    drawn = trained._draw_negatives(owners, torch.Generator().manual_seed(0))
+    for user in (0, 1):
+        negatives = set(drawn[owners == user].tolist())
+        assert not negatives & set(data.training().row(user).tolist())
+        assert len(negatives) > 15
+
+
+def test_a_user_who_has_seen_the_whole_catalogue_does_not_hang_training() -> None:
+    data = ring_data(users=40, rings=1)
+    assert _epoch(TrainingData(data, tiny_config()))
+
+
+def test_a_last_step_of_one_user_is_dropped() -> None:
+    assert len(_epoch(TrainingData(ring_data(users=33), tiny_config()))) == 1
+    assert len(_epoch(TrainingData(ring_data(users=34), tiny_config()))) == 2
+
+
+def test_sasrec_draws_no_views() -> None:
+    assert all(batch.views is None for batch in _epoch(TrainingData(ring_data(), tiny_config(objective="sasrec"))))
+
+
+def test_a_log_with_nothing_to_predict_is_refused() -> None:
+    short = ring_data(users=5)
+    short.train_end[:] = 1
+    with pytest.raises(UserError, match="two or more training items"):
+        TrainingData(short, tiny_config())

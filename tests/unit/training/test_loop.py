@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from elcrec.config import EncoderConfig, IntentConfig, ViewConfig
+from elcrec.errors import UserError
+from elcrec.training import loop
+from elcrec.training.checkpoint import FILE
+from elcrec.training.loop import Fitted, effective_number, fit
+from tests.unit.training.helpers import ring_data, tiny_config
+
+
+def _weights(fitted: Fitted) -> dict[str, torch.Tensor]:
+    return fitted.model.state_dict()
+
+
+def _same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("objective", ["elcrec", "sasrec"])
+def test_a_model_learns_rings_that_popularity_cannot(tmp_path: Path, objective: str) -> None:
+    encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.1, attention_dropout=0.1)
+    config = tiny_config(objective=objective, encoder=encoder, epochs=40, learning_rate=0.01)
+    assert fit(ring_data(400), config, tmp_path).valid["ndcg@5"] > 0.8
+
+
+def test_the_same_seed_gives_identical_weights_and_another_seed_others(tmp_path: Path) -> None:
+    first, second, other = (
+        _weights(fit(ring_data(), tiny_config(seed=seed), tmp_path / str(index)))
+        for index, seed in enumerate((3, 3, 4))
+    )
+    assert _same(first, second)
+    assert not _same(first, other)
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 6, 9])
+def test_a_run_cut_off_at_any_step_and_resumed_equals_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    config, data = tiny_config(epochs=3), ring_data()
+    undisturbed = fit(data, config, tmp_path / "whole")
+    step, count = loop._Run._step, 0
+
+    def dies(run: loop._Run, batch: object) -> object:
+        nonlocal count
+        count += 1
+        if count == killed_at:
+            raise _KilledError
+        return step(run, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_step", dies)
+        with pytest.raises(_KilledError):
+            fit(data, config, tmp_path / "cut")
+    resumed = fit(data, config, tmp_path / "cut")
+    assert _same(_weights(undisturbed), _weights(resumed))
+    losses = [[row["loss"] for row in run.progress.history] for run in (undisturbed, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_a_checkpoint_of_another_configuration_is_not_resumed(tmp_path: Path) -> None:
+    fit(ring_data(), tiny_config(seed=8), tmp_path / "shared")
+    ours = fit(ring_data(), tiny_config(seed=9), tmp_path / "shared")
+    assert _same(_weights(ours), _weights(fit(ring_data(), tiny_config(seed=9), tmp_path / "fresh")))
+
+
+def test_a_damaged_checkpoint_means_a_fresh_start(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"half a file")
+    assert fit(ring_data(), tiny_config(), tmp_path).progress.epoch == 2
+
+
+def test_training_stops_when_patience_runs_out_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    config = tiny_config(epochs=60, patience=3, learning_rate=0.02)
+    fitted = fit(ring_data(), config, tmp_path)
+    scores = [row["valid_ndcg@20"] for row in fitted.progress.history]
+    assert fitted.progress.epoch == min(fitted.progress.best_epoch + 3, 60)
+    assert max(scores) == fitted.progress.best_score == scores[fitted.progress.best_epoch - 1]
+    assert fitted.valid["ndcg@20"] == pytest.approx(max(scores))
+
+
+def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) -> None:
+    history = fit(ring_data(), tiny_config(epochs=5, eval_every=2), tmp_path).progress.history
+    assert ["valid_ndcg@20" in row for row in history] == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 2},
+        {"learning_rate": 2e-3},
+        {"batch_size": 64},
+        {"epochs": 3},
+        {"objective": "sasrec"},
+        {"encoder": EncoderConfig(window=6, hidden_size=8, num_blocks=1, hidden_dropout=0.2, attention_dropout=0.2)},
+        {"encoder": EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.2, attention_dropout=0.2)},
+        {"encoder": EncoderConfig(window=8, hidden_size=8, num_blocks=2, hidden_dropout=0.2, attention_dropout=0.2)},
+        {
+            "encoder": EncoderConfig(
+                window=8, hidden_size=8, num_blocks=1, num_heads=1, hidden_dropout=0.2, attention_dropout=0.2
+            )
+        },
+        {"encoder": EncoderConfig(window=8, hidden_size=8, num_blocks=1, hidden_dropout=0.3, attention_dropout=0.2)},
+        {"encoder": EncoderConfig(window=8, hidden_size=8, num_blocks=1, hidden_dropout=0.2, attention_dropout=0.3)},
+        {"intents": IntentConfig(num_intents=5)},
+        {"intents": IntentConfig(num_intents=4, fusion="concat")},
+        {"intents": IntentConfig(num_intents=4, fusion="none")},
+        {"intents": IntentConfig(num_intents=4, temperature=0.5)},
+        {"intents": IntentConfig(num_intents=4, sequence_weight=0.2)},
+        {"intents": IntentConfig(num_intents=4, intent_weight=0.2)},
+        {"intents": IntentConfig(num_intents=4, cluster_weight=2.0)},
+        {"views": ViewConfig(crop=0.6)},
+        {"views": ViewConfig(mask=0.3)},
+        {"views": ViewConfig(reorder=0.8)},
+    ],
+    ids=str,
+)
+def test_every_training_option_changes_what_is_learned(tmp_path: Path, changes: dict[str, object]) -> None:
+    data = ring_data(users=64)
+    plain = fit(data, tiny_config(), tmp_path / "plain").progress.history
+    changed = fit(data, tiny_config(**changes), tmp_path / "changed").progress.history
+    assert [row["next_item"] for row in plain] != [row["next_item"] for row in changed]
+
+
+def test_more_intents_than_users_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="20 users for 64 intents"):
+        fit(ring_data(users=20), tiny_config(intents=IntentConfig(num_intents=64)), tmp_path)
+
+
+def test_no_validation_target_is_refused(tmp_path: Path) -> None:
+    data = ring_data()
+    data.targets["valid"][:] = -1
+    with pytest.raises(UserError, match="no user has a validation target"):
+        fit(data, tiny_config(), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_asking_for_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="finds no GPU"):
+        fit(ring_data(), tiny_config(device="cuda"), tmp_path)
+
+
+def test_effective_number_counts_evenly_used_intents() -> None:
+    assert effective_number(torch.tensor([0, 1, 2, 3] * 5), 16) == pytest.approx(4)
+    assert effective_number(torch.tensor([7] * 9 + [-1]), 16) == pytest.approx(1)
