@@ -259,8 +259,10 @@ class GateConfig(Section, frozen=True, kw_only=True):
 class PushConfig(Section, frozen=True, kw_only=True):
     """Registration and publishing."""
 
-    model_name: str = "elcrec"
-    """Registered model's name; also names the feature service's version."""
+    model_name: Annotated[str, Meta(pattern="^[A-Za-z0-9._-]+$")] = "elcrec"
+    """Registered model's name."""
+    feature_service: str = "elcrec_v1"
+    """The versioned Feast service that serves the model; the bundle names it."""
     gate: GateConfig = GateConfig()
     """The conditions of a push."""
 

@@ -1,0 +1,31 @@
+"""Where features come from: the Parquet files that `elcrec push` publishes into the store folder."""
+
+import os
+from pathlib import Path
+
+from feast import FileSource, PushSource
+
+_DEFAULT_STORE = Path(__file__).resolve().parent.parent / "artifacts" / "store"
+_DATA = Path(os.environ.get("ELCREC_STORE", _DEFAULT_STORE)).absolute() / "feast" / "data"
+# SQLite opens no file in a missing folder, and `feast apply` may come before the first push.
+_DATA.mkdir(parents=True, exist_ok=True)
+
+history_file = FileSource(
+    name="history_file",
+    path=str(_DATA / "histories.parquet"),
+    timestamp_field="event_timestamp",
+    created_timestamp_column="created",
+)
+history_events = PushSource(name="history_events", batch_source=history_file)
+"""Live events are pushed here: the user's whole recent history, newest last."""
+
+model_output_file = FileSource(
+    name="model_output_file",
+    path=str(_DATA / "model_outputs.parquet"),
+    timestamp_field="event_timestamp",
+)
+item_statistics_file = FileSource(
+    name="item_statistics_file",
+    path=str(_DATA / "item_statistics.parquet"),
+    timestamp_field="event_timestamp",
+)

@@ -1,0 +1,171 @@
+"""MLflow as the model registry: bundles are run artifacts, versions carry the bundle's digest as a tag."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from elcrec.adapters.quiet import quiet
+from elcrec.artifacts import atomic_dir, atomic_file
+from elcrec.errors import UserError
+from elcrec.serving.bundle import read_manifest
+from elcrec.serving.ports import RegisteredModel
+
+# MLflow reads both when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+with quiet("mlflow", "alembic"):
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.entities import Metric, Run, RunTag
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+
+CHAMPION = "champion"
+_DIGEST = "elcrec.bundle"
+_ARTIFACT = "bundle"
+
+
+class MlflowRegistry:
+    """A `ModelRegistry` on an MLflow server, or on SQLite and files under a folder.
+
+    The folder may move: paths inside it are derived from run ids, not read from the database.
+    """
+
+    def __init__(self, folder: Path, *, tracking_uri: str | None = None) -> None:
+        """Take the folder for the local database, or the downloads from a server at `tracking_uri`."""
+        self._folder = folder
+        self._server = tracking_uri
+
+    def champion(self, name: str) -> RegisteredModel | None:
+        """See `ModelRegistry`. With a server, the bundle is downloaded once.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses.
+        """
+        with _mlflow():
+            try:
+                aliases = self._client.get_registered_model(name).aliases
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+            if CHAMPION not in aliases:
+                return None
+            version = self._client.get_model_version(name, str(aliases[CHAMPION]))
+            return RegisteredModel(name=name, version=str(version.version), bundle=self._fetch(version))
+
+    def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+        """See `ModelRegistry`. A run that a killed call left behind is taken up again.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses, or the bundle has no sound manifest.
+        """
+        digest = read_manifest(bundle).digest
+        with _mlflow():
+            found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
+            if found:
+                return str(min(int(version.version) for version in found))
+            run = self._finished_run(name, digest, bundle, metrics, tags)
+            self._ensure_model(name)
+            source = f"{run.info.artifact_uri}/{_ARTIFACT}"
+            version = self._client.create_model_version(
+                name, source=source, run_id=run.info.run_id, tags={**tags, _DIGEST: digest}
+            )
+            return str(version.version)
+
+    def set_champion(self, name: str, version: str) -> None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached, or has no such version.
+        """
+        with _mlflow():
+            self._client.set_registered_model_alias(name, CHAMPION, version)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        uri = self._server or _local_database(self._folder)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    @property
+    def _artifacts(self) -> Path:
+        return self._folder / "artifacts"
+
+    def _fetch(self, version: ModelVersion) -> Path:
+        if self._server is None:
+            return self._artifacts / str(version.run_id) / "artifacts" / _ARTIFACT
+        cached = self._folder / "downloads" / str(version.tags[_DIGEST])
+        if not cached.is_dir():
+            with atomic_dir(cached) as scratch:
+                download_artifacts(
+                    run_id=version.run_id,
+                    artifact_path=_ARTIFACT,
+                    dst_path=str(scratch),
+                    tracking_uri=self._server,
+                )
+                # The download keeps the artifact's own folder; its files belong one level up.
+                for path in (scratch / _ARTIFACT).iterdir():
+                    path.rename(scratch / path.name)
+                (scratch / _ARTIFACT).rmdir()
+        return cached
+
+    def _finished_run(
+        self, name: str, digest: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> Run:
+        experiment = self._experiment(name)
+        runs = self._client.search_runs([experiment], f"tags.`{_DIGEST}` = '{digest}'", max_results=1)
+        run = runs[0] if runs else self._client.create_run(experiment, tags={_DIGEST: digest})
+        if run.info.status != "FINISHED":
+            self._client.log_artifacts(run.info.run_id, str(bundle), _ARTIFACT)
+            self._client.log_batch(
+                run.info.run_id,
+                metrics=[Metric(_metric_name(key), value, 0, 0) for key, value in metrics.items()],
+                tags=[RunTag(key, value) for key, value in tags.items()],
+            )
+            self._client.set_terminated(run.info.run_id)
+        return run
+
+    def _experiment(self, name: str) -> str:
+        """Return the experiment whose artifacts lie in this folder (MLflow stores absolute locations)."""
+        location = None if self._server else self._artifacts.as_uri()
+        for candidate in (name, f"{name} in {self._folder}"):
+            experiment = self._client.get_experiment_by_name(candidate)
+            if experiment is None:
+                return str(self._client.create_experiment(candidate, artifact_location=location))
+            if location in (None, experiment.artifact_location):
+                return str(experiment.experiment_id)
+        raise UserError(f"experiment {name!r} keeps its artifacts elsewhere", where=self._folder)
+
+    def _ensure_model(self, name: str) -> None:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+
+def _local_database(folder: Path) -> str:
+    """Return the URI of the folder's database; a new one appears with all its tables or not at all."""
+    database = folder / "mlflow.db"
+    if not database.exists():
+        with atomic_file(database) as scratch:
+            MlflowClient(tracking_uri=f"sqlite:///{scratch}")
+    return f"sqlite:///{database}"
+
+
+def _metric_name(name: str) -> str:
+    """MLflow allows no @ in a metric's name."""
+    return name.replace("@", "_at_")
+
+
+@contextmanager
+def _mlflow() -> Iterator[None]:
+    try:
+        with quiet("mlflow", "alembic"):
+            yield
+    except MlflowException as error:
+        fix = "check MLFLOW_TRACKING_URI, or the store folder where it is not set"
+        raise UserError(f"MLflow: {error.message}", fix=fix) from error

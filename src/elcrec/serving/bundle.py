@@ -1,0 +1,134 @@
+"""A bundle: everything that serving needs of one model, in one folder that can be checked.
+
+`manifest.json` holds the sha256 of every other file and what the model was made from. The digest covers
+all of the manifest but the time of creation, so the same inputs have the same digest on every machine.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
+from elcrec.errors import UserError
+
+MANIFEST = "manifest.json"
+_REPAIR = "restore the bundle from the registry or push the model again"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle is and what it holds."""
+
+    name: str
+    """Registered model's name."""
+    feature_service: str
+    """Versioned Feast service that the model reads."""
+    sequences_md5: str
+    """Checksum of the sequences.parquet that the model was evaluated on."""
+    split: dict[str, Any]
+    """split.json of those sequences: kind of split, sizes, cuts."""
+    files: dict[str, str]
+    """sha256 by file name, every file but the manifest."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """The bundle's identity, 64 hex digits."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleSource:
+    """The stages' folders that a bundle is made from."""
+
+    model: Path
+    sequences: Path
+    evaluation: Path
+
+    def files(self) -> dict[str, Path]:
+        """Name inside the bundle and where it comes from."""
+        return {
+            "model.safetensors": self.model / "model.safetensors",
+            "config.json": self.model / "config.json",
+            "items.parquet": self.sequences / "items.parquet",
+            "metrics.json": self.evaluation / "metrics.json",
+            "model_card.md": self.evaluation / "model_card.md",
+        }
+
+
+def describe_bundle(source: BundleSource, *, name: str, feature_service: str) -> Manifest:
+    """Return the manifest that a bundle of `source` would have, without writing it.
+
+    Raises:
+        UserError: a file is missing, or the model was trained on other sequences.
+    """
+    files = source.files()
+    for path in files.values():
+        if not path.is_file():
+            raise UserError("no such file", where=path, fix="run the stage that writes it first")
+    split = read_json(source.sequences / "split.json")
+    if read_json(files["config.json"]).get("sequences_md5") != split["md5"]:
+        what = f"trained on other sequences than {source.sequences}"
+        raise UserError(what, where=source.model, fix="run the train and evaluate stages again")
+    return Manifest(
+        name=name,
+        feature_service=feature_service,
+        sequences_md5=split["md5"],
+        split=split,
+        files={file: sha256_of(path) for file, path in files.items()},
+    )
+
+
+def write_bundle(source: BundleSource, manifest: Manifest, out: Path) -> None:
+    """Write the bundle folder `out`, whole or not at all."""
+    with atomic_dir(out) as scratch:
+        for name, path in source.files().items():
+            shutil.copyfile(path, scratch / name)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        document = {**msgspec.to_builtins(manifest), "digest": manifest.digest, "created": created}
+        write_json(scratch / MANIFEST, document)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest.
+
+    Raises:
+        UserError: there is none, it has another schema, or its digest does not fit its content.
+    """
+    path = folder / MANIFEST
+    document = read_json(path)
+    digest = document.pop("digest", None)
+    try:
+        manifest = msgspec.convert(document, Manifest)
+    except msgspec.ValidationError as error:
+        raise UserError(f"not a bundle's manifest ({error})", where=path, fix=_REPAIR) from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        what = f"schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"
+        raise UserError(what, where=path, fix="push the model again with this version")
+    if manifest.digest != digest:
+        raise UserError("the manifest was changed after it was written", where=path, fix=_REPAIR)
+    return manifest
+
+
+def verify_bundle(folder: Path) -> Manifest:
+    """Check every file of a bundle against its manifest, and return the manifest.
+
+    Raises:
+        UserError: a file is changed, missing or extra, or the manifest is not sound.
+    """
+    manifest = read_manifest(folder)
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    _refuse(folder, "missing", set(manifest.files) - present)
+    _refuse(folder, "not in the manifest", present - set(manifest.files) - {MANIFEST})
+    changed = {name for name, digest in manifest.files.items() if sha256_of(folder / name) != digest}
+    _refuse(folder, "changed", changed)
+    return manifest
+
+
+def _refuse(folder: Path, what: str, names: set[str]) -> None:
+    if names:
+        raise UserError(f"{what}: {', '.join(sorted(names))}", where=folder, fix=_REPAIR)

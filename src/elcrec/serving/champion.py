@@ -1,0 +1,66 @@
+"""The champion measured on the challenger's test users, catalogue and ranking.
+
+Axes: `N` test users, `V` items of the challenger, `D` hidden size of the champion.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from elcrec.data.dataset import EvaluationSet
+from elcrec.errors import UserError
+from elcrec.evaluation.ranking import rank_targets
+from elcrec.model.io import load_model
+from elcrec.serving.catalogue import UNKNOWN, Catalogue, load_catalogue
+
+_BELOW_ALL = -1e30
+
+
+def rank_with_champion(
+    bundle: Path, catalogue: Catalogue, test: EvaluationSet, *, block_users: int = 1024
+) -> npt.NDArray[np.int32] | None:
+    """Rank the challenger's test targets with the champion, items matched by raw id, [N].
+
+    Items that the champion does not know stand below all that it knows, where they tie, and ties count
+    against the target. `None` when it knows no item of the catalogue.
+
+    Args:
+        bundle: the champion's bundle, verified.
+        catalogue: the challenger's items.
+        test: the challenger's test split.
+        block_users: users ranked at a time.
+
+    Raises:
+        UserError: the bundle does not load, or its parts do not fit each other.
+    """
+    own = load_catalogue(bundle / "items.parquet")
+    model = load_model(bundle)
+    if model.num_items != len(own):
+        raise UserError(f"{len(own)} items for a model of {model.num_items}", where=bundle)
+    as_champion = own.indices(catalogue.item_ids)
+    if not as_champion.any():
+        return None
+    histories = own.histories(catalogue.item_ids.take(pa.array(test.histories.values - 1)), test.histories.offsets)
+    users_ND, items_VD = _sink_unknown(model.encode(histories.histories).vectors, model.item_vectors(), as_champion)
+    return rank_targets(users_ND, items_VD, test.histories, test.target_items, block_users=block_users, top_k=1).ranks
+
+
+def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+    """Lay the champion's item vectors over the challenger's catalogue; unknown items score below all.
+
+    With unknown items, a last column (1 for users, very negative for unknown items) sinks them.
+    """
+    rows = torch.from_numpy(np.concatenate(([UNKNOWN], as_champion)).astype(np.int64))
+    items_VD = champion_VD[rows]
+    unknown = rows == UNKNOWN
+    if unknown.sum() == 1:
+        return users_ND, items_VD
+    sink = torch.where(unknown, _BELOW_ALL, 0.0).to(items_VD)
+    ones = users_ND.new_ones(len(users_ND), 1)
+    # Padding's row may hold anything; as a stand-in for unknown items it must not move the score.
+    items_VD = items_VD.masked_fill(unknown.to(items_VD.device)[:, None], 0.0)
+    return torch.cat((users_ND, ones), dim=1), torch.cat((items_VD, sink[:, None]), dim=1)

@@ -1,0 +1,186 @@
+"""Push: decide, write the bundle, register it, publish features, and move the champion's alias last.
+
+Every step finds what an earlier, killed run has done and leaves it as it is, so running again is harmless.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from elcrec.artifacts import atomic_dir, read_json, write_json
+from elcrec.config import PushConfig
+from elcrec.data.dataset import SequenceData, load_sequences
+from elcrec.errors import UserError
+from elcrec.model.io import load_model
+from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
+from elcrec.serving.catalogue import load_catalogue
+from elcrec.serving.champion import rank_with_champion
+from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
+from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry
+
+
+def push(
+    config: PushConfig,
+    model: Path,
+    sequences: Path,
+    evaluation: Path,
+    out: Path,
+    *,
+    registry: ModelRegistry,
+    features: FeatureStore,
+) -> dict[str, Any]:
+    """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion.
+
+    A refusal is an answer, not an error.
+
+    Raises:
+        UserError: an input does not fit the others, or a store refuses.
+    """
+    source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
+    manifest = _describe(config, source)
+    decision = _decide(config, source, manifest, registry)
+    with atomic_dir(out) as scratch:
+        write_json(scratch / "gate.json", decision.document())
+        (scratch / "gate.md").write_text(gate_markdown(decision), encoding="utf-8")
+        if decision.accepted:
+            write_bundle(source, manifest, scratch / "bundle")
+    _say(f"{'accepted' if decision.accepted else 'refused'}: {decision.reason}")
+    outcome = _release(config, source, out / "bundle", manifest, registry, features) if decision.accepted else {}
+    return _summary(decision) | outcome
+
+
+def decide(
+    config: PushConfig, model: Path, sequences: Path, evaluation: Path, *, registry: ModelRegistry
+) -> GateDecision:
+    """Judge a model by its evaluation and against the champion; write nothing.
+
+    Raises:
+        UserError: an input does not fit the others, or the champion's bundle is damaged.
+    """
+    source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
+    return _decide(config, source, _describe(config, source), registry)
+
+
+def _describe(config: PushConfig, source: BundleSource) -> Manifest:
+    return describe_bundle(source, name=config.model_name, feature_service=config.feature_service)
+
+
+def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
+    data = load_sequences(source.sequences)
+    ranks = _challenger_ranks(source.evaluation / "ranks.parquet", data)
+    champion = _champion(config.model_name, source, data, manifest, registry)
+    metrics = read_json(source.evaluation / "metrics.json")
+    return judge(config.gate, metrics, ranks, champion, digest=manifest.digest)
+
+
+def _challenger_ranks(path: Path, data: SequenceData) -> npt.NDArray[np.int32]:
+    """Return the challenger's ranks in the order of the test split, [N]."""
+    try:
+        table = pq.read_table(path, columns=["user_id", "target", "rank"])
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise UserError(f"not readable ({error})", where=path, fix="run the evaluate stage again") from error
+    test = data.evaluation("test")
+    if not len(test.users):
+        raise UserError("no user has a test target", where=path, fix="push needs a split with test users")
+    users = data.user_ids.take(pa.array(test.users)).cast(pa.string())
+    same_users = table["user_id"].cast(pa.string()).equals(users)
+    if not same_users or not np.array_equal(table["target"].to_numpy(), test.target_items):
+        raise UserError("not the ranks of these test users", where=path, fix="run the evaluate stage again")
+    return np.asarray(table["rank"], np.int32)
+
+
+def _champion(
+    name: str, source: BundleSource, data: SequenceData, manifest: Manifest, registry: ModelRegistry
+) -> Champion | None:
+    registered = registry.champion(name)
+    if registered is None:
+        return None
+    digest = verify_bundle(registered.bundle).digest
+    ranks = None
+    if digest != manifest.digest:
+        catalogue = load_catalogue(source.sequences / "items.parquet")
+        ranks = rank_with_champion(registered.bundle, catalogue, data.evaluation("test"))
+    return Champion(version=registered.version, digest=digest, ranks=ranks)
+
+
+def _release(
+    config: PushConfig,
+    source: BundleSource,
+    bundle: Path,
+    manifest: Manifest,
+    registry: ModelRegistry,
+    features: FeatureStore,
+) -> dict[str, Any]:
+    """Register, publish, and only then move the alias: a reader never meets a champion without features."""
+    metrics = {name: value for name, value in read_json(bundle / "metrics.json").items() if _is_number(value)}
+    tags = {"sequences_md5": manifest.sequences_md5, "feature_service": manifest.feature_service}
+    version = registry.register(config.model_name, bundle, metrics, tags)
+    _say(f"registered {config.model_name} version {version}")
+    published = features.publish(_tables(source, manifest.digest), service=manifest.feature_service)
+    for view, rows in published.items():
+        _say(f"published {rows} rows of {view}")
+    registry.set_champion(config.model_name, version)
+    _say(f"{config.model_name} version {version} is the champion")
+    return {"version": version, **{f"published_{view}": rows for view, rows in published.items()}}
+
+
+def _say(line: str) -> None:
+    print(f"push: {line}", file=sys.stderr, flush=True)  # noqa: T201 - showing progress is its job
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _tables(source: BundleSource, digest: str) -> FeatureTables:
+    histories = _read(source.sequences / "histories.parquet")
+    items = _read(source.sequences / "items.parquet")
+    outputs = _model_outputs(source, histories, digest)
+    return FeatureTables(
+        histories=histories.select(["user_id", "item_ids", "event_times", "event_timestamp"]),
+        model_outputs=outputs,
+        item_statistics=items.select(["item_id", "count", "total"]),
+    )
+
+
+def _model_outputs(source: BundleSource, histories: pa.Table, digest: str) -> pa.Table:
+    """Encode every served history: `user_id`, `intent`, `vector`, `bundle`."""
+    raw = histories["item_ids"].combine_chunks()
+    catalogue = load_catalogue(source.sequences / "items.parquet")
+    offsets = np.asarray(raw.offsets, np.int64)
+    known = catalogue.histories(raw.values.cast(pa.string()), offsets)
+    encoded = load_model(source.model).encode(known.histories)
+    vectors = encoded.vectors.cpu().numpy()
+    ends = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
+    return pa.table(
+        {
+            "user_id": histories["user_id"],
+            "intent": pa.array(encoded.intents.cpu().numpy(), pa.int64()),
+            "vector": pa.ListArray.from_arrays(ends, pa.array(vectors.ravel(), pa.float32())),
+            "bundle": pa.array([digest] * len(vectors), pa.string()),
+        }
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage again") from error
+
+
+def _summary(decision: GateDecision) -> dict[str, Any]:
+    champion = decision.champion
+    return {
+        "accepted": decision.accepted,
+        "reason": decision.reason,
+        f"challenger_{decision.metric}": decision.challenger,
+        "champion_version": champion.version if champion else None,
+        f"champion_{decision.metric}": champion.metric if champion else None,
+        "digest": decision.digest,
+    }
