@@ -31,9 +31,7 @@ class Workshop:
         status = main([command, "--params", str(self.folder / "params.yaml"), *arguments])
         return status, self.capture.readouterr().err
 
-    def run_validate(
-        self, content: str | bytes, layout: str = "csv", settings: Sequence[str] = ()
-    ) -> tuple[int, str]:
+    def run_validate(self, content: str | bytes, layout: str = "csv", settings: Sequence[str] = ()) -> tuple[int, str]:
         """Fetch a file with this content, then validate it."""
         path = self.folder / f"log.{layout}"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -96,9 +94,7 @@ UNREADABLE: dict[str, tuple[str, str | bytes, str]] = {
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_a_file_that_cannot_be_read_is_refused(shop: Workshop, kind: str) -> None:
     layout, content, word = UNREADABLE[kind]
-    shop.assert_refused(
-        shop.run_validate(content, layout), word, f"data.{'txt' if layout == 'benchmark' else layout}"
-    )
+    shop.assert_refused(shop.run_validate(content, layout), word, f"data.{'txt' if layout == 'benchmark' else layout}")
 
 
 def test_a_truncated_parquet_file_is_refused(shop: Workshop) -> None:
@@ -142,9 +138,7 @@ FAILING: dict[str, tuple[str, str]] = {
 def test_a_log_that_fails_a_check_is_refused_with_a_table_and_its_evidence(shop: Workshop, kind: str) -> None:
     content, check = FAILING[kind]
     outcome = shop.run_validate(content)
-    shop.assert_refused(
-        outcome, "validation failed", check, "validated.failed/validation.html", evidence=True
-    )
+    shop.assert_refused(outcome, "validation failed", check, "validated.failed/validation.html", evidence=True)
     assert all(len(line) < 300 for line in outcome[1].splitlines()[1:])
 
 
@@ -190,16 +184,12 @@ def test_a_wrong_md5_is_refused(shop: Workshop) -> None:
         f"fetch.file.path={shop.folder / 'log.csv'}",
         f"fetch.file.md5={'a' * 32}",
     ]
-    shop.assert_refused(
-        shop.run("fetch", *options(settings), "--out", str(shop.out)), "md5", "expected " + "a" * 32
-    )
+    shop.assert_refused(shop.run("fetch", *options(settings), "--out", str(shop.out)), "md5", "expected " + "a" * 32)
 
 
 def test_an_absent_file_is_refused(shop: Workshop) -> None:
     settings = options(["fetch.dataset=file", f"fetch.file.path={shop.folder / 'nowhere.csv'}"])
-    shop.assert_refused(
-        shop.run("fetch", *settings, "--out", str(shop.out)), "nowhere.csv", "fetch.file.path"
-    )
+    shop.assert_refused(shop.run("fetch", *settings, "--out", str(shop.out)), "nowhere.csv", "fetch.file.path")
 
 
 @pytest.mark.parametrize(
@@ -259,9 +249,7 @@ def test_a_memory_that_cannot_be_written_is_refused(shop: Workshop) -> None:
         ("sequences", "--interactions", "validation.json: no such file"),
     ],
 )
-def test_an_input_folder_that_is_not_there_is_refused(
-    shop: Workshop, stage: str, option: str, word: str
-) -> None:
+def test_an_input_folder_that_is_not_there_is_refused(shop: Workshop, stage: str, option: str, word: str) -> None:
     shop.assert_refused(shop.run(stage, option, str(shop.folder / "absent"), "--out", str(shop.out)), word)
 
 
@@ -286,9 +274,7 @@ def drop_column(folder: Path) -> None:
 def test_sequences_refuses_a_damaged_input(shop: Workshop, damage: Callable[[Path], None]) -> None:
     _, validated = small_sample(shop)
     damage(Path(validated))
-    shop.assert_refused(
-        shop.run("sequences", "--interactions", validated, "--out", str(shop.out)), "raw.validated"
-    )
+    shop.assert_refused(shop.run("sequences", "--interactions", validated, "--out", str(shop.out)), "raw.validated")
 
 
 def test_sequences_refuses_a_temporal_split_of_a_log_without_times(shop: Workshop) -> None:

@@ -82,9 +82,7 @@ def _read(config: ValidateConfig, raw: Path, source: Mapping[str, Any]) -> RawLo
     )
     log = read_log(path, source["format"], columns)
     if md5_of(path) != source["md5"]:
-        raise UserError(
-            "the file is not the one that was fetched (md5)", where=path, fix="run the fetch stage again"
-        )
+        raise UserError("the file is not the one that was fetched (md5)", where=path, fix="run the fetch stage again")
     return log
 
 

@@ -88,9 +88,7 @@ def test_a_url_is_downloaded_and_described(tmp_path: Path, site: str, md5: str) 
     }
 
 
-def test_the_mirror_is_asked_before_the_url_and_gives_the_same_folder(
-    tmp_path: Path, site: str, md5: str
-) -> None:
+def test_the_mirror_is_asked_before_the_url_and_gives_the_same_folder(tmp_path: Path, site: str, md5: str) -> None:
     fetch(public(f"{site}/log.txt", md5), tmp_path / "raw")
     mirror = tmp_path / "mirror"
     mirror.mkdir()
@@ -118,17 +116,13 @@ def test_a_wrong_md5_is_fatal_whichever_way_the_file_came(tmp_path: Path, site: 
 @pytest.mark.parametrize(
     ("path", "reason"), [("/absent.txt", "404"), ("/torn.txt", "md5|download failed")], ids=["404", "torn"]
 )
-def test_a_failed_download_is_one_line_and_leaves_nothing(
-    tmp_path: Path, site: str, path: str, reason: str
-) -> None:
+def test_a_failed_download_is_one_line_and_leaves_nothing(tmp_path: Path, site: str, path: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         fetch(public(f"{site}{path}", "0" * 32), tmp_path / "raw")
     assert nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1/log.txt", "file:///etc/hostname", "ftp://x/y.txt", "nonsense"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/log.txt", "file:///etc/hostname", "ftp://x/y.txt", "nonsense"])
 def test_an_unreachable_or_odd_url_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match=r"download failed|only http"):
         fetch(public(url, "0" * 32), tmp_path / "raw")

@@ -48,14 +48,10 @@ def test_a_good_log_gives_interactions_an_empty_quarantine_and_a_report(raw: Pat
     assert report["time"] == "real"
     assert report["raw_md5"] == read_json(raw / "source.json")["md5"]
     assert (
-        report["counts"]["accepted"]
-        == metrics["accepted"]
-        == pq.read_metadata(out / "interactions.parquet").num_rows
+        report["counts"]["accepted"] == metrics["accepted"] == pq.read_metadata(out / "interactions.parquet").num_rows
     )
     assert pq.read_metadata(out / "quarantine.parquet").num_rows == 0
-    assert all(
-        check.keys() == {"name", "severity", "passed", "observed", "expected"} for check in report["checks"]
-    )
+    assert all(check.keys() == {"name", "severity", "passed", "observed", "expected"} for check in report["checks"])
 
 
 def test_the_same_log_gives_the_same_bytes_whenever_it_is_validated(raw: Path, tmp_path: Path) -> None:
@@ -84,16 +80,12 @@ def test_few_faulty_rows_go_to_quarantine_and_the_log_passes(tmp_path: Path) -> 
     assert report["quarantine"] == {"row has the header's number of fields": 1, "user_id is present": 1}
 
 
-def test_a_failure_names_the_evidence_and_tabulates_it_and_keeps_the_old_output(
-    raw: Path, tmp_path: Path
-) -> None:
+def test_a_failure_names_the_evidence_and_tabulates_it_and_keeps_the_old_output(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     validate(ValidateConfig(), raw, out, now=NOW)
     before = (out / "validation.json").read_bytes()
     bad = fetch_rows(tmp_path, [*good_rows(), *[f",i{n},-5" for n in range(30)]])
-    with pytest.raises(
-        UserError, match=r"validation failed: share of faulty rows; see .*out.failed"
-    ) as caught:
+    with pytest.raises(UserError, match=r"validation failed: share of faulty rows; see .*out.failed") as caught:
         validate(ValidateConfig(), bad, out, now=NOW)
     assert re.search(r"share of faulty rows +9.09% \(30 rows\) +1.00% at most", caught.value.details)
     assert "row 300: None, 'i0', '-5'" in caught.value.details
@@ -139,9 +131,7 @@ def test_validating_again_compares_with_the_log_before_and_gives_the_same_bytes(
 def test_another_data_set_is_not_compared(raw: Path, tmp_path: Path) -> None:
     accepted = tmp_path / "accepted"
     validate(ValidateConfig(), raw, tmp_path / "out", accepted=accepted, now=NOW)
-    validate(
-        ValidateConfig(), fetch_rows(tmp_path, good_rows()), tmp_path / "out", accepted=accepted, now=NOW
-    )
+    validate(ValidateConfig(), fetch_rows(tmp_path, good_rows()), tmp_path / "out", accepted=accepted, now=NOW)
     assert read_json(tmp_path / "out" / "validation.json")["compared_with"] is None
 
 
