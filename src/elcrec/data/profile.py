@@ -39,8 +39,7 @@ def describe(interactions: pa.Table, *, dataset: str, time: TimeKind, md5: str) 
         "items": len(items),
         "length_counts": length_histogram(lengths).tolist(),
         "item_shares": {
-            name: round(count / rows, 9)
-            for name, count in zip(popular["values"], popular["counts"], strict=True)
+            name: round(count / rows, 9) for name, count in zip(popular["values"], popular["counts"], strict=True)
         },
     }
 

@@ -151,9 +151,7 @@ def _other_intent(held_UK: npt.NDArray[np.bool_], current: Ints, random: np.rand
     return chosen
 
 
-def _next_item(
-    config: SyntheticConfig, world: _World, anchor: Ints, intent: Ints, random: np.random.Generator
-) -> Ints:
+def _next_item(config: SyntheticConfig, world: _World, anchor: Ints, intent: Ints, random: np.random.Generator) -> Ints:
     follows = (random.random(len(anchor)) < config.follow) & (world.intent[anchor] == intent)
     which = np.searchsorted(np.cumsum(SUCCESSOR_SHARES), random.random(len(anchor)))
     successor = world.successors[anchor, np.minimum(which, len(SUCCESSOR_SHARES) - 1)]

@@ -114,9 +114,7 @@ def test_a_bound_holds_at_its_limits_and_for_absent_values() -> None:
         ({"max_quarantine_share": 0.1}, "share of faulty rows"),
     ],
 )
-def test_each_limit_fails_its_own_critical_check(
-    tmp_path: Path, change: dict[str, object], check: str
-) -> None:
+def test_each_limit_fails_its_own_critical_check(tmp_path: Path, change: dict[str, object], check: str) -> None:
     content = "user_id,item_id,timestamp\nu1,a,9\nu1,b,8\nu2,a,1\nu2,c,2\nu2,c,2\n"
     config = lenient_but(change)
     assert assess_text(tmp_path, content).passed

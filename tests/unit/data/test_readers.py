@@ -74,9 +74,7 @@ def test_columns_are_found_by_their_configured_names(tmp_path: Path) -> None:
     ids=lambda array: str(array.type),
 )
 def test_parquet_ids_of_any_plain_type_become_the_same_text(tmp_path: Path, users: pa.Array) -> None:
-    log = read_parquet(
-        tmp_path, {"user_id": users, "item_id": ["a", "b"], "timestamp": [1, 2], "extra": [[1], [2]]}
-    )
+    log = read_parquet(tmp_path, {"user_id": users, "item_id": ["a", "b"], "timestamp": [1, 2], "extra": [[1], [2]]})
     assert log.table["user_id"].to_pylist() == ["1", None]
 
 
@@ -84,9 +82,7 @@ def test_parquet_ids_of_any_plain_type_become_the_same_text(tmp_path: Path, user
     ("name", "values"),
     [("user_id", [[1]]), ("user_id", [1.5]), ("item_id", [True]), ("item_id", [None]), ("timestamp", [[1]])],
 )
-def test_parquet_columns_of_an_unusable_type_are_refused_by_name(
-    tmp_path: Path, name: str, values: list[Any]
-) -> None:
+def test_parquet_columns_of_an_unusable_type_are_refused_by_name(tmp_path: Path, name: str, values: list[Any]) -> None:
     with pytest.raises(UserError, match=f"column '{name}' has type"):
         read_parquet(tmp_path, {"user_id": ["u"], "item_id": ["i"], "timestamp": [1]} | {name: values})
 
@@ -103,9 +99,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["csv", "parquet", "benchmark"])
 @pytest.mark.parametrize("content", [b"", bytes(range(256)) * 40, b"\xff\xfe\x00\n"])
-def test_an_error_about_a_broken_file_is_one_printable_line(
-    tmp_path: Path, layout: Any, content: bytes
-) -> None:
+def test_an_error_about_a_broken_file_is_one_printable_line(tmp_path: Path, layout: Any, content: bytes) -> None:
     path = tmp_path / "data"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:

@@ -88,9 +88,7 @@ def test_leave_one_out_takes_the_last_two_of_three_or_more(log: list[Event]) -> 
 
 
 @given(logs, st.floats(0.05, 0.45), st.floats(0.05, 0.45))
-def test_temporal_targets_are_first_items_from_the_cuts_on(
-    log: list[Event], valid: float, test: float
-) -> None:
+def test_temporal_targets_are_first_items_from_the_cuts_on(log: list[Event], valid: float, test: float) -> None:
     codes = codes_of(log).in_order()
     split = temporal(codes, valid, test)
     assert split.valid_cut is not None
@@ -124,9 +122,7 @@ def test_what_comes_after_training_changes_no_training_count(log: list[Event], i
 
 
 @given(logs, st.floats(0.05, 0.45), st.floats(0.05, 0.45))
-def test_temporal_training_lies_strictly_before_the_first_cut(
-    log: list[Event], valid: float, test: float
-) -> None:
+def test_temporal_training_lies_strictly_before_the_first_cut(log: list[Event], valid: float, test: float) -> None:
     codes = codes_of(log).in_order()
     split = temporal(codes, valid, test)
     training = in_training(codes, split)

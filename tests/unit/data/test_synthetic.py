@@ -19,12 +19,7 @@ def sample() -> SyntheticLog:
 
 def histories(sample: SyntheticLog) -> list[list[str]]:
     frame: pd.DataFrame = sample.log.to_pandas()
-    return (
-        frame.sort_values(["user_id", "timestamp"], kind="stable")
-        .groupby("user_id")
-        .item_id.agg(list)
-        .tolist()
-    )
+    return frame.sort_values(["user_id", "timestamp"], kind="stable").groupby("user_id").item_id.agg(list).tolist()
 
 
 def test_the_same_configuration_gives_the_same_log_and_another_seed_another(sample: SyntheticLog) -> None:

@@ -43,9 +43,7 @@ def test_epoch_numbers_are_read_in_the_configured_unit(unit: str, factor: int) -
     assert parsed([str(SECONDS * factor)], unit=unit) == [NEW_YEAR]
 
 
-@pytest.mark.parametrize(
-    "text", ["now", "today", "2026-02-30", "yesterday", "9" * 17, "1e300", "nan", "--1", ""]
-)
+@pytest.mark.parametrize("text", ["now", "today", "2026-02-30", "yesterday", "9" * 17, "1e300", "nan", "--1", ""])
 def test_text_that_is_no_time_becomes_null_and_spoils_no_other_row(text: str) -> None:
     assert parsed([text, "2026-01-01", str(SECONDS)]) == [None, NEW_YEAR, NEW_YEAR]
 

@@ -1,0 +1,118 @@
+"""What a trained model answers to the test questions: ranks, recommendations, intents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import normalize
+
+from elcrec.artifacts import read_json
+from elcrec.data.dataset import EvaluationSet, SequenceData
+from elcrec.data.ragged import Ragged
+from elcrec.errors import UserError
+from elcrec.evaluation.ranking import Ranking, rank_targets
+from elcrec.model.elcrec import SequenceModel
+from elcrec.model.io import load_model
+
+TOP_K = 20
+_MOST_PICTURED = 1500
+_LABELS = {"elcrec": "ELCRec", "sasrec": "SASRec"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """A model's answers, N users.
+
+    Attributes:
+        label: the model's name for people.
+        config: its config.json.
+        ranking: ranks and the 20 best items, the history excluded.
+        unmasked_ranks: ranks with the history left in, `None` where no target is a repeat, [N].
+        intents: nearest intent, -1 where there is none, [N].
+        pictured: a sample of the users with an intent, rows of N.
+        pictured_states: their mean states on the unit sphere, where intents are assigned, [sample, D].
+        num_intents: number of intents (K), 0 for a model without.
+    """
+
+    label: str
+    config: dict[str, Any]
+    ranking: Ranking
+    unmasked_ranks: npt.NDArray[np.int32] | None
+    intents: npt.NDArray[np.int32]
+    pictured: npt.NDArray[np.int64]
+    pictured_states: npt.NDArray[np.float32]
+    num_intents: int
+
+
+def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int, seed: int) -> Answers:
+    """Load a model, on the GPU where there is one, and rank the test targets.
+
+    Args:
+        folder: the model folder.
+        data: the sequences, on which the model must have been trained.
+        test: the test questions, N users.
+        block_users: users ranked at a time.
+        seed: seeds the sample of users that is pictured.
+
+    Raises:
+        UserError: the model is unusable, diverged, or was trained on other sequences.
+    """
+    config = _checked_config(folder, data)
+    model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    encoded, items_VD = model.encode(test.histories), model.item_vectors()
+    if not (encoded.vectors.isfinite().all() and items_VD.isfinite().all()):
+        fix = "training diverged: train with a lower train.learning_rate"
+        raise UserError("the model's vectors are not finite", where=folder, fix=fix)
+
+    def rank(excluded: Ragged, top_k: int) -> Ranking:
+        question = encoded.vectors, items_VD, excluded, test.target_items
+        return rank_targets(*question, top_k=top_k, block_users=block_users)
+
+    repeats = repeat_targets(test).any()
+    intents = encoded.intents.cpu().numpy().astype(np.int32)
+    pictured = _sample(np.flatnonzero(intents >= 0), seed)
+    return Answers(
+        label=_LABELS.get(config["train"]["objective"], "model"),
+        config=config,
+        ranking=rank(test.histories, TOP_K),
+        unmasked_ranks=rank(nothing(len(test.users)), 0).ranks if repeats else None,
+        intents=intents,
+        pictured=pictured,
+        pictured_states=_states(model, test.histories.take(pictured)),
+        num_intents=model.num_intents,
+    )
+
+
+def _sample(users: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    return np.sort(np.random.default_rng(seed).permutation(users)[:_MOST_PICTURED])
+
+
+def _states(model: SequenceModel, histories: Ragged) -> npt.NDArray[np.float32]:
+    if not len(histories):
+        return np.empty((0, 0), np.float32)
+    states: npt.NDArray[np.float32] = normalize(model.pooled(histories), dim=1).cpu().numpy()
+    return states
+
+
+def repeat_targets(test: EvaluationSet) -> npt.NDArray[np.bool_]:
+    """Say for each user whether the target is already in the history, [N]."""
+    users = np.repeat(np.arange(len(test.users)), test.histories.lengths)
+    found = users[test.histories.values == test.target_items[users]]
+    return np.bincount(found, minlength=len(test.users)) > 0
+
+
+def nothing(rows: int) -> Ragged:
+    """Return empty rows: nothing to exclude."""
+    return Ragged(values=np.empty(0, np.int32), offsets=np.zeros(rows + 1, np.int64))
+
+
+def _checked_config(folder: Path, data: SequenceData) -> dict[str, Any]:
+    config = read_json(folder / "config.json")
+    if config.get("sequences_md5") != data.md5:
+        trained, found = config.get("sequences_md5"), data.md5
+        what = f"the model was trained on other sequences (md5 {trained}) than these (md5 {found})"
+        raise UserError(what, where=folder, fix="train it on these sequences")
+    return config

@@ -1,0 +1,186 @@
+"""Everything the evaluation found, before it is written down in any form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from elcrec.config import EvaluateConfig
+from elcrec.data.dataset import EvaluationSet, SequenceData
+from elcrec.evaluation.answers import TOP_K, Answers, repeat_targets
+from elcrec.evaluation.bootstrap import Bootstrap, bootstrap
+from elcrec.evaluation.intents import Truth, agreement, effective_number, typical_items
+from elcrec.evaluation.metrics import CUTOFFS, mean_metrics
+from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity, training_counts
+from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
+
+METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS)
+COMPARED = ("hr@20", "ndcg@20")
+"""Metrics whose paired difference to the baseline is reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntentFindings:
+    """The intents of the evaluated users.
+
+    Attributes:
+        sizes: users of each intent, [K].
+        effective: exp of the entropy of the assignment.
+        largest_share: share of the assigned users in the largest intent.
+        typical: characteristic items of each intent, K lists of `item`, `users`, `lift`.
+        agreement: NMI with the planted truth by name, empty where there is no truth.
+    """
+
+    sizes: npt.NDArray[np.int64]
+    effective: float
+    largest_share: float
+    typical: list[list[dict[str, Any]]]
+    agreement: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the test split says, N users.
+
+    Attributes:
+        ranks: `model`, `popularity` and, where there is one, `baseline` -> rank of each target, [N].
+        resampled: means and intervals of every metric of `ranks`.
+        unmasked: `model` and `baseline` -> metric -> mean, the history left in; empty where no target is a
+            repeat.
+        repeat_share: share of targets that are already in the history.
+        segments: HR@20 and NDCG@20 by group of users.
+        shown: `model`, `baseline` -> their top 20; `histories` -> what users chose themselves.
+        intents: `None` for a model without intents.
+    """
+
+    ranks: dict[str, npt.NDArray[np.int32]]
+    resampled: Bootstrap
+    unmasked: dict[str, dict[str, float]]
+    repeat_share: float
+    segments: pd.DataFrame
+    shown: dict[str, Exposure]
+    intents: IntentFindings | None
+
+
+def measure(
+    config: EvaluateConfig,
+    data: SequenceData,
+    test: EvaluationSet,
+    answers: Mapping[str, Answers],
+    truth: Truth | None,
+) -> Findings:
+    """Turn answers into findings.
+
+    Args:
+        config: the evaluation's knobs.
+        data: the sequences.
+        test: the test questions, N users.
+        answers: `model` and, where there is one, `baseline`.
+        truth: the planted intents of a synthetic log.
+    """
+    counts = training_counts(data.training(), data.num_items)
+    by_count = rank_by_popularity(counts, test.histories, test.target_items, block_users=config.block_users)
+    ranks = {name: given.ranking.ranks for name, given in answers.items()} | {"popularity": by_count}
+    drawing = {"samples": config.bootstrap, "seed": config.seed}
+    groups = [by_history_length(test.histories.lengths), by_target_popularity(test.target_items, counts)]
+    shown = {name: exposure(given.ranking.top_items, counts) for name, given in answers.items()}
+    unmasked = {name: given.unmasked_ranks for name, given in answers.items()}
+    return Findings(
+        ranks=ranks,
+        resampled=bootstrap(ranks, confidence=config.confidence, **drawing),
+        unmasked={name: mean_metrics(rank) for name, rank in unmasked.items() if rank is not None},
+        repeat_share=float(repeat_targets(test).mean()),
+        segments=segment_table(groups, ranks, confidence=config.confidence, **drawing),
+        shown=shown | {"histories": exposure(test.histories.values, counts)},
+        intents=_intents(config, test, answers["model"], data.num_items, truth),
+    )
+
+
+def _intents(
+    config: EvaluateConfig, test: EvaluationSet, answers: Answers, num_items: int, truth: Truth | None
+) -> IntentFindings | None:
+    assigned = np.flatnonzero(answers.intents >= 0)
+    if not len(assigned):
+        return None
+    intents, histories = answers.intents[assigned], test.histories.take(assigned)
+    sizes = np.bincount(intents, minlength=answers.num_intents)
+    if truth is not None:
+        truth = Truth(items=truth.items, users=truth.users[assigned])
+    return IntentFindings(
+        sizes=sizes,
+        effective=effective_number(sizes),
+        largest_share=float(sizes.max() / len(assigned)),
+        typical=typical_items(intents, histories, answers.num_intents, num_items, config.top_items),
+        agreement=agreement(intents, histories, truth, seed=config.seed) if truth else {},
+    )
+
+
+def flat_metrics(findings: Findings) -> dict[str, float]:
+    """Return the numbers of metrics.json: flat, named as docs/artifacts.md says."""
+    numbers: dict[str, float] = {"users": len(findings.ranks["model"])}
+    numbers |= _estimates(findings)
+    for name in ("popularity", "baseline"):
+        means = findings.resampled.means.get(name, {})
+        numbers |= {f"{name}_{metric}": means[metric] for metric in METRICS if means}
+    numbers |= _differences(findings) | _unmasked(findings) | _exposures(findings)
+    if findings.intents is not None:
+        numbers |= _intent_numbers(findings.intents)
+    return numbers
+
+
+def _estimates(findings: Findings) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for metric in METRICS:
+        estimate = findings.resampled.estimate("model", metric)
+        numbers |= {metric: estimate.mean, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+    return numbers
+
+
+def _differences(findings: Findings) -> dict[str, float]:
+    if "baseline" not in findings.ranks:
+        return {}
+    numbers: dict[str, float] = {}
+    for metric in COMPARED:
+        delta = findings.resampled.difference("model", "baseline", metric)
+        name = f"delta_{metric}"
+        numbers |= {name: delta.mean, f"{name}_low": delta.low, f"{name}_high": delta.high}
+    return numbers
+
+
+def _unmasked(findings: Findings) -> dict[str, float]:
+    numbers = {"repeat_target_share": findings.repeat_share}
+    for name, means in findings.unmasked.items():
+        prefix = "unmasked_" if name == "model" else f"{name}_unmasked_"
+        numbers |= {f"{prefix}{metric}": means[metric] for metric in METRICS}
+    return numbers
+
+
+def _exposures(findings: Findings) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name, shown in findings.shown.items():
+        if name != "histories":
+            prefix = "" if name == "model" else f"{name}_"
+            numbers |= {
+                f"{prefix}coverage@{TOP_K}": shown.coverage,
+                f"{prefix}exposure_gini@{TOP_K}": shown.gini,
+                f"{prefix}popularity_percentile@{TOP_K}": shown.mean_percentile,
+                f"{prefix}mean_count@{TOP_K}": shown.mean_count,
+            }
+    chosen = findings.shown["histories"]
+    return numbers | {
+        "history_popularity_percentile": chosen.mean_percentile,
+        "history_mean_count": chosen.mean_count,
+    }
+
+
+def _intent_numbers(intents: IntentFindings) -> dict[str, float]:
+    return {
+        "num_intents": len(intents.sizes),
+        "used_intents": int(np.count_nonzero(intents.sizes)),
+        "effective_intents": intents.effective,
+        "largest_intent_share": intents.largest_share,
+        **intents.agreement,
+    }

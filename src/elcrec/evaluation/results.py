@@ -1,0 +1,146 @@
+"""Keep docs/RESULTS.md: `python -m elcrec.evaluation.results --run artifacts --preset paper --device "2 CPU cores"`.
+
+The rows live in results.json beside it, one a (data set, preset, objective, seed); the page is rendered from them and
+never edited by hand.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from elcrec.artifacts import SCHEMA_VERSION, atomic_file, read_json, write_json
+from elcrec.errors import UserError
+
+METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg") for k in (5, 10, 20))
+FACTS = ("effective_intents", "largest_intent_share")
+KEY = ("dataset", "preset", "objective", "seed")
+Row = dict[str, Any]
+
+_HEAD = """# Results
+
+Test split, ranking over all items, the history excluded, ties against the target. Written by
+`python -m elcrec.evaluation.results`; the rows are in results.json. Published figures are those of Liu et al.
+(NeurIPS 2024), which names no cutoff of 10. *Effective* is the effective number of intents, *largest* the share of the
+users in the largest one.
+"""
+_COLUMNS = ("run", "seed", "epochs (best)", *METRICS, "effective", "largest", "minutes", "device", "command")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Add one run to the results, or replace what it gave before; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        row = read_row(options.run, preset=options.preset, device=options.device, command=options.command)
+        record(row, options.docs)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def read_row(run: Path, *, preset: str, device: str, command: str) -> Row:
+    """Gather a row from the folders `raw`, `model` and `evaluation` of a run.
+
+    Raises:
+        UserError: a stage has not run, or the evaluation is of a model without the numbers wanted.
+    """
+    source, config = read_json(run / "raw" / "source.json"), read_json(run / "model" / "config.json")
+    metrics = read_json(run / "evaluation" / "metrics.json")
+    try:
+        return {
+            "dataset": source["dataset"],
+            "preset": preset,
+            "objective": config["train"]["objective"],
+            "seed": config["train"]["seed"],
+            "epochs": config["epochs"],
+            "best_epoch": config["best_epoch"],
+            **{name: round(metrics[name], 6) for name in METRICS},
+            **{name: round(metrics[name], 4) for name in FACTS if name in metrics},
+            "minutes": round(config["seconds"] / 60, 1),
+            "device": device,
+            "command": command,
+            "git_revision": config.get("git_revision"),
+        }
+    except KeyError as error:
+        raise UserError(f"the run does not say {error}", where=run, fix="run its stages again") from error
+
+
+def record(row: Row, docs: Path) -> None:
+    """Put `row` in the place of the row with the same key, or at the end; render the page again.
+
+    Args:
+        row: as `read_row` returns it.
+        docs: the folder of RESULTS.md and results.json.
+    """
+    path = docs / "results.json"
+    rows: list[Row] = read_json(path)["rows"] if path.is_file() else []
+    kept = [old for old in rows if key_of(old) != key_of(row)]
+    rows = sorted([*kept, row], key=key_of)
+    write_json(path, {"schema_version": SCHEMA_VERSION, "rows": rows})
+    with atomic_file(docs / "RESULTS.md") as temporary:
+        temporary.write_text(render(rows), encoding="utf-8")
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    """Return what makes a row the same run."""
+    return tuple(str(row[name]) for name in KEY)
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Return the page: a table a data set, the published rows first."""
+    known = published()
+    parts = [_HEAD]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        cited = [{"run": name, **metrics} for name, metrics in known.get(dataset, {}).items()]
+        own = [_cells(row) for row in rows if row["dataset"] == dataset]
+        parts += [f"## {dataset}\n", _table([*map(_formatted, cited), *own])]
+    return "\n".join(parts)
+
+
+def published() -> dict[str, dict[str, dict[str, float]]]:
+    """Return data set -> model -> metric -> the published figure."""
+    document = files("elcrec.evaluation").joinpath("published.json").read_bytes()
+    return msgspec.json.decode(document, type=dict[str, dict[str, dict[str, float]]])
+
+
+def _cells(row: Row) -> dict[str, str]:
+    share = row.get("largest_intent_share")
+    return _formatted(row) | {
+        "run": f"{row['preset']}, {row['objective']}",
+        "seed": str(row["seed"]),
+        "epochs (best)": f"{row['epochs']} ({row['best_epoch']})",
+        "effective": f"{row['effective_intents']:.1f}" if "effective_intents" in row else "",
+        "largest": "" if share is None else f"{share:.1%}",
+        "minutes": f"{row['minutes']:.1f}",
+        "command": f"`{row['command']}`" if row["command"] else "",
+    }
+
+
+def _formatted(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{row[name]:.4f}" if name in METRICS else str(row[name]) for name in _COLUMNS if name in row}
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    lines = [" | ".join(name.upper() if name in METRICS else name for name in _COLUMNS)]
+    lines.append("|".join("-" for _ in _COLUMNS))
+    lines += [" | ".join(row.get(name, "") for name in _COLUMNS) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="elcrec.evaluation.results", description="Add a run to docs/RESULTS.md.")
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the folder of raw, model, evaluation")
+    parser.add_argument("--preset", required=True, help="name of the settings, such as paper")
+    parser.add_argument("--device", default="", help="the machine, in words")
+    parser.add_argument("--command", default="", help="the command that gives this row")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR", help="(default docs)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Stage evaluate: what a trained model is worth on the test split, and what its intents are."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
+from elcrec.config import EvaluateConfig
+from elcrec.data.dataset import EvaluationSet, SequenceData, load_sequences
+from elcrec.errors import UserError
+from elcrec.evaluation.answers import Answers, answer
+from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
+from elcrec.evaluation.intents import load_truth
+from elcrec.evaluation.report import Sources, write_card, write_report
+
+HEADLINE = (
+    "users",
+    *METRICS,
+    "ndcg@20_low",
+    "ndcg@20_high",
+    "popularity_ndcg@20",
+    "baseline_ndcg@20",
+    "delta_ndcg@20",
+    "unmasked_ndcg@20",
+    "coverage@20",
+    "effective_intents",
+    "largest_intent_share",
+    "intent_nmi",
+)
+
+
+def evaluate(
+    config: EvaluateConfig,
+    model: Path,
+    sequences: Path,
+    out: Path,
+    *,
+    baseline: Path | None = None,
+    truth: Path | None = None,
+) -> dict[str, float]:
+    """Rank every test target and write the metrics, the tables, the report and the model card to `out`.
+
+    Args:
+        config: the section `evaluate`.
+        model: the model folder.
+        sequences: the sequences folder; its test split is read.
+        out: the folder to write.
+        baseline: a model to compare with, user by user; left out where the folder does not exist.
+        truth: the raw folder, whose planted intents are compared where it holds any.
+
+    Returns:
+        The headline numbers of metrics.json, those in `HEADLINE` that apply.
+
+    Raises:
+        UserError: an input is missing or damaged, the model was trained on other sequences, or nobody has a
+            test target.
+    """
+    data = load_sequences(sequences)
+    test = data.evaluation("test")
+    if not len(test.users):
+        fix = "give users at least three items, or change sequences.split"
+        raise UserError("no user has a test target", where=sequences, fix=fix)
+    item_ids = _item_ids(sequences, data)
+    user_ids = data.user_ids.take(pa.array(test.users)).to_pylist()
+    folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
+    answers = {
+        name: answer(folder, data, test, block_users=config.block_users, seed=config.seed)
+        for name, folder in folders.items()
+    }
+    planted = load_truth(truth, item_ids, user_ids) if truth else None
+    findings = measure(config, data, test, answers, planted)
+    numbers = flat_metrics(findings)
+    sources = Sources(config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids)
+    with atomic_dir(out) as scratch:
+        write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
+        _write_csv(findings.segments, scratch / "segments.csv")
+        pq.write_table(_ranks_table(user_ids, test, findings), scratch / "ranks.parquet")
+        pq.write_table(_intents_table(user_ids, answers["model"]), scratch / "intents.parquet")
+        write_json(scratch / "intents.json", _intents_document(data, findings, item_ids))
+        write_card(scratch / "model_card.md", findings, answers, sources)
+        write_report(scratch / "report.html", findings, answers, sources)
+    return {name: numbers[name] for name in HEADLINE if name in numbers}
+
+
+def _item_ids(sequences: Path, data: SequenceData) -> list[str]:
+    """Return the raw ids of items 1 to V."""
+    path = sequences / "items.parquet"
+    try:
+        table = pq.read_table(path, columns=["item_index", "item_id"])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
+    ids: list[str] = table.sort_by("item_index")["item_id"].to_pylist()
+    if len(ids) != data.num_items:
+        what = f"{len(ids)} items, but split.json says {data.num_items}"
+        raise UserError(what, where=path, fix="run the sequences stage again")
+    return ids
+
+
+def _ranks_table(user_ids: list[str], test: EvaluationSet, findings: Findings) -> pa.Table:
+    ranks, absent = findings.ranks, [None] * len(user_ids)
+    return pa.table(
+        {
+            "user_id": pa.array(user_ids, pa.string()),
+            "target": pa.array(test.target_items.astype(np.int32)),
+            "rank": pa.array(ranks["model"]),
+            "popularity_rank": pa.array(ranks["popularity"]),
+            "baseline_rank": pa.array(ranks.get("baseline", absent), pa.int32()),
+        }
+    )
+
+
+def _intents_table(user_ids: list[str], answers: Answers) -> pa.Table:
+    return pa.table({"user_id": pa.array(user_ids, pa.string()), "intent": pa.array(answers.intents)})
+
+
+def _intents_document(data: SequenceData, findings: Findings, item_ids: list[str]) -> dict[str, object]:
+    """Return intents.json: the summary, then every intent with its size and its typical items' raw ids."""
+    head: dict[str, object] = {"schema_version": SCHEMA_VERSION, "sequences_md5": data.md5}
+    found = findings.intents
+    if found is None:
+        return head | {"num_intents": 0, "intents": []}
+    total = int(found.sizes.sum())
+    listed = [
+        {
+            "intent": intent,
+            "users": int(size),
+            "share": float(size / total),
+            "top_items": [
+                {"item_id": item_ids[entry["item"] - 1], "users": entry["users"], "lift": entry["lift"]}
+                for entry in typical
+            ],
+        }
+        for intent, (size, typical) in enumerate(zip(found.sizes, found.typical, strict=True))
+    ]
+    summary = {
+        "num_intents": len(found.sizes),
+        "users": total,
+        "effective_intents": found.effective,
+        "largest_intent_share": found.largest_share,
+        "agreement": found.agreement,
+    }
+    return head | summary | {"intents": listed}
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, float_format="%.6f", lineterminator="\n")
