@@ -56,6 +56,7 @@ def test_the_champion_itself_is_recognised_and_still_held_to_the_floors() -> Non
 
     assert decision(champion=own).already_champion
     assert "champion 7 already" in decision(champion=own).reason
+    assert decision(champion=own).champion.metric == decision().challenger
     assert not decision(champion=own, floors={"ndcg@20": 0.9}).accepted
 
 
