@@ -1,5 +1,6 @@
 """Feast as the feature store: definitions from the repository folder, data under the store folder."""
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,17 @@ with quiet("feast"):
     from feast import FeatureStore
     from feast.errors import FeastError, FeatureServiceNotFoundException
     from feast.repo_config import load_repo_config
-    from feast.repo_operations import apply_total_with_repo_instance, parse_repo
+    from feast.repo_operations import extract_objects_for_apply_delete, parse_repo
+
+
+def _mute_stderr() -> None:
+    """DuckDB's binding lists dozens of "leaked" objects when a process ends that has loaded torch as well."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+# First registered is last called: whatever other exit handlers have to say is still heard.
+atexit.register(_mute_stderr)
 
 _DEFINITION_FILE = "feature_store.yaml"
 _SQLITE = "sqlite:///"
@@ -114,7 +125,10 @@ class FeastStore:
         feast = self._feast
         with _definitions(self._repository, self._store_folder):
             definitions = parse_repo(self._repository)
-        apply_total_with_repo_instance(feast, feast.project, feast.registry, definitions, skip_source_validation=True)
+        # Not Feast's planned apply: its plan holds the online store's old path, so that a push into a copied
+        # store would drop the tables of the original.
+        wanted, unwanted, _, _ = extract_objects_for_apply_delete(feast.project, feast.registry, definitions)
+        feast.apply(wanted, objects_to_delete=unwanted, partial=False)
         feast.refresh_registry()
 
     def _require_service(self, service: str) -> None:

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from elcrec.data.log import RawLog
-from elcrec.data.ragged import IntArray, Ragged
 from elcrec.data.times import TIMESTAMP
 from elcrec.errors import UserError
 
@@ -28,12 +27,11 @@ def read_benchmark(path: Path) -> RawLog:
     items = words.value_lengths().to_numpy().astype(np.int64) - 1
     users = flat.take(starts)
     _refuse_repeated_users(path, users)
-    row_counts = np.maximum(items, 1)
-    rows = Ragged(values=np.arange(row_counts.sum()), offsets=np.concatenate(([0], np.cumsum(row_counts))))
-    position = rows.values - np.repeat(rows.offsets[:-1], row_counts)
-    return _log(
-        users.take(np.repeat(np.arange(len(users)), row_counts)), _items(flat, starts, items), position
-    )
+    rows = np.maximum(items, 1)
+    position = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
+    source = np.where(np.repeat(items == 0, rows), -1, np.repeat(starts + 1, rows) + position)
+    item = flat.take(pa.array(source, mask=source < 0))
+    return _log(users.take(np.repeat(np.arange(len(users)), rows)), item, position)
 
 
 def _lines(path: Path) -> pa.Array:
@@ -60,15 +58,7 @@ def _refuse_repeated_users(path: Path, users: pa.Array) -> None:
         )
 
 
-def _items(flat: pa.Array, starts: npt.NDArray[np.int64], items: npt.NDArray[np.int64]) -> pa.Array:
-    spans = Ragged(values=np.arange(len(flat)), offsets=np.zeros(1, np.int64)).spans(
-        starts + 1, starts + 1 + np.maximum(items, 1)
-    )
-    absent = np.repeat(items == 0, np.maximum(items, 1))
-    return flat.take(pa.array(spans.values, mask=absent))
-
-
-def _log(users: pa.Array, items: pa.Array, position: IntArray) -> RawLog:
+def _log(users: pa.Array, items: pa.Array, position: npt.NDArray[np.int64]) -> RawLog:
     seconds = position + 1
     table = pa.table(
         {

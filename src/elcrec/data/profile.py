@@ -39,8 +39,7 @@ def describe(interactions: pa.Table, *, dataset: str, time: TimeKind, md5: str) 
         "items": len(items),
         "length_counts": length_histogram(lengths).tolist(),
         "item_shares": {
-            name: round(count / rows, 9)
-            for name, count in zip(popular["values"], popular["counts"], strict=True)
+            name: round(count / rows, 9) for name, count in zip(popular["values"], popular["counts"], strict=True)
         },
     }
 
@@ -82,8 +81,8 @@ def popularity_drift(interactions: pa.Table, previous: Profile) -> float:
 def _by_group(shares: Floats, weights: Floats) -> Floats:
     """Sum `weights` over the groups that `shares`, in descending order, form."""
     middle = (np.cumsum(shares) - shares / 2) / shares.sum()
-    sums: Floats = np.bincount((middle * _GROUPS).astype(np.int64), weights, _GROUPS)
-    return sums
+    sums = np.bincount((middle * _GROUPS).astype(np.int64), weights, _GROUPS)
+    return sums.astype(np.float64)
 
 
 def stability_index(now: Floats, before: Floats) -> float:

@@ -94,9 +94,7 @@ def assess(
         *_drift(rows.interactions, profile, previous, config),
     ]
     checks = [_schema(log), *_row_checks(measures, rules), *_table_checks(figures)]
-    return Assessment(
-        log=log, rows=rows, checks=checks, profile=profile, previous=previous, out_of_order=out_of_order
-    )
+    return Assessment(log=log, rows=rows, checks=checks, profile=profile, previous=previous, out_of_order=out_of_order)
 
 
 def count_out_of_order(interactions: pa.Table) -> int:
@@ -120,9 +118,7 @@ def _row_checks(measures: pd.DataFrame, rules: list[Bound]) -> list[Check]:
     if measures.empty:  # every row is malformed, which the amounts below tell
         return []
     verdicts = judge(measures, rules)
-    return [
-        _check(rule, verdicts[rule.name], f"{verdicts[rule.name].broken:,} rows break it") for rule in rules
-    ]
+    return [_check(rule, verdicts[rule.name], f"{verdicts[rule.name].broken:,} rows break it") for rule in rules]
 
 
 def _table_checks(figures: list[_Figure]) -> list[Check]:
@@ -184,9 +180,7 @@ def _least(name: str, value: float, least: float) -> _Figure:
 def _order(out_of_order: int, config: ValidateConfig) -> _Figure:
     observed = f"{out_of_order:,} events stand after a later one"
     if config.order == "strict":
-        return _figure(
-            "events in time order", out_of_order, "every user's events in order", observed, maximum=0
-        )
+        return _figure("events in time order", out_of_order, "every user's events in order", observed, maximum=0)
     expected = "any order: the sequences stage sorts"
     return _figure("events in time order", out_of_order, expected, observed, severity="info", minimum=0)
 
@@ -200,9 +194,7 @@ def _freshness(log: RawLog, interactions: pa.Table, config: ValidateConfig, now:
     return [_figure("freshness", (now - newest) / _DAY, expected, observed, maximum=config.max_age_days)]
 
 
-def _drift(
-    interactions: pa.Table, profile: Profile, previous: Profile | None, config: ValidateConfig
-) -> list[_Figure]:
+def _drift(interactions: pa.Table, profile: Profile, previous: Profile | None, config: ValidateConfig) -> list[_Figure]:
     if previous is None or not len(interactions):
         return []
     change = row_change(profile, previous)
@@ -212,10 +204,7 @@ def _drift(
     }
     expected = f"stability index {config.max_drift:g} at most"
     return [
-        *(
-            _figure(name, value, expected, f"{value:.4f}", maximum=config.max_drift)
-            for name, value in moved.items()
-        ),
+        *(_figure(name, value, expected, f"{value:.4f}", maximum=config.max_drift) for name, value in moved.items()),
         _figure(
             "change of row count",
             change,

@@ -45,9 +45,7 @@ def row_rules(max_id_length: int, now: datetime) -> list[Bound]:
         _rule("user_id is short enough", "user_id_length", long, maximum=max_id_length),
         _rule("item_id is short enough", "item_id_length", long, maximum=max_id_length),
         _rule("timestamp is present", "time_given", "a time in every row", required=True),
-        _rule(
-            "timestamp is readable", "time_read", "ISO 8601, a timestamp or an epoch number", required=True
-        ),
+        _rule("timestamp is readable", "time_read", "ISO 8601, a timestamp or an epoch number", required=True),
         _rule("timestamp is not negative", "microseconds", "1970 or later", minimum=0),
         _rule(
             "timestamp is not in the future",

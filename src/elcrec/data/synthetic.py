@@ -21,7 +21,7 @@ SUCCESSOR_SHARES = (0.6, 0.3, 0.1)
 _DAY = 86_400
 _LAST_ARRIVAL_DAYS = 120
 _ACTIVE_DAYS = (5, 60)
-_REDRAWS = 4
+_REDRAWS = 10
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ def _draw_world(config: SyntheticConfig, random: np.random.Generator) -> _World:
     first_item = np.linspace(0, config.items, config.intents + 1).round().astype(np.int64)
     sizes = np.diff(first_item)
     rank = np.arange(config.items) - np.repeat(first_item[:-1], sizes)
-    weight = (rank + 1.0) ** -config.popularity_exponent
+    weight: Floats = np.power(rank + 1.0, -config.popularity_exponent)
     parts = [slice(first, end) for first, end in pairwise(first_item)]
     return _World(
         first_item=first_item,
@@ -147,12 +147,11 @@ def _other_intent(held_UK: npt.NDArray[np.bool_], current: Ints, random: np.rand
     score = np.where(held_UK, random.random(held_UK.shape), -1.0)
     rows = np.flatnonzero(current >= 0)
     score[rows, current[rows]] = -0.5  # behind her other intents, before those she does not hold
-    return score.argmax(axis=1)
+    chosen: Ints = score.argmax(axis=1)
+    return chosen
 
 
-def _next_item(
-    config: SyntheticConfig, world: _World, anchor: Ints, intent: Ints, random: np.random.Generator
-) -> Ints:
+def _next_item(config: SyntheticConfig, world: _World, anchor: Ints, intent: Ints, random: np.random.Generator) -> Ints:
     follows = (random.random(len(anchor)) < config.follow) & (world.intent[anchor] == intent)
     which = np.searchsorted(np.cumsum(SUCCESSOR_SHARES), random.random(len(anchor)))
     successor = world.successors[anchor, np.minimum(which, len(SUCCESSOR_SHARES) - 1)]
@@ -164,7 +163,8 @@ def _popular_item(world: _World, intent: Ints, random: np.random.Generator) -> I
     goal = intent + random.random(len(intent))
     place: Ints = np.searchsorted(world.intent + world.cumulative, goal, side="right")
     last: Ints = world.first_item[intent + 1] - 1  # rounding may have taken the goal one item too far
-    return np.minimum(place, last)
+    item: Ints = np.minimum(place, last)
+    return item
 
 
 def _draw_times(lengths: Ints, random: np.random.Generator) -> Ints:

@@ -57,9 +57,7 @@ def render_page(report: Mapping[str, Any], assessment: Assessment, *, created: d
     try:
         import jinja2  # noqa: PLC0415 - an optional dependency that only the page needs
     except ImportError as error:
-        raise UserError(
-            "the report needs jinja2", fix="install it with `pip install elcrec[validate]`"
-        ) from error
+        raise UserError("the report needs jinja2", fix="install it with `pip install elcrec[validate]`") from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("elcrec.data"),
         autoescape=True,
@@ -113,10 +111,7 @@ def charts(assessment: Assessment) -> list[Chart]:
 
 def _length_labels() -> list[str]:
     ends = [edge - 1 for edge in LENGTH_EDGES[1:]]
-    closed = [
-        f"{first}" if first == end else f"{first}-{end}"
-        for first, end in zip(LENGTH_EDGES, ends, strict=False)
-    ]
+    closed = [f"{first}" if first == end else f"{first}-{end}" for first, end in zip(LENGTH_EDGES, ends, strict=False)]
     return [*closed, f"{LENGTH_EDGES[-1]}+"]
 
 
@@ -125,8 +120,7 @@ def _popularity_chart(interactions: pa.Table) -> Chart:
     powers = np.floor(np.log2(counts)).astype(int)
     classes = np.bincount(powers)
     labels = [
-        f"{2**power}" if power == 0 else f"{2**power:,}-{2 ** (power + 1) - 1:,}"
-        for power in range(len(classes))
+        f"{2**power}" if power == 0 else f"{2**power:,}-{2 ** (power + 1) - 1:,}" for power in range(len(classes))
     ]
     return Chart(title="Items by popularity", axis="interactions of an item", bars=_bars(labels, classes))
 

@@ -15,7 +15,7 @@ from elcrec.data.ragged import Ragged
 from elcrec.model.encoder import Encoder
 from elcrec.model.grouping import GroupedBatch, Layout, group_rows
 from elcrec.model.intents import IntentCenters, spherical
-from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, sequence_similarities
+from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, view_similarities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,9 @@ class SequenceModel(nn.Module):
     ) -> dict[str, Tensor]:
         weights, size = self.config.intents, len(pooled_BD)
         states_ND = self.encoder(views)
-        fused_ND = self._fuse(intents, states_ND) * views.real_N[:, None]
-        similarities_BB = sequence_similarities(fused_ND, views.layout)
+        fused_ND = self._fuse(intents, states_ND)
+        empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
+        similarities_BB = view_similarities(fused_ND, views, empty_TD, self.config.encoder.window)
         first_BD, second_BD = torch.split(pool(states_ND, views, padding_TD), size)
         centers_BD = intents.lookup(intents.nearest(pooled_BD))
         contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]

@@ -45,26 +45,22 @@ def rank_with_champion(
     if not as_champion.any():
         return None
     histories = own.histories(catalogue.item_ids.take(pa.array(test.histories.values - 1)), test.histories.offsets)
-    users_ND = model.encode(histories.histories).vectors
-    return rank_targets(
-        _with_ones(users_ND),
-        _known_first(model.item_vectors(), as_champion),
-        test.histories,
-        test.target_items,
-        block_users=block_users,
-        top_k=1,
-    ).ranks
+    users_ND, items_VD = _sink_unknown(model.encode(histories.histories).vectors, model.item_vectors(), as_champion)
+    return rank_targets(users_ND, items_VD, test.histories, test.target_items, block_users=block_users, top_k=1).ranks
 
 
-def _with_ones(users_ND: Tensor) -> Tensor:
-    """Append a constant 1, which takes up the items' last column."""
-    return torch.cat((users_ND, users_ND.new_ones(len(users_ND), 1)), dim=1)
+def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+    """Lay the champion's item vectors over the challenger's catalogue; unknown items score below all.
 
-
-def _known_first(champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> Tensor:
-    """Lay the champion's item vectors over the catalogue, with a column that sinks unknown items, [V + 1, D + 1]."""
+    With unknown items, a last column (1 for users, very negative for unknown items) sinks them.
+    """
     rows = torch.from_numpy(np.concatenate(([UNKNOWN], as_champion)).astype(np.int64))
-    unknown = (rows == UNKNOWN).to(champion_VD.device)
-    vectors = champion_VD[rows].masked_fill(unknown[:, None], 0.0)
-    sink = torch.where(unknown, _BELOW_ALL, 0.0).to(vectors.dtype)
-    return torch.cat((vectors, sink[:, None]), dim=1)
+    items_VD = champion_VD[rows]
+    unknown = rows == UNKNOWN
+    if unknown.sum() == 1:
+        return users_ND, items_VD
+    sink = torch.where(unknown, _BELOW_ALL, 0.0).to(items_VD)
+    ones = users_ND.new_ones(len(users_ND), 1)
+    # Padding's row may hold anything; as a stand-in for unknown items it must not move the score.
+    items_VD = items_VD.masked_fill(unknown.to(items_VD.device)[:, None], 0.0)
+    return torch.cat((users_ND, ones), dim=1), torch.cat((items_VD, sink[:, None]), dim=1)

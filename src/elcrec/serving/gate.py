@@ -140,7 +140,7 @@ def _against_champion(
     if champion is None:
         return None, [], "there is no champion yet"
     if already:
-        return ChampionResult(version=champion.version), [], f"it is champion {champion.version} already"
+        return _pair(challenger, challenger, champion.version), [], f"it is champion {champion.version} already"
     if champion.ranks is None:
         clause = f"champion {champion.version} knows no item of this catalogue and cannot be compared"
         return ChampionResult(version=champion.version), [], clause

@@ -3,7 +3,7 @@
 Every step finds what an earlier, killed run has done and leaves it as it is, so running again is harmless.
 """
 
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
 from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry
+
+logger = logging.getLogger(__name__)
 
 
 def push(
@@ -49,7 +51,7 @@ def push(
         (scratch / "gate.md").write_text(gate_markdown(decision), encoding="utf-8")
         if decision.accepted:
             write_bundle(source, manifest, scratch / "bundle")
-    _say(f"{'accepted' if decision.accepted else 'refused'}: {decision.reason}")
+    logger.info("push %s: %s", "accepted" if decision.accepted else "refused", decision.reason)
     outcome = _release(config, source, out / "bundle", manifest, registry, features) if decision.accepted else {}
     return _summary(decision) | outcome
 
@@ -120,17 +122,14 @@ def _release(
     metrics = {name: value for name, value in read_json(bundle / "metrics.json").items() if _is_number(value)}
     tags = {"sequences_md5": manifest.sequences_md5, "feature_service": manifest.feature_service}
     version = registry.register(config.model_name, bundle, metrics, tags)
-    _say(f"registered {config.model_name} version {version}")
+    logger.info("registered %s version %s", config.model_name, version)
+    logger.info("publishing features, which takes minutes for a million users")
     published = features.publish(_tables(source, manifest.digest), service=manifest.feature_service)
     for view, rows in published.items():
-        _say(f"published {rows} rows of {view}")
+        logger.info("published %d rows of %s", rows, view)
     registry.set_champion(config.model_name, version)
-    _say(f"{config.model_name} version {version} is the champion")
+    logger.info("%s version %s is the champion", config.model_name, version)
     return {"version": version, **{f"published_{view}": rows for view, rows in published.items()}}
-
-
-def _say(line: str) -> None:
-    print(f"push: {line}", file=sys.stderr, flush=True)  # noqa: T201 - showing progress is its job
 
 
 def _is_number(value: object) -> bool:

@@ -40,9 +40,7 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path) -> M
     time = read_json(interactions / "validation.json").get("time")
     if config.split == "temporal" and time != "real":
         fix = "use sequences.split=leave_one_out"
-        raise UserError(
-            "a temporal split needs real times; this log has only an order", where=interactions, fix=fix
-        )
+        raise UserError("a temporal split needs real times; this log has only an order", where=interactions, fix=fix)
     codes = _filter(_read(interactions), config.k_core, interactions).in_order()
     split = _split(codes, config)
     _require_parts(split, interactions)
@@ -69,9 +67,7 @@ def _filter(codes: Codes, k: int, interactions: Path) -> Codes:
     if k > 1:
         codes = codes.keep(k_core(codes.user, codes.item, k))
     if not len(codes.user):
-        raise UserError(
-            f"no interaction is left of the {k}-core", where=interactions, fix="lower sequences.k_core"
-        )
+        raise UserError(f"no interaction is left of the {k}-core", where=interactions, fix="lower sequences.k_core")
     return codes
 
 

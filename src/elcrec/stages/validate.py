@@ -54,6 +54,8 @@ def validate(
     if not assessment.passed:
         _write(failed, assessment, source, now)
         raise _failure(raw, failed, assessment)
+    if memory is not None:
+        _make_room(memory)
     _write(out, assessment, source, now)
     shutil.rmtree(failed, ignore_errors=True)
     if memory is not None:
@@ -80,9 +82,7 @@ def _read(config: ValidateConfig, raw: Path, source: Mapping[str, Any]) -> RawLo
     )
     log = read_log(path, source["format"], columns)
     if md5_of(path) != source["md5"]:
-        raise UserError(
-            "the file is not the one that was fetched (md5)", where=path, fix="run the fetch stage again"
-        )
+        raise UserError("the file is not the one that was fetched (md5)", where=path, fix="run the fetch stage again")
     return log
 
 
@@ -98,16 +98,21 @@ def _previous_profile(memory: Path | None, source: Mapping[str, Any], log: RawLo
     return profile if comparable == (SCHEMA_VERSION, source["dataset"], log.time) else None
 
 
+def _make_room(memory: Path) -> None:
+    """Create the folder before the output is written: where it cannot be, there is to be no output."""
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be written ({error.strerror})", where=memory) from error
+
+
 def _remember(memory: Path, assessment: Assessment) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
         "profile": assessment.profile,
         "previous": assessment.previous,
     }
-    try:
-        write_json(memory, document)
-    except OSError as error:
-        raise UserError(f"cannot be written ({error.strerror})", where=memory) from error
+    write_json(memory, document)
 
 
 def _write(folder: Path, assessment: Assessment, source: Mapping[str, Any], now: datetime) -> None:

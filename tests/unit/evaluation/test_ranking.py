@@ -46,12 +46,14 @@ def ranked(case: Case, **options: int) -> tuple[list[int], list[list[int]]]:
     return ranking.ranks.tolist(), ranking.top_items.tolist()
 
 
+@settings(deadline=None)
 @given(cases())
 def test_ranks_equal_a_brute_force_ranker(case: Case) -> None:
     expected = [brute_force_rank(brute_force_scores(case, user), t) for user, t in enumerate(case[3])]
     assert ranked(case)[0] == expected
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(1, 15))
 def test_top_items_hold_the_best_scores_and_neither_padding_nor_history(case: Case, k: int) -> None:
     _, top_items = ranked(case, top_k=k)
@@ -64,6 +66,7 @@ def test_top_items_hold_the_best_scores_and_neither_padding_nor_history(case: Ca
         assert items == real + [0] * (len(items) - len(real))
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(1, 9))
 def test_the_block_size_changes_nothing(case: Case, block: int) -> None:
     ranks, top_items = ranked(case, block_users=block)
@@ -72,6 +75,7 @@ def test_the_block_size_changes_nothing(case: Case, block: int) -> None:
     assert [sorted(items) for items in top_items] == [sorted(items) for items in whole_top]
 
 
+@settings(deadline=None)
 @given(cases())
 def test_a_target_in_the_history_is_last(case: Case) -> None:
     _, items_VD, histories, targets = case
@@ -80,6 +84,7 @@ def test_a_target_in_the_history_is_last(case: Case) -> None:
     assert all(rank == last for rank, h, t in zip(ranks, histories, targets, strict=True) if t in h)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_popularity_ranks_equal_a_ranking_by_count(case: Case) -> None:
     users_ND, items_VD, histories, targets = case
@@ -100,7 +105,7 @@ def test_a_diverged_model_ranks_every_target_last() -> None:
     assert ranked(case)[0] == [10]
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_blocks_agree_on_real_numbers(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

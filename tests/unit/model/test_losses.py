@@ -5,7 +5,14 @@ from torch.nn import functional as F
 from elcrec.data.ragged import Ragged
 from elcrec.model.elcrec import batch_of, pool
 from elcrec.model.grouping import positions_of
-from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, sequence_similarities
+from elcrec.model.losses import (
+    cluster_loss,
+    info_nce,
+    intent_loss,
+    next_item_loss,
+    sequence_similarities,
+    view_similarities,
+)
 from tests.unit.model.reference import flattened_similarities
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -80,6 +87,26 @@ def test_sequence_similarities_equal_the_product_of_padded_flattened_states() ->
     (slow_gradient,) = torch.autograd.grad((plain * weights).sum(), states, retain_graph=True)
     (fast_gradient,) = torch.autograd.grad((fast * weights).sum(), states)
     torch.testing.assert_close(fast_gradient, slow_gradient)
+
+
+def test_view_similarities_equal_windows_filled_up_with_the_states_of_padding() -> None:
+    lengths, window = torch.tensor([1, 4, 3, 6, 2, 6]), 6
+    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
+    states, padding = _random(batch.layout.size, 4), _random(window, 4)
+    rows = states[positions_of(batch.layout, lengths)].split(lengths.tolist())
+    full = torch.stack([torch.cat((padding[: window - len(row)], row)).flatten() for row in rows])
+    slot = batch.layout.slot_B
+    fast = view_similarities(states, batch, padding, window)[slot][:, slot]
+    torch.testing.assert_close(fast + padding.square().sum() / window, full @ full.T / window)
+
+
+def test_pooling_over_the_window_counts_the_states_of_padding() -> None:
+    lengths, window = torch.tensor([4, 1, 6, 2]), 6
+    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
+    states, padding = _random(batch.layout.size, 3), _random(window, 3)
+    rows = states[positions_of(batch.layout, lengths)].split(lengths.tolist())
+    full = torch.stack([torch.cat((padding[: window - len(row)], row)).mean(0) for row in rows])
+    torch.testing.assert_close(pool(states, batch, padding), full)
 
 
 def test_pooling_is_the_mean_over_real_positions_in_the_order_of_the_rows() -> None:

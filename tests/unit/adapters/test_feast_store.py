@@ -1,0 +1,150 @@
+import os
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from elcrec.adapters.feast_store import _HISTORY, FeastStore
+from elcrec.adapters.quiet import quiet
+from elcrec.errors import UserError
+from elcrec.serving.ports import FeatureTables
+
+REPOSITORY = Path(__file__).parents[3] / "features"
+SERVICE = "elcrec_v1"
+TIME = pa.timestamp("us", tz="UTC")
+SECOND = 1_000_000
+
+
+def tables(histories: dict[str, list[str]], *, bundle: str = "b1") -> FeatureTables:
+    """Histories with the times of a benchmark log: seconds after 1970-01-01."""
+    times = [[(place + 1) * SECOND for place in range(len(row))] for row in histories.values()]
+    users = pa.array(histories, pa.string())
+    return FeatureTables(
+        histories=pa.table(
+            {
+                "user_id": users,
+                "item_ids": pa.array(histories.values(), pa.list_(pa.string())),
+                "event_times": pa.array(times, pa.list_(TIME)),
+                "event_timestamp": pa.array([row[-1] for row in times], TIME),
+            }
+        ),
+        model_outputs=pa.table(
+            {
+                "user_id": users,
+                "intent": pa.array(range(-1, len(histories) - 1), pa.int64()),
+                "vector": pa.array([[0.5, float(row)] for row in range(len(histories))], pa.list_(pa.float32())),
+                "bundle": pa.array([bundle] * len(histories)),
+            }
+        ),
+        item_statistics=pa.table({"item_id": ["i1", "i2"], "count": [0, 4], "total": [1, 5]}),
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    counts = FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i1", "i2"], "Zoë 7": ["i2"]}), service=SERVICE)
+    assert counts == {"user_history": 2, "user_model_output": 2, "item_statistics": 2}
+    return folder
+
+
+@pytest.fixture
+def folder(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "store"))
+
+
+def test_what_was_published_is_served_although_its_times_are_of_1970(published: Path) -> None:
+    ann, zoe = FeastStore(published, REPOSITORY).users(["ann", "Zoë 7"], service=SERVICE)
+
+    assert ann is not None
+    assert zoe is not None
+    assert ann.item_ids == ["i1", "i2"]
+    assert ann.event_times == [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (1, 2)]
+    assert (ann.intent, zoe.intent) == (None, 0)
+    assert zoe.vector == [0.5, 1.0]
+    assert zoe.bundle == "b1"
+
+
+def test_an_unknown_user_is_none(published: Path) -> None:
+    assert FeastStore(published, REPOSITORY).users(["nobody"], service=SERVICE) == [None]
+
+
+def test_a_second_publication_replaces_values_of_the_same_event_time(folder: Path) -> None:
+    store = FeastStore(folder, REPOSITORY)
+
+    store.publish(tables({"ann": ["i2", "i1"], "bob": ["i1"]}, bundle="b2"), service=SERVICE)
+
+    ann, bob = store.users(["ann", "bob"], service=SERVICE)
+    assert ann is not None
+    assert bob is not None
+    assert (ann.item_ids, ann.bundle) == (["i2", "i1"], "b2")
+    assert bob.item_ids == ["i1"]
+
+
+def test_item_statistics_are_served_by_their_own_service(published: Path) -> None:
+    feast = FeastStore(published, REPOSITORY)._feast
+
+    with quiet():
+        service = feast.get_feature_service("elcrec_items_v1")
+        served = feast.get_online_features(features=service, entity_rows=[{"item_id": "i1"}]).to_dict()
+
+    assert (served["count"], served["total"]) == ([0], [1])
+
+
+def test_a_pushed_event_is_served_at_once(folder: Path) -> None:
+    store = FeastStore(folder, REPOSITORY)
+    now = datetime.now(UTC)
+    event = {"user_id": "ann", "item_ids": ["i1", "i2", "i9"], "event_times": [now] * 3}
+    frame = pa.Table.from_pylist([event | {"event_timestamp": now, "created": now}]).to_pandas()
+
+    with quiet():
+        store._feast.push("history_events", frame)
+
+    (ann,) = store.users(["ann"], service=SERVICE)
+    assert ann is not None
+    assert ann.item_ids == ["i1", "i2", "i9"]
+
+
+def test_an_undefined_service_is_refused_on_both_sides(published: Path, folder: Path) -> None:
+    with pytest.raises(UserError, match="'elcrec_v9' is unknown"):
+        FeastStore(published, REPOSITORY).users(["ann"], service="elcrec_v9")
+    with pytest.raises(UserError, match="'elcrec_v9' is unknown"):
+        FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i1"]}), service="elcrec_v9")
+
+
+def test_reading_back_finds_a_value_that_was_not_published(published: Path) -> None:
+    other = tables({"ann": ["i2"]}).histories
+
+    with pytest.raises(UserError, match="user_history serves other values of item_ids"):
+        FeastStore(published, REPOSITORY)._read_back(_HISTORY, other)
+
+
+def test_a_missing_repository_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no Feast repository; .*ELCREC_FEATURES"):
+        FeastStore(tmp_path / "store", tmp_path).users(["ann"], service=SERVICE)
+
+
+def test_publishing_leaves_modules_path_and_environment_as_they_were(folder: Path) -> None:
+    before = (Path.cwd(), list(sys.path), os.environ.get("ELCREC_STORE"))
+
+    FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i1"]}), service=SERVICE)
+
+    assert (Path.cwd(), list(sys.path), os.environ.get("ELCREC_STORE")) == before
+    assert "views" not in sys.modules
+
+
+def test_the_console_stays_clean(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i1"]}), service=SERVICE)
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_push_into_a_copied_store_leaves_the_original_alone(published: Path, folder: Path) -> None:
+    before = FeastStore(published, REPOSITORY).users(["ann"], service=SERVICE)
+
+    FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i9"]}), service=SERVICE)
+
+    assert FeastStore(published, REPOSITORY).users(["ann"], service=SERVICE) == before

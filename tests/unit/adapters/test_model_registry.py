@@ -1,0 +1,136 @@
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from elcrec.adapters.model_registry import MlflowRegistry
+from elcrec.artifacts import write_json
+from elcrec.errors import UserError
+from elcrec.serving.bundle import BundleSource, describe_bundle, verify_bundle, write_bundle
+
+NO_TAGS: Mapping[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry whose database exists; making one takes seconds."""
+    folder = tmp_path_factory.mktemp("registry") / "mlflow"
+    MlflowRegistry(folder).champion("m")
+    return folder
+
+
+@pytest.fixture
+def folder(empty: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(empty, tmp_path / "mlflow"))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path, "first")
+
+
+def make_bundle(root: Path, content: str) -> Path:
+    source = BundleSource(model=root / content, sequences=root / content, evaluation=root / content)
+    (root / content).mkdir()
+    for path in source.files().values():
+        path.write_text(content)
+    write_json(root / content / "config.json", {"sequences_md5": "0"})
+    write_json(root / content / "split.json", {"md5": "0"})
+    write_bundle(source, describe_bundle(source, name="m", feature_service="s"), root / f"bundle-{content}")
+    return root / f"bundle-{content}"
+
+
+def test_before_any_push_there_is_no_champion(folder: Path) -> None:
+    assert MlflowRegistry(folder).champion("m") is None
+
+
+def test_a_registered_version_is_champion_only_once_named(folder: Path, bundle: Path) -> None:
+    registry = MlflowRegistry(folder)
+
+    version = registry.register("m", bundle, {"ndcg@20": 0.1}, {"split": "x"})
+    assert registry.champion("m") is None
+    registry.set_champion("m", version)
+
+    champion = MlflowRegistry(folder).champion("m")
+    assert champion is not None
+    assert champion.version == version
+    assert verify_bundle(champion.bundle) == verify_bundle(bundle)
+
+
+def test_the_same_bundle_has_one_version_and_another_bundle_the_next(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    registry = MlflowRegistry(folder)
+
+    versions = [registry.register("m", bundle, {}, NO_TAGS) for _ in range(2)]
+    other = registry.register("m", make_bundle(tmp_path, "second"), {}, NO_TAGS)
+
+    assert versions == ["1", "1"]
+    assert other == "2"
+
+
+def test_an_upload_that_was_cut_off_is_completed_in_its_own_run(
+    folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = MlflowRegistry(folder)
+    client = registry._client
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set_terminated", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            registry.register("m", bundle, {}, NO_TAGS)
+
+    version = registry.register("m", bundle, {"ndcg@20": 0.5}, NO_TAGS)
+
+    runs = client.search_runs([client.get_experiment_by_name("m").experiment_id])
+    assert version == "1"
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert runs[0].data.metrics == {"ndcg_at_20": 0.5}
+
+
+def test_a_moved_folder_serves_and_takes_new_versions(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    registry = MlflowRegistry(folder)
+    registry.set_champion("m", registry.register("m", bundle, {}, NO_TAGS))
+    moved = folder.rename(tmp_path / "moved")
+
+    registry = MlflowRegistry(moved)
+    champion = registry.champion("m")
+    assert champion is not None
+    verify_bundle(champion.bundle)
+    registry.set_champion("m", registry.register("m", make_bundle(tmp_path, "second"), {}, NO_TAGS))
+
+    champion = registry.champion("m")
+    assert champion is not None
+    assert champion.version == "2"
+    verify_bundle(champion.bundle)
+    assert not folder.exists()
+
+
+def test_a_server_s_bundle_is_downloaded_once(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    local = MlflowRegistry(folder)
+    local.set_champion("m", local.register("m", bundle, {}, NO_TAGS))
+    remote = MlflowRegistry(tmp_path / "cache", tracking_uri=f"sqlite:///{folder}/mlflow.db")
+
+    first = remote.champion("m")
+    shutil.rmtree(folder / "artifacts")
+    second = remote.champion("m")
+
+    assert first == second
+    assert first is not None
+    assert first.bundle.is_relative_to(tmp_path / "cache")
+    verify_bundle(first.bundle)
+
+
+def test_an_unknown_version_cannot_be_champion(folder: Path, bundle: Path) -> None:
+    registry = MlflowRegistry(folder)
+    registry.register("m", bundle, {}, NO_TAGS)
+
+    with pytest.raises(UserError, match="MLflow"):
+        registry.set_champion("m", "99")
+
+
+def test_the_console_stays_clean(tmp_path: Path, bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    registry = MlflowRegistry(tmp_path / "fresh")
+    registry.set_champion("m", registry.register("m", bundle, {}, NO_TAGS))
+
+    assert capfd.readouterr() == ("", "")

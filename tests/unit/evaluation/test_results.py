@@ -1,0 +1,61 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elcrec.artifacts import write_json
+from elcrec.evaluation.results import METRICS, main
+
+
+def run_folder(folder: Path, *, seed: int = 1, level: float = 0.05, **metrics: float) -> Path:
+    trained = {"objective": "elcrec", "seed": seed}
+    config: dict[str, Any] = {"train": trained, "epochs": 9, "best_epoch": 7, "seconds": 90}
+    documents = {
+        "raw/source.json": {"dataset": "beauty"},
+        "model/config.json": config,
+        "evaluation/metrics.json": dict.fromkeys(METRICS, level) | metrics,
+    }
+    for name, document in documents.items():
+        write_json(folder / name, document)
+    return folder
+
+
+def add(run: Path, docs: Path) -> int:
+    return main(["--run", str(run), "--preset", "paper", "--docs", str(docs), "--device", "CPU"])
+
+
+def rows_of(docs: Path, run: str) -> list[str]:
+    return [line for line in (docs / "RESULTS.md").read_text().splitlines() if line.startswith(f"| {run}")]
+
+
+def test_a_row_stands_beside_the_published_one(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", effective_intents=3.21, largest_intent_share=0.4)
+    assert add(run, tmp_path) == 0
+    (row,) = rows_of(tmp_path, "paper, elcrec")
+    assert "9 (7)" in row
+    assert "0.0500" in row
+    assert "3.2 | 40.0% | 1.5 | CPU" in row
+    assert "0.0529" in rows_of(tmp_path, "ELCRec, published")[0]
+
+
+def test_the_same_run_replaces_its_row(tmp_path: Path) -> None:
+    add(run_folder(tmp_path / "run"), tmp_path)
+    first = (tmp_path / "RESULTS.md").read_bytes(), (tmp_path / "results.json").read_bytes()
+    add(run_folder(tmp_path / "run"), tmp_path)
+    assert first == ((tmp_path / "RESULTS.md").read_bytes(), (tmp_path / "results.json").read_bytes())
+    add(run_folder(tmp_path / "run", level=0.06), tmp_path)
+    assert ["0.0600" in row for row in rows_of(tmp_path, "paper, elcrec")] == [True]
+
+
+def test_another_seed_is_another_row(tmp_path: Path) -> None:
+    add(run_folder(tmp_path / "run"), tmp_path)
+    add(run_folder(tmp_path / "run", seed=2), tmp_path)
+    assert len(rows_of(tmp_path, "paper, elcrec")) == 2
+
+
+def test_a_run_without_evaluation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_folder(tmp_path / "run")
+    (run / "evaluation" / "metrics.json").unlink()
+    assert add(run, tmp_path) == 2
+    assert "metrics.json: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "RESULTS.md").exists()

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elcrec.serving.topk import top_k
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    scores=st.lists(st.lists(st.integers(-2, 2), min_size=6, max_size=6), min_size=1, max_size=5),
+    k=st.integers(1, 6),
+)
+def test_equals_a_stable_full_sort_however_many_ties(scores: list[list[int]], k: int) -> None:
+    table = torch.tensor(scores, dtype=torch.float32)
+
+    values, indices = top_k(table, k)
+
+    expected = np.argsort(-table.numpy(), axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(indices.numpy(), expected)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(table.numpy(), expected, axis=1))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_minus_infinity_comes_last(k: int) -> None:
+    values, _ = top_k(torch.tensor([[-torch.inf, 1.0, -torch.inf]]), k)
+
+    assert values[0, 0] == 1.0

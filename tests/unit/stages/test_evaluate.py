@@ -1,0 +1,289 @@
+"""Claims about the stage, on a small data set and real, untrained models."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from elcrec.artifacts import md5_of, read_json, write_json
+from elcrec.config import EncoderConfig, EvaluateConfig, IntentConfig, TrainConfig
+from elcrec.data.dataset import load_sequences
+from elcrec.errors import UserError
+from elcrec.evaluation.metrics import mean_metrics
+from elcrec.model.elcrec import SequenceModel
+from elcrec.model.io import load_model, save_model
+from elcrec.stages.evaluate import evaluate
+
+NUM_ITEMS, USERS = 40, 60
+HOSTILE = "<script>alert('x')</script>"
+CONFIG = EvaluateConfig(bootstrap=100, block_users=16)
+DATA_FILES = ("metrics.json", "segments.csv", "ranks.parquet", "intents.json", "intents.parquet", "model_card.md")
+
+
+def write_sequences(folder: Path, *, repeats: bool = True) -> Path:
+    """Write a sequences folder; the last user has no history, the one before her no target."""
+    generator = np.random.default_rng(3)
+    rows = [generator.permutation(np.arange(1, NUM_ITEMS + 1))[:length] for length in 3 + np.arange(USERS) % 20]
+    if repeats:
+        for row in rows[:6]:
+            row[-1] = row[0]
+    rows[-1], rows[-2] = rows[-1][:1], rows[-2][:1]
+    lengths = [len(row) for row in rows]
+    test = [*(length - 1 for length in lengths[:-2]), -1, 0]
+    columns: dict[str, Any] = {
+        "user_id": [f"u{user}" for user in range(USERS)],
+        "items": pa.array([row.tolist() for row in rows], pa.list_(pa.int32())),
+        "train_end": pa.array([max(length - 2, 0) for length in lengths], pa.int32()),
+        "valid_index": pa.array([length - 2 if length > 2 else -1 for length in lengths], pa.int32()),
+        "test_index": pa.array(test, pa.int32()),
+    }
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table(columns), folder / "sequences.parquet")
+    ids = [HOSTILE, *(f"i{item}" for item in range(2, NUM_ITEMS + 1))]
+    items = {"item_index": pa.array(range(1, NUM_ITEMS + 1), pa.int32()), "item_id": ids}
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    facts = {"split": "leave_one_out", "num_users": USERS, "num_items": NUM_ITEMS, "num_interactions": sum(lengths)}
+    write_json(folder / "split.json", facts | {"md5": md5_of(folder / "sequences.parquet")})
+    return folder
+
+
+def write_model(folder: Path, sequences: Path, *, objective: str = "elcrec", seed: int = 1) -> Path:
+    torch.manual_seed(seed)
+    encoder = EncoderConfig(window=8, hidden_size=8, num_blocks=1)
+    config = TrainConfig(objective=objective, seed=seed, encoder=encoder, intents=IntentConfig(num_intents=4))
+    model = SequenceModel(config, NUM_ITEMS)
+    if model.intents is not None:
+        torch.nn.init.normal_(model.intents.centers_KD)
+    folder.mkdir(parents=True)
+    md5 = read_json(sequences / "split.json")["md5"]
+    save_model(model, folder, sequences_md5=md5, git_revision=None, epochs=2, best_epoch=1, seconds=3.0)
+    header = "epoch,loss,next_item,sequence,intent,cluster,valid_ndcg@20,valid_hr@20,effective_intents,seconds"
+    (folder / "history.csv").write_text(f"{header}\n1,2.5,1.4,0.5,0.5,0.1,0.01,0.1,3,1\n2,2.4,1.3,0.5,0.5,0.1,,,3,1\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models on one data set, evaluated."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    sequences = write_sequences(folder / "sequences")
+    write_model(folder / "model", sequences)
+    write_model(folder / "baseline", sequences, objective="sasrec", seed=2)
+    evaluate(CONFIG, folder / "model", sequences, folder / "out", baseline=folder / "baseline")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(workdir: Path) -> Path:
+    return workdir / "out"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in DATA_FILES}
+
+
+def again(workdir: Path, out: Path, config: EvaluateConfig = CONFIG, **inputs: Path) -> Path:
+    evaluate(config, workdir / "model", workdir / "sequences", out, **inputs)
+    return out
+
+
+def test_the_folder_holds_what_is_promised(out: Path) -> None:
+    assert sorted(path.name for path in out.iterdir()) == sorted([*DATA_FILES, "report.html"])
+
+
+def test_ranks_are_those_of_a_plain_ranker(workdir: Path, out: Path) -> None:
+    model = load_model(workdir / "model")
+    test = load_sequences(workdir / "sequences").evaluation("test")
+    vectors, items = model.encode(test.histories).vectors, model.item_vectors()
+    expected = []
+    for user, target in enumerate(test.target_items.tolist()):
+        history = set(test.histories.row(user).tolist())
+        scores = [
+            -np.inf if item in history else float(vectors[user] @ items[item]) for item in range(1, NUM_ITEMS + 1)
+        ]
+        expected.append(sum(score >= scores[target - 1] for score in scores))
+    table = pq.read_table(out / "ranks.parquet")
+    assert table["rank"].to_pylist() == expected
+    assert table["target"].to_pylist() == test.target_items.tolist()
+
+
+def test_the_metrics_are_those_of_the_ranks(out: Path) -> None:
+    metrics, ranks = read_json(out / "metrics.json"), pq.read_table(out / "ranks.parquet").to_pandas()
+    for prefix in ("", "popularity_", "baseline_"):
+        for name, value in mean_metrics(ranks[f"{prefix}rank"].to_numpy()).items():
+            assert metrics[f"{prefix}{name}"] == pytest.approx(value)
+    assert metrics["delta_ndcg@20"] == pytest.approx(metrics["ndcg@20"] - metrics["baseline_ndcg@20"])
+    assert metrics["ndcg@20_low"] < metrics["ndcg@20"] < metrics["ndcg@20_high"]
+    assert metrics["users"] == len(ranks) == USERS - 1
+
+
+def test_metrics_are_flat_numbers(out: Path) -> None:
+    assert all(isinstance(value, int | float) for value in read_json(out / "metrics.json").values())
+
+
+def test_the_same_inputs_give_the_same_bytes(workdir: Path, out: Path, tmp_path: Path) -> None:
+    repeated = again(workdir, tmp_path / "again", baseline=workdir / "baseline")
+    assert digests(repeated) == digests(out)
+
+
+def test_repeated_targets_are_last_and_the_second_protocol_stands_apart(out: Path) -> None:
+    metrics, ranks = read_json(out / "metrics.json"), pq.read_table(out / "ranks.parquet")["rank"].to_pylist()
+    assert metrics["repeat_target_share"] == pytest.approx(6 / (USERS - 1))
+    assert ranks[:6] == [NUM_ITEMS] * 6
+    assert "unmasked_ndcg@20" in metrics
+    assert "baseline_unmasked_ndcg@20" in metrics
+
+
+def test_without_repeats_there_is_one_protocol(tmp_path: Path) -> None:
+    sequences = write_sequences(tmp_path / "sequences", repeats=False)
+    write_model(tmp_path / "model", sequences)
+    metrics = read_json(again(tmp_path, tmp_path / "out") / "metrics.json")
+    assert metrics["repeat_target_share"] == 0
+    assert not [name for name in metrics if "unmasked" in name]
+
+
+def test_absent_baseline_and_truth_are_left_out_and_said_so(workdir: Path, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    out = again(workdir, tmp_path / "out", baseline=nothing, truth=nothing)
+    assert not [
+        name for name in read_json(out / "metrics.json") if name.startswith(("baseline", "delta", "intent_nmi"))
+    ]
+    assert pq.read_table(out / "ranks.parquet")["baseline_rank"].null_count == USERS - 1
+    page = (out / "report.html").read_text()
+    assert "No baseline model was given" in page
+    assert "no planted truth" in page
+
+
+def test_a_model_beside_itself_shows_no_difference(workdir: Path, tmp_path: Path) -> None:
+    out = again(workdir, tmp_path / "out", baseline=workdir / "model")
+    metrics = read_json(out / "metrics.json")
+    assert metrics["delta_ndcg@20"] == metrics["delta_ndcg@20_low"] == metrics["delta_ndcg@20_high"] == 0
+    assert "No difference to" in (out / "report.html").read_text()
+
+
+def test_intents_are_those_of_the_model_with_raw_item_ids(workdir: Path, out: Path) -> None:
+    test = load_sequences(workdir / "sequences").evaluation("test")
+    intents = load_model(workdir / "model").encode(test.histories).intents.tolist()
+    table, document = pq.read_table(out / "intents.parquet"), read_json(out / "intents.json")
+    assert table["intent"].to_pylist() == intents
+    assert table["user_id"].to_pylist()[-1] == f"u{USERS - 1}"
+    assert intents[-1] == -1
+    assert [entry["users"] for entry in document["intents"]] == np.bincount(
+        np.array(intents[:-1]), minlength=4
+    ).tolist()
+    listed = {item["item_id"] for entry in document["intents"] for item in entry["top_items"]}
+    assert listed <= {HOSTILE, *(f"i{item}" for item in range(2, NUM_ITEMS + 1))}
+
+
+def test_the_planted_truth_is_compared(workdir: Path, tmp_path: Path) -> None:
+    ids = pq.read_table(workdir / "sequences" / "items.parquet")["item_id"]
+    users = pq.read_table(workdir / "sequences" / "sequences.parquet")["user_id"]
+    truth = pa.table({"item_id": ids, "intent": pa.array([item % 3 for item in range(NUM_ITEMS)], pa.int32())})
+    pq.write_table(truth, tmp_path / "truth_items.parquet")
+    held = pa.array([[user % 3] for user in range(USERS)], pa.list_(pa.int32()))
+    pq.write_table(pa.table({"user_id": users, "intents": held}), tmp_path / "truth_users.parquet")
+    metrics = read_json(again(workdir, tmp_path / "out", truth=tmp_path) / "metrics.json")
+    for name in ("intent_nmi", "intent_nmi_chance", "intent_nmi_single"):
+        assert 0 <= metrics[name] <= 1
+
+
+def test_a_model_without_intents_is_evaluated(workdir: Path, tmp_path: Path) -> None:
+    evaluate(CONFIG, workdir / "baseline", workdir / "sequences", tmp_path / "out")
+    assert read_json(tmp_path / "out" / "intents.json")["num_intents"] == 0
+    assert set(pq.read_table(tmp_path / "out" / "intents.parquet")["intent"].to_pylist()) == {-1}
+    assert "effective_intents" not in read_json(tmp_path / "out" / "metrics.json")
+    assert "This model has no intents" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_segments_cover_every_user_twice(out: Path) -> None:
+    users = pd.read_csv(out / "segments.csv").groupby("segment")["users"].sum()
+    assert users.to_dict() == {"history_length": USERS - 1, "target_popularity": USERS - 1}
+
+
+def test_the_report_is_one_file_that_asks_the_network_for_nothing(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    references = re.findall(r"""(?:src|href|action|data|poster)\s*=\s*["']([^"']*)""", page)
+    references += re.findall(r"url\(([^)]*)\)", page)
+    assert references
+    assert all(reference.strip("\"'").startswith(("#", "data:")) for reference in references)
+    assert "@import" not in page
+    assert "<script" not in page.lower()
+    assert len(page) < 1_500_000
+
+
+def test_no_id_occurs_twice_in_the_report(out: Path) -> None:
+    ids = re.findall(r'\sid="([^"]*)"', (out / "report.html").read_text())
+    assert len(ids) == len(set(ids))
+
+
+def test_raw_ids_are_escaped_in_the_report(workdir: Path, tmp_path: Path) -> None:
+    page = (again(workdir, tmp_path / "out", CONFIG_ALL_ITEMS) / "report.html").read_text()
+    assert "&lt;script&gt;alert" in page
+    assert HOSTILE not in page
+
+
+CONFIG_ALL_ITEMS = EvaluateConfig(bootstrap=10, top_items=NUM_ITEMS)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        EvaluateConfig(bootstrap=50, block_users=16),
+        EvaluateConfig(bootstrap=100, block_users=16, confidence=0.5001),
+        EvaluateConfig(bootstrap=100, block_users=16, seed=2),
+        EvaluateConfig(bootstrap=100, block_users=16, top_items=1),
+    ],
+)
+def test_every_option_has_an_effect(workdir: Path, out: Path, tmp_path: Path, changed: EvaluateConfig) -> None:
+    assert digests(again(workdir, tmp_path / "out", changed, baseline=workdir / "baseline")) != digests(out)
+
+
+def test_the_block_size_changes_no_result(workdir: Path, out: Path, tmp_path: Path) -> None:
+    changed = EvaluateConfig(bootstrap=100, block_users=1000)
+    assert digests(again(workdir, tmp_path / "out", changed, baseline=workdir / "baseline")) == digests(out)
+
+
+def refused(message: str, *inputs: Path) -> None:
+    *_, out = inputs
+    with pytest.raises(UserError, match=message):
+        evaluate(CONFIG, *inputs)
+    assert not out.exists()
+    assert not list(out.parent.glob(".*.partial"))
+
+
+def test_a_model_of_other_sequences_is_refused(workdir: Path, tmp_path: Path) -> None:
+    other = write_sequences(tmp_path / "sequences", repeats=False)
+    refused("trained on other sequences", workdir / "model", other, tmp_path / "out")
+
+
+def test_a_diverged_model_is_refused(workdir: Path, tmp_path: Path) -> None:
+    model = load_model(workdir / "model")
+    torch.nn.init.constant_(model.encoder.item_embedding.weight, torch.nan)
+    (tmp_path / "model").mkdir()
+    save_model(model, tmp_path / "model", sequences_md5=read_json(workdir / "sequences" / "split.json")["md5"])
+    refused("not finite", tmp_path / "model", workdir / "sequences", tmp_path / "out")
+
+
+def test_a_split_without_test_targets_is_refused(workdir: Path, tmp_path: Path) -> None:
+    sequences = write_sequences(tmp_path / "sequences")
+    table = pq.read_table(sequences / "sequences.parquet")
+    none = pa.array([-1] * USERS, pa.int32())
+    pq.write_table(table.set_column(4, "test_index", none), sequences / "sequences.parquet")
+    refused("no user has a test target", workdir / "model", sequences, tmp_path / "out")
+
+
+def test_a_missing_model_is_refused(workdir: Path, tmp_path: Path) -> None:
+    refused("no such file", tmp_path / "model", workdir / "sequences", tmp_path / "out")
+
+
+def test_a_damaged_item_index_is_refused(workdir: Path, tmp_path: Path) -> None:
+    sequences = write_sequences(tmp_path / "sequences")
+    (sequences / "items.parquet").write_bytes(b"nothing")
+    refused("items.parquet: not readable", workdir / "model", sequences, tmp_path / "out")

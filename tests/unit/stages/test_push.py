@@ -1,0 +1,238 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from support import killed_push
+from support.killed_push import REPOSITORY
+from support.push_inputs import Inputs, add_model, make_inputs
+
+from elcrec.adapters.feast_store import FeastStore
+from elcrec.adapters.model_registry import MlflowRegistry
+from elcrec.config import GateConfig, PushConfig
+from elcrec.errors import UserError
+from elcrec.serving.bundle import verify_bundle
+from elcrec.stages.push import decide, push
+from elcrec.stages.recommend import recommend
+
+STRICT = GateConfig(max_regression=0.0)
+
+
+@dataclass(frozen=True)
+class Store:
+    folder: Path
+
+    @property
+    def sides(self) -> dict[str, Any]:
+        registry = MlflowRegistry(self.folder / "mlflow")
+        return {"registry": registry, "features": FeastStore(self.folder, REPOSITORY)}
+
+    def push(self, inputs: Inputs, gate: GateConfig = STRICT) -> dict[str, Any]:
+        return push(PushConfig(gate=gate), *inputs.paths, self.out, **self.sides)
+
+    @property
+    def out(self) -> Path:
+        return self.folder.parent / "push"
+
+    def gate(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.out / "gate.json").read_text())
+        return document
+
+    def versions(self) -> list[int]:
+        found = MlflowRegistry(self.folder / "mlflow")._client.search_model_versions("name='elcrec'")
+        return sorted(int(version.version) for version in found)
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, Inputs]:
+    """Two untrained models of the same sequences, the worse first."""
+    root = tmp_path_factory.mktemp("inputs")
+    first = make_inputs(root, model_seed=0)
+    models = [first, *(add_model(root, first.sequences, model_seed=seed) for seed in (1, 2))]
+    models.sort(key=lambda each: json.loads((each.evaluation / "metrics.json").read_text())["ndcg@20"])
+    return models[0], models[-1]
+
+
+@pytest.fixture(scope="module")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("registry") / "mlflow"
+    MlflowRegistry(folder).champion("elcrec")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pushed(ranked: tuple[Inputs, Inputs], empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world whose champion is the worse model."""
+    root = tmp_path_factory.mktemp("pushed")
+    shutil.copytree(empty_registry, root / "store" / "mlflow")
+    assert Store(root / "store").push(ranked[0])["accepted"]
+    return root
+
+
+@pytest.fixture
+def empty(empty_registry: Path, tmp_path: Path) -> Store:
+    shutil.copytree(empty_registry, tmp_path / "store" / "mlflow")
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def store(pushed: Path, tmp_path: Path) -> Store:
+    shutil.copytree(pushed, tmp_path, dirs_exist_ok=True)
+    return Store(tmp_path / "store")
+
+
+def users_of(inputs: Inputs) -> dict[str, list[str]]:
+    table = pq.read_table(inputs.sequences / "histories.parquet").to_pydict()
+    return dict(zip(table["user_id"], table["item_ids"], strict=True))
+
+
+def test_the_first_push_makes_a_champion_whose_features_are_served(pushed: Path, ranked: tuple[Inputs, Inputs]) -> None:
+    store, histories = Store(pushed / "store"), users_of(ranked[0])
+
+    champion = store.sides["registry"].champion("elcrec")
+    served = store.sides["features"].users(list(histories), service="elcrec_v1")
+
+    manifest = verify_bundle(champion.bundle)
+    assert manifest == verify_bundle(store.out / "bundle")
+    assert [user.item_ids for user in served] == list(histories.values())
+    assert {user.bundle for user in served} == {manifest.digest}
+    assert all(user.intent in range(3) and len(user.vector) == 8 for user in served)
+    assert store.gate()["reason"] == "all conditions hold; there is no champion yet"
+    assert (store.out / "gate.md").read_text().startswith("# Push accepted")
+
+
+def test_pushing_again_changes_nothing(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
+    again = store.push(ranked[0])
+
+    assert again["accepted"]
+    assert again["version"] == "1"
+    assert "already" in again["reason"]
+    assert store.versions() == [1]
+
+
+def test_a_better_model_becomes_champion(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
+    outcome = store.push(ranked[1])
+
+    assert outcome["challenger_ndcg@20"] > outcome["champion_ndcg@20"]
+    assert store.sides["registry"].champion("elcrec").version == outcome["version"] == "2"
+    assert store.gate()["champion"]["version"] == "1"
+
+
+def test_a_worse_model_is_refused_and_leaves_the_champion(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
+    store.push(ranked[1])
+
+    outcome = store.push(ranked[0])
+
+    assert not outcome["accepted"]
+    assert "against champion 2" in outcome["reason"]
+    assert store.sides["registry"].champion("elcrec").version == "2"
+    assert not (store.out / "bundle").exists()
+    assert (store.out / "gate.md").read_text().startswith("# Push refused")
+
+
+def test_a_model_below_a_floor_is_refused_before_anything_is_registered(
+    empty: Store, ranked: tuple[Inputs, Inputs]
+) -> None:
+    outcome = empty.push(ranked[1], GateConfig(floors={"ndcg@20": 0.999}))
+
+    assert not outcome["accepted"]
+    assert empty.versions() == []
+    assert not (empty.folder / "feast").exists()
+    assert empty.gate()["conditions"][0]["required"] == 0.999
+
+
+def test_a_model_of_another_catalogue_says_that_nothing_could_be_compared(store: Store, tmp_path: Path) -> None:
+    outcome = store.push(make_inputs(tmp_path / "other", prefix="other-"))
+
+    assert outcome["accepted"]
+    assert "knows no item of this catalogue" in outcome["reason"]
+
+
+def test_deciding_writes_nothing(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
+    before = sorted(path for path in store.out.rglob("*"))
+
+    decision = decide(PushConfig(gate=STRICT), *ranked[1].paths, registry=store.sides["registry"])
+
+    assert decision.accepted
+    assert store.versions() == [1]
+    assert sorted(path for path in store.out.rglob("*")) == before
+
+
+def test_an_evaluation_of_other_users_is_refused(empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path) -> None:
+    other = make_inputs(tmp_path / "other", users=30)
+    mixed = Inputs(model=ranked[0].model, sequences=ranked[0].sequences, evaluation=other.evaluation)
+
+    with pytest.raises(UserError, match="not the ranks of these test users"):
+        empty.push(mixed)
+
+    assert not empty.out.exists()
+
+
+def test_a_damaged_champion_is_named(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
+    bundle = store.sides["registry"].champion("elcrec").bundle
+    (bundle / "model.safetensors").write_bytes(b"damaged")
+
+    with pytest.raises(UserError, match=r"changed: model\.safetensors"):
+        store.push(ranked[1])
+
+
+def test_an_unknown_feature_service_leaves_no_champion(empty: Store, ranked: tuple[Inputs, Inputs]) -> None:
+    config = PushConfig(feature_service="elcrec_v9", gate=STRICT)
+
+    with pytest.raises(UserError, match="elcrec_v9"):
+        push(config, *ranked[0].paths, empty.out, **empty.sides)
+
+    assert empty.sides["registry"].champion("elcrec") is None
+
+
+def test_recommend_prints_ranked_items_outside_the_history(pushed: Path, ranked: tuple[Inputs, Inputs]) -> None:
+    user, history = next(iter(users_of(ranked[0]).items()))
+
+    lines = list(recommend("elcrec", user, 3, **Store(pushed / "store").sides))
+
+    assert f"history    {len(history)} items" in lines
+    assert any(line.startswith("intent     ") and line.split()[1].isdigit() for line in lines)
+    rows = [line.split() for line in lines[-3:]]
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert not {row[1] for row in rows} & set(history)
+    assert sorted((float(row[2]) for row in rows), reverse=True) == [float(row[2]) for row in rows]
+
+
+def test_recommend_marks_the_fallback_for_an_unknown_user(pushed: Path) -> None:
+    lines = list(recommend("elcrec", "stranger", 2, **Store(pushed / "store").sides))
+
+    assert "user       stranger (unknown to the feature store)" in lines
+    assert any("fallback" in line for line in lines)
+    assert len(lines[-1].split()) == 3
+
+
+def test_recommend_before_any_push_says_what_to_do(empty: Store) -> None:
+    with pytest.raises(UserError, match="run `elcrec push` first"):
+        list(recommend("elcrec", "user-0", 3, **empty.sides))
+
+
+def test_killed_at_any_point_and_run_again_the_outcome_is_the_same(
+    ranked: tuple[Inputs, Inputs], empty_registry: Path, tmp_path: Path
+) -> None:
+    points = [None, *killed_push.POINTS]
+    case = {
+        "inputs": [str(path) for path in ranked[0].paths],
+        "work": str(tmp_path),
+        "registry": str(empty_registry),
+        "users": list(users_of(ranked[0])),
+        "points": points,
+    }
+
+    subprocess.run([sys.executable, killed_push.__file__, json.dumps(case)], check=True, timeout=300)
+
+    folders = [(point or "undisturbed").replace(" ", "-") for point in points]
+    outcomes = {folder: json.loads((tmp_path / folder / "outcome.json").read_text()) for folder in folders}
+    expected = outcomes.pop("undisturbed")
+    assert expected["versions"] == [1]
+    for folder, found in outcomes.items():
+        assert found == expected, folder

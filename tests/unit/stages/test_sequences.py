@@ -1,0 +1,119 @@
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from elcrec.artifacts import md5_of, read_json
+from elcrec.config import FetchConfig, SequencesConfig, SyntheticConfig, ValidateConfig, load_config
+from elcrec.data.dataset import load_sequences
+from elcrec.errors import UserError
+from elcrec.stages.fetch import fetch
+from elcrec.stages.sequences import build_sequences
+from elcrec.stages.validate import validate
+
+ROOT = Path(__file__).parents[3]
+MIRROR = Path(os.environ.get("ELCREC_MIRROR") or ROOT.parent / "shared" / "datasets")
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sequences")
+    fetch(FetchConfig(synthetic=SyntheticConfig(users=60, items=30, intents=3)), folder / "raw")
+    validate(ValidateConfig(), folder / "raw", folder / "validated", now=NOW)
+    return folder / "validated"
+
+
+def test_the_folder_describes_itself_and_loads(validated: Path, tmp_path: Path) -> None:
+    metrics = build_sequences(SequencesConfig(), validated, tmp_path / "out")
+    document = read_json(tmp_path / "out" / "split.json")
+    assert list(document) == [
+        "schema_version",
+        "split",
+        "num_users",
+        "num_items",
+        "num_interactions",
+        "num_train_interactions",
+        "num_valid_targets",
+        "num_test_targets",
+        "time",
+        "valid_cut",
+        "test_cut",
+        "k_core",
+        "md5",
+    ]
+    assert document["md5"] == md5_of(tmp_path / "out" / "sequences.parquet")
+    assert document["num_interactions"] == read_json(validated / "validation.json")["counts"]["accepted"]
+    data = load_sequences(tmp_path / "out")
+    assert data.num_users == document["num_users"] == metrics["num_users"] == 60
+    assert data.sequences.values.min() == 1
+    assert data.sequences.values.max() == data.num_items == 30
+    assert len(data.evaluation("test").users) == document["num_test_targets"]
+
+
+def test_the_same_input_gives_the_same_bytes(validated: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        build_sequences(SequencesConfig(), validated, tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("base", "changed"),
+    [
+        (SequencesConfig(), SequencesConfig(k_core=10)),
+        (SequencesConfig(), SequencesConfig(split="temporal")),
+        (SequencesConfig(split="temporal"), SequencesConfig(split="temporal", valid_share=0.2)),
+        (SequencesConfig(split="temporal"), SequencesConfig(split="temporal", test_share=0.2)),
+        (SequencesConfig(), SequencesConfig(history=3)),
+    ],
+)
+def test_every_option_changes_the_outcome(
+    validated: Path, tmp_path: Path, base: SequencesConfig, changed: SequencesConfig
+) -> None:
+    build_sequences(base, validated, tmp_path / "base")
+    build_sequences(changed, validated, tmp_path / "out")
+    names = ("sequences.parquet", "histories.parquet", "items.parquet")
+    assert any((tmp_path / "out" / n).read_bytes() != (tmp_path / "base" / n).read_bytes() for n in names)
+
+
+def test_a_temporal_split_says_where_it_cut(validated: Path, tmp_path: Path) -> None:
+    build_sequences(SequencesConfig(split="temporal"), validated, tmp_path / "out")
+    document = read_json(tmp_path / "out" / "split.json")
+    assert "2026-01-01" < document["valid_cut"] < document["test_cut"] < "2026-07-01"
+    share = document["num_train_interactions"] / document["num_interactions"]
+    assert share == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize("k_core", [10_000, 31])
+def test_a_core_that_nothing_belongs_to_is_refused(validated: Path, tmp_path: Path, k_core: int) -> None:
+    with pytest.raises(UserError, match="no interaction is left"):
+        build_sequences(SequencesConfig(k_core=k_core), validated, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_validation_did_not_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run the stage that writes it first"):
+        build_sequences(SequencesConfig(), tmp_path, tmp_path / "out")
+
+
+@pytest.mark.data
+def test_beauty_has_its_published_size_and_every_line_is_a_sequence(tmp_path: Path) -> None:
+    if not MIRROR.is_dir():
+        pytest.skip(f"no benchmark sets in {MIRROR}; set ELCREC_MIRROR")
+    config = load_config(ROOT / "params.yaml", overrides=["fetch.dataset=beauty"])
+    fetch(config.fetch, tmp_path / "raw", mirror=MIRROR)
+    validate(config.validate, tmp_path / "raw", tmp_path / "validated")
+    metrics = build_sequences(config.sequences, tmp_path / "validated", tmp_path / "out")
+    assert metrics["num_users"] == 22_363
+    assert metrics["num_items"] == 12_101
+    assert metrics["num_interactions"] == 198_502
+    assert metrics["num_test_targets"] == 22_363
+    histories = pq.read_table(tmp_path / "out" / "histories.parquet").slice(0, 100).to_pylist()
+    lines = (tmp_path / "raw" / "data.txt").read_text().splitlines()
+    for row, line in zip(histories, lines, strict=False):
+        user, *items = line.split()
+        assert row["user_id"] == user
+        assert row["item_ids"] == items[-50:]

@@ -1,0 +1,67 @@
+"""Dependencies point inward: orchestrators know elcrec, elcrec knows none of them."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "elcrec"
+CORE = ("data", "model", "training", "evaluation", "serving")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its head or inside a function, by its full name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def offences(folder: Path, forbidden: tuple[str, ...]) -> list[str]:
+    files = sorted(folder.rglob("*.py"))
+    assert files, f"{folder} holds no Python file"
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files
+        for name in imports(path)
+        if any(name == module or name.startswith(f"{module}.") for module in forbidden)
+    ]
+
+
+def test_the_product_knows_no_orchestrator() -> None:
+    assert offences(SOURCE, ("kfp", "dvc", "components", "pipelines")) == []
+
+
+def test_feast_and_mlflow_are_known_to_adapters_alone() -> None:
+    found = offences(SOURCE, ("feast", "mlflow"))
+
+    assert found, "the adapters import both, so the search is blind"
+    assert [line for line in found if not line.startswith("src/elcrec/adapters/")] == []
+
+
+@pytest.mark.parametrize("package", CORE)
+def test_the_core_knows_no_adapter_stage_or_command_line(package: str) -> None:
+    assert offences(SOURCE / package, ("elcrec.adapters", "elcrec.stages", "elcrec.cli")) == []
+
+
+def test_stages_are_handed_their_adapters() -> None:
+    assert offences(SOURCE / "stages", ("elcrec.adapters", "elcrec.cli")) == []
+
+
+def test_feature_definitions_stand_alone() -> None:
+    assert offences(ROOT / "features", ("elcrec", "components", "pipelines")) == []
+
+
+def test_a_component_does_not_know_the_pipeline_that_uses_it() -> None:
+    assert offences(ROOT / "components", ("pipelines",)) == []
+
+
+def test_an_offence_is_found_wherever_it_hides(tmp_path: Path) -> None:
+    hidden = "def f():\n    if True:\n        from elcrec.adapters import store\n"
+    (tmp_path / "module.py").write_text(hidden, encoding="utf-8")
+
+    assert list(imports(tmp_path / "module.py")) == ["elcrec.adapters.store"]
