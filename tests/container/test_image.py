@@ -1,0 +1,92 @@
+"""The image builds, is what the Dockerfile promises, and runs the pipeline in containers."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from elcrec.artifacts import git_revision, read_json
+from pipelines.cli import main
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT.parent / "shared" / "tools" / "container-engine"
+TAG = "elcrec:test"
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def start_engine(patch: pytest.MonkeyPatch) -> list[str]:
+    """Make an engine reachable; return the command that builds an image with it."""
+    if TOOL.is_file() and os.geteuid() == 0 and shutil.which("apt-get"):
+        started = subprocess.run([TOOL, "up"], capture_output=True, text=True, check=False)
+        if started.returncode == 0:
+            patch.setenv("DOCKER_HOST", started.stdout.split("DOCKER_HOST=")[1].strip())
+            return [str(TOOL), "build"]
+    info = subprocess.run(["docker", "info"], capture_output=True, check=False) if shutil.which("docker") else None
+    if info is not None and info.returncode == 0:
+        return ["docker", "build"]
+    pytest.skip("no container engine: neither a running Docker nor ../shared/tools/container-engine")
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    """The tag of an image built from this checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        build = start_engine(patch)
+        revision = f"REVISION={git_revision(ROOT)}"
+        command = [*build, "--target", "train", "--build-arg", revision, "--tag", TAG, str(ROOT)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        yield TAG
+
+
+def in_container(image: str, script: str) -> str:
+    return docker("run", "--rm", "--network", "none", "--entrypoint", "", image, "sh", "-ec", script)
+
+
+def test_the_command_line_starts_and_knows_its_commit(image: str) -> None:
+    assert in_container(image, "elcrec --version").startswith("elcrec ")
+    assert in_container(image, "printenv ELCREC_GIT_REVISION") == git_revision(ROOT)
+
+
+def test_nobody_is_root_and_the_working_directory_is_writable(image: str) -> None:
+    assert in_container(image, "id -u") == "10001"
+    in_container(image, 'touch "$HOME/x" /app/x')
+
+
+def test_nothing_that_running_does_not_need_is_inside(image: str) -> None:
+    assert in_container(image, "for tool in gcc cc pytest mypy ruff; do command -v $tool || true; done") == ""
+    assert in_container(image, "ls -A /app").split() == ["features", "params.yaml", "presets"]
+    in_container(image, "test ! -e /etc/pip.conf && test ! -e /build")
+
+
+def test_bytecode_is_compiled(image: str) -> None:
+    module = "import elcrec.config as m, pathlib; print(pathlib.Path(m.__cached__).exists())"
+    assert in_container(image, f"python3 -c '{module}'") == "True"
+
+
+def test_the_pipeline_runs_in_containers_on_the_sample(image: str, tmp_path: Path) -> None:
+    params = {
+        "fetch": {"dataset": "sample", "synthetic": {"users": 200, "items": 60, "intents": 4}},
+        "train": {"intents": {"num_intents": 4}, "epochs": 2},
+        "evaluate": {"bootstrap": 20},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    places = ["--root", str(tmp_path / "runs"), "--store", str(tmp_path / "store")]
+    command = ["run-local", "--docker", "--image", image, "--params", str(tmp_path / "params.yaml")]
+    assert main([*command, *places, "--overrides", json.dumps({"train": {"seed": 3}})]) == 0
+    (run,) = (tmp_path / "runs").glob("[!.]*")
+    assert read_json(run / "train" / "model" / "config.json")["train"]["seed"] == 3
+    assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
+    assert (tmp_path / "store").is_dir()
