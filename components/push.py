@@ -32,8 +32,7 @@ def push(
     from elcrec.adapters.store import open_store
     from elcrec.stages.push import push as stage
 
+    section, target, out = read_section("push", config), open_store(Path(store)), Path(pushed.path)
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    target = open_store(Path(store))
-    adapters = {"registry": target.registry, "features": target.features}
-    log(metrics, stage(read_section("push", config), *inputs, Path(pushed.path), **adapters))
+    log(metrics, stage(section, *inputs, out, registry=target.registry, features=target.features))
     describe(pushed, file="gate.json", config=config)
