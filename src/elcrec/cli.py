@@ -22,7 +22,8 @@ ARTIFACTS = Path("artifacts")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (2 after a user's mistake, 130 after Ctrl-C)."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("elcrec").setLevel(logging.INFO)
     command: Callable[[Options], None] = options.command
     try:
         command(options)

@@ -48,13 +48,14 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     metrics = _stage(
         "evaluate", lambda: evaluate(config.evaluate, model, sequences, evaluation, baseline=baseline, truth=raw)
     )
-    adapters = {"registry": store.registry, "features": store.features}
-    pushed = _stage("push", lambda: push(config.push, model, sequences, evaluation, workdir / "push", **adapters))
+    inputs = (model, sequences, evaluation, workdir / "push")
+    pushed = _stage("push", lambda: push(config.push, *inputs, registry=store.registry, features=store.features))
 
     yield from _summary(metrics, workdir)
     if pushed["accepted"]:
         user = pq.read_table(sequences / "histories.parquet", columns=["user_id"])["user_id"][0].as_py()
-        yield from ["", *recommend(config.push.model_name, user, 10, **adapters)]
+        name = config.push.model_name
+        yield from ["", *recommend(name, user, 10, registry=store.registry, features=store.features)]
 
 
 def _stage(name: str, work: Callable[[], Metrics]) -> Metrics:

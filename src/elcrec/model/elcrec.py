@@ -114,7 +114,7 @@ class SequenceModel(nn.Module):
         states_ND = self.encoder(views)
         fused_ND = self._fuse(intents, states_ND)
         empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
-        similarities_BB = view_similarities(fused_ND, views, empty_TD)
+        similarities_BB = view_similarities(fused_ND, views, empty_TD, self.config.encoder.window)
         first_BD, second_BD = torch.split(pool(states_ND, views, padding_TD), size)
         centers_BD = intents.lookup(intents.nearest(pooled_BD))
         contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]

@@ -72,30 +72,34 @@ def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float) -> Ten
     return info_nce(both_2BD @ both_2BD.T, partner_2B, temperature)
 
 
-def view_similarities(states_ND: Tensor, batch: GroupedBatch, padding_TD: Tensor | None) -> Tensor:
-    """Dot products of flattened sequences of states, all rows with all rows.
+def view_similarities(states_ND: Tensor, batch: GroupedBatch, padding_TD: Tensor | None, window: int) -> Tensor:
+    """Dot products of flattened sequences of states, all rows with all rows, divided by the window's length.
 
     With `padding_TD` every row fills its window: the states of padding, which are the same in each row, stand before
     the row's own. Writing a row as padding plus a residual r that is zero off its own positions, the product of rows i
     and j is |p|^2 + p.r_i + p.r_j + r_i.r_j, so the full window costs no more than the rows' own positions. The
     constant |p|^2 is left out: no softmax over rows sees it.
 
+    The published code does not divide by T. A position's product is up to D (LayerNorm), a window's up to T D = 3,200:
+    a softmax of temperature 1 over such sums trains nothing else (docs/adr/0004).
+
     Args:
         states_ND: states of the batch.
         batch: says which positions are real.
         padding_TD: states of an empty window, or `None` to compare the rows' own positions alone.
+        window: T.
 
     Returns:
         Similarities in the layout's row order (`slot_B`), [B, B].
     """
     groups, real_N1 = batch.layout.groups, batch.real_N[:, None]
     if padding_TD is None:
-        return sequence_similarities(states_ND * real_N1, batch.layout)
-    empty_ND = torch.cat([padding_TD[len(padding_TD) - g.length :].repeat(g.rows, 1) for g in groups])
+        return sequence_similarities(states_ND * real_N1, batch.layout) / window
+    empty_ND = torch.cat([padding_TD[window - g.length :].repeat(g.rows, 1) for g in groups])
     residual_ND = (states_ND - empty_ND) * real_N1
     shared_N = (residual_ND * empty_ND).sum(1)
     shared_B = torch.cat([shared_N[g.start : g.stop].view(g.rows, g.length).sum(1) for g in groups])
-    return sequence_similarities(residual_ND, batch.layout) + shared_B[None, :] + shared_B[:, None]
+    return (sequence_similarities(residual_ND, batch.layout) + shared_B[None, :] + shared_B[:, None]) / window
 
 
 def sequence_similarities(states_ND: Tensor, layout: Layout) -> Tensor:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from elcrec.config import TrainConfig, to_dict
 from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.errors import UserError
+from elcrec.evaluation.intents import effective_number
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel, TrainingBatch
@@ -67,15 +69,8 @@ def validate(model: SequenceModel, valid: EvaluationSet) -> dict[str, float]:
     ranking = rank_targets(encoded.vectors, model.item_vectors(), valid.histories, valid.target_items, top_k=0)
     metrics = mean_metrics(ranking.ranks)
     if model.num_intents:
-        metrics["effective_intents"] = effective_number(encoded.intents, model.num_intents)
+        metrics["effective_intents"] = effective_number(np.bincount(encoded.intents.cpu().numpy()))
     return metrics
-
-
-def effective_number(intents_B: Tensor, num_intents: int) -> float:
-    """Exponential of the entropy of the assignment: how many intents are in use, from 1 to K."""
-    share_K = torch.bincount(intents_B[intents_B >= 0], minlength=num_intents).double()
-    share_K /= share_K.sum()
-    return float(torch.special.entr(share_K).sum().exp())
 
 
 def choose_device(name: str) -> torch.device:

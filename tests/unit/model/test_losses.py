@@ -96,8 +96,8 @@ def test_view_similarities_equal_windows_filled_up_with_the_states_of_padding() 
     rows = states[positions_of(batch.layout, lengths)].split(lengths.tolist())
     full = torch.stack([torch.cat((padding[: window - len(row)], row)).flatten() for row in rows])
     slot = batch.layout.slot_B
-    fast = view_similarities(states, batch, padding)[slot][:, slot]
-    torch.testing.assert_close(fast + (padding * padding).sum(), full @ full.T)
+    fast = view_similarities(states, batch, padding, window)[slot][:, slot]
+    torch.testing.assert_close(fast + padding.square().sum() / window, full @ full.T / window)
 
 
 def test_pooling_over_the_window_counts_the_states_of_padding() -> None:

@@ -7,7 +7,7 @@ from elcrec.config import EncoderConfig, IntentConfig, ViewConfig
 from elcrec.errors import UserError
 from elcrec.training import loop
 from elcrec.training.checkpoint import FILE
-from elcrec.training.loop import Fitted, effective_number, fit
+from elcrec.training.loop import Fitted, fit
 from tests.unit.training.helpers import ring_data, tiny_config
 
 
@@ -143,8 +143,3 @@ def test_no_validation_target_is_refused(tmp_path: Path) -> None:
 def test_asking_for_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="finds no GPU"):
         fit(ring_data(), tiny_config(device="cuda"), tmp_path)
-
-
-def test_effective_number_counts_evenly_used_intents() -> None:
-    assert effective_number(torch.tensor([0, 1, 2, 3] * 5), 16) == pytest.approx(4)
-    assert effective_number(torch.tensor([7] * 9 + [-1]), 16) == pytest.approx(1)
