@@ -55,6 +55,7 @@ check: setup ## Lint, format check, types, lock file.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cp requirements.lock $(VENV)/requirements.lock
 	$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --output-file $(VENV)/requirements.lock pyproject.toml
 	diff requirements.lock $(VENV)/requirements.lock
 
