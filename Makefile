@@ -22,7 +22,7 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup run repro report recommend test test-fast check format golden lock image clean
+.PHONY: help setup run repro recommend test test-image check format golden lock
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,16 +45,17 @@ repro: setup ## Run what changed since the last time, through DVC.
 recommend: setup ## Recommend for one user of the last run: USER_ID=u00000.
 	$(BIN)/elcrec recommend --store $(WORKDIR)/store --user $(USER_ID)
 
-test: setup ## Run all tests (two processes).
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: setup ## Run all tests but those of the image (two processes).
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not container"
 
-test-fast: setup ## Run the tests of the product alone.
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
+test-image: setup ## Build the image and run the pipeline in its containers (needs a container engine).
+	$(BIN)/python -m pytest -m container
 
 check: setup ## Lint, format check, types, lock file.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cp requirements.lock $(VENV)/requirements.lock
 	$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --output-file $(VENV)/requirements.lock pyproject.toml
 	diff requirements.lock $(VENV)/requirements.lock
 
@@ -63,6 +64,9 @@ format: setup ## Format the code and mend what ruff can.
 	$(BIN)/ruff format .
 
 LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-annotate --no-header
+
+golden: setup ## Write the compiled pipeline that the tests compare with; review the difference.
+	$(BIN)/elcrec-pipeline compile --output tests/golden/training_pipeline.yaml
 
 lock: setup ## Resolve the dependencies again.
 	$(BIN)/uv pip compile --upgrade $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml

@@ -108,5 +108,7 @@ def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
     table = pa.table({"user_id": users, "target": test.target_items, "rank": ranking.ranks})
     pq.write_table(table, evaluation / "ranks.parquet")
     write_json(evaluation / "metrics.json", mean_metrics(ranking.ranks))
+    typical = [{"intent": intent, "top_items": [{"item_id": f"typical-{intent}"}]} for intent in range(2)]
+    write_json(evaluation / "intents.json", {"intents": typical})
     (evaluation / "model_card.md").write_text("# Model card\n", encoding="utf-8")
     return Inputs(model=model, sequences=sequences, evaluation=evaluation)

@@ -55,6 +55,7 @@ class BundleSource:
             "model.safetensors": self.model / "model.safetensors",
             "config.json": self.model / "config.json",
             "items.parquet": self.sequences / "items.parquet",
+            "intents.json": self.evaluation / "intents.json",
             "metrics.json": self.evaluation / "metrics.json",
             "model_card.md": self.evaluation / "model_card.md",
         }

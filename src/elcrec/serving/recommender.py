@@ -3,7 +3,7 @@
 Axes: `B` users, `V` items, `D` hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from elcrec.artifacts import read_json
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.evaluation.ranking import mask_history
@@ -48,8 +49,18 @@ class Recommendation:
 class Recommender:
     """A bundle in memory, ready to rank."""
 
-    def __init__(self, model: SequenceModel, catalogue: Catalogue, manifest: Manifest) -> None:
-        """Keep the item vectors and the order of popularity, which serve every request."""
+    def __init__(
+        self, model: SequenceModel, catalogue: Catalogue, manifest: Manifest, typical: Mapping[int, list[str]]
+    ) -> None:
+        """Keep the item vectors and the order of popularity, which serve every request.
+
+        Args:
+            model: ready to encode.
+            catalogue: its items.
+            manifest: of the bundle that it came from.
+            typical: raw ids of each intent's typical items, as its evaluation found them.
+        """
+        self._typical = typical
         self.manifest = manifest
         self.catalogue = catalogue
         self._model = model
@@ -70,7 +81,11 @@ class Recommender:
         if model.num_items != len(catalogue):
             what = f"the model knows {model.num_items} items, items.parquet {len(catalogue)}"
             raise UserError(what, where=bundle, fix="push the model again")
-        return cls(model, catalogue, manifest)
+        return cls(model, catalogue, manifest, _typical_items(bundle / "intents.json"))
+
+    def typical_items(self, intent: int) -> list[str]:
+        """Raw ids of the items that mark an intent out; none where no test user held it."""
+        return self._typical.get(intent, [])
 
     def recommend(self, histories: Sequence[Sequence[str]], k: int, *, block_users: int = 1024) -> list[Recommendation]:
         """Rank the items outside each history, in blocks of `block_users` to bound memory.
@@ -122,3 +137,8 @@ class Recommender:
     def _fallback(self, k: int) -> tuple[np.ndarray, list[float], int]:
         best = self._popular[:k]
         return best + 1, self._shares[best].tolist(), _NO_INTENT
+
+
+def _typical_items(path: Path) -> dict[int, list[str]]:
+    found = read_json(path)["intents"]
+    return {each["intent"]: [item["item_id"] for item in each["top_items"]] for each in found}

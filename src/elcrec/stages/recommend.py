@@ -6,6 +6,8 @@ from elcrec.errors import UserError
 from elcrec.serving.ports import FeatureStore, ModelRegistry
 from elcrec.serving.recommender import Recommendation, Recommender
 
+_TYPICAL = 5
+
 
 def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features: FeatureStore) -> Iterator[str]:
     """Yield what a terminal shows: the user, her intent, and k items with their scores.
@@ -24,10 +26,17 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     yield f"model      {name} version {champion.version}"
     yield f"user       {user}{'' if found else ' (unknown to the feature store)'}"
     yield f"history    {answer.known} items{_skipped(answer)}"
-    yield f"intent     {'none' if answer.intent is None else answer.intent}"
+    yield f"intent     {_intent(recommender, answer.intent)}"
     yield f"source     {'popular items (fallback: no known history)' if answer.fallback else 'model'}"
     yield ""
     yield from _table(answer)
+
+
+def _intent(recommender: Recommender, intent: int | None) -> str:
+    if intent is None:
+        return "none"
+    typical = ", ".join(recommender.typical_items(intent)[:_TYPICAL])
+    return f"{intent} (typical items: {typical})" if typical else f"{intent}"
 
 
 def _skipped(answer: Recommendation) -> str:

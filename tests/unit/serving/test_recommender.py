@@ -90,6 +90,11 @@ def test_k_outside_the_catalogue_is_refused(recommender: Recommender, k: int) ->
         recommender.recommend([[]], k)
 
 
+def test_an_intent_is_explained_by_its_typical_items_where_the_evaluation_met_it(recommender: Recommender) -> None:
+    assert recommender.typical_items(1) == ["typical-1"]
+    assert recommender.typical_items(2) == []
+
+
 def test_no_request_gives_no_answer(recommender: Recommender) -> None:
     assert recommender.recommend([], 3) == []
 

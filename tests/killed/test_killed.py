@@ -1,0 +1,104 @@
+"""SIGKILL in the middle of each stage, then the same command again: the outcome equals an undisturbed run."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARAMS = {
+    "fetch": {"dataset": "sample", "synthetic": {"users": 300, "items": 60, "intents": 4}},
+    "train": {
+        "encoder": {"window": 10, "hidden_size": 16, "num_blocks": 1},
+        "intents": {"num_intents": 4},
+        "epochs": 6,
+        "device": "cpu",
+    },
+    "evaluate": {"bootstrap": 20},
+}
+# What differs between two runs of the same command: how long it took, and pages that say when they were made.
+VOLATILE_FIELDS, VOLATILE_SUFFIXES = {"seconds"}, {".html"}
+
+COMMANDS = {
+    "fetch": [],
+    "validate": ["--raw", "raw", "--accepted", "accepted"],
+    "sequences": ["--interactions", "validated"],
+    "train": ["--sequences", "sequences", "--checkpoint", "checkpoint"],
+    "evaluate": ["--model", "model", "--sequences", "sequences", "--truth", "raw", "--baseline", "none"],
+}
+OUTPUTS = {
+    "fetch": "raw",
+    "validate": "validated",
+    "sequences": "sequences",
+    "train": "model",
+    "evaluate": "evaluation",
+}
+
+
+def _start(stage: str, workdir: Path, out: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "elcrec", stage, *COMMANDS[stage], "--out", out]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=workdir, env=environment, stderr=subprocess.PIPE)
+
+
+def _run(stage: str, workdir: Path, out: str) -> None:
+    process = _start(stage, workdir, out)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    (workdir / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    for stage, out in OUTPUTS.items():
+        _run(stage, workdir, out)
+    return workdir
+
+
+def _scratch_appears(workdir: Path, out: str) -> Callable[[], bool]:
+    return lambda: any(workdir.glob(f".{out}.*.partial"))
+
+
+def _first_epochs_are_done(workdir: Path) -> Callable[[], bool]:
+    return (workdir / "checkpoint" / "checkpoint.safetensors").exists
+
+
+def _kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    while process.poll() is None and not ready():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the stage ended before it could be killed"
+
+
+@pytest.mark.parametrize("stage", list(COMMANDS))
+def test_a_killed_stage_run_again_equals_an_undisturbed_run(undisturbed: Path, stage: str) -> None:
+    out = f"{OUTPUTS[stage]}-killed"
+    ready = _first_epochs_are_done(undisturbed) if stage == "train" else _scratch_appears(undisturbed, out)
+    _kill_when(_start(stage, undisturbed, out), ready)
+    assert not (undisturbed / out).exists(), "half an output"
+    _run(stage, undisturbed, out)
+    assert _content(undisturbed / out) == _content(undisturbed / OUTPUTS[stage])
+    assert not list(undisturbed.glob(".*.partial")), "scratch left behind"
+
+
+def _content(folder: Path) -> dict[str, object]:
+    return {path.name: _stable(path) for path in sorted(folder.iterdir()) if path.suffix not in VOLATILE_SUFFIXES}
+
+
+def _stable(path: Path) -> object:
+    if path.suffix == ".json":
+        return {name: value for name, value in json.loads(path.read_text()).items() if name not in VOLATILE_FIELDS}
+    if path.name == "history.csv":
+        with path.open(newline="") as file:
+            return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+    return path.read_bytes()
