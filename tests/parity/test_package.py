@@ -13,7 +13,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as proto
 
 from pipelines.cli import main
 
-REGENERATE = "elcrec-pipeline compile --output tests/golden/training_pipeline.yaml"
+REGENERATE = "make golden"
 
 
 def compile_to(output: Path, *options: str) -> list[dict[str, Any]]:
