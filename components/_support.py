@@ -1,7 +1,6 @@
 """What component bodies share: their section of the configuration, and what they write down."""
 
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import msgspec
 
 from elcrec import __version__
-from elcrec.artifacts import git_revision, md5_of
+from elcrec.artifacts import code_revision, md5_of
 from elcrec.config import Config, Section, merge, parse_config, to_dict
 from elcrec.errors import UserError
 
@@ -62,15 +61,9 @@ def describe(artifact: Any, *, file: str, config: str, **facts: str) -> None:
         file=file,
         params=config,
         elcrec_version=__version__,
-        git_revision=code_revision(),
+        git_revision=code_revision() or "unknown",
         **facts,
     )
-
-
-def code_revision() -> str:
-    """Return the commit of the code: the image's, else the checkout's, else `unknown`."""
-    recorded = os.environ.get("ELCREC_GIT_REVISION", "")
-    return recorded or git_revision(Path(__file__).parent) or "unknown"
 
 
 def log(metrics: Any, values: Mapping[str, object]) -> None:

@@ -108,9 +108,21 @@ def _digest(path: Path, digest: Any) -> str:
     return str(digest.hexdigest())
 
 
-def git_revision(folder: Path | None = None) -> str | None:
-    """Return the commit that is checked out in `folder`, `None` outside a repository."""
-    command = ["git", "rev-parse", "HEAD"]
+def code_revision() -> str | None:
+    """Return the commit of this code: what an image says of itself, else that of the checkout it runs from.
+
+    `None` where the package was installed from neither.
+    """
+    recorded = os.environ.get("ELCREC_GIT_REVISION")
+    if recorded:
+        return recorded
+    here = Path(__file__)
+    tracked = _git("ls-files", "--error-unmatch", here.name, folder=here.parent)
+    return _git("rev-parse", "HEAD", folder=here.parent) if tracked else None
+
+
+def _git(*arguments: str, folder: Path) -> str | None:
+    command = ["git", *arguments]
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):

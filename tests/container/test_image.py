@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from elcrec.artifacts import git_revision, read_json
+from elcrec.artifacts import code_revision, read_json
 from pipelines.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def image() -> Iterator[str]:
     """The tag of an image built from this checkout."""
     with pytest.MonkeyPatch.context() as patch:
         build = start_engine(patch)
-        revision = f"REVISION={git_revision(ROOT)}"
+        revision = f"REVISION={code_revision()}"
         command = [*build, "--target", "train", "--build-arg", revision, "--tag", TAG, str(ROOT)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
@@ -57,7 +57,7 @@ def in_container(image: str, script: str) -> str:
 
 def test_the_command_line_starts_and_knows_its_commit(image: str) -> None:
     assert in_container(image, "elcrec --version").startswith("elcrec ")
-    assert in_container(image, "printenv ELCREC_GIT_REVISION") == git_revision(ROOT)
+    assert in_container(image, "printenv ELCREC_GIT_REVISION") == code_revision()
 
 
 def test_nobody_is_root_and_the_working_directory_is_writable(image: str) -> None:

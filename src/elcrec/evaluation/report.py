@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from elcrec.artifacts import atomic_file, git_revision, read_json
+from elcrec.artifacts import atomic_file, code_revision, read_json
 from elcrec.config import EvaluateConfig, to_dict
 from elcrec.evaluation import charts
 from elcrec.evaluation.answers import TOP_K, Answers
@@ -164,7 +164,7 @@ def _provenance(answers: Mapping[str, Answers], split: Mapping[str, Any], source
             "git revision": given.config.get("git_revision") or "not in a repository",
         }
         rows += [(f"{name.capitalize()}, {key}", str(value)) for key, value in facts.items()]
-    rows.append(("Evaluation, git revision", git_revision() or "not in a repository"))
+    rows.append(("Evaluation, git revision", code_revision() or "not in a repository"))
     return rows
 
 

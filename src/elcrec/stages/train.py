@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elcrec.artifacts import atomic_dir, git_revision
+from elcrec.artifacts import atomic_dir, code_revision
 from elcrec.config import TrainConfig
 from elcrec.data.dataset import load_sequences
 from elcrec.model.io import save_model
@@ -49,7 +49,7 @@ def train(config: TrainConfig, sequences: Path, out: Path, *, checkpoint: Path) 
         progress = fitted.progress
         facts = {
             "sequences_md5": data.md5,
-            "git_revision": git_revision(),
+            "git_revision": code_revision(),
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
             "valid": fitted.valid,
