@@ -46,7 +46,7 @@ recommend: setup ## Recommend for one user of the last run: USER_ID=u00000.
 	$(BIN)/elcrec recommend --store $(WORKDIR)/store --user $(USER_ID)
 
 test: setup ## Run all tests but those of the image (two processes).
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not container"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not container"
 
 test-image: setup ## Build the image and run the pipeline in its containers (needs a container engine).
 	$(BIN)/python -m pytest -m container
