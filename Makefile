@@ -40,7 +40,7 @@ run: setup ## Run every stage: DATASET=sample|beauty|sports|toys|yelp, EPOCHS=n 
 	$(BIN)/elcrec run --workdir $(WORKDIR) $(PRESET) $(LIMIT) $(ARGS)
 
 repro: setup ## Run what changed since the last time, through DVC.
-	$(BIN)/dvc repro
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 recommend: setup ## Recommend for one user of the last run: USER_ID=u00000.
 	$(BIN)/elcrec recommend --store $(WORKDIR)/store --user $(USER_ID)

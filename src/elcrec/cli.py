@@ -32,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.details:
             print(error.details, file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough; nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("elcrec: interrupted; the same command resumes or starts again", file=sys.stderr)
         return 130

@@ -14,6 +14,9 @@ from elcrec.errors import UserError
 
 Severity = Literal["critical", "warning", "info"]
 
+# The second sets a level of its own.
+_CHATTY = ("great_expectations", "great_expectations.data_context.types.base")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
@@ -72,7 +75,8 @@ def _great_expectations() -> Any:
     except ImportError as error:
         fix = "install it with `pip install elcrec[validate]`"
         raise UserError("validation needs Great Expectations", fix=fix) from error
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     return great_expectations
 
 
