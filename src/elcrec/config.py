@@ -182,6 +182,9 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     pooling: Literal["window", "items"] = "window"
     """What a sequence's pooled state is the mean of: `window` (all T positions of the window, padding included, as in
     the published code) or `items` (the sequence's own positions)."""
+    comparison: Literal["positions", "mean"] = "positions"
+    """How L_seq compares two views: `positions` over the whole window, one position with the same position of the
+    other, averaged; `mean` by the mean states of their own items."""
     temperature: PositiveFloat = 1.0
     """Temperature of the contrastive losses."""
     sequence_weight: Weight = 0.1

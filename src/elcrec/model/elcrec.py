@@ -112,18 +112,27 @@ class SequenceModel(nn.Module):
     ) -> dict[str, Tensor]:
         weights, size = self.config.intents, len(pooled_BD)
         states_ND = self.encoder(views)
-        fused_ND = self._fuse(intents, states_ND)
-        empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
-        similarities_BB = view_similarities(fused_ND, views, empty_TD, self.config.encoder.window)
         first_BD, second_BD = torch.split(pool(states_ND, views, padding_TD), size)
         centers_BD = intents.lookup(intents.nearest(pooled_BD))
         contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]
         return {
-            "sequence": weights.sequence_weight
-            * info_nce(similarities_BB, _partners(views.layout), weights.temperature),
+            "sequence": weights.sequence_weight * self._sequence_loss(intents, states_ND, views, padding_TD),
             "intent": weights.intent_weight * torch.stack(contrast).mean(),
             "cluster": weights.cluster_weight * cluster_loss(pooled_BD, intents.centers_KD),
         }
+
+    def _sequence_loss(
+        self, intents: IntentCenters, states_ND: Tensor, views: GroupedBatch, padding_TD: Tensor | None
+    ) -> Tensor:
+        """L_seq: each view must find the other view of its sequence among all views of the batch."""
+        fused_ND, temperature = self._fuse(intents, states_ND), self.config.intents.temperature
+        if self.config.intents.comparison == "mean":
+            mean_BD = pool(fused_ND, views)
+            partner_B = torch.arange(len(mean_BD), device=mean_BD.device).roll(len(mean_BD) // 2)
+            return info_nce(mean_BD @ mean_BD.T, partner_B, temperature)
+        empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
+        similarities_BB = view_similarities(fused_ND, views, empty_TD, self.config.encoder.window)
+        return info_nce(similarities_BB, _partners(views.layout), temperature)
 
     def _fuse(self, intents: IntentCenters, states_ND: Tensor) -> Tensor:
         """Join every state with its nearest centre."""

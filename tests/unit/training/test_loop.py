@@ -110,6 +110,8 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
         {"intents": IntentConfig(num_intents=5)},
         {"intents": IntentConfig(num_intents=4, fusion="concat")},
         {"intents": IntentConfig(num_intents=4, fusion="none")},
+        {"intents": IntentConfig(num_intents=4, pooling="items")},
+        {"intents": IntentConfig(num_intents=4, comparison="mean")},
         {"intents": IntentConfig(num_intents=4, temperature=0.5)},
         {"intents": IntentConfig(num_intents=4, sequence_weight=0.2)},
         {"intents": IntentConfig(num_intents=4, intent_weight=0.2)},
