@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from elcrec.artifacts import md5_of, read_json, write_json
+from elcrec.artifacts import md5_of
 from elcrec.config import FetchConfig
 from elcrec.errors import UserError
 
@@ -64,16 +64,14 @@ def read_from(path: Path, origin: DvcFile, section: FetchConfig) -> FetchConfig:
     return msgspec.structs.replace(section, dataset="file", file=file)
 
 
-def stamp(raw: Path, origin: DvcFile) -> dict[str, str]:
-    """Write into `raw/source.json` which version of which file the log is; return the same facts."""
-    facts = {
+def lineage_of(origin: DvcFile) -> dict[str, str]:
+    """Return which version of which file the log is, for `source.json` and the artifact."""
+    return {
+        "origin": origin.repository,
         "dvc_repository": origin.repository,
         "dvc_revision": origin.revision,
         "dvc_path": origin.path,
     }
-    document = read_json(raw / "source.json") | {"origin": origin.repository} | facts
-    write_json(raw / "source.json", document)
-    return facts
 
 
 def _check(who: str, found: str, wanted: str, where: str) -> None:

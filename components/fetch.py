@@ -30,18 +30,17 @@ def fetch(
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from components._dvc import DvcFile, pull, read_from, stamp
+    from components._dvc import DvcFile, lineage_of, pull, read_from
     from components._support import describe, log, read_section
     from elcrec.artifacts import read_json
     from elcrec.stages.fetch import fetch as stage
 
-    section, origin = read_section("fetch", config), None
+    section, lineage = read_section("fetch", config), {}
     mirror = Path(os.environ["ELCREC_MIRROR"]) if os.environ.get("ELCREC_MIRROR") else None
     with TemporaryDirectory() as scratch:
         if dvc_repository:
             wanted = DvcFile(repository=dvc_repository, revision=dvc_revision, path=dvc_path, md5=dvc_md5)
             origin = pull(wanted, Path(scratch, "log"))
-            section = read_from(Path(scratch, "log"), origin, section)
-        log(metrics, stage(section, Path(raw.path), mirror=mirror))
-    facts = stamp(Path(raw.path), origin) if origin else {}
-    describe(raw, file=read_json(Path(raw.path, "source.json"))["file"], config=config, **facts)
+            section, lineage = read_from(Path(scratch, "log"), origin, section), lineage_of(origin)
+        log(metrics, stage(section, Path(raw.path), mirror=mirror, lineage=lineage))
+    describe(raw, file=read_json(Path(raw.path, "source.json"))["file"], config=config, **lineage)

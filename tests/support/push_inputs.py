@@ -12,6 +12,7 @@ from elcrec.artifacts import md5_of, write_json
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
 from elcrec.data.dataset import load_sequences
 from elcrec.evaluation.metrics import mean_metrics
+from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model, save_model
@@ -106,7 +107,7 @@ def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
     ranking = rank_targets(vectors, loaded.item_vectors(), test.histories, test.target_items)
     users = data.user_ids.take(pa.array(test.users))
     table = pa.table({"user_id": users, "target": test.target_items, "rank": ranking.ranks})
-    pq.write_table(table, evaluation / "ranks.parquet")
+    pq.write_table(mark_model(table, model), evaluation / "ranks.parquet")
     write_json(evaluation / "metrics.json", mean_metrics(ranking.ranks))
     typical = [{"intent": intent, "top_items": [{"item_id": f"typical-{intent}"}]} for intent in range(2)]
     write_json(evaluation / "intents.json", {"intents": typical})

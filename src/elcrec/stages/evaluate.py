@@ -14,6 +14,7 @@ from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
 from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
+from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.report import Sources, write_card, write_report
 
 HEADLINE = (
@@ -77,7 +78,8 @@ def evaluate(
     with atomic_dir(out) as scratch:
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
         _write_csv(findings.segments, scratch / "segments.csv")
-        pq.write_table(_ranks_table(user_ids, test, findings), scratch / "ranks.parquet")
+        ranks = _ranks_table(user_ids, test, findings)
+        pq.write_table(mark_model(ranks, model), scratch / "ranks.parquet")
         pq.write_table(_intents_table(user_ids, answers["model"]), scratch / "intents.parquet")
         write_json(scratch / "intents.json", _intents_document(data, findings, item_ids))
         write_card(scratch / "model_card.md", findings, answers, sources)

@@ -16,6 +16,7 @@ from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.data.dataset import SequenceData, load_sequences
 from elcrec.errors import UserError
+from elcrec.evaluation.provenance import is_of_model
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
 from elcrec.serving.catalogue import load_catalogue
@@ -74,18 +75,21 @@ def _describe(config: PushConfig, source: BundleSource) -> Manifest:
 
 def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
     data = load_sequences(source.sequences)
-    ranks = _challenger_ranks(source.evaluation / "ranks.parquet", data)
+    ranks = _challenger_ranks(source, data)
     champion = _champion(config.model_name, source, data, manifest, registry)
     metrics = read_json(source.evaluation / "metrics.json")
     return judge(config.gate, metrics, ranks, champion, digest=manifest.digest)
 
 
-def _challenger_ranks(path: Path, data: SequenceData) -> npt.NDArray[np.int32]:
+def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[np.int32]:
     """Return the challenger's ranks in the order of the test split, [N]."""
+    path = source.evaluation / "ranks.parquet"
     try:
         table = pq.read_table(path, columns=["user_id", "target", "rank"])
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the evaluate stage again") from error
+    if not is_of_model(table, source.model):
+        raise UserError(f"not the ranks of {source.model}", where=path, fix="run the evaluate stage again")
     test = data.evaluation("test")
     if not len(test.users):
         raise UserError("no user has a test target", where=path, fix="push needs a split with test users")

@@ -16,6 +16,7 @@ from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.config import GateConfig, PushConfig
 from elcrec.errors import UserError
+from elcrec.evaluation.provenance import mark_model
 from elcrec.serving.bundle import verify_bundle
 from elcrec.stages.push import decide, push
 from elcrec.stages.recommend import recommend
@@ -165,9 +166,21 @@ def test_deciding_writes_nothing(store: Store, ranked: tuple[Inputs, Inputs]) ->
 
 def test_an_evaluation_of_other_users_is_refused(empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path) -> None:
     other = make_inputs(tmp_path / "other", users=30)
+    ranks = other.evaluation / "ranks.parquet"
+    pq.write_table(mark_model(pq.read_table(ranks), ranked[0].model), ranks)
     mixed = Inputs(model=ranked[0].model, sequences=ranked[0].sequences, evaluation=other.evaluation)
 
     with pytest.raises(UserError, match="not the ranks of these test users"):
+        empty.push(mixed)
+
+    assert not empty.out.exists()
+
+
+def test_an_evaluation_of_another_model_is_refused(empty: Store, ranked: tuple[Inputs, Inputs]) -> None:
+    better, worse = ranked
+    mixed = Inputs(model=worse.model, sequences=worse.sequences, evaluation=better.evaluation)
+
+    with pytest.raises(UserError, match=f"not the ranks of {worse.model}"):
         empty.push(mixed)
 
     assert not empty.out.exists()
