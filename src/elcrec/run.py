@@ -52,7 +52,9 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     pushed = _stage("push", lambda: push(config.push, *inputs, registry=store.registry, features=store.features))
 
     yield from _summary(metrics, workdir)
-    if pushed["accepted"]:
+    if not pushed["accepted"]:
+        yield f"not pushed, so nothing is recommended: {pushed['reason']}"
+    else:
         user = pq.read_table(sequences / "histories.parquet", columns=["user_id"])["user_id"][0].as_py()
         name = config.push.model_name
         yield from ["", *recommend(name, user, 10, registry=store.registry, features=store.features)]
