@@ -45,7 +45,7 @@ def apply(defaults: str, dataset: str, overrides: str) -> Config:
 def write_sections(config: Config) -> dict[str, str]:
     """Return the JSON of every component's section, by component."""
     sections = {name: getattr(config, name) for name in config.__struct_fields__}
-    sections["baseline"] = msgspec.structs.replace(config.train, objective="sasrec")
+    sections["baseline"] = config.train.as_baseline()
     return {name: write_section(section) for name, section in sections.items()}
 
 

@@ -7,7 +7,7 @@ Unknown keys, wrong types and values out of range are fatal and named by their p
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 import yaml
@@ -231,6 +231,10 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Epochs without a better validation NDCG@20 before training stops."""
     eval_every: Positive = 1
     """Epochs between validations."""
+
+    def as_baseline(self) -> Self:
+        """Return the same configuration without intents: what the report compares the model with."""
+        return msgspec.structs.replace(self, objective="sasrec")
 
 
 class EvaluateConfig(Section, frozen=True, kw_only=True):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow.parquet as pq
 
 from elcrec.adapters.store import open_store
@@ -38,7 +37,7 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     raw, validated, sequences = workdir / "raw", workdir / "validated", workdir / "sequences"
     model, baseline, evaluation = workdir / "model", workdir / "baseline", workdir / "evaluation"
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
-    plain = msgspec.structs.replace(config.train, objective="sasrec")
+    plain = config.train.as_baseline()
 
     _stage("fetch", lambda: fetch(config.fetch, raw, mirror=mirror))
     _stage("validate", lambda: validate(config.validate, raw, validated, accepted=workdir / "accepted"))

@@ -15,6 +15,9 @@ from elcrec.errors import UserError
 
 Split = Literal["valid", "test"]
 
+PADDING = 0
+"""The item index that is no item."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceData:

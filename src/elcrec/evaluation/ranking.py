@@ -10,9 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
-
-PADDING = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `V` items.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elcrec.config import TrainConfig
-from elcrec.data.ragged import Ragged
+from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder
 from elcrec.model.grouping import GroupedBatch, Layout, group_rows
 from elcrec.model.intents import IntentCenters, spherical
@@ -158,9 +159,7 @@ class SequenceModel(nn.Module):
         rows = np.argsort(recent.lengths, kind="stable")
         rows = rows[recent.lengths[rows] > 0]
         padding_TD = self._padding_states()
-        for start in range(0, len(rows), batch_size):
-            block = rows[start : start + batch_size]
-            batch = batch_of(recent.take(block), self.device)
+        for block, batch in self._blocks(recent, rows, batch_size):
             states_ND = self.encoder(batch)
             vectors[block] = states_ND[last_positions(batch)]
             if self.intents is not None:
@@ -172,13 +171,15 @@ class SequenceModel(nn.Module):
         """Pooled state of each history, all non-empty, [B, D]; where k-means places the first centres."""
         self.eval()
         recent = histories.tail(self.config.encoder.window)
-        blocks = [
-            recent.take(np.arange(start, min(start + batch_size, len(recent))))
-            for start in range(0, len(recent), batch_size)
-        ]
-        batches = [batch_of(block, self.device) for block in blocks]
         padding_TD = self._padding_states()
-        return torch.cat([pool(self.encoder(batch), batch, padding_TD) for batch in batches])
+        blocks = self._blocks(recent, np.arange(len(recent)), batch_size)
+        return torch.cat([pool(self.encoder(batch), batch, padding_TD) for _, batch in blocks])
+
+    def _blocks(self, recent: Ragged, rows: IntArray, batch_size: int) -> Iterator[tuple[IntArray, GroupedBatch]]:
+        """Yield some of the named rows at a time, laid out for the encoder."""
+        for start in range(0, len(rows), batch_size):
+            block = rows[start : start + batch_size]
+            yield block, batch_of(recent.take(block), self.device)
 
     def item_vectors(self) -> Tensor:
         """Item embeddings, [V + 1, D]; row 0 is padding."""

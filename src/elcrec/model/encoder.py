@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elcrec.config import EncoderConfig
-from elcrec.model.grouping import PADDING, Group, GroupedBatch
+from elcrec.data.dataset import PADDING
+from elcrec.model.grouping import Group, GroupedBatch
 
 _INIT_STD = 0.02
 _NORM_EPS = 1e-12

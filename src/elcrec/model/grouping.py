@@ -13,7 +13,6 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-PADDING = 0
 _LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, 1024)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from elcrec.config import ViewConfig
-from elcrec.model.grouping import PADDING
+from elcrec.data.dataset import PADDING
 
 _CROP, _MASK, _REORDER = 0, 1, 2
 
