@@ -209,8 +209,9 @@ class ViewConfig(Section, frozen=True, kw_only=True):
 class TrainConfig(Section, frozen=True, kw_only=True):
     """Model and optimisation."""
 
-    objective: Literal["elcrec", "sasrec"] = "elcrec"
-    """`elcrec`: all four losses; `sasrec`: L_next alone, no intents."""
+    objective: Literal["elcrec", "iclrec", "sasrec"] = "elcrec"
+    """`elcrec`: all four losses, intents learned with the model; `iclrec`: intents by k-means over all users before
+    every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents."""
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
     intents: IntentConfig = IntentConfig()

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from elcrec.config import TrainConfig
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder
-from elcrec.model.grouping import GroupedBatch, Layout, group_rows
-from elcrec.model.intents import IntentCenters, spherical
+from elcrec.model.grouping import GroupedBatch, group_rows
+from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
 from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, view_similarities
 
 
@@ -24,24 +24,28 @@ class TrainingBatch:
     """One step's input.
 
     Attributes:
-        sequences: the users' training items but the last, B rows.
-        positives_N: the item that came next at each position of `sequences`; 0 at padding.
-        negatives_N: a drawn item for each position.
-        views: two views a sequence, 2 B rows: the first views of all, then the second views; `None` without
-            contrastive losses.
+        rows: everything that the encoder reads, in one pass: the users' training items but the last, B rows; then, for
+            the contrastive losses, the first views of all, the second views of all (2 B rows); then, where pooling is
+            over the window, one window of nothing but padding.
+        num_users: B.
+        positives_M: the item that came next at each item of the first B rows.
+        negatives_M: a drawn item for each of them.
+        views: the views once more, laid out on their own to be compared; `None` without contrastive losses.
     """
 
-    sequences: GroupedBatch
-    positives_N: Tensor
-    negatives_N: Tensor
+    rows: GroupedBatch
+    num_users: int
+    positives_M: Tensor
+    negatives_M: Tensor
     views: GroupedBatch | None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """Move the tensors."""
         return TrainingBatch(
-            sequences=self.sequences.to(device),
-            positives_N=self.positives_N.to(device),
-            negatives_N=self.negatives_N.to(device),
+            rows=self.rows.to(device),
+            num_users=self.num_users,
+            positives_M=self.positives_M.to(device, non_blocking=True),
+            negatives_M=self.negatives_M.to(device, non_blocking=True),
             views=None if self.views is None else self.views.to(device),
         )
 
@@ -60,7 +64,7 @@ class Encoded:
 
 
 class SequenceModel(nn.Module):
-    """SASRec encoder with, for the objective `elcrec`, learnable intent centres."""
+    """SASRec encoder with, for the objectives `elcrec` and `iclrec`, intent centres."""
 
     def __init__(self, config: TrainConfig, num_items: int) -> None:
         """Create the layers for a catalogue of `num_items`; item 0 is padding."""
@@ -68,11 +72,8 @@ class SequenceModel(nn.Module):
         self.config = config
         self.num_items = num_items
         self.encoder = Encoder(config.encoder, num_items)
-        self.intents = (
-            IntentCenters(config.intents.num_intents, config.encoder.hidden_size)
-            if config.objective == "elcrec"
-            else None
-        )
+        kind = {"elcrec": LearnedIntents, "iclrec": ClusteredIntents}.get(config.objective)
+        self.intents = kind(config.intents.num_intents, config.encoder.hidden_size) if kind else None
 
     @property
     def num_intents(self) -> int:
@@ -86,62 +87,72 @@ class SequenceModel(nn.Module):
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Return the weighted terms of the objective by name; their sum is what training minimises."""
-        states_ND = self.encoder(batch.sequences)
-        embed = self.encoder.item_embedding
-        weights_N = batch.sequences.real_N.to(states_ND.dtype)
-        next_item = next_item_loss(states_ND, embed(batch.positives_N), embed(batch.negatives_N), weights_N)
-        if self.intents is None or batch.views is None:
+        embedded_ND, positives_MD, negatives_MD = self._embed(batch)
+        states_MD = self.encoder(batch.rows, embedded_ND).index_select(0, batch.rows.positions_M)
+        next_item = next_item_loss(states_MD[: len(positives_MD)], positives_MD, negatives_MD)
+        if self.intents is None:
             return {"next_item": next_item}
-        padding_TD = self._padding_states()
-        pooled_BD = spherical(pool(states_ND, batch.sequences, padding_TD))
-        return {"next_item": next_item, **self._intent_losses(self.intents, pooled_BD, batch.views, padding_TD)}
+        return {"next_item": next_item, **self._intent_losses(self.intents, states_MD, batch)}
+
+    def _embed(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
+        """Look all items of a step up at once: inputs, positives, negatives. A dense gradient is made once then."""
+        wanted = (batch.rows.items_N, batch.positives_M, batch.negatives_M)
+        vectors = self.encoder.item_embedding(torch.cat(wanted))
+        parts: tuple[Tensor, ...] = vectors.split([len(items) for items in wanted])
+        return parts
+
+    def _intent_losses(self, intents: Intents, states_MD: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
+        weights, size = self.config.intents, batch.num_users
+        padding_TD = states_MD[-self.config.encoder.window :] if pools_padding(self.config) else None
+        pooled_RD = pool(states_MD, batch.rows, padding_TD)
+        users_BD = spherical(pooled_RD[:size])
+        losses = {}
+        if batch.views is not None:
+            first_BD, second_BD = pooled_RD[size : 3 * size].split(size)
+            centers_BD = intents.lookup(intents.nearest(users_BD))
+            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]
+            items = len(batch.positives_M)
+            views_MD = states_MD[items : items + len(batch.views.row_M)]
+            losses["sequence"] = weights.sequence_weight * self._sequence_loss(intents, views_MD, batch.views, padding_TD)
+            losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
+        if isinstance(intents, LearnedIntents) and weights.cluster_weight:
+            losses["cluster"] = weights.cluster_weight * cluster_loss(users_BD, intents.centers_KD)
+        return losses
+
+    def _sequence_loss(
+        self, intents: Intents, states_MD: Tensor, views: GroupedBatch, padding_TD: Tensor | None
+    ) -> Tensor:
+        """L_seq: each view must find the other view of its sequence among all views of the batch."""
+        fused_MD = self._fuse(intents, states_MD)
+        if self.config.intents.comparison == "mean":
+            mean_BD = pool(fused_MD, views)
+            similarities_BB = mean_BD @ mean_BD.T
+        else:
+            empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
+            similarities_BB = view_similarities(fused_MD, views, empty_TD, self.config.encoder.window)
+        size = len(similarities_BB)
+        partner_B = torch.arange(size, device=fused_MD.device).roll(size // 2)
+        return info_nce(similarities_BB, partner_B, self.config.intents.temperature)
+
+    def _fuse(self, intents: Intents, states_ND: Tensor) -> Tensor:
+        """Join every state with its nearest centre."""
+        fusion = self.config.intents.fusion
+        if fusion == "none" or not isinstance(intents, LearnedIntents):
+            return states_ND
+        nearest_ND = intents.lookup(intents.nearest(states_ND))
+        return states_ND + nearest_ND if fusion == "shift" else torch.cat((states_ND, nearest_ND), dim=1)
 
     def _padding_states(self) -> Tensor | None:
         """States of a window of nothing but padding, [T, D]: what pooling over the window adds to a short sequence.
 
-        Padding is the same for every sequence, so it is encoded once a step instead of once a row.
+        Padding is the same for every sequence, so it is encoded once instead of once a row.
         """
-        if self.intents is None or self.config.intents.pooling == "items":
+        if not pools_padding(self.config):
             return None
         window = self.config.encoder.window
         nothing = torch.zeros(window, dtype=torch.int64)
         states_TD: Tensor = self.encoder(group_rows(nothing, torch.tensor([window])).to(self.device))
         return states_TD
-
-    def _intent_losses(
-        self, intents: IntentCenters, pooled_BD: Tensor, views: GroupedBatch, padding_TD: Tensor | None
-    ) -> dict[str, Tensor]:
-        weights, size = self.config.intents, len(pooled_BD)
-        states_ND = self.encoder(views)
-        first_BD, second_BD = torch.split(pool(states_ND, views, padding_TD), size)
-        centers_BD = intents.lookup(intents.nearest(pooled_BD))
-        contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]
-        return {
-            "sequence": weights.sequence_weight * self._sequence_loss(intents, states_ND, views, padding_TD),
-            "intent": weights.intent_weight * torch.stack(contrast).mean(),
-            "cluster": weights.cluster_weight * cluster_loss(pooled_BD, intents.centers_KD),
-        }
-
-    def _sequence_loss(
-        self, intents: IntentCenters, states_ND: Tensor, views: GroupedBatch, padding_TD: Tensor | None
-    ) -> Tensor:
-        """L_seq: each view must find the other view of its sequence among all views of the batch."""
-        fused_ND, temperature = self._fuse(intents, states_ND), self.config.intents.temperature
-        if self.config.intents.comparison == "mean":
-            mean_BD = pool(fused_ND, views)
-            partner_B = torch.arange(len(mean_BD), device=mean_BD.device).roll(len(mean_BD) // 2)
-            return info_nce(mean_BD @ mean_BD.T, partner_B, temperature)
-        empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
-        similarities_BB = view_similarities(fused_ND, views, empty_TD, self.config.encoder.window)
-        return info_nce(similarities_BB, _partners(views.layout), temperature)
-
-    def _fuse(self, intents: IntentCenters, states_ND: Tensor) -> Tensor:
-        """Join every state with its nearest centre."""
-        fusion = self.config.intents.fusion
-        if fusion == "none":
-            return states_ND
-        nearest_ND = intents.lookup(intents.nearest(states_ND))
-        return states_ND + nearest_ND if fusion == "shift" else torch.cat((states_ND, nearest_ND), dim=1)
 
     @torch.inference_mode()
     def encode(self, histories: Ragged, batch_size: int = 1024) -> Encoded:
@@ -160,10 +171,10 @@ class SequenceModel(nn.Module):
         rows = rows[recent.lengths[rows] > 0]
         padding_TD = self._padding_states()
         for block, batch in self._blocks(recent, rows, batch_size):
-            states_ND = self.encoder(batch)
-            vectors[block] = states_ND[last_positions(batch)]
+            states_MD = self.encoder(batch).index_select(0, batch.positions_M)
+            vectors[block] = states_MD[batch.lengths_B.cumsum(0) - 1]
             if self.intents is not None:
-                intents[block] = self.intents.nearest(pool(states_ND, batch, padding_TD))
+                intents[block] = self.intents.nearest(spherical(pool(states_MD, batch, padding_TD)))
         return Encoded(vectors=vectors, intents=intents)
 
     @torch.inference_mode()
@@ -173,7 +184,8 @@ class SequenceModel(nn.Module):
         recent = histories.tail(self.config.encoder.window)
         padding_TD = self._padding_states()
         blocks = self._blocks(recent, np.arange(len(recent)), batch_size)
-        return torch.cat([pool(self.encoder(batch), batch, padding_TD) for _, batch in blocks])
+        states = ((self.encoder(batch).index_select(0, batch.positions_M), batch) for _, batch in blocks)
+        return torch.cat([pool(states_MD, batch, padding_TD) for states_MD, batch in states])
 
     def _blocks(self, recent: Ragged, rows: IntArray, batch_size: int) -> Iterator[tuple[IntArray, GroupedBatch]]:
         """Yield some of the named rows at a time, laid out for the encoder."""
@@ -186,42 +198,29 @@ class SequenceModel(nn.Module):
         return self.encoder.item_embedding.weight.detach()
 
 
+def pools_padding(config: TrainConfig) -> bool:
+    """Whether a sequence's pooled state counts the padding of its window."""
+    return config.objective != "sasrec" and config.intents.pooling == "window"
+
+
 def batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:
     """Lay out rows of item indices, none of them empty, for the encoder."""
     items = torch.from_numpy(rows.values.astype(np.int64))
     return group_rows(items, torch.from_numpy(rows.lengths)).to(device)
 
 
-def pool(states_ND: Tensor, batch: GroupedBatch, padding_TD: Tensor | None = None) -> Tensor:
-    """Mean state of each row, in the order of the batch, [B, D].
+def pool(states_MD: Tensor, rows: GroupedBatch, padding_TD: Tensor | None = None) -> Tensor:
+    """Mean state of each row, [B, D].
 
     Args:
-        states_ND: encoder states of the batch.
-        batch: says which positions are real.
+        states_MD: a state for every item of the rows.
+        rows: says which row an item belongs to.
         padding_TD: states of an empty window; where given, the mean is over all T positions of the window and these
             stand before the row's own, else it is over the row's own positions.
     """
-    real_N = batch.real_N.to(states_ND.dtype)
-    masked_ND = states_ND * real_N[:, None]
-    groups = batch.layout.groups
-    sums_BD = torch.cat([masked_ND[g.start : g.stop].view(g.rows, g.length, -1).sum(1) for g in groups])
-    counts_B = torch.cat([real_N[g.start : g.stop].view(g.rows, g.length).sum(1) for g in groups])
+    sums_BD = states_MD.new_zeros(len(rows.lengths_B), states_MD.shape[1]).index_add(0, rows.row_M, states_MD)
     if padding_TD is None:
-        return (sums_BD / counts_B[:, None])[batch.layout.slot_B]
+        return sums_BD / rows.lengths_B[:, None]
     window = len(padding_TD)
     before_TD = F.pad(padding_TD.cumsum(0), (0, 0, 1, 0))
-    return ((sums_BD + F.embedding(window - counts_B.long(), before_TD)) / window)[batch.layout.slot_B]
-
-
-def last_positions(batch: GroupedBatch) -> Tensor:
-    """Flat position of the last item of each row, [B]."""
-    ends = [torch.arange(g.start + g.length - 1, g.stop, g.length) for g in batch.layout.groups]
-    return torch.cat(ends).to(batch.layout.slot_B.device)[batch.layout.slot_B]
-
-
-def _partners(layout: Layout) -> Tensor:
-    """For each row in the layout's order, the place of the other view of the same sequence."""
-    slot_B = layout.slot_B
-    partner_B = torch.empty_like(slot_B)
-    partner_B[slot_B] = slot_B.roll(len(slot_B) // 2)
-    return partner_B
+    return (sums_BD + F.embedding(window - rows.lengths_B, before_TD)) / window

@@ -6,16 +6,20 @@ GELU that ICLRec and ELCRec use.
 Axes: `B` rows, `N` flat positions, `T` window, `D` hidden size, `H` heads, `V` items, `L` length of a group's rows.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elcrec.config import EncoderConfig
 from elcrec.data.dataset import PADDING
+from elcrec.model.dropout import Dropout, dropout_masks
 from elcrec.model.grouping import Group, GroupedBatch
 
 _INIT_STD = 0.02
 _NORM_EPS = 1e-12
+_HIDDEN = -1e9  # Added to the score of a key that must not be seen: its weight is exactly 0 in float32.
 
 
 class Encoder(nn.Module):
@@ -28,25 +32,27 @@ class Encoder(nn.Module):
         self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=PADDING)
         self.position_embedding = nn.Embedding(config.window, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=_NORM_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.apply(_initialise)
 
-    def forward(self, batch: GroupedBatch) -> Tensor:
-        """Return the last block's state at every flat position, [N, D]; padded positions hold noise."""
+    def forward(self, batch: GroupedBatch, embedded_ND: Tensor | None = None) -> Tensor:
+        """Return the last block's state at every flat position, [N, D]; padded positions hold noise.
+
+        Args:
+            batch: rows no longer than the window.
+            embedded_ND: the item embeddings of `batch.items_N` where the caller has them.
+        """
+        if embedded_ND is None:
+            embedded_ND = self.item_embedding(batch.items_N)
+        # Right-aligned: a row's last item stands at the window's last position.
+        placed_ND = embedded_ND + self.position_embedding(self.window - 1 - batch.age_N)
+        states_ND: Tensor = self.dropout(self.norm(placed_ND))
         groups = batch.layout.groups
-        embedded_ND = self.item_embedding(batch.items_N) + self._positions(groups)
-        states_ND: Tensor = self.dropout(self.norm(embedded_ND))
         masks = [_attention_mask(batch.items_N, group) for group in groups]
         for block in self.blocks:
             states_ND = block(states_ND, groups, masks)
         return states_ND
-
-    def _positions(self, groups: tuple[Group, ...]) -> Tensor:
-        """Position embeddings, right-aligned: a row's last item stands at the window's last position."""
-        table_TD = self.position_embedding.weight
-        rows = [table_TD[self.window - group.length :].repeat(group.rows, 1) for group in groups]
-        return torch.cat(rows)
 
 
 class Block(nn.Module):
@@ -61,7 +67,7 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=_NORM_EPS)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
     def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Transform the states, [N, D] to [N, D]."""
@@ -86,28 +92,44 @@ class Attention(nn.Module):
     def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Attend inside each row, [N, D] to [N, D]."""
         projected = self.query_key_value(states_ND).split([group.stop - group.start for group in groups])
-        contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, strict=True)]
+        drops = self._drops(groups, states_ND.device)
+        contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, drops, strict=True)]
         attended: Tensor = self.out(torch.cat(contexts))
         return attended
 
-    def _attend(self, projected: Tensor, group: Group, mask: Tensor) -> Tensor:
-        heads = projected.view(group.rows, group.length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        query_BHLd, key_BHLd, value_BHLd = heads.unbind()
-        dropout = self.dropout if self.training else 0.0
-        context_BHLd = F.scaled_dot_product_attention(
-            query_BHLd, key_BHLd, value_BHLd, attn_mask=mask, dropout_p=dropout
-        )
-        return context_BHLd.transpose(1, 2).reshape(group.rows * group.length, -1)
+    def _drops(self, groups: tuple[Group, ...], device: torch.device) -> list[Tensor] | list[None]:
+        """Dropout masks of the attention weights of all groups, where we draw them ourselves."""
+        if not self.training or self.dropout == 0 or device.type != "cpu":
+            return [None] * len(groups)
+        return dropout_masks([(self.num_heads * g.rows, g.length, g.length) for g in groups], self.dropout)
+
+    def _attend(self, projected: Tensor, group: Group, mask_BLL: Tensor, drop: Tensor | None) -> Tensor:
+        heads = projected.view(group.rows, group.length, 3, self.num_heads, -1).permute(2, 3, 0, 1, 4)
+        if drop is None:
+            dropout = self.dropout if self.training else 0.0
+            context_HBLd = F.scaled_dot_product_attention(*heads.unbind(), attn_mask=mask_BLL, dropout_p=dropout)
+        else:
+            context_HBLd = _attend_dropping(heads, mask_BLL, drop)
+        return context_HBLd.permute(1, 2, 0, 3).reshape(group.rows * group.length, -1)
+
+
+def _attend_dropping(heads_3HBLd: Tensor, mask_BLL: Tensor, drop: Tensor) -> Tensor:
+    """Attention with given dropout on its weights; PyTorch's fused kernel for CPUs has no dropout."""
+    _, num_heads, rows, length, width = heads_3HBLd.shape
+    query, key, value = heads_3HBLd.reshape(3, num_heads * rows, length, width).unbind()
+    mask = mask_BLL.repeat(num_heads, 1, 1)
+    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=1 / math.sqrt(width))
+    return torch.bmm(scores.softmax(-1) * drop, value).view(num_heads, rows, length, width)
 
 
 def _attention_mask(items_N: Tensor, group: Group) -> Tensor:
-    """Which keys a query sees: items up to its own position; itself where it would see nothing, [B, 1, L, L]."""
+    """What to add to scores: a query sees items up to its own position; itself where it would see nothing, [B, L, L]."""
     visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
     causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
     sees_BLL = visible_BL[:, None, :] & causal_LL
-    blind_BL1 = (visible_BL.cumsum(1) == 0)[:, :, None]
-    itself_LL = torch.eye(group.length, dtype=torch.bool, device=items_N.device)
-    return (sees_BLL | (blind_BL1 & itself_LL))[:, None]
+    blind_BL = visible_BL.cumsum(1) == 0
+    sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
+    return sees_BLL.to(torch.float32).sub_(1).mul_(-_HIDDEN)
 
 
 def _initialise(module: nn.Module) -> None:

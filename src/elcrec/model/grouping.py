@@ -4,7 +4,7 @@ A batch is one flat array of positions. Its rows are sorted by length and cut in
 takes the same number of positions and is aligned to the right, so a group is a dense [rows, length] view of the flat
 array and nothing is ever gathered.
 
-Axes: `B` rows, `N` flat positions of all groups, `T` window.
+Axes: `B` rows, `N` flat positions of all groups, `M` items, row after row, `T` window.
 """
 
 from dataclasses import dataclass, replace
@@ -46,6 +46,10 @@ class Layout:
     first_B: Tensor
     size: int
 
+    def ages(self) -> Tensor:
+        """How many positions each flat position stands before the end of its row, [N]."""
+        return torch.cat([torch.arange(group.length - 1, -1, -1).repeat(group.rows) for group in self.groups])
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroupedBatch:
@@ -53,18 +57,24 @@ class GroupedBatch:
 
     Attributes:
         items_N: item indices; 0 where padded or masked, int64.
-        real_N: whether a position belongs to a sequence (a masked one does), bool.
-        layout: where the rows lie.
+        age_N: how many positions each flat position stands before the end of its row.
+        positions_M: flat position of every item (a masked one included), row after row.
+        row_M: row of every item.
+        lengths_B: length of each row.
+        layout: where the rows lie; its tensors stay on the CPU.
     """
 
     items_N: Tensor
-    real_N: Tensor
+    age_N: Tensor
+    positions_M: Tensor
+    row_M: Tensor
+    lengths_B: Tensor
     layout: Layout
 
     def to(self, device: torch.device) -> "GroupedBatch":
-        """Move the tensors."""
-        layout = replace(self.layout, slot_B=self.layout.slot_B.to(device), first_B=self.layout.first_B.to(device))
-        return GroupedBatch(items_N=self.items_N.to(device), real_N=self.real_N.to(device), layout=layout)
+        """Move the tensors that the model computes with."""
+        names = ("items_N", "age_N", "positions_M", "row_M", "lengths_B")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 def plan_layout(lengths_B: Tensor) -> Layout:
@@ -103,16 +113,12 @@ def group_rows(items: Tensor, lengths_B: Tensor) -> GroupedBatch:
         lengths_B: length of each row, at least 1, int64.
     """
     layout = plan_layout(lengths_B)
-    positions = positions_of(layout, lengths_B)
+    positions_M = positions_of(layout, lengths_B)
     return GroupedBatch(
-        items_N=scatter(items, positions, layout.size),
-        real_N=scatter(torch.ones_like(positions, dtype=torch.bool), positions, layout.size),
+        items_N=items.new_zeros(layout.size).index_copy_(0, positions_M, items),
+        age_N=layout.ages(),
+        positions_M=positions_M,
+        row_M=torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B),
+        lengths_B=lengths_B,
         layout=layout,
     )
-
-
-def scatter(values: Tensor, positions: Tensor, size: int) -> Tensor:
-    """Spread `values` over a zero array of `size` at `positions`."""
-    flat = values.new_zeros(size)
-    flat[positions] = values
-    return flat

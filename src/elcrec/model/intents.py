@@ -1,6 +1,7 @@
-"""Intents as learnable cluster centres on the unit sphere.
+"""Intents: cluster centres that are learned with the model (ELCRec) or found by k-means between epochs (ICLRec).
 
-Source: Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024).
+Source: Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024); Chen et
+al., "Intent Contrastive Learning for Sequential Recommendation" (WWW 2022).
 
 Axes: `K` intents, `D` hidden size, `B` rows, `N` vectors.
 """
@@ -13,32 +14,63 @@ _ITERATIONS = 20
 _ASSIGN_BLOCK = 16384
 
 
-class IntentCenters(nn.Module):
-    """`K` unit vectors that the optimiser moves; `renormalise` brings them back to the sphere after a step."""
+class Intents(nn.Module):
+    """`K` intent centres and which of them a vector belongs to."""
 
-    def __init__(self, num_intents: int, hidden_size: int) -> None:
-        """Draw random unit centres; `initialise` puts them where the users are."""
-        super().__init__()
-        self.centers_KD = nn.Parameter(F.normalize(torch.randn(num_intents, hidden_size), dim=1))
+    centers_KD: Tensor
 
     @torch.no_grad()
     def initialise(self, pooled_ND: Tensor, generator: torch.Generator) -> None:
         """Place the centres by k-means on the users' pooled states."""
-        self.centers_KD.copy_(spherical(kmeans(pooled_ND, len(self.centers_KD), generator)))
+        self.centers_KD.copy_(kmeans(pooled_ND, len(self.centers_KD), generator))
+
+    @torch.no_grad()
+    def nearest(self, vectors_ND: Tensor) -> Tensor:
+        """Return the index of each vector's nearest centre, [N]."""
+        half_norms_K = self.centers_KD.square().sum(1) / 2
+        # On CPUs max is faster than argmax.
+        return torch.addmm(half_norms_K, vectors_ND, self.centers_KD.T, beta=-1).max(1).indices
+
+    def lookup(self, intents_N: Tensor) -> Tensor:
+        """Return unit vectors to the centres of the named intents, [N, D]."""
+        raise NotImplementedError
+
+
+class LearnedIntents(Intents):
+    """ELCRec: unit vectors that the optimiser moves; `renormalise` brings them back to the sphere after a step."""
+
+    def __init__(self, num_intents: int, hidden_size: int) -> None:
+        """Draw random unit centres; `initialise` puts them where the users are."""
+        super().__init__()
+        self.centers_KD = nn.Parameter(spherical(torch.randn(num_intents, hidden_size)))
+
+    @torch.no_grad()
+    def initialise(self, pooled_ND: Tensor, generator: torch.Generator) -> None:
+        """Place the centres by k-means on the users' pooled states, then on the sphere."""
+        super().initialise(pooled_ND, generator)
+        self.renormalise()
 
     @torch.no_grad()
     def renormalise(self) -> None:
         """Project the centres onto the unit sphere, in place."""
         self.centers_KD.copy_(spherical(self.centers_KD))
 
-    @torch.no_grad()
-    def nearest(self, states_ND: Tensor) -> Tensor:
-        """Return the index of each vector's nearest centre, [N]; with unit centres that is the largest dot product."""
-        return (states_ND @ self.centers_KD.T).argmax(1)
-
     def lookup(self, intents_N: Tensor) -> Tensor:
         """Return the centres of the named intents, [N, D], with gradient."""
         return F.embedding(intents_N, self.centers_KD)
+
+
+class ClusteredIntents(Intents):
+    """ICLRec: the centres of a k-means over all users, run again before every epoch and constant inside it."""
+
+    def __init__(self, num_intents: int, hidden_size: int) -> None:
+        """Draw random centres; `initialise` puts them where the users are."""
+        super().__init__()
+        self.register_buffer("centers_KD", torch.randn(num_intents, hidden_size))
+
+    def lookup(self, intents_N: Tensor) -> Tensor:
+        """Return the unit vectors to the named centres, [N, D], without gradient."""
+        return spherical(F.embedding(intents_N, self.centers_KD))
 
 
 def spherical(vectors_ND: Tensor) -> Tensor:

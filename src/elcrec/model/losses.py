@@ -3,29 +3,27 @@
 Source: Liu et al. (NeurIPS 2024), equations named where they apply; contrastive terms as in Chen et al., "Intent
 Contrastive Learning for Sequential Recommendation" (WWW 2022).
 
-Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents.
+Axes: `B` rows, `M` items of all rows, row after row, `N` flat positions of a layout, `D` hidden size, `K` intents.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elcrec.model.grouping import GroupedBatch, Layout
+from elcrec.model.grouping import GroupedBatch
 
 
-def next_item_loss(states_ND: Tensor, positives_ND: Tensor, negatives_ND: Tensor, weights_N: Tensor) -> Tensor:
-    """L_next: binary cross entropy of the next item against one drawn item, averaged over real positions.
+def next_item_loss(states_MD: Tensor, positives_MD: Tensor, negatives_MD: Tensor) -> Tensor:
+    """L_next: binary cross entropy of the next item against one drawn item, averaged over positions.
 
     Args:
-        states_ND: encoder states.
-        positives_ND: embedding of the item that came next.
-        negatives_ND: embedding of a drawn item.
-        weights_N: 1 at real positions, 0 at padding.
+        states_MD: encoder states.
+        positives_MD: embedding of the item that came next.
+        negatives_MD: embedding of a drawn item.
     """
-    positive_N = (states_ND * positives_ND).sum(1)
-    negative_N = (states_ND * negatives_ND).sum(1)
-    loss_N = F.softplus(-positive_N) + F.softplus(negative_N)
-    return (loss_N * weights_N).sum() / weights_N.sum()
+    positive_M = (states_MD * positives_MD).sum(1)
+    negative_M = (states_MD * negatives_MD).sum(1)
+    return (F.softplus(-positive_M) + F.softplus(negative_M)).mean()
 
 
 def cluster_loss(pooled_BD: Tensor, centers_KD: Tensor) -> Tensor:
@@ -53,8 +51,7 @@ def info_nce(similarities_BB: Tensor, partner_B: Tensor, temperature: float) -> 
         partner_B: index of each row's positive.
         temperature: divides the similarities.
     """
-    itself_BB = torch.eye(len(partner_B), dtype=torch.bool, device=partner_B.device)
-    logits_BB = (similarities_BB / temperature).masked_fill(itself_BB, -torch.inf)
+    logits_BB = (similarities_BB / temperature).fill_diagonal_(-torch.inf)
     return F.cross_entropy(logits_BB, partner_B)
 
 
@@ -72,7 +69,7 @@ def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float) -> Ten
     return info_nce(both_2BD @ both_2BD.T, partner_2B, temperature)
 
 
-def view_similarities(states_ND: Tensor, batch: GroupedBatch, padding_TD: Tensor | None, window: int) -> Tensor:
+def view_similarities(states_MD: Tensor, rows: GroupedBatch, padding_TD: Tensor | None, window: int) -> Tensor:
     """Dot products of flattened sequences of states, all rows with all rows, divided by the window's length.
 
     With `padding_TD` every row fills its window: the states of padding, which are the same in each row, stand before
@@ -84,45 +81,45 @@ def view_similarities(states_ND: Tensor, batch: GroupedBatch, padding_TD: Tensor
     a softmax of temperature 1 over such sums trains nothing else (docs/adr/0004).
 
     Args:
-        states_ND: states of the batch.
-        batch: says which positions are real.
+        states_MD: a state for every item of the rows.
+        rows: says where the items stand.
         padding_TD: states of an empty window, or `None` to compare the rows' own positions alone.
         window: T.
 
     Returns:
-        Similarities in the layout's row order (`slot_B`), [B, B].
+        Similarities, [B, B].
     """
-    groups, real_N1 = batch.layout.groups, batch.real_N[:, None]
     if padding_TD is None:
-        return sequence_similarities(states_ND * real_N1, batch.layout) / window
-    empty_ND = torch.cat([padding_TD[window - g.length :].repeat(g.rows, 1) for g in groups])
-    residual_ND = (states_ND - empty_ND) * real_N1
-    shared_N = (residual_ND * empty_ND).sum(1)
-    shared_B = torch.cat([shared_N[g.start : g.stop].view(g.rows, g.length).sum(1) for g in groups])
-    return (sequence_similarities(residual_ND, batch.layout) + shared_B[None, :] + shared_B[:, None]) / window
+        return sequence_similarities(states_MD, rows) / window
+    empty_MD = F.embedding(window - 1 - rows.age_N[rows.positions_M], padding_TD)
+    residual_MD = states_MD - empty_MD
+    shared_B = residual_MD.new_zeros(len(rows.lengths_B)).index_add(0, rows.row_M, (residual_MD * empty_MD).sum(1))
+    return (sequence_similarities(residual_MD, rows) + shared_B[None, :] + shared_B[:, None]) / window
 
 
-def sequence_similarities(states_ND: Tensor, layout: Layout) -> Tensor:
+def sequence_similarities(states_MD: Tensor, rows: GroupedBatch) -> Tensor:
     """Dot products of whole sequences of states, summed over the positions (from the end) that both rows have.
 
     This equals the product of the flattened, zero-padded states, [B, T D] by [T D, B], but multiplies only what is
     there: the columns of a group's extra length meet only rows that are at least as long.
 
     Args:
-        states_ND: states in the layout, zero at padding.
-        layout: where the rows lie.
+        states_MD: a state for every item of the rows.
+        rows: says where the items stand.
 
     Returns:
-        Similarities in the layout's row order (`slot_B`), [B, B].
+        Similarities, [B, B].
     """
-    groups = layout.groups
-    blocks = [states_ND[group.start : group.stop].view(group.rows, group.length, -1) for group in groups]
+    groups, slot_B = rows.layout.groups, rows.layout.slot_B.to(states_MD.device)
+    states_ND = states_MD.new_zeros(rows.layout.size, states_MD.shape[1]).index_copy(0, rows.positions_M, states_MD)
+    parts = states_ND.split([group.stop - group.start for group in groups])
+    blocks = [part.view(group.rows, group.length, -1) for part, group in zip(parts, groups, strict=True)]
     shorter = [0, *(group.length for group in groups[:-1])]
     similarities_BB = states_ND.new_zeros(0, 0)
     for index in reversed(range(len(groups))):
         longest, known = groups[index].length, shorter[index]
         columns = [block[:, block.shape[1] - longest : block.shape[1] - known] for block in blocks[index:]]
-        rows = torch.cat([column.flatten(1) for column in columns])
+        extra = torch.cat([column.flatten(1) for column in columns])
         added = groups[index].rows
-        similarities_BB = torch.addmm(F.pad(similarities_BB, (added, 0, added, 0)), rows, rows.T)
-    return similarities_BB
+        similarities_BB = torch.addmm(F.pad(similarities_BB, (added, 0, added, 0)), extra, extra.T)
+    return similarities_BB[slot_B][:, slot_B]

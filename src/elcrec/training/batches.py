@@ -13,8 +13,8 @@ from elcrec.config import TrainConfig
 from elcrec.data.dataset import SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.model.elcrec import TrainingBatch
-from elcrec.model.grouping import GroupedBatch, group_rows, positions_of, scatter
+from elcrec.model.elcrec import TrainingBatch, pools_padding
+from elcrec.model.grouping import group_rows
 from elcrec.model.views import augment
 
 _REDRAWS = 8
@@ -36,6 +36,9 @@ class TrainingData:
         self._config = config
         self._rows = training.take(users)
         self._num_items = data.num_items
+        window = config.encoder.window
+        empty = (torch.zeros(window, dtype=torch.int64), torch.tensor([window]))
+        self._padding = [empty] if pools_padding(config) else []
         self._known = _sorted_pairs(self._rows, data.num_items)
 
     def __len__(self) -> int:
@@ -61,19 +64,19 @@ class TrainingData:
 
     def _step(self, users: np.ndarray, generator: torch.Generator) -> TrainingBatch:
         rows = self._rows.take(users)
-        window = self._config.encoder.window
-        recent = rows.tail(window + 1)
-        lengths = torch.from_numpy(recent.lengths) - 1
-        sequences = group_rows(_tensor(recent.head(lengths.numpy())), lengths)
-        flat = positions_of(sequences.layout, lengths)
+        recent = rows.tail(self._config.encoder.window + 1)
+        lengths_B = torch.from_numpy(recent.lengths) - 1
+        inputs_M = _tensor(recent.head(lengths_B.numpy()))
         targets_M = _tensor(recent.spans(recent.offsets[:-1] + 1, recent.offsets[1:]))
-        owners_M = torch.repeat_interleave(torch.from_numpy(users), lengths)
-        negatives_M = self._draw_negatives(owners_M, generator)
+        owners_M = torch.repeat_interleave(torch.from_numpy(users), lengths_B)
+        views = [self._views(rows, generator)] if contrastive(self._config) else []
+        items, lengths = zip((inputs_M, lengths_B), *views, *self._padding, strict=True)
         return TrainingBatch(
-            sequences=sequences,
-            positives_N=scatter(targets_M, flat, sequences.layout.size),
-            negatives_N=scatter(negatives_M, flat, sequences.layout.size),
-            views=self._views(rows, generator) if self._config.objective == "elcrec" else None,
+            rows=group_rows(torch.cat(items), torch.cat(lengths)),
+            num_users=len(users),
+            positives_M=targets_M,
+            negatives_M=self._draw_negatives(owners_M, generator),
+            views=group_rows(*views[0]) if views else None,
         )
 
     def _draw_negatives(self, owners_M: Tensor, generator: torch.Generator) -> Tensor:
@@ -95,20 +98,21 @@ class TrainingData:
         place_M = torch.searchsorted(self._known, keys_M).clamp(max=len(self._known) - 1)
         return self._known[place_M] == keys_M
 
-    def _views(self, rows: Ragged, generator: torch.Generator) -> GroupedBatch:
-        """Two views of every input: the first views of all users, then the second views."""
+    def _views(self, rows: Ragged, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Two views of every input: the first views of all users, then the second; their items and lengths."""
         inputs = rows.head(rows.lengths - 1)
         items_2M = _tensor(inputs).repeat(2)
         lengths_2B = torch.from_numpy(inputs.lengths).repeat(2)
         viewed, kept_2B = augment(items_2M, lengths_2B, self._config.views, generator)
-        return _group_tails(viewed, kept_2B, self._config.encoder.window)
+        offsets = np.concatenate(([0], kept_2B.cumsum(0).numpy()))
+        tails = Ragged(values=viewed.numpy(), offsets=offsets).tail(self._config.encoder.window)
+        return _tensor(tails), torch.from_numpy(tails.lengths)
 
 
-def _group_tails(items: Tensor, lengths: Tensor, window: int) -> GroupedBatch:
-    """Lay out the last `window` items of each row."""
-    offsets = np.concatenate(([0], lengths.cumsum(0).numpy()))
-    tails = Ragged(values=items.numpy(), offsets=offsets).tail(window)
-    return group_rows(_tensor(tails), torch.from_numpy(tails.lengths))
+def contrastive(config: TrainConfig) -> bool:
+    """Whether the objective compares views."""
+    weights = config.intents
+    return config.objective != "sasrec" and bool(weights.sequence_weight or weights.intent_weight)
 
 
 def _sorted_pairs(rows: Ragged, num_items: int) -> Tensor:

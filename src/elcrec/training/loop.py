@@ -20,6 +20,7 @@ from elcrec.evaluation.intents import effective_number
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel, TrainingBatch
+from elcrec.model.intents import ClusteredIntents, LearnedIntents
 from elcrec.progress import track
 from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
@@ -88,7 +89,7 @@ class _Run:
     """One training run: model, optimiser and the best weights so far."""
 
     def __init__(self, data: SequenceData, config: TrainConfig, batches: TrainingData, device: torch.device) -> None:
-        if config.objective == "elcrec" and batches.num_users < config.intents.num_intents:
+        if config.objective != "sasrec" and batches.num_users < config.intents.num_intents:
             raise UserError(
                 f"{batches.num_users} users for {config.intents.num_intents} intents", fix="lower train.intents"
             )
@@ -104,7 +105,7 @@ class _Run:
         """Restore a cut-off run, or place the intent centres and start at the beginning."""
         restored = restore_checkpoint(checkpoint, self.fingerprint, self.model, self.optimizer)
         if restored is None:
-            self._place_intents()
+            self._place_intents(self.config.seed)
             return Progress()
         progress, self.best = restored
         logger.info("resuming after epoch %d from %s", progress.epoch, checkpoint)
@@ -126,15 +127,17 @@ class _Run:
         progress.history.append(row)
         logger.info(_line(row, progress, self.config))
 
-    def _place_intents(self) -> None:
+    def _place_intents(self, seed: int) -> None:
         if self.model.intents is not None:
-            generator = torch.Generator().manual_seed(self.config.seed)
+            generator = torch.Generator().manual_seed(seed)
             self.model.intents.initialise(self.model.pooled(self.batches.inputs()), generator)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Take every step once; return the mean of each loss."""
         seed = self.config.seed * 1_000_003 + epoch
         torch.manual_seed(seed)
+        if isinstance(self.model.intents, ClusteredIntents):
+            self._place_intents(seed)
         steps = self.batches.epoch(torch.Generator().manual_seed(seed))
         self.model.train()
         return _mean([self._step(batch) for batch in track(steps, total=len(self.batches), label=f"epoch {epoch}")])
@@ -145,7 +148,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        if self.model.intents is not None:
+        if isinstance(self.model.intents, LearnedIntents):
             self.model.intents.renormalise()
         return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
 
