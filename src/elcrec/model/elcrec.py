@@ -5,6 +5,7 @@ Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `V` items.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,9 +15,19 @@ from torch.nn import functional as F
 from elcrec.config import TrainConfig
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder
-from elcrec.model.grouping import GroupedBatch, group_rows
+from elcrec.model.grouping import GroupedBatch, Rows, group_rows
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
 from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, view_similarities
+
+
+class Exchange(Protocol):
+    """Brings the states of several processes together, where there are several."""
+
+    rows: Rows
+    """All processes' rows: inputs, first views, second views."""
+
+    def gather(self, states_MD: Tensor) -> Tensor:
+        """Return the states of the items of `rows`, given those of this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,30 +35,24 @@ class TrainingBatch:
     """One step's input.
 
     Attributes:
-        rows: everything that the encoder reads, in one pass: the users' training items but the last, B rows; then, for
-            the contrastive losses, the first views of all, the second views of all (2 B rows); then, where pooling is
-            over the window, one window of nothing but padding.
-        num_users: B.
-        positives_M: the item that came next at each item of the first B rows.
+        rows: everything that the encoder reads, in one pass: the users' training items but the last; then, for the
+            contrastive losses, the first views of all, the second views of all; then, where pooling is over the
+            window, one window of nothing but padding.
+        num_users: B, over all processes.
+        positives_M: the item that came next at each item of the users' rows.
         negatives_M: a drawn item for each of them.
-        views: the views once more, laid out on their own to be compared; `None` without contrastive losses.
+        share: weight of this process's L_next, so that the mean over processes is the mean over all positions.
+        views: the views of all processes, laid out on their own to be compared; `None` without contrastive losses.
+        exchange: `None` on a process alone.
     """
 
     rows: GroupedBatch
     num_users: int
     positives_M: Tensor
     negatives_M: Tensor
+    share: float
     views: GroupedBatch | None
-
-    def to(self, device: torch.device) -> "TrainingBatch":
-        """Move the tensors."""
-        return TrainingBatch(
-            rows=self.rows.to(device),
-            num_users=self.num_users,
-            positives_M=self.positives_M.to(device, non_blocking=True),
-            negatives_M=self.negatives_M.to(device, non_blocking=True),
-            views=None if self.views is None else self.views.to(device),
-        )
+    exchange: Exchange | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class SequenceModel(nn.Module):
         """Return the weighted terms of the objective by name; their sum is what training minimises."""
         embedded_ND, positives_MD, negatives_MD = self._embed(batch)
         states_MD = self.encoder(batch.rows, embedded_ND).index_select(0, batch.rows.positions_M)
-        next_item = next_item_loss(states_MD[: len(positives_MD)], positives_MD, negatives_MD)
+        next_item = batch.share * next_item_loss(states_MD[: len(positives_MD)], positives_MD, negatives_MD)
         if self.intents is None:
             return {"next_item": next_item}
         return {"next_item": next_item, **self._intent_losses(self.intents, states_MD, batch)}
@@ -102,21 +107,22 @@ class SequenceModel(nn.Module):
         return parts
 
     def _intent_losses(self, intents: Intents, states_MD: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
-        weights, size = self.config.intents, batch.num_users
-        padding_TD = states_MD[-self.config.encoder.window :] if pools_padding(self.config) else None
-        pooled_RD = pool(states_MD, batch.rows, padding_TD)
-        users_BD = spherical(pooled_RD[:size])
+        weights, size, rows, padding_TD = self.config.intents, batch.num_users, batch.rows, None
+        if pools_padding(self.config):
+            states_MD, padding_TD = states_MD.tensor_split([-self.config.encoder.window])
+        if batch.exchange is not None:
+            rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
+        pooled_RD = pool(states_MD, rows, padding_TD)
+        users_BD, *views = pooled_RD[: (1 if batch.views is None else 3) * size].split(size)
         losses = {}
         if batch.views is not None:
-            first_BD, second_BD = pooled_RD[size : 3 * size].split(size)
             centers_BD = intents.lookup(intents.nearest(users_BD))
-            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in (first_BD, second_BD)]
-            items = len(batch.positives_M)
-            views_MD = states_MD[items : items + len(batch.views.row_M)]
+            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in views]
+            views_MD = states_MD[-len(batch.views.row_M) :]
             losses["sequence"] = weights.sequence_weight * self._sequence_loss(intents, views_MD, batch.views, padding_TD)
             losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
         if isinstance(intents, LearnedIntents) and weights.cluster_weight:
-            losses["cluster"] = weights.cluster_weight * cluster_loss(users_BD, intents.centers_KD)
+            losses["cluster"] = weights.cluster_weight * cluster_loss(spherical(users_BD), intents.centers_KD)
         return losses
 
     def _sequence_loss(
@@ -151,7 +157,7 @@ class SequenceModel(nn.Module):
             return None
         window = self.config.encoder.window
         nothing = torch.zeros(window, dtype=torch.int64)
-        states_TD: Tensor = self.encoder(group_rows(nothing, torch.tensor([window])).to(self.device))
+        states_TD: Tensor = self.encoder(group_rows(nothing, torch.tensor([window]), self.device))
         return states_TD
 
     @torch.inference_mode()
@@ -174,7 +180,7 @@ class SequenceModel(nn.Module):
             states_MD = self.encoder(batch).index_select(0, batch.positions_M)
             vectors[block] = states_MD[batch.lengths_B.cumsum(0) - 1]
             if self.intents is not None:
-                intents[block] = self.intents.nearest(spherical(pool(states_MD, batch, padding_TD)))
+                intents[block] = self.intents.nearest(pool(states_MD, batch, padding_TD))
         return Encoded(vectors=vectors, intents=intents)
 
     @torch.inference_mode()
@@ -206,10 +212,10 @@ def pools_padding(config: TrainConfig) -> bool:
 def batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:
     """Lay out rows of item indices, none of them empty, for the encoder."""
     items = torch.from_numpy(rows.values.astype(np.int64))
-    return group_rows(items, torch.from_numpy(rows.lengths)).to(device)
+    return group_rows(items, torch.from_numpy(rows.lengths), device)
 
 
-def pool(states_MD: Tensor, rows: GroupedBatch, padding_TD: Tensor | None = None) -> Tensor:
+def pool(states_MD: Tensor, rows: Rows, padding_TD: Tensor | None = None) -> Tensor:
     """Mean state of each row, [B, D].
 
     Args:
@@ -218,7 +224,8 @@ def pool(states_MD: Tensor, rows: GroupedBatch, padding_TD: Tensor | None = None
         padding_TD: states of an empty window; where given, the mean is over all T positions of the window and these
             stand before the row's own, else it is over the row's own positions.
     """
-    sums_BD = states_MD.new_zeros(len(rows.lengths_B), states_MD.shape[1]).index_add(0, rows.row_M, states_MD)
+    sums_BD = states_MD.new_zeros(len(rows.lengths_B), states_MD.shape[1])
+    sums_BD = sums_BD.index_add(0, rows.row_M[: len(states_MD)], states_MD)
     if padding_TD is None:
         return sums_BD / rows.lengths_B[:, None]
     window = len(padding_TD)

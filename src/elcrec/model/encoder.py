@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         # Right-aligned: a row's last item stands at the window's last position.
         placed_ND = embedded_ND + self.position_embedding(self.window - 1 - batch.age_N)
         states_ND: Tensor = self.dropout(self.norm(placed_ND))
-        groups = batch.layout.groups
+        groups = batch.groups
         masks = [_attention_mask(batch.items_N, group) for group in groups]
         for block in self.blocks:
             states_ND = block(states_ND, groups, masks)

@@ -4,16 +4,19 @@ A batch is one flat array of positions. Its rows are sorted by length and cut in
 takes the same number of positions and is aligned to the right, so a group is a dense [rows, length] view of the flat
 array and nothing is ever gathered.
 
-Axes: `B` rows, `N` flat positions of all groups, `M` items, row after row, `T` window.
+Axes: `B` rows, `N` flat positions of all groups, `M` items, row after row, `S` steps.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import Self
 
 import torch
 from torch import Tensor
 
 _LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, 1024)
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -31,94 +34,107 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Where each row of a batch lies in the flat array.
+class Rows:
+    """Which row each item belongs to.
 
     Attributes:
-        groups: the dense blocks, shortest rows first.
-        slot_B: place of each row among the sorted rows.
-        first_B: flat position of each row's first item.
-        size: number of flat positions (N), padding included.
+        lengths_B: length of each row, at least 1.
+        row_M: row of each item.
     """
 
-    groups: tuple[Group, ...]
-    slot_B: Tensor
-    first_B: Tensor
-    size: int
+    lengths_B: Tensor
+    row_M: Tensor
 
-    def ages(self) -> Tensor:
-        """How many positions each flat position stands before the end of its row, [N]."""
-        return torch.cat([torch.arange(group.length - 1, -1, -1).repeat(group.rows) for group in self.groups])
+    @classmethod
+    def of(cls, lengths_B: Tensor, device: torch.device = _CPU) -> Self:
+        """Number the items of rows of these lengths."""
+        row_M = torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B)
+        return cls(lengths_B=lengths_B.to(device), row_M=row_M.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupedBatch:
+class GroupedBatch(Rows):
     """A batch of sequences, ready for the encoder.
 
     Attributes:
         items_N: item indices; 0 where padded or masked, int64.
         age_N: how many positions each flat position stands before the end of its row.
         positions_M: flat position of every item (a masked one included), row after row.
-        row_M: row of every item.
-        lengths_B: length of each row.
-        layout: where the rows lie; its tensors stay on the CPU.
+        slot_B: place of each row among the rows of all groups.
+        groups: the dense blocks, shortest rows first.
     """
 
     items_N: Tensor
     age_N: Tensor
     positions_M: Tensor
-    row_M: Tensor
-    lengths_B: Tensor
-    layout: Layout
-
-    def to(self, device: torch.device) -> "GroupedBatch":
-        """Move the tensors that the model computes with."""
-        names = ("items_N", "age_N", "positions_M", "row_M", "lengths_B")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+    slot_B: Tensor
+    groups: tuple[Group, ...]
 
 
-def plan_layout(lengths_B: Tensor) -> Layout:
-    """Sort rows by length and give them to groups.
+def group_rows(items_M: Tensor, lengths_B: Tensor, device: torch.device = _CPU) -> GroupedBatch:
+    """Lay rows, given one after another in `items_M`, out in groups.
 
     Args:
-        lengths_B: length of each row, at least 1, int64, on the CPU.
+        items_M: item indices of all rows, int64.
+        lengths_B: length of each row, at least 1, int64.
+        device: where the batch is wanted; the arguments are on the CPU.
     """
-    edges_B = torch.bucketize(lengths_B, torch.tensor(_LENGTHS))
-    order_B = torch.sort(edges_B, stable=True).indices
+    (batch,) = group_steps(items_M, lengths_B, [len(lengths_B)], device)
+    return batch
+
+
+def group_steps(
+    items_M: Tensor, lengths_B: Tensor, rows_S: Sequence[int], device: torch.device = _CPU
+) -> list[GroupedBatch]:
+    """Lay the rows of several steps out at once: a batch a step.
+
+    Args:
+        items_M: item indices of all rows of all steps, int64.
+        lengths_B: length of each row, at least 1, int64.
+        rows_S: rows of each step.
+        device: where the batches are wanted; everything is moved there in one go.
+    """
+    step_B = torch.repeat_interleave(torch.arange(len(rows_S)), torch.tensor(rows_S))
+    bucket_B = torch.bucketize(lengths_B, torch.tensor(_LENGTHS))
+    padded = torch.tensor(_LENGTHS).clamp(max=int(lengths_B.max()))
+    order_B = torch.sort(step_B * len(_LENGTHS) + bucket_B, stable=True).indices
     slot_B = torch.empty_like(order_B)
     slot_B[order_B] = torch.arange(len(order_B))
-    counts = torch.bincount(edges_B, minlength=len(_LENGTHS)).tolist()
-    longest = int(lengths_B.max())
-    sizes = [(rows, min(length, longest)) for rows, length in zip(counts, _LENGTHS, strict=True) if rows]
-    starts = list(accumulate((rows * length for rows, length in sizes), initial=0))
-    groups = tuple(Group(start, *size) for start, size in zip(starts, sizes, strict=False))
-    padded_B = torch.repeat_interleave(
-        torch.tensor([length for _, length in sizes]), torch.tensor([rows for rows, _ in sizes])
-    )
+    padded_B = padded[bucket_B[order_B]]
     ends_B = padded_B.cumsum(0)
-    return Layout(groups=groups, slot_B=slot_B, first_B=ends_B[slot_B] - lengths_B, size=starts[-1])
+    groups = _groups(step_B, bucket_B, padded, len(rows_S))
+    sizes = [step[-1].stop for step in groups]
+    starts = torch.tensor([0, *accumulate(sizes)])[:-1]
+    first_rows = torch.tensor([0, *accumulate(rows_S)])[:-1]
 
-
-def positions_of(layout: Layout, lengths_B: Tensor) -> Tensor:
-    """Return the flat position of every item of every row, row after row, [sum of lengths]."""
+    first_B = ends_B[slot_B] - lengths_B
     offsets_B = lengths_B.cumsum(0) - lengths_B
-    return torch.repeat_interleave(layout.first_B - offsets_B, lengths_B) + torch.arange(int(lengths_B.sum()))
-
-
-def group_rows(items: Tensor, lengths_B: Tensor) -> GroupedBatch:
-    """Lay rows, given one after another in `items`, out in groups.
-
-    Args:
-        items: item indices of all rows, int64, [sum of lengths].
-        lengths_B: length of each row, at least 1, int64.
-    """
-    layout = plan_layout(lengths_B)
-    positions_M = positions_of(layout, lengths_B)
-    return GroupedBatch(
-        items_N=items.new_zeros(layout.size).index_copy_(0, positions_M, items),
-        age_N=layout.ages(),
-        positions_M=positions_M,
-        row_M=torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B),
-        lengths_B=lengths_B,
-        layout=layout,
+    row_M = torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B)
+    flat_M = (first_B - offsets_B)[row_M] + torch.arange(len(items_M))
+    items_N = items_M.new_zeros(sum(sizes)).index_copy_(0, flat_M, items_M)
+    age_N = torch.repeat_interleave(ends_B, padded_B) - 1 - torch.arange(len(items_N))
+    items_S = torch.zeros(len(rows_S), dtype=torch.int64).index_add_(0, step_B, lengths_B).tolist()
+    parts = zip(
+        lengths_B.to(device).split(list(rows_S)),
+        (row_M - first_rows[step_B][row_M]).to(device).split(items_S),
+        items_N.to(device).split(sizes),
+        age_N.to(device).split(sizes),
+        (flat_M - starts[step_B][row_M]).to(device).split(items_S),
+        (slot_B - first_rows[step_B]).to(device).split(list(rows_S)),
+        groups,
+        strict=True,
     )
+    names = ("lengths_B", "row_M", "items_N", "age_N", "positions_M", "slot_B", "groups")
+    return [GroupedBatch(**dict(zip(names, part, strict=True))) for part in parts]
+
+
+def _groups(step_B: Tensor, bucket_B: Tensor, padded: Tensor, num_steps: int) -> list[tuple[Group, ...]]:
+    """Cut each step's rows into groups of one padded length."""
+    width = len(padded)
+    counts = torch.bincount(step_B * width + bucket_B, minlength=num_steps * width).view(num_steps, width)
+    steps = []
+    for rows in counts.tolist():
+        sizes = [(count, length) for count, length in zip(rows, padded.tolist(), strict=True) if count]
+        starts = accumulate((count * length for count, length in sizes), initial=0)
+        steps.append(tuple(Group(start, *size) for start, size in zip(starts, sizes, strict=False)))
+    return steps

@@ -110,8 +110,8 @@ def sequence_similarities(states_MD: Tensor, rows: GroupedBatch) -> Tensor:
     Returns:
         Similarities, [B, B].
     """
-    groups, slot_B = rows.layout.groups, rows.layout.slot_B.to(states_MD.device)
-    states_ND = states_MD.new_zeros(rows.layout.size, states_MD.shape[1]).index_copy(0, rows.positions_M, states_MD)
+    groups, slot_B = rows.groups, rows.slot_B
+    states_ND = states_MD.new_zeros(len(rows.items_N), states_MD.shape[1]).index_copy(0, rows.positions_M, states_MD)
     parts = states_ND.split([group.stop - group.start for group in groups])
     blocks = [part.view(group.rows, group.length, -1) for part, group in zip(parts, groups, strict=True)]
     shorter = [0, *(group.length for group in groups[:-1])]

@@ -1,6 +1,8 @@
 """Steps of an epoch as tensors: sequences, next items, drawn negatives and views, without a loop over users.
 
-Axes: `B` users of a step, `M` items of their sequences one after another, `N` flat positions of a grouped batch.
+Many steps are assembled at once and moved to the device in one go; a step is then a set of views of those tensors.
+
+Axes: `U` users of a chunk, `B` users of a step, `M` items of rows one after another.
 """
 
 from collections.abc import Iterator
@@ -11,19 +13,21 @@ from torch import Tensor
 
 from elcrec.config import TrainConfig
 from elcrec.data.dataset import SequenceData
-from elcrec.data.ragged import Ragged
+from elcrec.data.ragged import IntArray, Ragged
 from elcrec.errors import UserError
 from elcrec.model.elcrec import TrainingBatch, pools_padding
-from elcrec.model.grouping import group_rows
+from elcrec.model.grouping import GroupedBatch, Rows, group_steps
 from elcrec.model.views import augment
+from elcrec.training.distributed import ALONE, Exchange, Ranks
 
 _REDRAWS = 8
+_CHUNK_STEPS = 32
 
 
 class TrainingData:
     """The training part of all sequences, cut into steps."""
 
-    def __init__(self, data: SequenceData, config: TrainConfig) -> None:
+    def __init__(self, data: SequenceData, config: TrainConfig, ranks: Ranks = ALONE) -> None:
         """Keep the users who have at least two training items: one to read, one to predict.
 
         Raises:
@@ -31,20 +35,16 @@ class TrainingData:
         """
         training = data.training()
         users = np.flatnonzero(training.lengths > 1)
-        if len(users) < 2:  # noqa: PLR2004 - a contrast needs two
+        if len(users) < max(2, ranks.count):
             raise UserError(f"{len(users)} users have two or more training items", fix="bring a longer log")
-        self._config = config
+        self._config, self._ranks = config, ranks
         self._rows = training.take(users)
         self._num_items = data.num_items
-        window = config.encoder.window
-        empty = (torch.zeros(window, dtype=torch.int64), torch.tensor([window]))
-        self._padding = [empty] if pools_padding(config) else []
-        self._known = _sorted_pairs(self._rows, data.num_items)
 
     def __len__(self) -> int:
-        """Steps in an epoch; a last step of a single user is dropped, as it has nothing to contrast."""
+        """Steps in an epoch; a last step is dropped where it has nothing to contrast or a rank would get no user."""
         steps, rest = divmod(len(self._rows), self._config.batch_size)
-        return steps + (rest > 1)
+        return steps + (rest >= max(2, self._ranks.count))
 
     @property
     def num_users(self) -> int:
@@ -55,58 +55,113 @@ class TrainingData:
         """What the encoder reads of each user: the training items but the last."""
         return self._rows.head(self._rows.lengths - 1)
 
-    def epoch(self, generator: torch.Generator) -> Iterator[TrainingBatch]:
-        """Draw an epoch: users in random order, fresh negatives and views."""
-        order = torch.randperm(len(self._rows), generator=generator).numpy()
-        for step in range(len(self)):
-            users = order[step * self._config.batch_size : (step + 1) * self._config.batch_size]
-            yield self._step(users, generator)
+    def epoch(self, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
+        """Draw an epoch: users in random order, fresh negatives and views.
 
-    def _step(self, users: np.ndarray, generator: torch.Generator) -> TrainingBatch:
+        All ranks draw the same and take their share of every step.
+        """
+        order = torch.randperm(len(self._rows), generator=generator).numpy()
+        order = order[: len(self) * self._config.batch_size]
+        chunk = _CHUNK_STEPS * self._config.batch_size
+        for start in range(0, len(order), chunk):
+            yield from self._assemble(order[start : start + chunk], generator, device)
+
+    def _assemble(self, users: IntArray, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
+        """Make the steps of a chunk of users."""
         rows = self._rows.take(users)
         recent = rows.tail(self._config.encoder.window + 1)
-        lengths_B = torch.from_numpy(recent.lengths) - 1
-        inputs_M = _tensor(recent.head(lengths_B.numpy()))
-        targets_M = _tensor(recent.spans(recent.offsets[:-1] + 1, recent.offsets[1:]))
-        owners_M = torch.repeat_interleave(torch.from_numpy(users), lengths_B)
-        views = [self._views(rows, generator)] if contrastive(self._config) else []
-        items, lengths = zip((inputs_M, lengths_B), *views, *self._padding, strict=True)
-        return TrainingBatch(
-            rows=group_rows(torch.cat(items), torch.cat(lengths)),
-            num_users=len(users),
-            positives_M=targets_M,
-            negatives_M=self._draw_negatives(owners_M, generator),
-            views=group_rows(*views[0]) if views else None,
+        inputs, targets = recent.head(recent.lengths - 1), recent.spans(recent.offsets[:-1] + 1, recent.offsets[1:])
+        negatives = self._draw_negatives(rows, inputs, generator)
+        views = self._views(rows, generator) if contrastive(self._config) else None
+        pieces = _Pieces(inputs, views, self._config.encoder.window if pools_padding(self._config) else None)
+        size, ranks = self._config.batch_size, self._ranks
+        steps = [np.arange(start, min(start + size, len(users))) for start in range(0, len(users), size)]
+        mine = [step[ranks.index :: ranks.count] for step in steps]
+        counts = [int(inputs.lengths[step].sum()) for step in mine]
+        nothing = [None] * len(steps)
+        parts = zip(
+            pieces.group([pieces.encoded(step) for step in mine], device),
+            _tensor(targets.take(np.concatenate(mine))).to(device).split(counts),
+            _tensor(negatives.take(np.concatenate(mine))).to(device).split(counts),
+            nothing if views is None else pieces.group([pieces.views(step) for step in steps], device),
+            nothing if ranks.count == 1 else [pieces.exchange(step, ranks, device) for step in steps],
+            strict=True,
         )
+        for step, (own, positives_M, negatives_M, compared, exchange) in zip(steps, parts, strict=True):
+            yield TrainingBatch(
+                rows=own,
+                num_users=len(step),
+                positives_M=positives_M,
+                negatives_M=negatives_M,
+                share=ranks.count * len(positives_M) / int(inputs.lengths[step].sum()),
+                views=compared,
+                exchange=exchange,
+            )
 
-    def _draw_negatives(self, owners_M: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw items uniformly, again where one stands in its owner's training sequence.
+    def _draw_negatives(self, rows: Ragged, inputs: Ragged, generator: torch.Generator) -> Ragged:
+        """Draw an item for each input, uniformly, again where one stands in its row.
 
         A few rounds leave next to no collision, and none can hang on a user who has seen the whole catalogue.
         """
-        shape = owners_M.shape
-        drawn_M = torch.randint(1, self._num_items + 1, shape, generator=generator)
+        width = self._num_items + 1
+        known = torch.from_numpy(np.sort(_owners(rows) * width + rows.values))
+        owner_M = torch.from_numpy(_owners(inputs) * width)
+        drawn_M = torch.randint(1, width, owner_M.shape, generator=generator)
         for _ in range(_REDRAWS):
-            clash_M = self._is_known(owners_M, drawn_M)
-            if not clash_M.any():
+            keys_M = owner_M + drawn_M
+            place_M = torch.searchsorted(known, keys_M).clamp_(max=len(known) - 1)
+            clash = (known[place_M] == keys_M).nonzero()[:, 0]
+            if not len(clash):
                 break
-            drawn_M[clash_M] = torch.randint(1, self._num_items + 1, (int(clash_M.sum()),), generator=generator)
-        return drawn_M
+            drawn_M[clash] = torch.randint(1, width, clash.shape, generator=generator)
+        return Ragged(values=drawn_M.numpy(), offsets=inputs.offsets)
 
-    def _is_known(self, owners_M: Tensor, items_M: Tensor) -> Tensor:
-        keys_M = owners_M * (self._num_items + 1) + items_M
-        place_M = torch.searchsorted(self._known, keys_M).clamp(max=len(self._known) - 1)
-        return self._known[place_M] == keys_M
-
-    def _views(self, rows: Ragged, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Two views of every input: the first views of all users, then the second; their items and lengths."""
+    def _views(self, rows: Ragged, generator: torch.Generator) -> Ragged:
+        """Two views of every input: the first views of all users, then the second."""
         inputs = rows.head(rows.lengths - 1)
         items_2M = _tensor(inputs).repeat(2)
-        lengths_2B = torch.from_numpy(inputs.lengths).repeat(2)
-        viewed, kept_2B = augment(items_2M, lengths_2B, self._config.views, generator)
-        offsets = np.concatenate(([0], kept_2B.cumsum(0).numpy()))
-        tails = Ragged(values=viewed.numpy(), offsets=offsets).tail(self._config.encoder.window)
-        return _tensor(tails), torch.from_numpy(tails.lengths)
+        lengths_2U = torch.from_numpy(inputs.lengths).repeat(2)
+        viewed, kept_2U = augment(items_2M, lengths_2U, self._config.views, generator)
+        return _ragged(viewed.numpy(), kept_2U.numpy()).tail(self._config.encoder.window)
+
+
+class _Pieces:
+    """All rows of a chunk, one after another: U inputs, then 2 U views, then one window of padding, if wanted."""
+
+    def __init__(self, inputs: Ragged, views: Ragged | None, window: int | None) -> None:
+        padding = [] if window is None else [_ragged(np.zeros(window, np.int64), [window])]
+        parts = [inputs, *([] if views is None else [views]), *padding]
+        values = np.concatenate([part.values for part in parts])
+        self._rows = _ragged(values, np.concatenate([part.lengths for part in parts]))
+        self._firsts = [0] if views is None else [0, len(inputs), 2 * len(inputs)]
+        self._padding = [] if window is None else [len(self._rows) - 1]
+
+    def encoded(self, users: IntArray) -> IntArray:
+        """Rows of what is encoded for these users: their inputs, first views, second views, and the padding."""
+        return np.concatenate([*(first + users for first in self._firsts), self._padding]).astype(np.int64)
+
+    def views(self, users: IntArray) -> IntArray:
+        """Rows of these users' views: first views, then second views."""
+        return np.concatenate([first + users for first in self._firsts[1:]])
+
+    def group(self, steps: list[IntArray], device: torch.device) -> list[GroupedBatch]:
+        """Lay the named rows of each step out for the encoder."""
+        taken = self._rows.take(np.concatenate(steps))
+        return group_steps(_tensor(taken), torch.from_numpy(taken.lengths), [len(step) for step in steps], device)
+
+    def exchange(self, users: IntArray, ranks: Ranks, device: torch.device) -> Exchange:
+        """Say where the items of all ranks' rows lie once their states are gathered."""
+        lengths, bare = self._rows.lengths, -1 if self._padding else None
+        shares = [self.encoded(users[rank :: ranks.count])[:bare] for rank in range(ranks.count)]
+        longest = max(int(lengths[share].sum()) for share in shares)
+        starts = np.empty(len(lengths), np.int64)
+        for rank, share in enumerate(shares):
+            starts[share] = rank * longest + np.cumsum(lengths[share]) - lengths[share]
+        every = self.encoded(users)[:bare]
+        rows = Rows.of(torch.from_numpy(lengths[every]), device)
+        source_M = np.repeat(starts[every] - np.cumsum(lengths[every]) + lengths[every], lengths[every])
+        source_M += np.arange(len(source_M))
+        return Exchange(rows=rows, source_M=torch.from_numpy(source_M).to(device), longest=longest)
 
 
 def contrastive(config: TrainConfig) -> bool:
@@ -115,11 +170,13 @@ def contrastive(config: TrainConfig) -> bool:
     return config.objective != "sasrec" and bool(weights.sequence_weight or weights.intent_weight)
 
 
-def _sorted_pairs(rows: Ragged, num_items: int) -> Tensor:
-    """Every (user, item) of the rows as one sorted number, to look membership up."""
-    owners = np.repeat(np.arange(len(rows)), rows.lengths)
-    return torch.from_numpy(np.unique(owners * (num_items + 1) + rows.values))
+def _ragged(values: IntArray, lengths: "IntArray | list[int]") -> Ragged:
+    return Ragged(values=values, offsets=np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))))
+
+
+def _owners(rows: Ragged) -> IntArray:
+    return np.repeat(np.arange(len(rows)), rows.lengths)
 
 
 def _tensor(rows: Ragged) -> Tensor:
-    return torch.from_numpy(rows.values.astype(np.int64))
+    return torch.from_numpy(rows.values.astype(np.int64, copy=False))

@@ -138,12 +138,12 @@ class _Run:
         torch.manual_seed(seed)
         if isinstance(self.model.intents, ClusteredIntents):
             self._place_intents(seed)
-        steps = self.batches.epoch(torch.Generator().manual_seed(seed))
+        steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
         self.model.train()
         return _mean([self._step(batch) for batch in track(steps, total=len(self.batches), label=f"epoch {epoch}")])
 
     def _step(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        losses = self.model.losses(batch.to(self.device))
+        losses = self.model.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

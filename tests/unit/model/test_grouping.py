@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elcrec.data.ragged import Ragged
-from elcrec.model.elcrec import batch_of, last_positions
+from elcrec.model.elcrec import batch_of
 from elcrec.model.grouping import group_rows, positions_of
 
 rows_of_items = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=60), min_size=1, max_size=30)
@@ -16,8 +16,8 @@ def test_every_row_can_be_read_back_from_its_positions(rows: list[list[int]]) ->
     batch = group_rows(torch.tensor([item for row in rows for item in row]), lengths)
     flat = batch.items_N[positions_of(batch.layout, lengths)].tolist()
     assert flat == [item for row in rows for item in row]
-    assert int(batch.real_N.sum()) == int(lengths.sum())
-    assert (batch.items_N[~batch.real_N] == 0).all()
+    assert batch.row_M.bincount().tolist() == lengths.tolist()
+    assert int((batch.items_N != 0).sum()) == int(lengths.sum()), "what is not an item is padding"
 
 
 @given(rows_of_items)
@@ -26,11 +26,13 @@ def test_rows_are_right_aligned_in_blocks_that_tile_the_flat_array(rows: list[li
     edge = 0
     for group in batch.layout.groups:
         assert group.start == edge
-        real = batch.real_N[group.start : group.stop].view(group.rows, group.length)
+        real = (batch.items_N[group.start : group.stop] != 0).view(group.rows, group.length).int()
+        assert batch.age_N[group.start : group.stop].tolist() == [*range(group.length - 1, -1, -1)] * group.rows
         assert (real.diff(dim=1) >= 0).all(), "padding stands left of the items"
         edge = group.stop
     assert edge == batch.layout.size
-    assert batch.items_N[last_positions(batch)].tolist() == [row[-1] for row in rows]
+    last = batch.positions_M[batch.lengths_B.cumsum(0) - 1]
+    assert batch.items_N[last].tolist() == [row[-1] for row in rows]
 
 
 def test_padding_stays_under_a_quarter_on_skewed_lengths() -> None:

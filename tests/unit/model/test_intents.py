@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional as F
 
-from elcrec.model.intents import IntentCenters, kmeans
+from elcrec.model.intents import ClusteredIntents, LearnedIntents, kmeans
 
 
 def test_kmeans_finds_well_separated_clusters() -> None:
@@ -25,10 +25,21 @@ def test_kmeans_lowers_the_distance_and_keeps_every_centre_finite_with_duplicate
 
 def test_centres_stay_on_the_unit_sphere_and_the_nearest_is_found() -> None:
     torch.manual_seed(0)
-    intents = IntentCenters(5, 8)
+    intents = LearnedIntents(5, 8)
     intents.centers_KD.data.mul_(3)
     intents.renormalise()
     torch.testing.assert_close(intents.centers_KD.norm(dim=1), torch.ones(5))
     states = torch.randn(40, 8)
     distances = torch.cdist(F.normalize(states, dim=1), intents.centers_KD)
     assert torch.equal(intents.nearest(states), distances.argmin(1))
+
+
+def test_clustered_centres_are_the_k_means_and_a_lookup_their_direction() -> None:
+    points = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)) + 3
+    intents = ClusteredIntents(4, 8)
+    intents.initialise(points, torch.Generator().manual_seed(1))
+    assert torch.equal(intents.centers_KD, kmeans(points, 4, torch.Generator().manual_seed(1)))
+    assert not list(intents.parameters()), "the optimiser must not move them"
+    nearest = intents.nearest(points)
+    assert torch.equal(nearest, torch.cdist(points, intents.centers_KD).argmin(1))
+    torch.testing.assert_close(intents.lookup(nearest), F.normalize(intents.centers_KD[nearest], dim=1))

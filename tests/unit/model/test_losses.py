@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from elcrec.data.ragged import Ragged
 from elcrec.model.elcrec import batch_of, pool
-from elcrec.model.grouping import positions_of
+from elcrec.model.grouping import GroupedBatch
 from elcrec.model.losses import (
     cluster_loss,
     info_nce,
@@ -39,20 +39,19 @@ def test_cluster_loss_of_unit_vectors_depends_on_the_two_means_alone() -> None:
     torch.testing.assert_close(cluster_loss(pooled, centers), identity)
 
 
-def test_next_item_loss_equals_binary_cross_entropy_over_real_positions() -> None:
+def test_next_item_loss_equals_binary_cross_entropy_over_positions() -> None:
     states, positives, negatives = _random(6, 4), _random(6, 4), _random(6, 4)
-    real = np.array([True, True, False, True, False, True])
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731 - a formula
-    right = sigmoid((states * positives).sum(1).numpy()[real])
-    wrong = sigmoid((states * negatives).sum(1).numpy()[real])
+    right = sigmoid((states * positives).sum(1).numpy())
+    wrong = sigmoid((states * negatives).sum(1).numpy())
     expected = -(np.log(right) + np.log(1 - wrong)).mean()
-    loss = next_item_loss(states, positives, negatives, torch.from_numpy(real).double())
+    loss = next_item_loss(states, positives, negatives)
     np.testing.assert_allclose(loss.item(), expected)
 
 
 def test_next_item_loss_keeps_its_gradient_where_the_sigmoid_saturates() -> None:
     states = torch.tensor([[200.0]], requires_grad=True)
-    next_item_loss(states, -torch.ones(1, 1), torch.zeros(1, 1), torch.ones(1)).backward()
+    next_item_loss(states, -torch.ones(1, 1), torch.zeros(1, 1)).backward()
     assert states.grad.item() == 1.0
 
 
@@ -73,15 +72,15 @@ def test_intent_loss_contrasts_each_view_with_its_centre() -> None:
     torch.testing.assert_close(intent_loss(views, centers, 1.0), expected)
 
 
+def _rows(*lengths: int) -> tuple[GroupedBatch, torch.Tensor]:
+    batch = batch_of(Ragged.from_rows([[1] * length for length in lengths]), torch.device("cpu"))
+    return batch, _random(sum(lengths), 4).requires_grad_()
+
+
 def test_sequence_similarities_equal_the_product_of_padded_flattened_states() -> None:
-    lengths = torch.tensor([1, 7, 3, 3, 50, 12, 2, 5, 9, 31])
-    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
-    states = _random(batch.layout.size, 4).requires_grad_()
-    masked = states * batch.real_N[:, None]
-    rows = masked[positions_of(batch.layout, lengths)].split(lengths.tolist())
-    slot = batch.layout.slot_B
-    plain = flattened_similarities(list(rows), 50)
-    fast = sequence_similarities(masked, batch.layout)[slot][:, slot]
+    batch, states = _rows(1, 7, 3, 3, 50, 12, 2, 5, 9, 31)
+    plain = flattened_similarities(list(states.split(batch.lengths_B.tolist())), 50)
+    fast = sequence_similarities(states, batch)
     torch.testing.assert_close(fast, plain)
     weights = _random(10, 10)
     (slow_gradient,) = torch.autograd.grad((plain * weights).sum(), states, retain_graph=True)
@@ -89,29 +88,27 @@ def test_sequence_similarities_equal_the_product_of_padded_flattened_states() ->
     torch.testing.assert_close(fast_gradient, slow_gradient)
 
 
+def _filled(states: torch.Tensor, batch: GroupedBatch, padding: torch.Tensor) -> torch.Tensor:
+    """Windows with the states of padding before each row's own, [B, T, D]."""
+    rows = states.split(batch.lengths_B.tolist())
+    return torch.stack([torch.cat((padding[: len(padding) - len(row)], row)) for row in rows])
+
+
 def test_view_similarities_equal_windows_filled_up_with_the_states_of_padding() -> None:
-    lengths, window = torch.tensor([1, 4, 3, 6, 2, 6]), 6
-    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
-    states, padding = _random(batch.layout.size, 4), _random(window, 4)
-    rows = states[positions_of(batch.layout, lengths)].split(lengths.tolist())
-    full = torch.stack([torch.cat((padding[: window - len(row)], row)).flatten() for row in rows])
-    slot = batch.layout.slot_B
-    fast = view_similarities(states, batch, padding, window)[slot][:, slot]
+    (batch, states), window = _rows(1, 4, 3, 6, 2, 6), 6
+    padding = _random(window, 4)
+    full = _filled(states, batch, padding).flatten(1)
+    fast = view_similarities(states, batch, padding, window)
     torch.testing.assert_close(fast + padding.square().sum() / window, full @ full.T / window)
 
 
 def test_pooling_over_the_window_counts_the_states_of_padding() -> None:
-    lengths, window = torch.tensor([4, 1, 6, 2]), 6
-    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
-    states, padding = _random(batch.layout.size, 3), _random(window, 3)
-    rows = states[positions_of(batch.layout, lengths)].split(lengths.tolist())
-    full = torch.stack([torch.cat((padding[: window - len(row)], row)).mean(0) for row in rows])
-    torch.testing.assert_close(pool(states, batch, padding), full)
+    batch, states = _rows(4, 1, 6, 2)
+    padding = _random(6, 4)
+    torch.testing.assert_close(pool(states, batch, padding), _filled(states, batch, padding).mean(1))
 
 
-def test_pooling_is_the_mean_over_real_positions_in_the_order_of_the_rows() -> None:
-    lengths = torch.tensor([4, 1, 7, 2])
-    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
-    states = _random(batch.layout.size, 3)
-    rows = states[positions_of(batch.layout, lengths)].split(lengths.tolist())
+def test_pooling_is_the_mean_over_the_items_of_each_row() -> None:
+    batch, states = _rows(4, 1, 7, 2)
+    rows = states.split(batch.lengths_B.tolist())
     torch.testing.assert_close(pool(states, batch), torch.stack([row.mean(0) for row in rows]))

@@ -17,8 +17,8 @@ def _epoch(data: TrainingData, seed: int = 0) -> list[TrainingBatch]:
 
 
 def _pairs(batch: TrainingBatch) -> list[tuple[int, int]]:
-    real = batch.sequences.real_N
-    return list(zip(batch.sequences.items_N[real].tolist(), batch.positives_N[real].tolist(), strict=True))
+    inputs = batch.rows.items_N[batch.rows.positions_M][: len(batch.positives_M)]
+    return list(zip(inputs.tolist(), batch.positives_M.tolist(), strict=True))
 
 
 def test_an_epoch_predicts_every_next_training_item_in_the_window_once() -> None:
@@ -42,8 +42,8 @@ def test_held_out_items_never_enter_training() -> None:
         md5="marked",
     )
     for batch in _epoch(TrainingData(marked, tiny_config())):
-        assert batch.sequences.items_N.max() < 90
-        assert batch.positives_N.max() < 90
+        assert batch.rows.items_N.max() < 90
+        assert batch.positives_M.max() < 90
         assert batch.views is not None
         assert batch.views.items_N.max() < 90
 
@@ -51,7 +51,7 @@ def test_held_out_items_never_enter_training() -> None:
 def test_negatives_are_drawn_from_the_whole_catalogue() -> None:
     data = ring_data(rings=3)
     batches = [batch for seed in range(5) for batch in _epoch(TrainingData(data, tiny_config()), seed)]
-    drawn = {item for batch in batches for item in batch.negatives_N[batch.sequences.real_N].tolist()}
+    drawn = {item for batch in batches for item in batch.negatives_M.tolist()}
     assert drawn == set(range(1, data.num_items + 1))
 
 
