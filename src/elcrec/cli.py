@@ -68,6 +68,13 @@ def _train(options: Options) -> None:
     _show(train(_config(options).train, options.sequences, options.out, checkpoint=options.checkpoint))
 
 
+def _import_weights(options: Options) -> None:
+    from elcrec.stages.import_weights import import_weights
+
+    inputs = (options.checkpoint, options.sequences, options.out)
+    _show(import_weights(*inputs, num_heads=options.num_heads, drop_absent_items=options.drop_absent_items))
+
+
 def _evaluate(options: Options) -> None:
     from elcrec.stages.evaluate import evaluate
 
@@ -191,8 +198,19 @@ def _parser() -> argparse.ArgumentParser:
     recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
     recommend.add_argument("--user", required=True, help="the user's raw id")
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
+    text = "Turn a checkpoint of the published ELCRec or ICLRec code into a model folder."
+    _add_import(commands.add_parser("import-weights", help=text, description=text))
     add("config", _config_command, "Print the whole configuration that the other commands would use.")
     return parser
+
+
+def _add_import(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(command=_import_weights)
+    sub.add_argument("checkpoint", type=Path, metavar="FILE", help="what the published code saved, such as a .pt file")
+    sub.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="of the log that it was trained on")
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
+    sub.add_argument("--num-heads", type=int, default=2, metavar="N", help="attention heads (default 2, as published)")
+    sub.add_argument("--drop-absent-items", action="store_true", help="leave out items that the sequences lack")
 
 
 def _add_configuration(sub: argparse.ArgumentParser) -> None:

@@ -94,3 +94,21 @@ def load_sequences(folder: Path) -> SequenceData:
         num_items=split["num_items"],
         md5=split["md5"],
     )
+
+
+def load_item_ids(folder: Path, data: SequenceData) -> list[str]:
+    """Return the raw ids of items 1 to V from `items.parquet`.
+
+    Raises:
+        UserError: the file is missing, damaged, or not of these sequences.
+    """
+    path = folder / "items.parquet"
+    try:
+        table = pq.read_table(path, columns=["item_index", "item_id"])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
+    ids: list[str] = table.sort_by("item_index")["item_id"].to_pylist()
+    if len(ids) != data.num_items:
+        what = f"{len(ids)} items, but split.json says {data.num_items}"
+        raise UserError(what, where=path, fix="run the sequences stage again")
+    return ids

@@ -1,5 +1,6 @@
 """What a trained model answers to the test questions: ranks, recommendations, intents."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
     intents = encoded.intents.cpu().numpy().astype(np.int32)
     pictured = _sample(np.flatnonzero(intents >= 0), seed)
     return Answers(
-        label=_LABELS.get(config["train"]["objective"], "model"),
+        label=_label(config),
         config=config,
         ranking=rank(test.histories, TOP_K),
         unmasked_ranks=rank(nothing(len(test.users)), 0).ranks if repeats else None,
@@ -84,6 +85,11 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
         pictured_states=_states(model, test.histories.take(pictured)),
         num_intents=model.num_intents,
     )
+
+
+def _label(config: Mapping[str, Any]) -> str:
+    label = _LABELS.get(config["train"]["objective"], "model")
+    return f"Imported {label}" if "imported" in config else label
 
 
 def _sample(users: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
@@ -114,5 +120,5 @@ def _checked_config(folder: Path, data: SequenceData) -> dict[str, Any]:
     if config.get("sequences_md5") != data.md5:
         trained, found = config.get("sequences_md5"), data.md5
         what = f"the model was trained on other sequences (md5 {trained}) than these (md5 {found})"
-        raise UserError(what, where=folder, fix="train it on these sequences")
+        raise UserError(what, where=folder, fix="train it on these sequences, or import it for them")
     return config

@@ -19,6 +19,10 @@ from elcrec.evaluation.findings import METRICS, Findings, IntentFindings
 COLLAPSED = 0.5
 """A largest intent with more than this share of the users explains little."""
 _SHOWN_INTENTS = 24
+_IMPORTED_INTENTS = (
+    "Its intents are read as this project pools states, where padding knows nothing of the sequence. In the published "
+    "code it does, so users whose history is shorter than the window may have another intent there; ranks are the same."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ def labels(answers: Mapping[str, Answers]) -> dict[str, str]:
     return named | {"popularity": "Popularity"}
 
 
-def takeaways(findings: Findings, named: Mapping[str, str]) -> list[str]:
+def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str, Answers]) -> list[str]:
     """Return what the numbers say, a sentence each; claims of a difference only where the interval has it."""
     hit, ndcg = (findings.resampled.estimate("model", name) for name in ("hr@20", "ndcg@20"))
     share = f"{hit.mean:.1%} of the users (interval {hit.low:.1%} to {hit.high:.1%})"
@@ -72,13 +76,28 @@ def takeaways(findings: Findings, named: Mapping[str, str]) -> list[str]:
         said.append(_versus_baseline(findings, named))
     else:
         said.append("No baseline model was given, so there is no comparison user by user.")
+    said += [_about_absent(named[name], given.config) for name, given in answers.items() if _absent_items(given.config)]
     if findings.unmasked:
         said.append(
             f"{findings.repeat_share:.1%} of the targets are already in the history. The masked protocol can "
             f"never hit them; with the history left in, NDCG@20 is "
             f"{findings.unmasked['model']['ndcg@20']:.4f}."
         )
-    return said + ([_about_intents(findings.intents)] if findings.intents else [])
+    if findings.intents:
+        said.append(_about_intents(findings.intents))
+        said += [_IMPORTED_INTENTS] if "imported" in answers["model"].config else []
+    return said
+
+
+def _absent_items(config: Mapping[str, Any]) -> int:
+    return int(config.get("imported", {}).get("absent_items", 0))
+
+
+def _about_absent(label: str, config: Mapping[str, Any]) -> str:
+    return (
+        f"{label} knew {_absent_items(config):,} items more, which do not occur in these sequences and are not ranked: "
+        f"its figures are easier to reach than its authors'."
+    )
 
 
 def _versus_baseline(findings: Findings, named: Mapping[str, str]) -> str:
@@ -116,13 +135,13 @@ def _context(findings: Findings, answers: Mapping[str, Answers], sources: Source
         "top_k": TOP_K,
         "split": split,
         "model": model,
-        "takeaways": takeaways(findings, named),
+        "takeaways": takeaways(findings, named, answers),
         "dataset": _dataset(sources.raw).get("dataset"),
         "intents": _intent_rows(findings.intents, sources.item_ids),
         "shown_intents": _SHOWN_INTENTS,
         "provenance": _provenance(answers, split, sources),
         "configuration": yaml.safe_dump(
-            {"train": model.config["train"], "evaluate": to_dict(sources.config)}, sort_keys=False
+            {"train": _known_settings(model.config), "evaluate": to_dict(sources.config)}, sort_keys=False
         ),
     }
 
@@ -156,16 +175,32 @@ def _provenance(answers: Mapping[str, Answers], split: Mapping[str, Any], source
     dataset = _dataset(sources.raw)
     rows += [(f"Raw log, {key}", str(dataset[key])) for key in ("dataset", "origin", "md5") if key in dataset]
     for name, given in answers.items():
-        facts = {
-            "objective": given.config["train"]["objective"],
-            "seed": given.config["train"]["seed"],
-            "epochs": f"{given.config.get('epochs')} (best {given.config.get('best_epoch')})",
-            "seconds": given.config.get("seconds"),
-            "git revision": given.config.get("git_revision") or "not in a repository",
-        }
-        rows += [(f"{name.capitalize()}, {key}", str(value)) for key, value in facts.items()]
+        rows += [(f"{name.capitalize()}, {key}", str(value)) for key, value in _origin(given.config).items()]
     rows.append(("Evaluation, git revision", code_revision() or "not in a repository"))
     return rows
+
+
+def _origin(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a model came from: its training, or the file that it was imported from."""
+    facts = {"objective": config["train"]["objective"]}
+    if "imported" in config:
+        facts |= {"imported from": config["imported"]["file"], "sha256 of that file": config["imported"]["sha256"]}
+    else:
+        facts["seed"] = config["train"]["seed"]
+        facts["epochs"] = f"{config.get('epochs')} (best {config.get('best_epoch')})"
+        facts["seconds"] = config.get("seconds")
+    return facts | {"git revision": config.get("git_revision") or "not in a repository"}
+
+
+def _known_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the train section; of an imported model what its tensors tell, as nobody knows how it was trained."""
+    settings: dict[str, Any] = config["train"]
+    if "imported" not in config:
+        return settings
+    encoder = {name: settings["encoder"][name] for name in ("window", "hidden_size", "num_blocks", "num_heads")}
+    known = {"objective": settings["objective"], "encoder": encoder}
+    num_intents = settings["intents"]["num_intents"]
+    return known | ({} if settings["objective"] == "sasrec" else {"intents": {"num_intents": num_intents}})
 
 
 def _charts(findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> dict[str, str]:

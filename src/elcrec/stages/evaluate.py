@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
 from elcrec.config import EvaluateConfig
-from elcrec.data.dataset import EvaluationSet, SequenceData, load_sequences
+from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
 from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
@@ -64,7 +64,7 @@ def evaluate(
     if not len(test.users):
         fix = "give users at least three items, or change sequences.split"
         raise UserError("no user has a test target", where=sequences, fix=fix)
-    item_ids = _item_ids(sequences, data)
+    item_ids = load_item_ids(sequences, data)
     user_ids = data.user_ids.take(pa.array(test.users)).to_pylist()
     folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
     answers = {
@@ -85,20 +85,6 @@ def evaluate(
         write_card(scratch / "model_card.md", findings, answers, sources)
         write_report(scratch / "report.html", findings, answers, sources)
     return {name: numbers[name] for name in HEADLINE if name in numbers}
-
-
-def _item_ids(sequences: Path, data: SequenceData) -> list[str]:
-    """Return the raw ids of items 1 to V."""
-    path = sequences / "items.parquet"
-    try:
-        table = pq.read_table(path, columns=["item_index", "item_id"])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"not readable ({error})", where=path) from error
-    ids: list[str] = table.sort_by("item_index")["item_id"].to_pylist()
-    if len(ids) != data.num_items:
-        what = f"{len(ids)} items, but split.json says {data.num_items}"
-        raise UserError(what, where=path, fix="run the sequences stage again")
-    return ids
 
 
 def _ranks_table(user_ids: list[str], test: EvaluationSet, findings: Findings) -> pa.Table:
