@@ -195,6 +195,18 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     """Weight of L_cluster (alpha)."""
 
 
+class NextItemConfig(Section, frozen=True, kw_only=True):
+    """L_next: how the next item is told apart from others."""
+
+    loss: Literal["bce", "softmax", "sampled_softmax"] = "bce"
+    """`bce`: binary cross entropy against one drawn item a position (the paper); `softmax`: cross entropy among all
+    items; `sampled_softmax`: among drawn items that a step's positions share, for large catalogues."""
+    samples: Positive = 1024
+    """Drawn items a step (`sampled_softmax`)."""
+    exponent: Share = 0.5
+    """They are drawn from popularity to this power; 0 is uniform (`sampled_softmax`)."""
+
+
 class ViewConfig(Section, frozen=True, kw_only=True):
     """Augmented views: one of crop, mask and reorder is drawn for each view."""
 
@@ -214,6 +226,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents."""
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
+    next_item: NextItemConfig = NextItemConfig()
+    """The recommendation loss."""
     intents: IntentConfig = IntentConfig()
     """Intents and their losses (`elcrec` only)."""
     views: ViewConfig = ViewConfig()

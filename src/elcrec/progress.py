@@ -9,12 +9,14 @@ T = TypeVar("T")
 _QUIET_SECONDS = 10.0
 
 
-def track(work: Iterable[T], *, total: int, label: str) -> Iterator[T]:
+def track(work: Iterable[T], *, total: int, label: str, quiet: bool = False) -> Iterator[T]:
     """Yield from `work` and show how far it is, its rate and the time left, on standard error.
 
-    Off a terminal a line appears every ten seconds, so short work prints nothing.
+    Off a terminal a line appears every ten seconds, so short work prints nothing. `quiet` shows nothing at all.
     """
-    if sys.stderr.isatty():
+    if quiet:
+        yield from work
+    elif sys.stderr.isatty():
         from tqdm import tqdm  # noqa: PLC0415 - only terminals pay for it
 
         yield from tqdm(work, total=total, desc=label, leave=False, dynamic_ncols=True)

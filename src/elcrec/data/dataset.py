@@ -72,6 +72,14 @@ class EvaluationSet:
     histories: Ragged
     target_items: npt.NDArray[np.int64]
 
+    def part(self, index: int, count: int) -> "EvaluationSet":
+        """Return every `count`-th user from `index` on."""
+        if count == 1:
+            return self
+        rows = np.arange(index, len(self.users), count)
+        histories = self.histories.take(rows)
+        return EvaluationSet(users=self.users[rows], histories=histories, target_items=self.target_items[rows])
+
 
 def load_sequences(folder: Path) -> SequenceData:
     """Read `sequences.parquet` and `split.json`.

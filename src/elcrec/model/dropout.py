@@ -38,4 +38,4 @@ def dropout_masks(shapes: Sequence[Sequence[int]], p: float) -> list[Tensor]:
     words = torch.empty(-(-sum(sizes) // 8), dtype=torch.int64).random_(-(2**63), None)
     flags = words.view(torch.uint8)[: sum(sizes)].lt_(kept)
     scaled = flags.to(torch.float32).mul_(_LEVELS / kept)
-    return [part.view(*shape) for part, shape in zip(scaled.split(sizes), shapes, strict=True)]
+    return [part.view(*shape) for part, shape in zip(torch.split(scaled, sizes), shapes, strict=True)]

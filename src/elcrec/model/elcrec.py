@@ -18,16 +18,31 @@ from elcrec.model.encoder import Encoder
 from elcrec.model.grouping import GroupedBatch, Rows, group_rows
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
 from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, view_similarities
+from elcrec.model.softmax import sampled_softmax_loss, softmax_loss
 
 
 class Exchange(Protocol):
     """Brings the states of several processes together, where there are several."""
 
-    rows: Rows
-    """All processes' rows: inputs, first views, second views."""
+    @property
+    def rows(self) -> Rows:
+        """All processes' rows: inputs, first views, second views."""
 
     def gather(self, states_MD: Tensor) -> Tensor:
         """Return the states of the items of `rows`, given those of this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negatives:
+    """Items that next items are told apart from.
+
+    Attributes:
+        items: for the loss `bce` one for each position, [M]; for `sampled_softmax` some that all positions share, [S].
+        log_counts: log of how often each shared one is expected among S draws, [S]; `None` for `bce`.
+    """
+
+    items: Tensor
+    log_counts: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +55,7 @@ class TrainingBatch:
             window, one window of nothing but padding.
         num_users: B, over all processes.
         positives_M: the item that came next at each item of the users' rows.
-        negatives_M: a drawn item for each of them.
+        negatives: drawn items; `None` where the loss sees the whole catalogue.
         share: weight of this process's L_next, so that the mean over processes is the mean over all positions.
         views: the views of all processes, laid out on their own to be compared; `None` without contrastive losses.
         exchange: `None` on a process alone.
@@ -49,7 +64,7 @@ class TrainingBatch:
     rows: GroupedBatch
     num_users: int
     positives_M: Tensor
-    negatives_M: Tensor
+    negatives: Negatives | None
     share: float
     views: GroupedBatch | None
     exchange: Exchange | None
@@ -92,34 +107,54 @@ class SequenceModel(nn.Module):
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Return the weighted terms of the objective by name; their sum is what training minimises."""
-        embedded_ND, positives_MD, negatives_MD = self._embed(batch)
-        states_MD = self.encoder(batch.rows, embedded_ND).index_select(0, batch.rows.positions_M)
-        next_item = batch.share * next_item_loss(states_MD[: len(positives_MD)], positives_MD, negatives_MD)
-        if self.intents is None:
-            return {"next_item": next_item}
-        return {"next_item": next_item, **self._intent_losses(self.intents, states_MD, batch)}
+        if self.config.next_item.loss == "bce":
+            next_item, states_MD = self._binary(batch)
+        else:
+            states_MD = self._states(batch, None)
+            next_item = self._softmax(states_MD[: len(batch.positives_M)], batch)
+        losses = {"next_item": batch.share * next_item}
+        return losses if self.intents is None else losses | self._intent_losses(self.intents, states_MD, batch)
 
-    def _embed(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
-        """Look all items of a step up at once: inputs, positives, negatives. A dense gradient is made once then."""
-        wanted = (batch.rows.items_N, batch.positives_M, batch.negatives_M)
+    def _states(self, batch: TrainingBatch, embedded_ND: Tensor | None) -> Tensor:
+        """Encode a step: a state for every item, row after row."""
+        states_ND: Tensor = self.encoder(batch.rows, embedded_ND)
+        return states_ND.index_select(0, batch.rows.positions_M)
+
+    def _binary(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """L_next by binary cross entropy, and the states.
+
+        Inputs, positives and negatives are looked up at once, so that a dense gradient is made once.
+        """
+        assert batch.negatives is not None
+        wanted = (batch.rows.items_N, batch.positives_M, batch.negatives.items)
         vectors = self.encoder.item_embedding(torch.cat(wanted))
-        parts: tuple[Tensor, ...] = vectors.split([len(items) for items in wanted])
-        return parts
+        embedded_ND, positives_MD, negatives_MD = torch.split(vectors, [len(items) for items in wanted])
+        states_MD = self._states(batch, embedded_ND)
+        return next_item_loss(states_MD[: len(positives_MD)], positives_MD, negatives_MD), states_MD
+
+    def _softmax(self, states_MD: Tensor, batch: TrainingBatch) -> Tensor:
+        """L_next by cross entropy among all items, or among some that all positions share."""
+        table_VD, negatives = self.encoder.item_embedding.weight, batch.negatives
+        if negatives is None or negatives.log_counts is None:
+            return softmax_loss(states_MD, table_VD, batch.positives_M)
+        return sampled_softmax_loss(states_MD, table_VD, batch.positives_M, negatives.items, negatives.log_counts)
 
     def _intent_losses(self, intents: Intents, states_MD: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
-        weights, size, rows, padding_TD = self.config.intents, batch.num_users, batch.rows, None
+        weights, size, padding_TD = self.config.intents, batch.num_users, None
+        rows: Rows = batch.rows
         if pools_padding(self.config):
             states_MD, padding_TD = states_MD.tensor_split([-self.config.encoder.window])
         if batch.exchange is not None:
             rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
-        pooled_RD = pool(states_MD, rows, padding_TD)
-        users_BD, *views = pooled_RD[: (1 if batch.views is None else 3) * size].split(size)
+        users_BD = pool(states_MD, rows, padding_TD)[:size]
         losses = {}
         if batch.views is not None:
             centers_BD = intents.lookup(intents.nearest(users_BD))
-            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in views]
             views_MD = states_MD[-len(batch.views.row_M) :]
-            losses["sequence"] = weights.sequence_weight * self._sequence_loss(intents, views_MD, batch.views, padding_TD)
+            views = torch.split(pool(views_MD, batch.views), size)
+            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in views]
+            sequence = self._sequence_loss(intents, views_MD, batch.views, padding_TD)
+            losses["sequence"] = weights.sequence_weight * sequence
             losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
         if isinstance(intents, LearnedIntents) and weights.cluster_weight:
             losses["cluster"] = weights.cluster_weight * cluster_loss(spherical(users_BD), intents.centers_KD)

@@ -19,7 +19,7 @@ from elcrec.model.grouping import Group, GroupedBatch
 
 _INIT_STD = 0.02
 _NORM_EPS = 1e-12
-_HIDDEN = -1e9  # Added to the score of a key that must not be seen: its weight is exactly 0 in float32.
+_FAR = 1e9  # Below the score of any key that may be seen: the weight is exactly 0 in float32.
 
 
 class Encoder(nn.Module):
@@ -91,7 +91,7 @@ class Attention(nn.Module):
 
     def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Attend inside each row, [N, D] to [N, D]."""
-        projected = self.query_key_value(states_ND).split([group.stop - group.start for group in groups])
+        projected = torch.split(self.query_key_value(states_ND), [group.stop - group.start for group in groups])
         drops = self._drops(groups, states_ND.device)
         contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, drops, strict=True)]
         attended: Tensor = self.out(torch.cat(contexts))
@@ -107,7 +107,8 @@ class Attention(nn.Module):
         heads = projected.view(group.rows, group.length, 3, self.num_heads, -1).permute(2, 3, 0, 1, 4)
         if drop is None:
             dropout = self.dropout if self.training else 0.0
-            context_HBLd = F.scaled_dot_product_attention(*heads.unbind(), attn_mask=mask_BLL, dropout_p=dropout)
+            query, key, value = heads.unbind()
+            context_HBLd = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BLL, dropout_p=dropout)
         else:
             context_HBLd = _attend_dropping(heads, mask_BLL, drop)
         return context_HBLd.permute(1, 2, 0, 3).reshape(group.rows * group.length, -1)
@@ -123,13 +124,13 @@ def _attend_dropping(heads_3HBLd: Tensor, mask_BLL: Tensor, drop: Tensor) -> Ten
 
 
 def _attention_mask(items_N: Tensor, group: Group) -> Tensor:
-    """What to add to scores: a query sees items up to its own position; itself where it would see nothing, [B, L, L]."""
+    """What to add to scores, [B, L, L]: a query sees the items up to its own position, or itself if there are none."""
     visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
     causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
     sees_BLL = visible_BL[:, None, :] & causal_LL
     blind_BL = visible_BL.cumsum(1) == 0
     sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
-    return sees_BLL.to(torch.float32).sub_(1).mul_(-_HIDDEN)
+    return sees_BLL.to(torch.float32).sub_(1).mul_(_FAR)
 
 
 def _initialise(module: nn.Module) -> None:

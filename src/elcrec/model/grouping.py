@@ -115,12 +115,12 @@ def group_steps(
     age_N = torch.repeat_interleave(ends_B, padded_B) - 1 - torch.arange(len(items_N))
     items_S = torch.zeros(len(rows_S), dtype=torch.int64).index_add_(0, step_B, lengths_B).tolist()
     parts = zip(
-        lengths_B.to(device).split(list(rows_S)),
-        (row_M - first_rows[step_B][row_M]).to(device).split(items_S),
-        items_N.to(device).split(sizes),
-        age_N.to(device).split(sizes),
-        (flat_M - starts[step_B][row_M]).to(device).split(items_S),
-        (slot_B - first_rows[step_B]).to(device).split(list(rows_S)),
+        torch.split(lengths_B.to(device), list(rows_S)),
+        torch.split((row_M - first_rows[step_B][row_M]).to(device), items_S),
+        torch.split(items_N.to(device), sizes),
+        torch.split(age_N.to(device), sizes),
+        torch.split((flat_M - starts[step_B][row_M]).to(device), items_S),
+        torch.split((slot_B - first_rows[step_B]).to(device), list(rows_S)),
         groups,
         strict=True,
     )

@@ -112,7 +112,7 @@ def sequence_similarities(states_MD: Tensor, rows: GroupedBatch) -> Tensor:
     """
     groups, slot_B = rows.groups, rows.slot_B
     states_ND = states_MD.new_zeros(len(rows.items_N), states_MD.shape[1]).index_copy(0, rows.positions_M, states_MD)
-    parts = states_ND.split([group.stop - group.start for group in groups])
+    parts = torch.split(states_ND, [group.stop - group.start for group in groups])
     blocks = [part.view(group.rows, group.length, -1) for part, group in zip(parts, groups, strict=True)]
     shorter = [0, *(group.length for group in groups[:-1])]
     similarities_BB = states_ND.new_zeros(0, 0)

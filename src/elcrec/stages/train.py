@@ -2,17 +2,17 @@
 
 import csv
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from elcrec.artifacts import atomic_dir, code_revision
 from elcrec.config import TrainConfig
-from elcrec.data.dataset import load_sequences
+from elcrec.data.dataset import SequenceData, load_sequences
 from elcrec.model.io import save_model
 from elcrec.training.checkpoint import discard_checkpoint
-from elcrec.training.loop import fit
+from elcrec.training.distributed import process_group
+from elcrec.training.loop import Fitted, choose_device, fit
 
 logger = logging.getLogger(__name__)
 
@@ -33,35 +33,49 @@ HISTORY_COLUMNS = (
 def train(config: TrainConfig, sequences: Path, out: Path, *, checkpoint: Path) -> dict[str, Any]:
     """Train a model and write `model.safetensors`, `config.json` and `history.csv`.
 
+    Under torchrun every process trains its share of each step, and the leader alone writes.
+
     Args:
         config: model and optimisation.
         sequences: output of the sequences stage.
         out: the model folder to write.
         checkpoint: folder for the state of an unfinished run; emptied at the end.
 
+    Returns:
+        Epochs and validation metrics; nothing on a process that does not lead.
+
     Raises:
         UserError: the data cannot be trained on, or the output cannot be written.
     """
-    started = time.perf_counter()
-    data = load_sequences(sequences)
-    with atomic_dir(out) as scratch:
-        fitted = fit(data, config, checkpoint)
-        progress = fitted.progress
-        facts = {
-            "sequences_md5": data.md5,
-            "git_revision": code_revision(),
-            "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "valid": fitted.valid,
-            "seconds": round(sum(row["seconds"] for row in progress.history), 1),
-        }
-        save_model(fitted.model, scratch, **facts)
-        write_history(scratch / "history.csv", progress.history)
-    discard_checkpoint(checkpoint)
-    logger.info("trained in %.0f s", time.perf_counter() - started)
-    return {"epochs": progress.epoch, "best_epoch": progress.best_epoch} | {
+    device = choose_device(config.device)
+    with process_group(device) as ranks:
+        data = load_sequences(sequences)
+        if not ranks.leads:
+            fit(data, config, checkpoint, ranks)
+            return {}
+        with atomic_dir(out) as scratch:
+            fitted = fit(data, config, checkpoint, ranks)
+            _write(fitted, data, scratch)
+        discard_checkpoint(checkpoint)
+    return {"epochs": fitted.progress.epoch, "best_epoch": fitted.progress.best_epoch} | {
         f"valid_{name}": value for name, value in fitted.valid.items()
     }
+
+
+def _write(fitted: Fitted, data: SequenceData, folder: Path) -> None:
+    progress = fitted.progress
+    seconds = sum(row["seconds"] for row in progress.history)
+    facts = {
+        "sequences_md5": data.md5,
+        "git_revision": code_revision(),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "valid": fitted.valid,
+        "seconds": round(seconds, 1),
+    }
+    save_model(fitted.model, folder, **facts)
+    write_history(folder / "history.csv", progress.history)
+    logger.info("trained in %.0f s", seconds)
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

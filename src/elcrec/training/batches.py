@@ -5,7 +5,7 @@ Many steps are assembled at once and moved to the device in one go; a step is th
 Axes: `U` users of a chunk, `B` users of a step, `M` items of rows one after another.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from elcrec.config import TrainConfig
 from elcrec.data.dataset import SequenceData
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.errors import UserError
-from elcrec.model.elcrec import TrainingBatch, pools_padding
+from elcrec.model.elcrec import Negatives, TrainingBatch, pools_padding
 from elcrec.model.grouping import GroupedBatch, Rows, group_steps
+from elcrec.model.softmax import NegativeSampler
 from elcrec.model.views import augment
 from elcrec.training.distributed import ALONE, Exchange, Ranks
 
@@ -40,6 +41,8 @@ class TrainingData:
         self._config, self._ranks = config, ranks
         self._rows = training.take(users)
         self._num_items = data.num_items
+        counts = torch.from_numpy(np.bincount(self._rows.values, minlength=data.num_items + 1)[1:])
+        self._sampler = NegativeSampler(counts, config.next_item.samples, config.next_item.exponent)
 
     def __len__(self) -> int:
         """Steps in an epoch; a last step is dropped where it has nothing to contrast or a rank would get no user."""
@@ -71,7 +74,6 @@ class TrainingData:
         rows = self._rows.take(users)
         recent = rows.tail(self._config.encoder.window + 1)
         inputs, targets = recent.head(recent.lengths - 1), recent.spans(recent.offsets[:-1] + 1, recent.offsets[1:])
-        negatives = self._draw_negatives(rows, inputs, generator)
         views = self._views(rows, generator) if contrastive(self._config) else None
         pieces = _Pieces(inputs, views, self._config.encoder.window if pools_padding(self._config) else None)
         size, ranks = self._config.batch_size, self._ranks
@@ -81,22 +83,41 @@ class TrainingData:
         nothing = [None] * len(steps)
         parts = zip(
             pieces.group([pieces.encoded(step) for step in mine], device),
-            _tensor(targets.take(np.concatenate(mine))).to(device).split(counts),
-            _tensor(negatives.take(np.concatenate(mine))).to(device).split(counts),
+            torch.split(_tensor(targets.take(np.concatenate(mine))).to(device), counts),
+            self._negatives(rows, inputs, mine, counts, generator, device),
             nothing if views is None else pieces.group([pieces.views(step) for step in steps], device),
             nothing if ranks.count == 1 else [pieces.exchange(step, ranks, device) for step in steps],
             strict=True,
         )
-        for step, (own, positives_M, negatives_M, compared, exchange) in zip(steps, parts, strict=True):
+        for step, (own, positives_M, negatives, compared, exchange) in zip(steps, parts, strict=True):
             yield TrainingBatch(
                 rows=own,
                 num_users=len(step),
                 positives_M=positives_M,
-                negatives_M=negatives_M,
+                negatives=negatives,
                 share=ranks.count * len(positives_M) / int(inputs.lengths[step].sum()),
                 views=compared,
                 exchange=exchange,
             )
+
+    def _negatives(
+        self,
+        rows: Ragged,
+        inputs: Ragged,
+        mine: Sequence[IntArray],
+        counts: list[int],
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> Sequence[Negatives | None]:
+        """What each step's next items are told apart from."""
+        if self._config.next_item.loss == "softmax":
+            return [None] * len(mine)
+        if self._config.next_item.loss == "sampled_softmax":
+            draws = [self._sampler.draw(generator) for _ in mine]
+            return [Negatives(items=items_S.to(device), log_counts=counts_S.to(device)) for items_S, counts_S in draws]
+        drawn = self._draw_negatives(rows, inputs, generator)
+        items_M = _tensor(drawn.take(np.concatenate(mine))).to(device)
+        return [Negatives(items=part, log_counts=None) for part in torch.split(items_M, counts)]
 
     def _draw_negatives(self, rows: Ragged, inputs: Ragged, generator: torch.Generator) -> Ragged:
         """Draw an item for each input, uniformly, again where one stands in its row.

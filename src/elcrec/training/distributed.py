@@ -36,6 +36,11 @@ class Ranks:
 ALONE = Ranks(0, 1)
 
 
+def local_rank() -> int:
+    """Place of this process among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that torchrun started, if it did: gloo on CPUs, NCCL on GPUs."""
@@ -73,14 +78,14 @@ class _Gather(torch.autograd.Function):
     """All ranks' tensors one after another; backward sums the gradients that all ranks have for a rank's own part."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
+    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004 - PyTorch gives it
         """Gather."""
         every = own.new_empty(dist.get_world_size() * len(own), *own.shape[1:])
         dist.all_gather_into_tensor(every, own.contiguous())
         return every
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004 - PyTorch gives it
         """Sum over ranks, keep the own part."""
         summed = gradient.contiguous()
         dist.all_reduce(summed)
@@ -93,7 +98,7 @@ def average_gradients(module: nn.Module) -> None:
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+    for gradient, mean in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,15 @@ from elcrec.model.intents import ClusteredIntents, LearnedIntents
 from elcrec.progress import track
 from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from elcrec.training.distributed import (
+    ALONE,
+    Ranks,
+    average_gradients,
+    copy_from_leader,
+    gather_integers,
+    local_rank,
+    mean_over_ranks,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,32 +53,40 @@ class Fitted:
     valid: dict[str, float]
 
 
-def fit(data: SequenceData, config: TrainConfig, checkpoint: Path) -> Fitted:
+def fit(data: SequenceData, config: TrainConfig, checkpoint: Path, ranks: Ranks = ALONE) -> Fitted:
     """Train until validation stops improving; goes on from `checkpoint` if a run of the same kind was cut off.
 
+    With several ranks all must see the same `checkpoint`; the leader alone writes it.
+
     Raises:
-        UserError: the data cannot be trained on, there is no validation target, or no such device.
+        UserError: the data cannot be trained on, there is no validation target, no such device, or the ranks do not
+            find the same checkpoint.
     """
     device = choose_device(config.device)
-    batches, valid = TrainingData(data, config), data.evaluation("valid")
+    batches, valid = TrainingData(data, config, ranks), data.evaluation("valid")
     if not len(valid.users):
         raise UserError("no user has a validation target", fix="bring a longer log or another split")
-    run = _Run(data, config, batches, device)
+    run = _Run(data, config, batches, device, ranks)
     progress = run.resume(checkpoint)
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         run.advance(progress, valid)
-        save_checkpoint(checkpoint, run.fingerprint, progress, run.model, run.best, run.optimizer)
+        if ranks.leads:
+            save_checkpoint(checkpoint, run.fingerprint, progress, run.model, run.best, run.optimizer)
     run.model.load_state_dict(run.best)
-    return Fitted(model=run.model.eval(), progress=progress, valid=validate(run.model, valid))
+    return Fitted(model=run.model.eval(), progress=progress, valid=validate(run.model, valid, ranks))
 
 
-def validate(model: SequenceModel, valid: EvaluationSet) -> dict[str, float]:
-    """Rank the validation targets and describe how the users spread over the intents."""
-    encoded = model.encode(valid.histories)
-    ranking = rank_targets(encoded.vectors, model.item_vectors(), valid.histories, valid.target_items, top_k=0)
-    metrics = mean_metrics(ranking.ranks)
+def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
+    """Rank the validation targets, each rank its share, and describe how the users spread over the intents."""
+    own = valid.part(ranks.index, ranks.count)
+    encoded = model.encode(own.histories)
+    ranking = rank_targets(encoded.vectors, model.item_vectors(), own.histories, own.target_items, top_k=0)
+    places, intents = torch.from_numpy(ranking.ranks).to(encoded.intents.device), encoded.intents
+    if ranks.count > 1:
+        places, intents = gather_integers(places), gather_integers(intents)
+    metrics = mean_metrics(places.cpu().numpy())
     if model.num_intents:
-        metrics["effective_intents"] = effective_number(np.bincount(encoded.intents.cpu().numpy()))
+        metrics["effective_intents"] = effective_number(np.bincount(intents.cpu().numpy()))
     return metrics
 
 
@@ -82,28 +98,33 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device is cuda, but PyTorch finds no GPU", fix="set it to auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank() % torch.cuda.device_count())
 
 
 class _Run:
     """One training run: model, optimiser and the best weights so far."""
 
-    def __init__(self, data: SequenceData, config: TrainConfig, batches: TrainingData, device: torch.device) -> None:
+    def __init__(
+        self, data: SequenceData, config: TrainConfig, batches: TrainingData, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
         if config.objective != "sasrec" and batches.num_users < config.intents.num_intents:
             raise UserError(
                 f"{batches.num_users} users for {config.intents.num_intents} intents", fix="lower train.intents"
             )
         torch.manual_seed(config.seed)
-        self.config, self.batches, self.device = config, batches, device
+        self.config, self.batches, self.device, self.ranks = config, batches, device, ranks
         self.model = SequenceModel(config, data.num_items).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         self.best: dict[str, Tensor] = {}
-        identity = json.dumps([to_dict(config), data.md5, str(device)], sort_keys=True)
+        identity = json.dumps([to_dict(config), data.md5, device.type, ranks.count], sort_keys=True)
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
     def resume(self, checkpoint: Path) -> Progress:
         """Restore a cut-off run, or place the intent centres and start at the beginning."""
         restored = restore_checkpoint(checkpoint, self.fingerprint, self.model, self.optimizer)
+        self._require_the_same(0 if restored is None else restored[0].epoch, checkpoint)
         if restored is None:
             self._place_intents(self.config.seed)
             return Progress()
@@ -111,13 +132,21 @@ class _Run:
         logger.info("resuming after epoch %d from %s", progress.epoch, checkpoint)
         return progress
 
+    def _require_the_same(self, epoch: int, checkpoint: Path) -> None:
+        if self.ranks.count == 1:
+            return
+        epochs = gather_integers(torch.tensor([epoch], device=self.device))
+        if int(epochs.min()) < int(epochs.max()):
+            fix = "put the checkpoint on a file system that all nodes share"
+            raise UserError("the ranks do not find the same checkpoint", where=checkpoint, fix=fix)
+
     def advance(self, progress: Progress, valid: EvaluationSet) -> None:
         """Train one epoch, validate if it is time, keep the best weights."""
         started = time.perf_counter()
         progress.epoch += 1
         row: dict[str, Any] = {"epoch": progress.epoch, **self._train_epoch(progress.epoch)}
         if progress.epoch % self.config.eval_every == 0 or progress.epoch == self.config.epochs:
-            metrics = validate(self.model, valid)
+            metrics = validate(self.model, valid, self.ranks)
             row |= {f"valid_{name}": metrics[name] for name in (SELECTION_METRIC, "hr@20")}
             row |= {name: metrics[name] for name in ("effective_intents",) if name in metrics}
             if metrics[SELECTION_METRIC] > progress.best_score:
@@ -125,7 +154,8 @@ class _Run:
                 self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         row["seconds"] = round(time.perf_counter() - started, 3)
         progress.history.append(row)
-        logger.info(_line(row, progress, self.config))
+        if self.ranks.leads:
+            logger.info(_line(row, progress, self.config))
 
     def _place_intents(self, seed: int) -> None:
         if self.model.intents is not None:
@@ -135,27 +165,36 @@ class _Run:
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Take every step once; return the mean of each loss."""
         seed = self.config.seed * 1_000_003 + epoch
-        torch.manual_seed(seed)
         if isinstance(self.model.intents, ClusteredIntents):
             self._place_intents(seed)
+        if self.ranks.count > 1:
+            copy_from_leader(self.model)
+        # Ranks draw the same users, negatives and views, but drop out elements of their own.
+        torch.manual_seed(seed + 7_919 * self.ranks.index)
         steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
         self.model.train()
-        return _mean([self._step(batch) for batch in track(steps, total=len(self.batches), label=f"epoch {epoch}")])
+        total, quiet = len(self.batches), not self.ranks.leads
+        rows = [self._step(batch) for batch in track(steps, total=total, label=f"epoch {epoch}", quiet=quiet)]
+        return self._mean(rows)
 
     def _step(self, batch: TrainingBatch) -> dict[str, Tensor]:
         losses = self.model.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        if self.ranks.count > 1:
+            average_gradients(self.model)
         self.optimizer.step()
         if isinstance(self.model.intents, LearnedIntents):
             self.model.intents.renormalise()
         return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
 
-
-def _mean(steps: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-    rows = list(steps)
-    return {name: float(torch.stack([row[name] for row in rows]).double().mean()) for name in rows[0]}
+    def _mean(self, steps: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Mean of each loss over steps and ranks; the device is asked once an epoch."""
+        means = torch.stack([torch.stack(list(step.values())) for step in steps]).double().mean(0)
+        if self.ranks.count > 1:
+            means = mean_over_ranks(means)
+        return dict(zip(steps[0], means.tolist(), strict=True))
 
 
 def _line(row: dict[str, Any], progress: Progress, config: TrainConfig) -> str:

@@ -5,7 +5,6 @@ from elcrec.config import EncoderConfig
 from elcrec.data.ragged import Ragged
 from elcrec.model.elcrec import batch_of
 from elcrec.model.encoder import Encoder
-from elcrec.model.grouping import positions_of
 from tests.unit.model.reference import encode_row
 
 ROWS = [[3], [5, 1, 4], [2, 2], [9, 8, 7, 6, 5, 4, 3], [0, 4, 0, 2], [1] * 12, [7, 0, 0]]
@@ -25,7 +24,7 @@ def encoder() -> Encoder:
 def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
     lengths = torch.tensor([len(row) for row in ROWS])
-    states = encoder(batch)[positions_of(batch.layout, lengths)].split(lengths.tolist())
+    states = encoder(batch)[batch.positions_M].split(lengths.tolist())
     for row, state in zip(ROWS, states, strict=True):
         torch.testing.assert_close(state, encode_row(encoder, row), rtol=1e-4, atol=1e-5)
 
@@ -33,7 +32,7 @@ def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> 
 def test_grouped_gradients_equal_the_plain_encoder(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
     lengths = torch.tensor([len(row) for row in ROWS])
-    encoder(batch)[positions_of(batch.layout, lengths)].square().sum().backward()
+    encoder(batch)[batch.positions_M].square().sum().backward()
     fast = {name: parameter.grad.clone() for name, parameter in encoder.named_parameters()}
     encoder.zero_grad()
     sum(encode_row(encoder, row).square().sum() for row in ROWS).backward()
@@ -55,6 +54,6 @@ def test_a_later_item_never_changes_an_earlier_state(encoder: Encoder) -> None:
 def test_company_in_the_batch_does_not_change_a_row(encoder: Encoder) -> None:
     def last(rows: list[list[int]]) -> torch.Tensor:
         batch = batch_of(Ragged.from_rows(rows), torch.device("cpu"))
-        return encoder(batch)[positions_of(batch.layout, torch.tensor([len(row) for row in rows]))][2]
+        return encoder(batch)[batch.positions_M][2]
 
     torch.testing.assert_close(last([[4, 5, 6]]), last([[4, 5, 6], *ROWS]))
