@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         placed_ND = embedded_ND + self.position_embedding(self.window - 1 - batch.age_N)
         states_ND: Tensor = self.dropout(self.norm(placed_ND))
         groups = batch.groups
-        masks = [_attention_mask(batch.items_N, group) for group in groups]
+        masks = [_attention_mask(batch.items_N, group, states_ND.dtype) for group in groups]
         for block in self.blocks:
             states_ND = block(states_ND, groups, masks)
         return states_ND
@@ -123,14 +123,14 @@ def _attend_dropping(heads_3HBLd: Tensor, mask_BLL: Tensor, drop: Tensor) -> Ten
     return torch.bmm(scores.softmax(-1) * drop, value).view(num_heads, rows, length, width)
 
 
-def _attention_mask(items_N: Tensor, group: Group) -> Tensor:
+def _attention_mask(items_N: Tensor, group: Group, dtype: torch.dtype) -> Tensor:
     """What to add to scores, [B, L, L]: a query sees the items up to its own position, or itself if there are none."""
     visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
     causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
     sees_BLL = visible_BL[:, None, :] & causal_LL
     blind_BL = visible_BL.cumsum(1) == 0
     sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
-    return sees_BLL.to(torch.float32).sub_(1).mul_(_FAR)
+    return sees_BLL.to(dtype).sub_(1).mul_(_FAR)
 
 
 def _initialise(module: nn.Module) -> None:

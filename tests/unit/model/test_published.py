@@ -14,7 +14,6 @@ from torch import Tensor
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.model.elcrec import SequenceModel, batch_of
-from elcrec.model.grouping import positions_of
 from elcrec.model.published import read_published
 
 ITEMS = 30
@@ -51,7 +50,7 @@ def states_of(model: SequenceModel, rows: Ragged) -> list[Tensor]:
     recent = rows.tail(model.config.encoder.window)
     batch, lengths = batch_of(recent, torch.device("cpu")), torch.from_numpy(recent.lengths)
     with torch.inference_mode():
-        flat = model.encoder(batch)[positions_of(batch.layout, lengths)]
+        flat = model.encoder(batch)[batch.positions_M]
     return list(flat.split(lengths.tolist()))
 
 
