@@ -113,8 +113,8 @@ def _known_objectives(job: Job) -> tuple[list[Objective], list[str]]:
             load_config(Path(job.params), overrides=[f"train.objective={name}"])
             known.append(name)
         except UserError as error:
-            skipped.append(f"{name}, ours: the configuration refuses it ({error})")
-            say(f"skipped {skipped[-1]}")
+            skipped.append(f"{name}, ours: train.objective does not know it")
+            say(f"skipped {skipped[-1]} ({error})")
     return known, skipped
 
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,10 +7,11 @@ import torch
 
 from benchmarks import ours
 from benchmarks.anatomy import group_of
-from benchmarks.meter import DATA_RANGE, Clock
+from benchmarks.meter import DATA_RANGE, Clock, peak_mib
 from elcrec.training import loop
 from tests.unit.training.helpers import ring_data, tiny_config
 
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 
@@ -59,3 +62,11 @@ def test_one_validation_target_is_left() -> None:
 )
 def test_an_operator_counts_with_its_kind_or_its_callers(names: list[str], group: str) -> None:
     assert group_of(names) == group
+
+
+def test_a_process_is_not_charged_with_the_memory_of_its_parent() -> None:
+    held = b"x" * (400 << 20)
+    code = "from benchmarks.meter import peak_mib; print(peak_mib())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < peak_mib() - 200
+    assert len(held) == 400 << 20
