@@ -23,7 +23,7 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup run repro recommend test test-image check format golden lock
+.PHONY: help setup run repro recommend test test-image check format bench golden lock
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ check: setup ## Lint, format check, types, lock file.
 format: setup ## Format the code and mend what ruff can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: setup ## Measure speed and memory beside a textbook implementation, into docs/BENCHMARKS.md (half an hour).
+	$(BIN)/python -m benchmarks $(ARGS)
 
 LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-annotate --no-header
 

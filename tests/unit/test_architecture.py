@@ -32,8 +32,8 @@ def offences(folder: Path, forbidden: tuple[str, ...]) -> list[str]:
     ]
 
 
-def test_the_product_knows_no_orchestrator() -> None:
-    assert offences(SOURCE, ("kfp", "dvc", "components", "pipelines")) == []
+def test_the_product_knows_no_orchestrator_and_no_benchmark() -> None:
+    assert offences(SOURCE, ("kfp", "dvc", "components", "pipelines", "benchmarks")) == []
 
 
 def test_feast_and_mlflow_are_known_to_adapters_alone() -> None:

@@ -1,0 +1,44 @@
+"""What a result must say of where, when and how it was measured."""
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.jobs import Result
+from elcrec.artifacts import code_revision
+
+Facts = dict[str, str]
+
+
+def facts(command: Sequence[str], threads: int, rates: Result) -> Facts:
+    """Describe the machine, the versions and the command.
+
+    Args:
+        command: what was typed after `python`.
+        threads: of each process that was measured.
+        rates: result of the job `rates`, which knows the device.
+    """
+    device = str(rates["device"])
+    return {
+        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {threads} thread(s) used",
+        "device": "the processor" if device == "cpu" else device,
+        "fp32 matrix product": f"{rates['square_gflops']:.0f} GFLOP/s",
+        "load when it began": f"{os.getloadavg()[0]:.1f} processes",
+        "PyTorch": version("torch"),
+        "Python": platform.python_version(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "revision": code_revision() or "unknown",
+        "command": " ".join(["python", *command]),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()

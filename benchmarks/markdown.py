@@ -1,0 +1,40 @@
+"""Figures and tables as Markdown."""
+
+import re
+from collections.abc import Sequence
+
+Cells = Sequence[str]
+
+_DECIMALS_MATTER_BELOW = 10
+
+
+def table(head: Cells, rows: Sequence[Cells]) -> str:
+    """Return a table; a column of numbers is aligned to the right."""
+    numeric = [all(re.match(r"[\d.,]*[x%]?$", row[column]) for row in rows) for column in range(len(head))]
+    rule = ["-:" if right else "-" for right in numeric]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def seconds(value: float) -> str:
+    """Write seconds."""
+    return f"{value:.2f}" if value < _DECIMALS_MATTER_BELOW else f"{value:,.1f}"
+
+
+def mib(value: float) -> str:
+    """Write MiB."""
+    return f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """Write a share."""
+    return f"{share:.1%}"
+
+
+def ratio(textbook: float, ours: float) -> str:
+    """Write how many times the textbook's figure is ours."""
+    return f"{textbook / ours:.1f}x" if ours > 0 else ""
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write the lowest and highest of several runs."""
+    return f"{seconds(min(values))} to {seconds(max(values))}, {len(values)} runs" if len(values) > 1 else "one run"

@@ -1,0 +1,127 @@
+"""The measurements of `python -m benchmarks`, by name: which jobs run side by side."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks import runner
+from benchmarks.jobs import Job, Objective
+from benchmarks.logs import synthesise
+from benchmarks.runner import Runs, alternate, say
+from elcrec.config import load_config
+from elcrec.errors import UserError
+
+TEXTBOOK_STEPS = 20
+"""Steps that stand for the textbook's epoch on a processor, where a whole one takes minutes."""
+SIZED_STEPS = 100
+"""Steps that stand for an epoch over a random log."""
+SIZED_ITEMS = 20_000
+POSITIONS = "ours, L_seq over positions"
+OBJECTIVES: tuple[Objective, ...] = ("elcrec", "iclrec", "sasrec")
+
+Section = dict[str, Any]
+"""What a measurement gives: `runs` by job, and `skipped`, a line for each job that could not run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all measurements of a run share.
+
+    Attributes:
+        job: what every job starts from: data, configuration, threads.
+        gpu: whether the jobs run on a GPU.
+        rounds: how often each job runs.
+        steps: most steps of every job, `None` for each measurement's own choice.
+        sizes: numbers of users of the random logs.
+    """
+
+    job: Job
+    gpu: bool
+    rounds: int
+    steps: int | None
+    sizes: tuple[int, ...]
+
+    def ours(self, **changes: Any) -> Job:
+        """Return a job of our engine."""
+        return msgspec.structs.replace(self.job, engine="ours", **{"steps": self.steps, **changes})
+
+    def textbook(self, **changes: Any) -> Job:
+        """Return a job of the textbook; on a processor it takes a part of the epoch."""
+        steps = self.steps if self.steps is not None or self.gpu else TEXTBOOK_STEPS
+        return msgspec.structs.replace(self.job, engine="textbook", **{"steps": steps, **changes})
+
+
+def train(setting: Setting) -> Section:
+    """Training and its memory: ours as configured, ours with the textbook's form of L_seq, the textbook."""
+    positions = (*setting.job.overrides, "train.intents.comparison=positions")
+    jobs = {
+        "ours": setting.ours(kind="train", validate=True),
+        POSITIONS: setting.ours(kind="train", validate=True, overrides=positions),
+        "textbook": setting.textbook(kind="train", validate=True),
+    }
+    return {"runs": alternate(jobs, setting.rounds)}
+
+
+def rank(setting: Setting) -> Section:
+    """Full ranking of all test users."""
+    jobs = {"ours": setting.ours(kind="rank"), "textbook": setting.textbook(kind="rank", steps=setting.steps)}
+    return {"runs": alternate(jobs, setting.rounds)}
+
+
+def objectives(setting: Setting) -> Section:
+    """An epoch of each objective, in both engines."""
+    known, skipped = _known_objectives(setting.job)
+    jobs = {f"{name}, ours": setting.ours(kind="train", objective=name) for name in known}
+    jobs |= {f"{name}, textbook": setting.textbook(kind="train", objective=name) for name in OBJECTIVES}
+    return {"runs": alternate(jobs, setting.rounds), "skipped": skipped}
+
+
+def users(setting: Setting) -> Section:
+    """An epoch of learnable centres and of k-means centres against the number of users."""
+    known, skipped = _known_objectives(setting.job)
+    runs: Runs = {}
+    for size in setting.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            sequences = str(synthesise(Path(folder), users=size, items=SIZED_ITEMS))
+            steps = setting.steps or SIZED_STEPS
+            jobs = {
+                f"{name}, {size} users": setting.ours(kind="train", objective=name, sequences=sequences, steps=steps)
+                for name in known
+                if name != "sasrec"
+            }
+            runs |= alternate(jobs, setting.rounds)
+    return {"runs": runs, "skipped": skipped}
+
+
+def profile(setting: Setting) -> Section:
+    """Where our step's time goes, and how far it is from the machine's matrix product."""
+    say("profiling …")
+    jobs = {"profile": setting.ours(kind="profile"), "rates": setting.ours(kind="rates")}
+    return {"runs": {name: [runner.run(job)] for name, job in jobs.items()}}
+
+
+def _known_objectives(job: Job) -> tuple[list[Objective], list[str]]:
+    """Return the objectives that our configuration knows, and a line for each that it refuses."""
+    known: list[Objective] = []
+    skipped = []
+    for name in OBJECTIVES:
+        try:
+            load_config(Path(job.params), overrides=[f"train.objective={name}"])
+            known.append(name)
+        except UserError as error:
+            skipped.append(f"{name}, ours: train.objective does not know it")
+            say(f"skipped {skipped[-1]} ({error})")
+    return known, skipped
+
+
+MEASUREMENTS: Mapping[str, Callable[[Setting], Section]] = {
+    "train": train,
+    "rank": rank,
+    "objectives": objectives,
+    "users": users,
+    "profile": profile,
+}

@@ -1,0 +1,105 @@
+"""What work costs a process: CPU seconds, wall seconds, memory. Both engines are measured by the same clock."""
+
+import resource
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.profiler import record_function
+
+T = TypeVar("T")
+
+_STATUS = Path("/proc/self/status")
+
+DATA_RANGE = "benchmarks: data"
+"""Name of the profiler's range around the drawing of each batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of work: of the processor (user and system, all threads and finished workers), and by the clock."""
+
+    cpu: float
+    wall: float
+
+    def __sub__(self, earlier: "Cost") -> "Cost":
+        return Cost(cpu=self.cpu - earlier.cpu, wall=self.wall - earlier.wall)
+
+
+def now(device: torch.device) -> Cost:
+    """What the process has cost so far; waits for the GPU first, so that its work counts."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return Cost(cpu=sum(usage.ru_utime + usage.ru_stime for usage in usages), wall=time.perf_counter())
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    # Linux hands ru_maxrss of the parent on to the child, so a runner that made a large log would be counted in.
+    if _STATUS.is_file():
+        (line,) = (line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One pass over (a part of) the steps.
+
+    Attributes:
+        start: before the first batch is drawn.
+        end: after the last step.
+        steps: how many steps were taken.
+        peak_mib: the process's peak memory at the end.
+    """
+
+    start: Cost
+    end: Cost
+    steps: int
+    peak_mib: float
+
+    @property
+    def cost(self) -> Cost:
+        """Cost of the steps."""
+        return self.end - self.start
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Watches the batches of each epoch go by, and ends an epoch early where it is limited.
+
+    Attributes:
+        device: where the steps run.
+        limits: most steps of each epoch, `None` for all of them; one entry an epoch.
+        contexts: what to run an epoch inside of, such as a profiler, by the epoch's place.
+        epochs: what was seen.
+        whole: steps of an epoch without limit; the engine says it.
+    """
+
+    device: torch.device
+    limits: tuple[int | None, ...]
+    contexts: Mapping[int, AbstractContextManager[Any, Any]] = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=list)
+    whole: int = 0
+
+    @property
+    def limit(self) -> int | None:
+        """Most steps of the epoch that runs or comes next."""
+        return self.limits[min(len(self.epochs), len(self.limits) - 1)]
+
+    def watch(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield the batches of one epoch; a step is over when the next batch is asked for."""
+        limit = self.whole if self.limit is None else min(self.limit, self.whole)
+        with self.contexts.get(len(self.epochs), nullcontext()):
+            start, source = now(self.device), iter(batches)
+            for _ in range(limit):
+                with record_function(DATA_RANGE):
+                    batch = next(source)
+                yield batch
+            end = now(self.device)
+        self.epochs.append(Epoch(start=start, end=end, steps=limit, peak_mib=peak_mib()))

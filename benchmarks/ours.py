@@ -1,0 +1,80 @@
+"""Our engine, as the benchmarks call it: the only module that knows its names."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.meter import Clock
+from elcrec.config import TrainConfig
+from elcrec.data.dataset import EvaluationSet, SequenceData
+from elcrec.evaluation.ranking import rank_targets
+from elcrec.model.elcrec import SequenceModel
+from elcrec.training import loop
+from elcrec.training.batches import TrainingData
+
+
+def train(data: SequenceData, config: TrainConfig, clock: Clock, scratch: Path) -> None:
+    """Run `elcrec.training.loop.fit`, the loop behind `elcrec train`, an epoch for each of the clock's limits.
+
+    Raises:
+        RuntimeError: the loop did not take its steps from `TrainingData.epoch`.
+    """
+    epochs = len(clock.limits)
+    with _watched(clock):
+        loop.fit(data, msgspec.structs.replace(config, epochs=epochs, patience=epochs), scratch)
+    if len(clock.epochs) != epochs:
+        raise RuntimeError(f"the clock saw {len(clock.epochs)} of {epochs} epochs; benchmarks/ours.py needs adapting")
+
+
+@contextmanager
+def _watched(clock: Clock) -> Iterator[None]:
+    """Let the clock see every batch that the loop draws."""
+
+    class Watched(TrainingData):
+        def __len__(self) -> int:
+            clock.whole = super().__len__()
+            return clock.whole if clock.limit is None else min(clock.limit, clock.whole)
+
+        def epoch(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+            len(self)
+            return clock.watch(super().epoch(*arguments, **options))
+
+    with mock.patch.object(loop, "TrainingData", Watched):
+        yield
+
+
+def rank(model: SequenceModel, asked: EvaluationSet) -> npt.NDArray[np.int32]:
+    """Encode the histories and rank the targets among all items, the twenty best items included."""
+    encoded = model.encode(asked.histories)
+    vectors, items = encoded.vectors, model.item_vectors()
+    return rank_targets(vectors, items, asked.histories, asked.target_items, top_k=20).ranks
+
+
+def new_model(data: SequenceData, config: TrainConfig, device: torch.device) -> SequenceModel:
+    """Return an untrained model; the cost of ranking does not depend on what its weights are."""
+    torch.manual_seed(config.seed)
+    return SequenceModel(config, data.num_items).to(device).eval()
+
+
+def first_users(asked: EvaluationSet, count: int) -> EvaluationSet:
+    """Return what is asked of the first users."""
+    rows = np.arange(min(count, len(asked.users)))
+    return EvaluationSet(
+        users=asked.users[rows], histories=asked.histories.take(rows), target_items=asked.target_items[rows]
+    )
+
+
+def with_one_validation_target(data: SequenceData) -> SequenceData:
+    """Leave one validation target, so that the loop's validation costs nothing beside its steps."""
+    valid = data.targets["valid"]
+    first = np.flatnonzero(valid >= 0)[0]
+    only = np.where(np.arange(len(valid)) == first, valid, -1).astype(np.int32)
+    return replace(data, targets={**data.targets, "valid": only})

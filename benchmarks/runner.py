@@ -1,0 +1,71 @@
+"""Runs jobs, each in a fresh process, side by side: A B, B A, … so that a drift of the machine meets both alike."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from benchmarks.jobs import Job, Numbers, Result
+
+ROOT = Path(__file__).parents[1]
+_LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
+_LAST_LINES = 20
+
+Runs = dict[str, list[Result]]
+"""Results by the name of the job, a result a run."""
+
+
+def alternate(jobs: Mapping[str, Job], rounds: int) -> Runs:
+    """Run every job once a round; every other round takes them in reverse order."""
+    runs: Runs = {name: [] for name in jobs}
+    for turn in range(rounds):
+        for name in list(jobs)[:: 1 if turn % 2 == 0 else -1]:
+            started = time.perf_counter()
+            say(f"round {turn + 1} of {rounds}: {name} …")
+            runs[name].append(run(jobs[name]))
+            say(f"round {turn + 1} of {rounds}: {name}: {time.perf_counter() - started:.0f} s")
+    return runs
+
+
+def run(job: Job) -> Result:
+    """Run one job in a process of its own.
+
+    Raises:
+        RuntimeError: it failed; the message holds the end of what it said.
+    """
+    threads = {f"{library}_NUM_THREADS": str(job.threads) for library in _LIBRARIES}
+    command = [sys.executable, "-m", "benchmarks.task", msgspec.json.encode(job).decode()]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = "\n".join(done.stderr.splitlines()[-_LAST_LINES:])
+        raise RuntimeError(f"{job.kind} of {job.engine} failed:\n{said}")
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
+
+
+def elcrec(*arguments: str, mirror: Path | None = None) -> None:
+    """Run an `elcrec` command.
+
+    Raises:
+        RuntimeError: it failed; the message is its own.
+    """
+    environment = {**os.environ} if mirror is None else {**os.environ, "ELCREC_MIRROR": str(mirror)}
+    command = [sys.executable, "-m", "elcrec", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+
+
+def medians(runs: list[Result]) -> Numbers:
+    """Return the median of each number over the runs."""
+    numbers = [name for name, value in runs[0].items() if isinstance(value, int | float)]
+    return {name: median(one[name] for one in runs) for name in numbers}
+
+
+def say(text: str) -> None:
+    """Tell how far it is."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,222 @@
+"""A section of the page for each measurement: one sentence on what a row means, and the table."""
+
+from collections.abc import Callable, Mapping
+
+from benchmarks.chart import log_lines
+from benchmarks.jobs import Numbers
+from benchmarks.markdown import Cells, mib, percent, ratio, seconds, spread, table
+from benchmarks.measurements import OBJECTIVES, POSITIONS, Section
+from benchmarks.runner import medians
+
+CHART = "benchmarks-users.svg"
+
+_PUBLISHED = "published code, for reference"
+_PUBLISHED_EPOCH, _PUBLISHED_RANKING, _PUBLISHED_MIB = 118.0, 11.0, 2.5e9 / 2**20
+_PUBLISHED_ICLREC, _PUBLISHED_KMEANS = 128.0, 11.0
+_MEANS = {
+    "ours": "our engine with the preset",
+    POSITIONS: "our engine with the textbook's form of L_seq: whole windows, not mean states",
+    "textbook": "the baseline",
+}
+
+
+def epoch_seconds(numbers: Numbers, kind: str = "cpu", *, between: bool = False) -> float:
+    """Cost of all steps of an epoch, and with `between` of what is done between two epochs."""
+    steps = numbers[f"steps_{kind}"] / numbers["steps"] * numbers["whole"]
+    return steps + (numbers[f"between_{kind}"] if between else 0.0)
+
+
+def own_mib(numbers: Numbers) -> float:
+    """Peak memory of the steps without what the process held after its imports."""
+    return numbers["steps_mib"] - numbers["imported_mib"]
+
+
+def _train(section: Section) -> list[str]:
+    middle = _medians(section)
+    text = f"""All steps of one epoch on {section["dataset"]}: drawing batches, forward, backward, optimiser. The first
+steps of a process are not counted; the ranking of the validation users that ends an epoch is not either."""
+    head = ["", "what it is", "steps run", "CPU s an epoch", "lowest to highest", "wall s an epoch", "ratio (CPU)"]
+    rows = [[name, _MEANS[name], *_train_cells(name, section, middle)] for name in middle]
+    if _has_reference(section):
+        rows.append([_PUBLISHED, "ELCRec, on another machine", "", seconds(_PUBLISHED_EPOCH), "", "", ""])
+    memory = """Peak resident memory of the same runs in MiB: at the end of the training steps, and after the ranking of
+all validation users that follows. *Own data* is the first of them less what the process held after its imports."""
+    return [text, table(head, rows), *_gpu(middle), "### Memory", memory, _memory(section, middle)]
+
+
+def _train_cells(name: str, section: Section, middle: Mapping[str, Numbers]) -> Cells:
+    one, base = middle[name], epoch_seconds(middle["textbook"])
+    return [
+        _steps(one),
+        seconds(epoch_seconds(one)),
+        spread([epoch_seconds(run) for run in section["runs"][name]]),
+        seconds(epoch_seconds(one, "wall")),
+        ratio(base, epoch_seconds(one)) if name != "textbook" else "",
+    ]
+
+
+def _gpu(middle: Mapping[str, Numbers]) -> list[str]:
+    rows = [[name, mib(one["gpu_mib"]), percent(one["gpu_busy"])] for name, one in middle.items() if "gpu_busy" in one]
+    text = "On the GPU: peak of its allocated memory in MiB, and time in kernels and copies over wall time."
+    return [text, table(["", "GPU peak", "GPU busy"], rows)] if rows else []
+
+
+def _memory(section: Section, middle: Mapping[str, Numbers]) -> str:
+    base = own_mib(middle["textbook"])
+    rows = [
+        [
+            name,
+            mib(one["steps_mib"]),
+            mib(one["imported_mib"]),
+            mib(own_mib(one)),
+            ratio(base, own_mib(one)) if name != "textbook" else "",
+            mib(one["total_mib"]),
+        ]
+        for name, one in middle.items()
+    ]
+    if _has_reference(section):
+        rows.append([_PUBLISHED, "", "", "", "", mib(_PUBLISHED_MIB)])
+    head = ["", "peak, training", "after imports", "own data", "ratio (own data)", "peak, with validation"]
+    return table(head, rows)
+
+
+def _rank(section: Section) -> list[str]:
+    middle = _medians(section)
+    base = _all_users(middle["textbook"])
+    rows = [
+        [
+            name,
+            f"{one['users']:,.0f} of {one['whole']:,.0f}",
+            seconds(_all_users(one)),
+            spread([_all_users(run) for run in section["runs"][name]]),
+            seconds(_all_users(one, "wall")),
+            ratio(base, _all_users(one)) if name != "textbook" else "",
+        ]
+        for name, one in middle.items()
+    ]
+    if _has_reference(section):
+        rows.append([_PUBLISHED, "", seconds(_PUBLISHED_RANKING), "", "", ""])
+    text = f"""Encoding the history of every test user of {section["dataset"]}, ranking the target among all items
+outside it and listing the twenty best. Ours gives the exact rank of every target, the textbook only of those among the
+twenty. The model is untrained: the cost does not depend on its weights."""
+    return [text, table(["", "users ranked", "CPU s", "lowest to highest", "wall s", "ratio (CPU)"], rows)]
+
+
+def _all_users(numbers: Numbers, kind: str = "cpu") -> float:
+    return numbers[kind] / numbers["users"] * numbers["whole"]
+
+
+def _objectives(section: Section) -> list[str]:
+    middle = _medians(section)
+    names = [f"{objective}, {engine}" for objective in OBJECTIVES for engine in ("ours", "textbook")]
+    rows = [_objective_cells(name, middle) for name in names if name in middle]
+    if _has_reference(section):
+        costs = (_PUBLISHED_ICLREC, _PUBLISHED_KMEANS, _PUBLISHED_ICLREC + _PUBLISHED_KMEANS)
+        rows.append(["iclrec", _PUBLISHED, "", *(seconds(cost) for cost in costs), ""])
+    text = f"""CPU seconds of an epoch on {section["dataset"]}, without validation. `elcrec` learns its centres with the
+model; `iclrec` runs k-means over all users before every epoch, which is what stands *between epochs* (ours also writes
+a checkpoint there, the textbook does not); `sasrec` has no intents."""
+    head = ["objective", "engine", "steps run", "steps", "between epochs", "epoch", "ratio"]
+    return [text, table(head, rows)]
+
+
+def _objective_cells(name: str, middle: Mapping[str, Numbers]) -> Cells:
+    objective, engine = name.split(", ")
+    one, epoch = middle[name], epoch_seconds(middle[name], between=True)
+    base = epoch_seconds(middle[f"{objective}, textbook"], between=True)
+    times = ratio(base, epoch) if engine == "ours" else ""
+    return [objective, engine, _steps(one), *map(seconds, (epoch_seconds(one), one["between_cpu"], epoch)), times]
+
+
+def _users(section: Section) -> list[str]:
+    rows = []
+    for name, one in _medians(section).items():
+        objective, users = _name_and_size(name)
+        costs = (epoch_seconds(one), one["between_cpu"], epoch_seconds(one, between=True), one["before_cpu"])
+        rows.append([objective, f"{users:,}", _steps(one), *map(seconds, costs), mib(own_mib(one))])
+    text = """Our engine on random logs (20,000 items by Zipf's law, mean length 9), CPU seconds. What is done between
+epochs (iclrec: encoding all users, and k-means) and once before the first (elcrec: the same, to place its centres) was
+run in full, the steps in part where the table says so."""
+    head = ["objective", "users", "steps run", "steps", "between epochs", "epoch", "once", "own data, MiB"]
+    return [text, table(head, rows), f"![CPU seconds of an epoch by number of users](images/{CHART})"]
+
+
+def draw_users(section: Section) -> str:
+    """Return the chart of what an epoch costs by the number of users, and of what is done between epochs."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for name, one in _medians(section).items():
+        objective, users = _name_and_size(name)
+        series.setdefault(f"{objective}, epoch", []).append((users, epoch_seconds(one, between=True)))
+        series.setdefault(f"{objective}, between", []).append((users, max(one["between_cpu"], 1e-3)))
+    return log_lines(series, title="Cost of an epoch by number of users", across="users", up="CPU seconds")
+
+
+def _name_and_size(name: str) -> tuple[str, int]:
+    objective, size = name.removesuffix(" users").split(", ")
+    return objective, int(size)
+
+
+def _profile(section: Section) -> list[str]:
+    (one,), (rates,) = section["runs"]["profile"], section["runs"]["rates"]
+    text = f"""A step on {section["dataset"]} takes {one["step_cpu"] * 1e3:.0f} ms of CPU time
+({one["profiled_step_cpu"] * 1e3:.0f} ms under the profiler). The shares are of the wall time of {one["steps"]} steps
+under PyTorch's profiler; an operator counts with its own kind, or else with that of the operator that called it."""
+    groups = [[group, percent(share)] for group, share in one["groups"].items()]
+    operators = [[f"`{name}`", percent(share)] for name, share in one["operators"].items()]
+    distance = f"""The step's matrix products are {one["step_flops"] / 1e9:.2f} GFLOP by PyTorch's own count. Beside
+what the machine reaches in fp32: the last column is the part of that rate which the step, all its work included,
+reaches."""
+    return [
+        text,
+        table(["kind", "share"], groups),
+        "The operators that take most themselves:",
+        table(["operator", "share"], operators),
+        distance,
+        _distance(one, rates),
+    ]
+
+
+def _distance(one: Section, rates: Section) -> str:
+    # A processor's time is its own, a GPU's passes on the wall.
+    step = one["step_cpu" if rates["device"] == "cpu" else "step_wall"]
+    achieved = one["step_flops"] / step / 1e9
+    shapes = {"product of 2048 x 2048": "square_gflops", "product of [2300, 64] x [64, 256]": "step_shape_gflops"}
+    rows = [[text, f"{rates[name]:,.0f}", percent(achieved / rates[name])] for text, name in shapes.items()]
+    return table(["", "GFLOP/s", "step reaches"], [["our step", f"{achieved:,.0f}", ""], *rows])
+
+
+def _scale(section: Section) -> list[str]:
+    one, counts = medians(section["runs"]["ours"]), section["counts"]
+    text = f"""One epoch of our training over {counts["num_users"]:,} users, {counts["num_interactions"]:,} interactions
+and {counts["num_items"]:,} items (random, as above) in one process. *Once* is what comes before the first step: the
+index of the batches, and the first centres by k-means over all users. Validation is left out."""
+    costs = (epoch_seconds(one), epoch_seconds(one, "wall"), one["before_cpu"])
+    cells = [_steps(one), *map(seconds, costs), mib(one["total_mib"]), mib(one["total_mib"] - one["imported_mib"])]
+    head = ["steps run", "CPU s an epoch", "wall s an epoch", "once, CPU s", "peak, MiB", "own data, MiB"]
+    return [text, table(head, [cells])]
+
+
+WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
+    "train": ("Training epoch", _train),
+    "rank": ("Full ranking", _rank),
+    "objectives": ("Objectives", _objectives),
+    "users": ("Cost by number of users", _users),
+    "profile": ("Where our step's time goes", _profile),
+    "scale": ("A million users", _scale),
+}
+"""Title and text of each section, in the order of the page."""
+
+
+def _medians(section: Section) -> dict[str, Numbers]:
+    return {name: medians(runs) for name, runs in section["runs"].items()}
+
+
+def _steps(numbers: Numbers) -> str:
+    part = f"{numbers['steps']:,.0f} of {numbers['whole']:,.0f}"
+    return part if numbers["steps"] == numbers["whole"] else f"{part}, scaled"
+
+
+def _has_reference(section: Section) -> bool:
+    """Say whether the published code was measured on the same data, on a processor."""
+    on_gpu = any("gpu_mib" in run for runs in section["runs"].values() for run in runs)
+    return section["dataset"] == "beauty" and not on_gpu

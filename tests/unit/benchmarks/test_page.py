@@ -1,0 +1,128 @@
+"""The page says what the numbers say; the numbers here are made up."""
+
+import tomllib
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from benchmarks import markdown
+from benchmarks.jobs import Numbers
+from benchmarks.measurements import POSITIONS, Section
+from benchmarks.page import NUMBERS, record, render
+from benchmarks.runner import medians
+from benchmarks.sections import CHART, epoch_seconds
+from elcrec.artifacts import read_json
+
+ROOT = Path(__file__).parents[3]
+FACTS = {"processor": "a made-up one", "date": "2026-01-01", "command": "python -m benchmarks --pairs 2"}
+
+
+def run(cpu: float, *, steps: int = 10, whole: int = 10, mib: float = 500.0, between: float = 0.5) -> Numbers:
+    return {
+        "steps": steps,
+        "whole": whole,
+        "steps_cpu": cpu,
+        "steps_wall": 2 * cpu,
+        "between_cpu": between,
+        "between_wall": between,
+        "before_cpu": 1.0,
+        "imported_mib": 300.0,
+        "steps_mib": mib,
+        "total_mib": mib + 100,
+    }
+
+
+def train_section(dataset: str = "beauty") -> Section:
+    textbook = [run(20.0, steps=2, mib=1300.0), run(24.0, steps=2, mib=1300.0)]
+    runs = {"ours": [run(9.0), run(11.0)], POSITIONS: [run(12.0), run(12.0)], "textbook": textbook}
+    return {"dataset": dataset, "facts": FACTS, "runs": runs}
+
+
+def cells(page: str, start: str) -> list[list[str]]:
+    """Return the cells of the table rows that begin with `start`."""
+    rows = [line for line in page.splitlines() if line.startswith(f"| {start} |")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_training_table_scales_a_part_to_an_epoch_and_draws_the_ratio() -> None:
+    training, memory = cells(render({"train": train_section()}), "ours")
+    assert training[2:] == ["10 of 10", "10.0", "9.00 to 11.0, 2 runs", "20.0", "11.0x"]
+    assert memory[1:] == ["500", "300", "200", "5.0x", "600"]
+    training, _ = cells(render({"train": train_section()}), "textbook")
+    assert training[2:] == ["2 of 10, scaled", "110.0", "100.0 to 120.0, 2 runs", "220.0", ""]
+
+
+def test_the_published_figures_stand_beside_beauty_on_a_processor_alone() -> None:
+    on_gpu = train_section()
+    for one in (one for runs in on_gpu["runs"].values() for one in runs):
+        one |= {"gpu_mib": 1000.0, "gpu_busy": 0.25}
+    beauty, sample, gpu = (render({"train": one}) for one in (train_section(), train_section("sample"), on_gpu))
+    assert "| published code, for reference | ELCRec, on another machine |  | 118.0 |" in beauty
+    assert "| published code" not in sample + gpu
+    assert "| ours | 1,000 | 25.0% |" in gpu
+
+
+def test_the_ranking_table_scales_to_all_users() -> None:
+    one = {"users": 100, "whole": 200, "cpu": 1.0, "wall": 1.5}
+    runs = {"ours": [one], "textbook": [one | {"cpu": 4.0}]}
+    page = render({"rank": {"dataset": "toys", "facts": FACTS, "runs": runs}})
+    assert cells(page, "ours")[0][1:] == ["100 of 200", "2.00", "one run", "3.00", "4.0x"]
+
+
+def test_an_epoch_of_an_objective_counts_what_is_done_between_epochs() -> None:
+    runs = {"elcrec, ours": [run(10.0)], "elcrec, textbook": [run(31.0)], "iclrec, textbook": [run(31.0, between=9.0)]}
+    section: Section = {"dataset": "toys", "facts": FACTS, "runs": runs, "skipped": ["iclrec, ours: not known"]}
+    page = render({"objectives": section})
+    ours, textbook = cells(page, "elcrec")
+    assert ours[1:] == ["ours", "10 of 10", "10.0", "0.50", "10.5", "3.0x"]
+    assert textbook[-2:] == ["31.5", ""]
+    assert cells(page, "iclrec")[0][3:6] == ["31.0", "9.00", "40.0"]
+    assert "Left out: iclrec, ours: not known." in page
+
+
+def test_a_section_replaces_its_predecessor_and_leaves_the_others(tmp_path: Path) -> None:
+    users: Section = {"facts": FACTS, "runs": {f"elcrec, {n} users": [run(n / 100)] for n in (1000, 10_000)}}
+    out = tmp_path / "docs" / "BENCHMARKS.md"
+    record(out, "users", users)
+    record(out, "train", train_section("sample"))
+    record(out, "train", train_section("toys"))
+    assert list(read_json(out.parent / NUMBERS)["sections"]) == ["users", "train"]
+    page = out.read_text()
+    assert "epoch on toys" in page
+    assert "epoch on sample" not in page
+    assert f"](images/{CHART})" in page
+    assert page.count("*Measured by `python -m benchmarks --pairs 2`. processor: a made-up one") == 2
+
+
+def test_the_chart_is_one_xml_document_with_a_point_for_each_size(tmp_path: Path) -> None:
+    runs = {f"{name}, {n} users": [run(n / 100)] for name in ("elcrec", "iclrec") for n in (1000, 10_000, 100_000)}
+    record(tmp_path / "BENCHMARKS.md", "users", {"facts": FACTS, "runs": runs})
+    root = ET.parse(tmp_path / "images" / CHART).getroot()
+    tags = [element.tag.rpartition("}")[2] for element in root.iter()]
+    assert tags.count("polyline") == 4
+    assert tags.count("circle") == 12
+    texts = [element for element in root.iter() if element.tag.endswith("text")]
+    names = {element.text: float(element.attrib["y"]) for element in texts if "rec, " in (element.text or "")}
+    assert len(names) == 4
+    assert min(abs(a - b) for a in names.values() for b in names.values() if a != b) >= 15
+
+
+def test_medians_are_taken_number_by_number() -> None:
+    assert medians([{"a": 1.0, "b": 9, "c": "x"}, {"a": 5.0, "b": 7}, {"a": 2.0, "b": 8}]) == {"a": 2.0, "b": 8}
+
+
+def test_what_is_done_between_epochs_is_not_scaled() -> None:
+    assert epoch_seconds(run(2.0, steps=5, whole=50, between=3.0), between=True) == pytest.approx(23.0)
+
+
+def test_columns_of_numbers_stand_to_the_right() -> None:
+    assert (
+        markdown.table(["a", "b"], [["x", "1,000.5"], ["y", ""]]) == "| a | b |\n| - | -: |\n| x | 1,000.5 |\n| y |  |"
+    )
+
+
+def test_benchmarks_are_no_part_of_the_installed_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == ["src/elcrec", "components", "pipelines"]
