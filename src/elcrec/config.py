@@ -261,7 +261,7 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     """Level of the confidence intervals."""
     seed: NonNegative = 1
     """Seeds the bootstrap."""
-    block_users: Positive = 256
+    block_users: Positive = 128
     """Users ranked at a time; bounds memory, changes no result."""
     top_items: Positive = 8
     """Items listed for each intent."""

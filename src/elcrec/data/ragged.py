@@ -40,6 +40,11 @@ class Ragged:
         source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         return type(self)(values=self.values[source], offsets=offsets)
 
+    def part(self, rows: slice) -> Self:
+        """Return neighbouring rows, a view of the values."""
+        offsets = self.offsets[rows.start : rows.stop + 1]
+        return type(self)(values=self.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
+
     def take(self, rows: IntArray) -> Self:
         """Return the named rows, in that order."""
         return self.spans(self.offsets[:-1][rows], self.offsets[1:][rows])

@@ -196,7 +196,7 @@ class SequenceModel(nn.Module):
         return states_TD
 
     @torch.inference_mode()
-    def encode(self, histories: Ragged, batch_size: int = 1024) -> Encoded:
+    def encode(self, histories: Ragged, batch_size: int = 256) -> Encoded:
         """Encode histories of item indices, oldest first; the encoder sees the last `window` of each.
 
         Args:
@@ -219,7 +219,7 @@ class SequenceModel(nn.Module):
         return Encoded(vectors=vectors, intents=intents)
 
     @torch.inference_mode()
-    def pooled(self, histories: Ragged, batch_size: int = 1024) -> Tensor:
+    def pooled(self, histories: Ragged, batch_size: int = 256) -> Tensor:
         """Pooled state of each history, all non-empty, [B, D]; where k-means places the first centres."""
         self.eval()
         recent = histories.tail(self.config.encoder.window)

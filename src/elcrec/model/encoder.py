@@ -108,7 +108,9 @@ class Attention(nn.Module):
         if drop is None:
             dropout = self.dropout if self.training else 0.0
             query, key, value = heads.unbind()
-            context_HBLd = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BLL, dropout_p=dropout)
+            context_HBLd = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask_BLL[None], dropout_p=dropout
+            )
         else:
             context_HBLd = _attend_dropping(heads, mask_BLL, drop)
         return context_HBLd.permute(1, 2, 0, 3).reshape(group.rows * group.length, -1)
