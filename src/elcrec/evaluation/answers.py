@@ -20,7 +20,7 @@ from elcrec.model.io import load_model
 
 TOP_K = 20
 _MOST_PICTURED = 1500
-_LABELS = {"elcrec": "ELCRec", "sasrec": "SASRec"}
+_LABELS = {"elcrec": "ELCRec", "iclrec": "ICLRec", "sasrec": "SASRec"}
 
 
 @dataclass(frozen=True, kw_only=True)

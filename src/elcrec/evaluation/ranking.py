@@ -13,7 +13,6 @@ from torch import Tensor
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
 
-
 _TILE = 64
 
 
@@ -84,7 +83,7 @@ def best_items(scores_BV: Tensor, k: int) -> Tensor:
         best = scores_BV.topk(k, dim=1)
         return best.indices.masked_fill_(torch.isneginf(best.values), PADDING)
     whole = tiles * _TILE
-    peaks = scores_BV[:, :whole].unflatten(1, (tiles, _TILE)).amax(2).topk(k, dim=1).indices
+    peaks = torch.unflatten(scores_BV[:, :whole], 1, (tiles, _TILE)).amax(2).topk(k, dim=1).indices
     inside = torch.arange(_TILE, device=scores_BV.device)
     rest = torch.arange(whole, width, device=scores_BV.device).expand(len(scores_BV), -1)
     columns = torch.cat(((peaks[:, :, None] * _TILE + inside).flatten(1), rest), dim=1)

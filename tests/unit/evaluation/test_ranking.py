@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.popularity import rank_by_popularity
-from elcrec.evaluation.ranking import rank_targets
+from elcrec.evaluation.ranking import best_items, rank_targets
 
 Case = tuple[torch.Tensor, torch.Tensor, list[list[int]], list[int]]
 
@@ -118,3 +118,15 @@ def test_no_users_give_no_ranks() -> None:
     ranking = rank_targets(torch.zeros(0, 2), torch.zeros(5, 2), Ragged.from_rows([]), np.zeros(0, np.int64))
     assert ranking.ranks.shape == (0,)
     assert ranking.top_items.shape == (0, 4)
+
+
+def test_the_best_of_a_catalogue_of_many_tiles_are_those_of_a_full_sort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 2000, (40, 3001), generator=generator).float()
+    scores[:, 0], scores[3], scores[4, 1:2990] = -torch.inf, -torch.inf, -torch.inf
+    best = best_items(scores, 20)
+    found = scores.gather(1, best)
+    assert torch.equal(found, scores.sort(dim=1, descending=True).values[:, :20])
+    assert not best[3].any(), "nothing is left to recommend"
+    assert int((best[4] == 0).sum()) == 20 - 11
+    assert all(len(set(row.tolist())) == 20 for row in best[5:])

@@ -31,7 +31,6 @@ def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> 
 
 def test_grouped_gradients_equal_the_plain_encoder(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
-    lengths = torch.tensor([len(row) for row in ROWS])
     encoder(batch)[batch.positions_M].square().sum().backward()
     fast = {name: parameter.grad.clone() for name, parameter in encoder.named_parameters()}
     encoder.zero_grad()
