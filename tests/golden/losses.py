@@ -20,10 +20,13 @@ FILE = Path(__file__).with_suffix(".json")
 DIGITS = 6
 """Significant ones that are kept: fewer than float32 has, so that another machine's file differs little or not."""
 
+RATE = 0.01
+"""Ten times the default, so that ten steps go far enough for each to tell on the next."""
+
 CONFIGS = {
-    "elcrec": tiny_config(objective="elcrec"),
-    "iclrec": tiny_config(objective="iclrec"),
-    "sasrec": tiny_config(objective="sasrec", next_item=NextItemConfig(loss="softmax")),
+    "elcrec": tiny_config(objective="elcrec", learning_rate=RATE),
+    "iclrec": tiny_config(objective="iclrec", learning_rate=RATE),
+    "sasrec": tiny_config(objective="sasrec", learning_rate=RATE, next_item=NextItemConfig(loss="softmax")),
 }
 
 Trajectory = list[dict[str, float]]
