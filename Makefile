@@ -69,8 +69,9 @@ bench: setup ## Measure speed and memory beside a textbook implementation, into 
 
 LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-annotate --no-header
 
-golden: setup ## Write the compiled pipeline that the tests compare with; review the difference.
+golden: setup ## Write what the tests compare with: compiled pipeline, first losses; review the difference.
 	$(BIN)/elcrec-pipeline compile --output tests/golden/training_pipeline.yaml
+	$(BIN)/python -m tests.golden.losses
 
 lock: setup ## Resolve the dependencies again.
 	$(BIN)/uv pip compile --upgrade $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml

@@ -1,48 +1,280 @@
-"""The model written plainly: one row at a time, from the definitions, for comparison with the fast one."""
+"""The model and its objective written plainly: float64 NumPy, one row, one position and one pair at a time.
+
+Sources: Kang and McAuley, ICDM 2018 (encoder); Chen et al., WWW 2022 (views and contrastive losses); Liu et al.,
+NeurIPS 2024 (clustering loss and fusion); docs/adr/0004 (what padding counts). Every row fills its whole window here,
+padding and all, which the model never does.
+
+Axes: `B` rows, `M` items of all rows, `T` window, `D` hidden size, `K` intents, `V` items, `S` drawn negatives.
+"""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+import numpy.typing as npt
+from torch import nn
 
-from elcrec.model.encoder import Encoder
+from elcrec.config import EncoderConfig, TrainConfig
+from elcrec.model.elcrec import TrainingBatch
+
+Array = npt.NDArray[np.float64]
+Weights = Mapping[str, Array]
+
+TABLE, CENTERS = "encoder.item_embedding.weight", "intents.centers_KD"
+
+_erf = np.vectorize(math.erf)
 
 
-def encode_row(encoder: Encoder, items: list[int]) -> Tensor:
-    """States of one unpadded row without dropout, [T, D]: SASRec's post-norm block, term by term."""
-    places = torch.arange(encoder.window - len(items), encoder.window)
-    embedded = encoder.item_embedding.weight[items] + encoder.position_embedding.weight[places]
-    states = _norm(encoder.norm, embedded)
-    for block in encoder.blocks:
-        states = _norm(block.attention_norm, states + _attend(block.attention, states, items))
-        inner = block.up(states)
-        inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
-        states = _norm(block.feed_forward_norm, states + block.down(inner))
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a step of training is made of, as lists.
+
+    Attributes:
+        inputs: what the encoder reads of each user, B rows.
+        positives: the item that came next at each item of the inputs, [M].
+        negatives: one for each positive (bce), or some for all (sampled softmax).
+        log_counts: log of how often each of those is expected.
+        views: the first views of all users, then the second views, 2 B rows; none without contrastive losses.
+    """
+
+    inputs: list[list[int]]
+    positives: list[int]
+    negatives: list[int]
+    log_counts: list[float]
+    views: list[list[int]]
+
+
+def read_step(batch: TrainingBatch) -> Step:
+    """Read a step back from the tensors that the model gets."""
+    flat = batch.rows.items_N[batch.rows.positions_M]
+    rows = [row.tolist() for row in flat.split(batch.rows.lengths_B.tolist())]
+    users, negatives = batch.num_users, batch.negatives
+    return Step(
+        inputs=rows[:users],
+        positives=batch.positives_M.tolist(),
+        negatives=[] if negatives is None else negatives.items.tolist(),
+        log_counts=[] if negatives is None or negatives.log_counts is None else negatives.log_counts.tolist(),
+        views=[] if batch.views is None else rows[users : 3 * users],
+    )
+
+
+def read_weights(model: nn.Module) -> dict[str, Array]:
+    """Return a model's parameters and buffers by name."""
+    return {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
+
+
+def objective(weights: Weights, step: Step, config: TrainConfig) -> dict[str, float]:
+    """The weighted terms of one step, from items to losses, without dropout."""
+    inputs, views = ([encode(weights, row, config.encoder) for row in rows] for rows in (step.inputs, step.views))
+    return terms(inputs, views, weights[TABLE], weights.get(CENTERS), step, config)
+
+
+def terms(
+    inputs: Sequence[Array],
+    views: Sequence[Array],
+    table: Array,
+    centers: Array | None,
+    step: Step,
+    config: TrainConfig,
+) -> dict[str, float]:
+    """The weighted terms, given a window of states, [T, D], for every row."""
+    own = np.concatenate([_own(window, row) for window, row in zip(inputs, step.inputs, strict=True)])
+    losses = {"next_item": next_item_loss(own, table, step, config.next_item.loss)}
+    if centers is None:
+        return losses
+    weights, rows = config.intents, step.inputs
+    pooled = np.stack([_pooled(window, row, config) for window, row in zip(inputs, rows, strict=True)])
+    if step.views:
+        nearest = np.stack([_nearest(centers, state) for state in pooled])
+        if config.objective == "iclrec":  # means of states; ELCRec's are unit vectors already
+            nearest = _unit(nearest)
+        means = np.stack([_own(window, row).mean(0) for window, row in zip(views, step.views, strict=True)])
+        halves = [intent_loss(half, nearest, weights.temperature) for half in np.split(means, 2)]
+        losses["sequence"] = weights.sequence_weight * sequence_loss(views, centers, step, config)
+        losses["intent"] = weights.intent_weight * (halves[0] + halves[1]) / 2
+    if config.objective == "elcrec" and weights.cluster_weight:
+        losses["cluster"] = weights.cluster_weight * published_cluster_loss(_unit(pooled), centers)
+    return losses
+
+
+def encode(weights: Weights, items: Sequence[int], config: EncoderConfig) -> Array:
+    """States of a whole window, [T, D]: the row's items on the right, padding before them."""
+    window = [0] * (config.window - len(items)) + list(items)
+    places = weights["encoder.position_embedding.weight"]
+    states = _norm(weights, "encoder.norm", weights[TABLE][window] + places)
+    for index in range(config.num_blocks):
+        block = f"encoder.blocks.{index}"
+        attended = _attend(weights, f"{block}.attention", states, window, config.num_heads)
+        states = _norm(weights, f"{block}.attention_norm", states + attended)
+        inner = _linear(weights, f"{block}.up", states)
+        inner = inner * (1 + _erf(inner / math.sqrt(2))) / 2
+        states = _norm(weights, f"{block}.feed_forward_norm", states + _linear(weights, f"{block}.down", inner))
     return states
 
 
-def _attend(attention: torch.nn.Module, states: Tensor, items: list[int]) -> Tensor:
-    query, key, value = attention.query_key_value(states).chunk(3, dim=1)
-    width = states.shape[1] // attention.num_heads
-    heads = []
-    for head in range(attention.num_heads):
+def _attend(weights: Weights, name: str, states: Array, window: list[int], heads: int) -> Array:
+    """Each position sees the items up to itself, or itself alone where there are none."""
+    query, key, value = np.split(_linear(weights, f"{name}.query_key_value", states), 3, axis=1)
+    width = states.shape[1] // heads
+    context = np.empty_like(states)
+    for head in range(heads):
         part = slice(head * width, (head + 1) * width)
-        rows = []
-        for place in range(len(items)):
-            seen = [other for other in range(place + 1) if items[other] != 0] or [place]
-            scores = torch.stack([query[place, part] @ key[other, part] / math.sqrt(width) for other in seen])
-            rows.append(scores.softmax(0) @ value[seen, part])
-        heads.append(torch.stack(rows))
-    return attention.out(torch.cat(heads, dim=1))
+        for place in range(len(window)):
+            seen = [other for other in range(place + 1) if window[other] != 0] or [place]
+            scores = np.array([query[place, part] @ key[other, part] / math.sqrt(width) for other in seen])
+            shares = np.exp(scores - scores.max())
+            context[place, part] = shares / shares.sum() @ value[seen, part]
+    return _linear(weights, f"{name}.out", context)
 
 
-def _norm(layer: torch.nn.LayerNorm, states: Tensor) -> Tensor:
-    centred = states - states.mean(1, keepdim=True)
-    return layer.weight * centred / (centred.square().mean(1, keepdim=True) + layer.eps).sqrt() + layer.bias
+def _linear(weights: Weights, name: str, states: Array) -> Array:
+    return states @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def flattened_similarities(rows: list[Tensor], window: int) -> Tensor:
-    """Dot products of right-aligned, zero-padded, flattened rows."""
-    flat = torch.stack([F.pad(row, (0, 0, window - len(row), 0)).flatten() for row in rows])
-    return flat @ flat.T
+def _norm(weights: Weights, name: str, states: Array) -> Array:
+    centred = states - states.mean(1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-12)
+    return weights[f"{name}.weight"] * scaled + weights[f"{name}.bias"]
+
+
+def next_item_loss(states: Array, table: Array, step: Step, kind: str) -> float:
+    """L_next: the mean over all positions of all rows."""
+    if kind == "bce":
+        losses = binary_losses(states, table, step.positives, step.negatives)
+    elif kind == "softmax":
+        losses = softmax_losses(states, table, step.positives)
+    else:
+        losses = sampled_softmax_losses(states, table, step.positives, step.negatives, step.log_counts)
+    return float(np.mean(losses))
+
+
+def binary_losses(states: Array, table: Array, positives: Sequence[int], negatives: Sequence[int]) -> list[float]:
+    """-log sigmoid(s . positive) - log(1 - sigmoid(s . negative)) at each position."""
+    losses = []
+    for state, positive, negative in zip(states, positives, negatives, strict=True):
+        right, wrong = (1 / (1 + math.exp(-float(state @ table[item]))) for item in (positive, negative))
+        losses.append(-math.log(right) - math.log(1 - wrong))
+    return losses
+
+
+def softmax_losses(states: Array, table: Array, targets: Sequence[int], temperature: float = 1.0) -> list[float]:
+    """-log of the target's share of the sum of exp over all items but padding, at each position."""
+    losses = []
+    for state, target in zip(states, targets, strict=True):
+        logits = [float(state @ vector) / temperature for vector in table[1:]]
+        losses.append(_log_sum(logits) - logits[target - 1])
+    return losses
+
+
+def sampled_softmax_losses(
+    states: Array, table: Array, targets: Sequence[int], negatives: Sequence[int], log_counts: Sequence[float]
+) -> list[float]:
+    """The target against itself and every draw of another item, each draw divided by its expected count."""
+    losses = []
+    for state, target in zip(states, targets, strict=True):
+        right = float(state @ table[target])
+        drawn = zip(negatives, log_counts, strict=True)
+        wrong = [float(state @ table[item]) - log_count for item, log_count in drawn if item != target]
+        losses.append(_log_sum([right, *wrong]) - right)
+    return losses
+
+
+def _log_sum(logits: Sequence[float]) -> float:
+    largest = max(logits)
+    return largest + math.log(sum(math.exp(logit - largest) for logit in logits))
+
+
+def printed_cluster_loss(behaviours: Array, centers: Array) -> float:
+    """L_cluster as the paper prints it: the mean of |h_i - c_j|^2, less 1/((K-1)K) of |c_i - c_j|^2 over i != j."""
+    size = len(centers)
+    apart = sum(_squared(centers[i], centers[j]) for i in range(size) for j in range(size) if i != j)
+    return _pull(behaviours, centers) - apart / ((size - 1) * size)
+
+
+def published_cluster_loss(behaviours: Array, centers: Array) -> float:
+    """L_cluster as the published code has it: the mean over centres is over all K^2 pairs."""
+    apart = sum(_squared(one, other) for one in centers for other in centers)
+    return _pull(behaviours, centers) - apart / len(centers) ** 2
+
+
+def _pull(behaviours: Array, centers: Array) -> float:
+    return sum(_squared(h, c) for h in behaviours for c in centers) / (len(behaviours) * len(centers))
+
+
+def _squared(one: Array, other: Array) -> float:
+    return float(((one - other) ** 2).sum())
+
+
+def sequence_loss(views: Sequence[Array], centers: Array, step: Step, config: TrainConfig) -> float:
+    """L_seq: each of the 2 B views must find the other view of its sequence among all views."""
+    vectors = [_compared(window, row, centers, config) for window, row in zip(views, step.views, strict=True)]
+    return info_nce(np.stack(vectors), config.intents.temperature)
+
+
+def _compared(window: Array, row: list[int], centers: Array, config: TrainConfig) -> Array:
+    """What of a view is compared; a product of two of them is a mean over positions, hence the root."""
+    fused = _fused(window, centers, "none" if config.objective == "iclrec" else config.intents.fusion)
+    if config.intents.comparison == "mean":
+        return _own(fused, row).mean(0)
+    if config.intents.pooling == "items":
+        fused = np.concatenate((np.zeros((len(window) - len(row), fused.shape[1])), _own(fused, row)))
+    return fused.flatten() / math.sqrt(len(window))
+
+
+def _fused(window: Array, centers: Array, fusion: str) -> Array:
+    if fusion == "none":
+        return window
+    nearest = [_nearest(centers, state) for state in window]
+    return np.stack(
+        [
+            state + center if fusion == "shift" else np.concatenate((state, center))
+            for state, center in zip(window, nearest, strict=True)
+        ]
+    )
+
+
+def intent_loss(views: Array, centers: Array, temperature: float) -> float:
+    """L_intent of one view: B mean states and the B centres of their sequences' intents must find each other."""
+    return info_nce(np.concatenate((views, centers)), temperature)
+
+
+def info_nce(vectors: Array, temperature: float) -> float:
+    """-log of the partner's share of the sum of exp over all other rows; partners stand half the rows apart."""
+    size, losses = len(vectors), []
+    for row in range(size):
+        scores = [float(vectors[row] @ vectors[other]) / temperature for other in range(size)]
+        partner = scores[(row + size // 2) % size]
+        losses.append(_log_sum(scores[:row] + scores[row + 1 :]) - partner)
+    return float(np.mean(losses))
+
+
+def _own(window: Array, row: list[int]) -> Array:
+    """The states of a row's own positions; a masked item has one too."""
+    return window[len(window) - len(row) :]
+
+
+def _pooled(window: Array, row: list[int], config: TrainConfig) -> Array:
+    pooled: Array = (window if config.intents.pooling == "window" else _own(window, row)).mean(0)
+    return pooled
+
+
+def _nearest(centers: Array, state: Array) -> Array:
+    nearest: Array = centers[np.argmin([_squared(state, center) for center in centers])]
+    return nearest
+
+
+def _unit(vectors: Array) -> Array:
+    unit: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
+
+
+def slopes(function: Callable[[Array], Array], point: Array, direction: Array, step: float = 1e-5) -> Array:
+    """Central differences of some numbers along a direction of unit length."""
+    return (function(point + step * direction) - function(point - step * direction)) / (2 * step)
+
+
+def random_direction(like: Array, generator: np.random.Generator) -> Array:
+    """Draw a unit vector: a wrong gradient agrees with the right one along it with probability 0."""
+    direction = generator.normal(size=like.shape)
+    return direction / np.linalg.norm(direction)

@@ -1,46 +1,69 @@
+import numpy as np
 import pytest
 import torch
 
 from elcrec.config import EncoderConfig
 from elcrec.data.ragged import Ragged
 from elcrec.model.elcrec import batch_of
-from elcrec.model.encoder import Encoder
-from tests.unit.model.reference import encode_row
+from elcrec.model.encoder import Encoder, _attend_dropping
+from tests.unit.model.reference import Array, encode, random_direction, slopes
 
 ROWS = [[3], [5, 1, 4], [2, 2], [9, 8, 7, 6, 5, 4, 3], [0, 4, 0, 2], [1] * 12, [7, 0, 0]]
+CONFIG = EncoderConfig(window=12, hidden_size=8, num_blocks=2, num_heads=2)
 
 
 @pytest.fixture
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    config = EncoderConfig(window=12, hidden_size=8, num_blocks=2, num_heads=2)
-    encoder = Encoder(config, num_items=9).eval()
+    encoder = Encoder(CONFIG, num_items=9).double().eval()
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    torch.nn.init.zeros_(encoder.item_embedding.weight[0].detach())
     return encoder
+
+
+def _weights(encoder: Encoder) -> dict[str, Array]:
+    return {f"encoder.{name}": tensor.numpy() for name, tensor in encoder.state_dict().items()}
+
+
+def _plain(weights: dict[str, Array]) -> Array:
+    """The plain encoder's states of all rows' items, one row after another."""
+    return np.concatenate([encode(weights, row, CONFIG)[-len(row) :] for row in ROWS])
 
 
 def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
-    lengths = torch.tensor([len(row) for row in ROWS])
-    states = encoder(batch)[batch.positions_M].split(lengths.tolist())
-    for row, state in zip(ROWS, states, strict=True):
-        torch.testing.assert_close(state, encode_row(encoder, row), rtol=1e-4, atol=1e-5)
+    states = encoder(batch)[batch.positions_M].detach().numpy()
+    np.testing.assert_allclose(states, _plain(_weights(encoder)), rtol=1e-9)
 
 
-def test_grouped_gradients_equal_the_plain_encoder(encoder: Encoder) -> None:
+def test_grouped_gradients_equal_finite_differences_of_the_plain_encoder(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
     encoder(batch)[batch.positions_M].square().sum().backward()
-    fast = {name: parameter.grad.clone() for name, parameter in encoder.named_parameters()}
-    encoder.zero_grad()
-    sum(encode_row(encoder, row).square().sum() for row in ROWS).backward()
+    weights, generator = _weights(encoder), np.random.default_rng(0)
     for name, parameter in encoder.named_parameters():
-        gradient = parameter.grad
+        gradient, point = parameter.grad.numpy(), weights[f"encoder.{name}"]
+        direction = random_direction(point, generator)
         if name == "item_embedding.weight":
-            assert fast[name][0].abs().max() == 0, "padding learns nothing"
-            gradient[0] = 0
-        torch.testing.assert_close(fast[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+            assert (gradient[0] == 0).all(), "padding learns nothing"
+            direction[0] = 0
+
+        def squares(moved: Array, name: str = name) -> Array:
+            return (_plain(weights | {f"encoder.{name}": moved}) ** 2).sum()
+
+        slope = float(slopes(squares, point, direction))
+        assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6, abs=1e-7), name
+
+
+def test_dropout_of_attention_takes_the_weights_of_dropped_keys_away_after_the_softmax() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = heads = torch.randn(3, 2, 4, 5, 3, generator=generator, dtype=torch.float64)
+    mask = torch.full((5, 5), -1e9, dtype=torch.float64).triu(1).expand(4, 5, 5)
+    drop = 2.0 * torch.randint(2, (2, 4, 5, 5), generator=generator)
+    context = _attend_dropping(heads, mask, drop.flatten(0, 1))
+    for head, row, place in np.ndindex(2, 4, 5):
+        seen = (head, row, slice(place + 1))
+        shares = (key[seen] @ query[head, row, place] / 3**0.5).softmax(0) * drop[head, row, place, : place + 1]
+        torch.testing.assert_close(context[head, row, place], shares @ value[seen])
 
 
 def test_a_later_item_never_changes_an_earlier_state(encoder: Encoder) -> None:

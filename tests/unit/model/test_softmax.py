@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from elcrec.model.softmax import NegativeSampler, sampled_softmax_loss, softmax_loss
+from tests.unit.model.reference import sampled_softmax_losses, softmax_losses
 
 MODERATE, LARGE = 1.0, 6.0
 """Scales of states and items: logits of a few units, which no maximum is taken off, and of hundreds."""
@@ -30,17 +31,9 @@ def _problem(
     return states.to(dtype).requires_grad_(), vectors.to(dtype).requires_grad_(), targets
 
 
-def _textbook(
-    states: Tensor, items: Tensor, targets: Tensor, weights: Tensor | None = None, temperature: float = 1.0
-) -> float:
-    """-log of the target's share of the sum of exp over all items, a position at a time."""
-    losses = []
-    for state, target in zip(states.detach().numpy(), targets.tolist(), strict=True):
-        logits = [float(state @ vector) / temperature for vector in items.detach().numpy()[1:]]
-        largest = max(logits)
-        total = sum(math.exp(logit - largest) for logit in logits)
-        losses.append(math.log(total) + largest - logits[target - 1])
-    return float(np.average(losses, weights=None if weights is None else weights.numpy()))
+def _plain_lists(*tensors: Tensor) -> list[Any]:
+    """What the reference reads: arrays of vectors, lists of items."""
+    return [t.detach().numpy() if t.ndim == 2 else t.tolist() for t in tensors]
 
 
 def _grads(loss: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -54,8 +47,9 @@ def test_softmax_loss_equals_the_textbook(scale: float, temperature: float) -> N
     weights = torch.tensor([1, 0.5, 2, 1, 0.25, 3, 1], dtype=torch.float64)
     plain = softmax_loss(states, items, targets, temperature=temperature)
     weighted = softmax_loss(states, items, targets, weights_N=weights, temperature=temperature)
-    np.testing.assert_allclose(plain.item(), _textbook(states, items, targets, None, temperature))
-    np.testing.assert_allclose(weighted.item(), _textbook(states, items, targets, weights, temperature))
+    expected = softmax_losses(*_plain_lists(states, items, targets), temperature)
+    np.testing.assert_allclose(plain.item(), np.mean(expected))
+    np.testing.assert_allclose(weighted.item(), np.average(expected, weights=weights))
 
 
 @pytest.mark.parametrize("scale", [MODERATE, 3.0])
@@ -228,21 +222,6 @@ def test_under_bfloat16_autocast_the_loss_and_its_gradients_stay_in_single_preci
         assert (near - true).norm() < 0.02 * true.norm()
 
 
-def _sampled_textbook(states: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, log_counts: Tensor) -> float:
-    """The target against itself and every draw of another item, each draw divided by its expected count."""
-    losses = []
-    vectors = items.detach().numpy()
-    for state, target in zip(states.detach().numpy(), targets.tolist(), strict=True):
-        right = math.exp(state @ vectors[target])
-        wrong = [
-            math.exp(state @ vectors[negative]) / math.exp(log_count)
-            for negative, log_count in zip(negatives.tolist(), log_counts.tolist(), strict=True)
-            if negative != target
-        ]
-        losses.append(-math.log(right / (right + sum(wrong))))
-    return float(np.mean(losses))
-
-
 def _draws() -> tuple[Tensor, Tensor]:
     """Ten draws from eleven items, some of them targets and some repeated."""
     generator = torch.Generator().manual_seed(5)
@@ -254,7 +233,8 @@ def test_sampled_loss_equals_the_textbook_and_leaves_accidental_hits_out() -> No
     negatives, log_counts = _draws()
     assert (negatives == targets[:, None]).any()
     loss = sampled_softmax_loss(states, items, targets, negatives, log_counts)
-    np.testing.assert_allclose(loss.item(), _sampled_textbook(states, items, targets, negatives, log_counts))
+    expected = sampled_softmax_losses(*_plain_lists(states, items, targets, negatives, log_counts))
+    np.testing.assert_allclose(loss.item(), np.mean(expected))
 
 
 @pytest.mark.parametrize("scale", [MODERATE, 3.0])

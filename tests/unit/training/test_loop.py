@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,42 @@ def test_the_same_seed_gives_identical_weights_and_another_seed_others(tmp_path:
     )
     assert _same(first, second)
     assert not _same(first, other)
+
+
+def _watch_centers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The centres before and after every step that will be taken."""
+    watched, step = [], loop._Run._step
+
+    def watching(run: loop._Run, batch: object) -> object:
+        before = run.model.intents.centers_KD.detach().clone()
+        losses = step(run, batch)
+        watched.append((before, run.model.intents.centers_KD.detach().clone()))
+        return losses
+
+    monkeypatch.setattr(loop._Run, "_step", watching)
+    return watched
+
+
+def test_learned_centres_move_and_are_on_the_unit_sphere_after_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = _watch_centers(monkeypatch)
+    fit(ring_data(), tiny_config(learning_rate=0.05), tmp_path)
+    assert len(watched) == 8
+    for before, after in watched:
+        torch.testing.assert_close(before.norm(dim=1), torch.ones(4))
+        torch.testing.assert_close(after.norm(dim=1), torch.ones(4))
+        assert ((after - before).norm(dim=1) > 1e-3).all()
+
+
+def test_clustered_centres_stand_still_for_an_epoch_and_are_found_anew_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = _watch_centers(monkeypatch)
+    fit(ring_data(), tiny_config(objective="iclrec"), tmp_path)
+    assert all(torch.equal(before, after) for before, after in watched)
+    changed = [not torch.equal(one, other) for (_, one), (other, _) in pairwise(watched)]
+    assert changed == [False, False, False, True, False, False, False]
 
 
 class _KilledError(Exception):
