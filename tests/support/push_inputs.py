@@ -10,7 +10,7 @@ import torch
 
 from elcrec.artifacts import md5_of, write_json
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
-from elcrec.data.dataset import load_sequences
+from elcrec.data.dataset import load_sequences, load_user_ids
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.ranking import rank_targets
@@ -105,7 +105,7 @@ def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
     test, loaded = data.evaluation("test"), load_model(model)
     vectors = loaded.encode(test.histories).vectors
     ranking = rank_targets(vectors, loaded.item_vectors(), test.histories, test.target_items)
-    users = data.user_ids.take(pa.array(test.users))
+    users = load_user_ids(sequences).take(pa.array(test.users))
     table = pa.table({"user_id": users, "target": test.target_items, "rank": ranking.ranks})
     pq.write_table(mark_model(table, model), evaluation / "ranks.parquet")
     write_json(evaluation / "metrics.json", mean_metrics(ranking.ranks))

@@ -1,5 +1,6 @@
 """The sequences folder in memory: flat item indices with offsets, and the targets of each split."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,10 @@ from elcrec.errors import UserError
 
 Split = Literal["valid", "test"]
 
+_ROWS_AT_ONCE = 65_536
+_MAPPED_FROM = 16_000_000
+"""Interactions (64 MB) from which on a log is mapped."""
+
 PADDING = 0
 """The item index that is no item."""
 
@@ -24,7 +29,6 @@ class SequenceData:
     """Users' item sequences in time order, with their split.
 
     Attributes:
-        user_ids: raw ids, [U].
         sequences: item indices from 1, U rows.
         train_end: the first `train_end` items of a row are for training, [U].
         targets: position of a split's target in its row, -1 where a user has none, [U] each.
@@ -32,7 +36,6 @@ class SequenceData:
         md5: checksum of the file the data came from.
     """
 
-    user_ids: pa.ChunkedArray
     sequences: Ragged
     train_end: npt.NDArray[np.int32]
     targets: dict[Split, npt.NDArray[np.int32]]
@@ -72,6 +75,12 @@ class EvaluationSet:
     histories: Ragged
     target_items: npt.NDArray[np.int64]
 
+    def slice(self, start: int, stop: int) -> "EvaluationSet":
+        """Return neighbouring users."""
+        rows = slice(start, min(stop, len(self.users)))
+        histories = self.histories.part(rows)
+        return EvaluationSet(users=self.users[rows], histories=histories, target_items=self.target_items[rows])
+
     def part(self, index: int, count: int) -> "EvaluationSet":
         """Return every `count`-th user from `index` on."""
         if count == 1:
@@ -82,26 +91,69 @@ class EvaluationSet:
 
 
 def load_sequences(folder: Path) -> SequenceData:
-    """Read `sequences.parquet` and `split.json`.
+    """Read `sequences.parquet` and `split.json`; the items of a large log are mapped from disk, not held in memory.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
     """
     split: dict[str, Any] = read_json(folder / "split.json")
-    columns = ["user_id", "items", "train_end", "valid_index", "test_index"]
+    path = folder / "sequences.parquet"
     try:
-        table = pq.read_table(folder / "sequences.parquet", columns=columns)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"not readable ({error})", where=folder / "sequences.parquet") from error
-    items = table["items"].combine_chunks()
+        with pq.ParquetFile(path) as file:
+            sequences = _read_items(file)
+            columns = file.read(columns=["train_end", "valid_index", "test_index"])
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
     return SequenceData(
-        user_ids=table["user_id"],
-        sequences=Ragged(values=items.values.to_numpy(), offsets=items.offsets.to_numpy().astype(np.int64)),
-        train_end=table["train_end"].to_numpy(),
-        targets={"valid": table["valid_index"].to_numpy(), "test": table["test_index"].to_numpy()},
+        sequences=sequences,
+        train_end=columns["train_end"].to_numpy(),
+        targets={"valid": columns["valid_index"].to_numpy(), "test": columns["test_index"].to_numpy()},
         num_items=split["num_items"],
         md5=split["md5"],
     )
+
+
+def _read_items(file: pq.ParquetFile) -> Ragged:
+    """Read the column `items` a batch of rows at a time."""
+    lengths, filled, values = [], 0, np.empty(0, np.int32)
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=["items"]):
+        items = batch.column(0)
+        part = items.flatten().to_numpy()
+        if not filled:
+            values = _array(_num_items(file))
+        values[filled : filled + len(part)] = part
+        filled += len(part)
+        lengths.append(np.diff(items.offsets.to_numpy()))
+    offsets = np.concatenate(([0], np.cumsum(np.concatenate(lengths), dtype=np.int64)))
+    return Ragged(values=values[:filled], offsets=offsets)
+
+
+def _num_items(file: pq.ParquetFile) -> int:
+    """Values in the column `items`, as the file's footer counts them."""
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    return sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == "items")
+
+
+def _array(size: int) -> npt.NDArray[np.int32]:
+    """Room for item indices: memory, or for a large log a file without a name that the system pages in and out."""
+    if size < _MAPPED_FROM:
+        return np.empty(size, np.int32)
+    with tempfile.TemporaryFile() as file:
+        return np.asarray(np.memmap(file, np.int32, "w+", shape=(size,)))
+
+
+def load_user_ids(folder: Path) -> pa.ChunkedArray:
+    """Read the raw ids of the users, in the order of the sequences.
+
+    Raises:
+        UserError: the folder is not the output of the sequences stage.
+    """
+    path = folder / "sequences.parquet"
+    try:
+        return pq.read_table(path, columns=["user_id"])["user_id"]
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
 
 
 def load_item_ids(folder: Path, data: SequenceData) -> list[str]:

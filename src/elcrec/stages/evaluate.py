@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
 from elcrec.config import EvaluateConfig
-from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences
+from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
 from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
@@ -65,7 +65,7 @@ def evaluate(
         fix = "give users at least three items, or change sequences.split"
         raise UserError("no user has a test target", where=sequences, fix=fix)
     item_ids = load_item_ids(sequences, data)
-    user_ids = data.user_ids.take(pa.array(test.users)).to_pylist()
+    user_ids = load_user_ids(sequences).take(pa.array(test.users)).to_pylist()
     folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
     answers = {
         name: answer(folder, data, test, block_users=config.block_users, seed=config.seed)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import PushConfig
-from elcrec.data.dataset import SequenceData, load_sequences
+from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.model.io import load_model
@@ -93,7 +93,7 @@ def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[n
     test = data.evaluation("test")
     if not len(test.users):
         raise UserError("no user has a test target", where=path, fix="push needs a split with test users")
-    users = data.user_ids.take(pa.array(test.users)).cast(pa.string())
+    users = load_user_ids(source.sequences).take(pa.array(test.users)).cast(pa.string())
     same_users = table["user_id"].cast(pa.string()).equals(users)
     if not same_users or not np.array_equal(table["target"].to_numpy(), test.target_items):
         raise UserError("not the ranks of these test users", where=path, fix="run the evaluate stage again")

@@ -23,6 +23,7 @@ from elcrec.training.distributed import ALONE, Exchange, Ranks
 
 _REDRAWS = 8
 _CHUNK_STEPS = 32
+_USERS_AT_ONCE = 65_536
 
 
 class TrainingData:
@@ -34,36 +35,51 @@ class TrainingData:
         Raises:
             UserError: there are too few such users to train on.
         """
-        training = data.training()
-        users = np.flatnonzero(training.lengths > 1)
+        users = np.flatnonzero(data.train_end > 1)
         if len(users) < max(2, ranks.count):
             raise UserError(f"{len(users)} users have two or more training items", fix="bring a longer log")
-        self._config, self._ranks = config, ranks
-        self._rows = training.take(users)
-        self._num_items = data.num_items
-        counts = torch.from_numpy(np.bincount(self._rows.values, minlength=data.num_items + 1)[1:])
-        self._sampler = NegativeSampler(counts, config.next_item.samples, config.next_item.exponent)
+        self._config, self._ranks, self._num_items = config, ranks, data.num_items
+        self._sequences, self._users, self._train_end = data.sequences, users, data.train_end
+        self._sampler = self._make_sampler() if config.next_item.loss == "sampled_softmax" else None
 
     def __len__(self) -> int:
         """Steps in an epoch; a last step is dropped where it has nothing to contrast or a rank would get no user."""
-        steps, rest = divmod(len(self._rows), self._config.batch_size)
+        steps, rest = divmod(len(self._users), self._config.batch_size)
         return steps + (rest >= max(2, self._ranks.count))
 
     @property
     def num_users(self) -> int:
         """Users that are trained on."""
-        return len(self._rows)
+        return len(self._users)
 
-    def inputs(self) -> Ragged:
-        """What the encoder reads of each user: the training items but the last."""
-        return self._rows.head(self._rows.lengths - 1)
+    def sample(self, most: int, generator: torch.Generator) -> Ragged:
+        """What the encoder reads of some users, at most so many: their training items but the last."""
+        if most < self.num_users:
+            chosen = np.sort(torch.randperm(self.num_users, generator=generator)[:most].numpy())
+        else:
+            chosen = np.arange(self.num_users)
+        rows = self._training(chosen)
+        return rows.head(rows.lengths - 1)
+
+    def _training(self, chosen: IntArray) -> Ragged:
+        """Training items of the chosen ones among the users that are trained on."""
+        users = self._users[chosen]
+        starts = self._sequences.offsets[users]
+        return self._sequences.spans(starts, starts + self._train_end[users])
+
+    def _make_sampler(self) -> NegativeSampler:
+        counts = np.zeros(self._num_items + 1, np.int64)
+        for part in np.array_split(np.arange(self.num_users), -(-self.num_users // _USERS_AT_ONCE)):
+            counts += np.bincount(self._training(part).values, minlength=len(counts))
+        settings = self._config.next_item
+        return NegativeSampler(torch.from_numpy(counts[1:]), settings.samples, settings.exponent)
 
     def epoch(self, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
         """Draw an epoch: users in random order, fresh negatives and views.
 
         All ranks draw the same and take their share of every step.
         """
-        order = torch.randperm(len(self._rows), generator=generator).numpy()
+        order = torch.randperm(len(self._users), generator=generator).numpy()
         order = order[: len(self) * self._config.batch_size]
         chunk = _CHUNK_STEPS * self._config.batch_size
         for start in range(0, len(order), chunk):
@@ -71,7 +87,7 @@ class TrainingData:
 
     def _assemble(self, users: IntArray, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
         """Make the steps of a chunk of users."""
-        rows = self._rows.take(users)
+        rows = self._training(users)
         recent = rows.tail(self._config.encoder.window + 1)
         inputs, targets = recent.head(recent.lengths - 1), recent.spans(recent.offsets[:-1] + 1, recent.offsets[1:])
         views = self._views(rows, generator) if contrastive(self._config) else None
@@ -112,7 +128,7 @@ class TrainingData:
         """What each step's next items are told apart from."""
         if self._config.next_item.loss == "softmax":
             return [None] * len(mine)
-        if self._config.next_item.loss == "sampled_softmax":
+        if self._sampler is not None:
             draws = [self._sampler.draw(generator) for _ in mine]
             return [Negatives(items=items_S.to(device), log_counts=counts_S.to(device)) for items_S, counts_S in draws]
         drawn = self._draw_negatives(rows, inputs, generator)

@@ -36,6 +36,9 @@ from elcrec.training.distributed import (
 logger = logging.getLogger(__name__)
 
 SELECTION_METRIC = "ndcg@20"
+_POINTS_PER_CENTER = 256
+"""k-means sees at most so many users a centre; more move no centre (faiss, which the published code uses, does so)."""
+_USERS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +81,24 @@ def fit(data: SequenceData, config: TrainConfig, checkpoint: Path, ranks: Ranks 
 
 def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
     """Rank the validation targets, each rank its share, and describe how the users spread over the intents."""
-    own = valid.part(ranks.index, ranks.count)
-    encoded = model.encode(own.histories)
-    ranking = rank_targets(encoded.vectors, model.item_vectors(), own.histories, own.target_items, top_k=0)
-    places, intents = torch.from_numpy(ranking.ranks).to(encoded.intents.device), encoded.intents
+    own, items_VD = valid.part(ranks.index, ranks.count), model.item_vectors()
+    places, intents = [], []
+    for start in range(0, len(own.users), _USERS_AT_ONCE):
+        block = own.slice(start, start + _USERS_AT_ONCE)
+        encoded = model.encode(block.histories)
+        ranking = rank_targets(encoded.vectors, items_VD, block.histories, block.target_items, top_k=0)
+        places.append(torch.from_numpy(ranking.ranks))
+        intents.append(encoded.intents.cpu())
+    return _describe(torch.cat(places), torch.cat(intents), model, ranks)
+
+
+def _describe(places: Tensor, intents: Tensor, model: SequenceModel, ranks: Ranks) -> dict[str, float]:
+    """Metrics of all ranks' users."""
     if ranks.count > 1:
-        places, intents = gather_integers(places), gather_integers(intents)
-    metrics = mean_metrics(places.cpu().numpy())
+        places, intents = (gather_integers(own.to(model.device)).cpu() for own in (places, intents))
+    metrics = mean_metrics(places.numpy())
     if model.num_intents:
-        metrics["effective_intents"] = effective_number(np.bincount(intents.cpu().numpy()))
+        metrics["effective_intents"] = effective_number(np.bincount(intents.numpy()))
     return metrics
 
 
@@ -160,7 +172,9 @@ class _Run:
     def _place_intents(self, seed: int) -> None:
         if self.model.intents is not None:
             generator = torch.Generator().manual_seed(seed)
-            self.model.intents.initialise(self.model.pooled(self.batches.inputs()), generator)
+            points = _POINTS_PER_CENTER * self.config.intents.num_intents
+            pooled_ND = self.model.pooled(self.batches.sample(points, generator))
+            self.model.intents.initialise(pooled_ND, generator)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Take every step once; return the mean of each loss."""

@@ -18,7 +18,6 @@ def ring_data(users: int = 120, rings: int = 4, seed: int = 0) -> SequenceData:
     ]
     ends = lengths.astype(np.int32)
     return SequenceData(
-        user_ids=None,
         sequences=Ragged.from_rows(rows),
         train_end=ends - 2,
         targets={"valid": ends - 2, "test": ends - 1},

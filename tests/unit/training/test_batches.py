@@ -34,7 +34,6 @@ def test_an_epoch_predicts_every_next_training_item_in_the_window_once() -> None
 def test_held_out_items_never_enter_training() -> None:
     row = list(range(1, 8))
     marked = SequenceData(
-        user_ids=None,
         sequences=Ragged.from_rows([[*row, 90 + user, 95 + user] for user in range(4)]),
         train_end=np.full(4, 7, np.int32),
         targets={"valid": np.full(4, 7, np.int32), "test": np.full(4, 8, np.int32)},
