@@ -5,6 +5,7 @@ never edited by hand.
 """
 
 import argparse
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -26,9 +27,15 @@ _HEAD = """# Results
 Test split, ranking over all items, the history excluded, ties against the target. Written by
 `python -m elcrec.evaluation.results`; the rows are in results.json. Published figures are those of Liu et al.
 (NeurIPS 2024), which names no cutoff of 10. *Effective* is the effective number of intents, *largest* the share of the
-users in the largest one.
+users in the largest one. *Of published* is NDCG@20 and HR@20 in percent of the published row of the same objective, for
+the preset `paper`. Seeds are also given as mean ± standard deviation.
 """
-_COLUMNS = ("run", "seed", "epochs (best)", *METRICS, "effective", "largest", "minutes", "device", "command")
+_UNMASKED = tuple(f"unmasked_{name}" for name in ("hr@5", "hr@20", "ndcg@5", "ndcg@20"))
+_PUBLISHED = {"elcrec": "ELCRec, published", "iclrec": "ICLRec, published", "sasrec": "SASRec (BCE), published"}
+_COLUMNS = (
+    *("run", "seed", "epochs (best)", *METRICS, "of published"),
+    *("effective", "largest", "minutes", "device", "command"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +67,7 @@ def read_row(run: Path, *, preset: str, device: str, command: str) -> Row:
             "epochs": config["epochs"],
             "best_epoch": config["best_epoch"],
             **{name: round(metrics[name], 6) for name in METRICS},
+            **{name: round(metrics[name], 6) for name in _UNMASKED if name in metrics},
             **{name: round(metrics[name], 4) for name in FACTS if name in metrics},
             "minutes": round(config["seconds"] / 60, 1),
             "device": device,
@@ -97,8 +105,10 @@ def render(rows: Sequence[Row]) -> str:
     parts = [_HEAD]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         cited = [{"run": name, **metrics} for name, metrics in known.get(dataset, {}).items()]
-        own = [_cells(row) for row in rows if row["dataset"] == dataset]
-        parts += [f"## {dataset}\n", _table([*map(_formatted, cited), *own])]
+        own = [row for row in rows if row["dataset"] == dataset]
+        cells = [_cells(row, known.get(dataset, {})) for row in own]
+        parts += [f"## {dataset}\n", _table([*map(_formatted, cited), *cells, *_means(own)], _COLUMNS)]
+        parts += _left_in(own)
     return "\n".join(parts)
 
 
@@ -108,11 +118,49 @@ def published() -> dict[str, dict[str, dict[str, float]]]:
     return msgspec.json.decode(document, type=dict[str, dict[str, dict[str, float]]])
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _means(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """A row for each preset and objective that ran with several seeds."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["preset"], row["objective"]), []).append(row)
+    return [
+        {"run": f"{preset}, {objective}, mean", "seed": f"{len(group)} seeds"}
+        | {name: _spread([row[name] for row in group]) for name in METRICS}
+        for (preset, objective), group in groups.items()
+        if len(group) > 1
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+def _left_in(rows: Sequence[Row]) -> list[str]:
+    """The other protocol, where it differs: targets that stand in the history may be ranked."""
+    repeated = [row for row in rows if _UNMASKED[0] in row]
+    if not repeated:
+        return []
+    names = [name.removeprefix("unmasked_") for name in _UNMASKED]
+    cells = [
+        {"run": f"{row['preset']}, {row['objective']}", "seed": str(row["seed"])}
+        | {name: f"{row[f'unmasked_{name}']:.4f}" for name in names}
+        for row in repeated
+    ]
+    text = "Some targets are repeats, which a ranking without the history can never hit. With the history left in:\n"
+    return [text, _table(cells, ("run", "seed", *names))]
+
+
+def _of_published(row: Row, cited: Mapping[str, Mapping[str, float]]) -> str:
+    theirs = cited.get(_PUBLISHED[row["objective"]]) if row["preset"] == "paper" else None
+    return "" if theirs is None else " / ".join(f"{row[name] / theirs[name]:.1%}" for name in ("ndcg@20", "hr@20"))
+
+
+def _cells(row: Row, cited: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     share = row.get("largest_intent_share")
     return _formatted(row) | {
         "run": f"{row['preset']}, {row['objective']}",
         "seed": str(row["seed"]),
+        "of published": _of_published(row, cited),
         "epochs (best)": f"{row['epochs']} ({row['best_epoch']})",
         "effective": f"{row['effective_intents']:.1f}" if "effective_intents" in row else "",
         "largest": "" if share is None else f"{share:.1%}",
@@ -125,10 +173,10 @@ def _formatted(row: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{row[name]:.4f}" if name in METRICS else str(row[name]) for name in _COLUMNS if name in row}
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    lines = [" | ".join(name.upper() if name in METRICS else name for name in _COLUMNS)]
-    lines.append("|".join("-" for _ in _COLUMNS))
-    lines += [" | ".join(row.get(name, "") for name in _COLUMNS) for row in rows]
+def _table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
+    lines = [" | ".join(name.upper() if name in METRICS else name for name in columns)]
+    lines.append("|".join("-" for _ in columns))
+    lines += [" | ".join(row.get(name, "") for name in columns) for row in rows]
     return "".join(f"| {line} |\n" for line in lines)
 
 

@@ -47,10 +47,27 @@ def test_the_same_run_replaces_its_row(tmp_path: Path) -> None:
     assert ["0.0600" in row for row in rows_of(tmp_path, "paper, elcrec")] == [True]
 
 
-def test_another_seed_is_another_row(tmp_path: Path) -> None:
+def test_another_seed_is_another_row_and_both_have_a_mean(tmp_path: Path) -> None:
     add(run_folder(tmp_path / "run"), tmp_path)
-    add(run_folder(tmp_path / "run", seed=2), tmp_path)
-    assert len(rows_of(tmp_path, "paper, elcrec")) == 2
+    add(run_folder(tmp_path / "run", seed=2, level=0.06), tmp_path)
+    assert len(rows_of(tmp_path, "paper, elcrec |")) == 2
+    (mean,) = rows_of(tmp_path, "paper, elcrec, mean")
+    assert "2 seeds" in mean
+    assert "0.0550 ± 0.0071" in mean
+
+
+def test_a_paper_run_is_given_in_percent_of_the_published_one(tmp_path: Path) -> None:
+    add(run_folder(tmp_path / "run", **{"ndcg@20": 0.0509, "hr@20": 0.0971}), tmp_path)
+    assert "100.0% / 90.0%" in rows_of(tmp_path, "paper, elcrec")[0]
+
+
+def test_both_protocols_are_shown_where_they_differ(tmp_path: Path) -> None:
+    add(run_folder(tmp_path / "run"), tmp_path)
+    assert "history left in" not in (tmp_path / "RESULTS.md").read_text()
+    unmasked = {f"unmasked_{name}": 0.0123 for name in METRICS}
+    add(run_folder(tmp_path / "run", **unmasked), tmp_path)
+    assert "history left in" in (tmp_path / "RESULTS.md").read_text()
+    assert rows_of(tmp_path, "paper, elcrec")[1].count("0.0123") == 4
 
 
 def test_a_run_without_evaluation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
