@@ -228,7 +228,8 @@ class _Scores:
         self.states_ND, self.table_RD, self.scoring = states_ND, table_RD, scoring
         self.exact = torch.promote_types(table_RD.dtype, torch.float32)
         self.scored_CD = table_RD[scoring.rows_R]
-        self._shifted = not bool(self._reach() <= _SPREAD / 2)
+        # A GPU is not asked: the host would wait for the answer, and the maximum costs little there.
+        self._shifted = table_RD.is_cuda or not bool(self._reach() <= _SPREAD / 2)
         self._buffer_nC = table_RD.new_empty(block, len(self.scored_CD))
 
     def _reach(self) -> Tensor:

@@ -55,15 +55,14 @@ def _same_models(data: SequenceData) -> tuple[SequenceModel, textbook.TextbookMo
 def test_its_next_item_loss_equals_ours_on_the_same_weights_and_input() -> None:
     data = ring_data()
     model, plain = _same_models(data)
-    batch = next(iter(TrainingData(data, tiny_config(encoder=STILL)).epoch(torch.Generator().manual_seed(0))))
-    columns: list[list[list[int]]] = [[], [], []]
-    for group in batch.sequences.layout.groups:
-        for row in range(group.rows):
-            place = slice(group.start + row * group.length, group.start + (row + 1) * group.length)
-            real = batch.sequences.real_N[place]
-            flat = (batch.sequences.items_N, batch.positives_N, batch.negatives_N)
-            for column, values in zip(columns, flat, strict=True):
-                column.append(textbook.pad(values[place][real].tolist(), STILL.window))
+    steps = TrainingData(data, tiny_config(encoder=STILL)).epoch(torch.Generator().manual_seed(0), torch.device("cpu"))
+    batch = next(iter(steps))
+    lengths = batch.rows.lengths_B[: batch.num_users].tolist()
+    items_M = batch.rows.items_N[batch.rows.positions_M][: sum(lengths)]
+    columns = [
+        [textbook.pad(row.tolist(), STILL.window) for row in torch.split(values, lengths)]
+        for values in (items_M, batch.positives_M, batch.negatives.items)
+    ]
     inputs, targets, negatives = (torch.tensor(column) for column in columns)
     loss = plain.next_item_loss(plain.encoder(inputs), targets, negatives)
     assert loss.item() == pytest.approx(model.losses(batch)["next_item"].item(), abs=1e-5)
