@@ -180,13 +180,14 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     fusion: Literal["shift", "concat", "none"] = "shift"
     """How a state is joined with its nearest centre before L_seq: added, appended, or not at all."""
     pooling: Literal["window", "items"] = "window"
-    """What a sequence's pooled state is the mean of: `window` (all T positions of the window, padding included, as in
-    the published code) or `items` (the sequence's own positions)."""
-    comparison: Literal["positions", "mean"] = "positions"
-    """How L_seq compares two views: `positions` over the whole window, one position with the same position of the
-    other, averaged; `mean` by the mean states of their own items."""
-    temperature: PositiveFloat = 1.0
-    """Temperature of the contrastive losses."""
+    """What the pooled state of L_cluster and of the nearest centre is the mean of: `window` (all T positions, padding
+    included, as in the published code; with the paper's large alphas nothing else learns) or `items` (the sequence's
+    own positions; with a small `cluster_weight` the intents stay apart)."""
+    comparison: Literal["mean", "positions"] = "mean"
+    """How L_seq compares two views: `mean` by the mean states of their own items; `positions` over the whole window,
+    one position with the same position of the other, averaged."""
+    temperature: PositiveFloat = 4.0
+    """Temperature of the contrastive losses; a product of two mean states is up to D."""
     sequence_weight: Weight = 0.1
     """Weight of L_seq."""
     intent_weight: Weight = 0.1

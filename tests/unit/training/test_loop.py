@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from elcrec.config import EncoderConfig, IntentConfig, ViewConfig
+from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, ViewConfig
 from elcrec.errors import UserError
 from elcrec.training import loop
 from elcrec.training.checkpoint import FILE
@@ -134,6 +134,9 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
         {"batch_size": 64},
         {"epochs": 3},
         {"objective": "sasrec"},
+        {"objective": "iclrec"},
+        {"next_item": NextItemConfig(loss="softmax")},
+        {"next_item": NextItemConfig(loss="sampled_softmax", samples=8)},
         {"encoder": EncoderConfig(window=6, hidden_size=8, num_blocks=1, hidden_dropout=0.2, attention_dropout=0.2)},
         {"encoder": EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.2, attention_dropout=0.2)},
         {"encoder": EncoderConfig(window=8, hidden_size=8, num_blocks=2, hidden_dropout=0.2, attention_dropout=0.2)},
@@ -148,7 +151,7 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
         {"intents": IntentConfig(num_intents=4, fusion="concat")},
         {"intents": IntentConfig(num_intents=4, fusion="none")},
         {"intents": IntentConfig(num_intents=4, pooling="items")},
-        {"intents": IntentConfig(num_intents=4, comparison="mean")},
+        {"intents": IntentConfig(num_intents=4, comparison="positions")},
         {"intents": IntentConfig(num_intents=4, temperature=0.5)},
         {"intents": IntentConfig(num_intents=4, sequence_weight=0.2)},
         {"intents": IntentConfig(num_intents=4, intent_weight=0.2)},
@@ -164,6 +167,15 @@ def test_every_training_option_changes_what_is_learned(tmp_path: Path, changes: 
     plain = fit(data, tiny_config(), tmp_path / "plain").progress.history
     changed = fit(data, tiny_config(**changes), tmp_path / "changed").progress.history
     assert [row["next_item"] for row in plain] != [row["next_item"] for row in changed]
+
+
+@pytest.mark.parametrize("changes", [{"samples": 16}, {"exponent": 0.0}], ids=str)
+def test_every_option_of_the_sampled_softmax_changes_what_is_learned(tmp_path: Path, changes: dict[str, float]) -> None:
+    losses = []
+    for name, options in (("plain", {"samples": 8}), ("changed", {"samples": 8} | changes)):
+        config = tiny_config(next_item=NextItemConfig(loss="sampled_softmax", **options))
+        losses.append([row["next_item"] for row in fit(ring_data(64), config, tmp_path / name).progress.history])
+    assert losses[0] != losses[1]
 
 
 def test_more_intents_than_users_is_refused(tmp_path: Path) -> None:
