@@ -148,13 +148,14 @@ class SequenceModel(nn.Module):
             rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
         users_BD = pool(states_MD, rows, padding_TD)[:size]
         losses = {}
-        if batch.views is not None:
-            centers_BD = intents.lookup(intents.nearest(users_BD))
+        if batch.views is not None and weights.sequence_weight:
             views_MD = states_MD[-len(batch.views.row_M) :]
-            views = torch.split(pool(views_MD, batch.views), size)
-            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in views]
             sequence = self._sequence_loss(intents, views_MD, batch.views, padding_TD)
             losses["sequence"] = weights.sequence_weight * sequence
+        if batch.views is not None and weights.intent_weight:
+            centers_BD = intents.lookup(intents.nearest(users_BD))
+            views = torch.split(pool(states_MD[-len(batch.views.row_M) :], batch.views), size)
+            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in views]
             losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
         if isinstance(intents, LearnedIntents) and weights.cluster_weight:
             losses["cluster"] = weights.cluster_weight * cluster_loss(spherical(users_BD), intents.centers_KD)

@@ -109,6 +109,8 @@ ABLATIONS = [
     ("elcrec", {"cluster_weight": 0.0}, ["next_item", "sequence", "intent"]),
     ("elcrec", {"sequence_weight": 0.0, "intent_weight": 0.0}, ["next_item", "cluster"]),
     ("elcrec", {"sequence_weight": 0.0, "intent_weight": 0.0, "cluster_weight": 0.0}, ["next_item"]),
+    ("elcrec", {"sequence_weight": 0.0}, ["next_item", "intent", "cluster"]),
+    ("elcrec", {"intent_weight": 0.0}, ["next_item", "sequence", "cluster"]),
     ("iclrec", {"cluster_weight": 0.0}, ["next_item", "sequence", "intent"]),
     ("iclrec", {"sequence_weight": 0.0, "intent_weight": 0.0}, ["next_item"]),
 ]
