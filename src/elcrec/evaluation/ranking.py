@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
@@ -82,13 +83,14 @@ def best_items(scores_BV: Tensor, k: int) -> Tensor:
     if tiles <= 2 * k:
         best = scores_BV.topk(k, dim=1)
         return best.indices.masked_fill_(torch.isneginf(best.values), PADDING)
-    whole = tiles * _TILE
-    peaks = torch.unflatten(scores_BV[:, :whole], 1, (tiles, _TILE)).amax(2).topk(k, dim=1).indices
-    inside = torch.arange(_TILE, device=scores_BV.device)
-    rest = torch.arange(whole, width, device=scores_BV.device).expand(len(scores_BV), -1)
-    columns = torch.cat(((peaks[:, :, None] * _TILE + inside).flatten(1), rest), dim=1)
-    best = scores_BV.gather(1, columns).topk(k, dim=1)
-    return columns.gather(1, best.indices).masked_fill_(torch.isneginf(best.values), PADDING)
+    tiled = torch.unflatten(scores_BV[:, : tiles * _TILE], 1, (tiles, _TILE))
+    peaks = tiled.amax(2).topk(k, dim=1, sorted=False).indices
+    inside = tiled.gather(1, peaks[:, :, None].expand(-1, -1, _TILE)).flatten(1)
+    best = torch.cat((inside, scores_BV[:, tiles * _TILE :]), dim=1).topk(k, dim=1)
+    # The columns left over count as one more tile, the last.
+    starts = F.pad(peaks, (0, 1), value=tiles) * _TILE
+    columns = starts.gather(1, best.indices // _TILE) + best.indices % _TILE
+    return columns.masked_fill_(torch.isneginf(best.values), PADDING)
 
 
 def mask_history(scores_BV: Tensor, histories: Ragged) -> Tensor:
