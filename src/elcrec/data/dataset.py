@@ -55,9 +55,10 @@ class SequenceData:
         """Return histories and targets of the users that have a target in `split`."""
         position = self.targets[split]
         users = np.flatnonzero(position >= 0)
-        rows = self.sequences.take(users)
-        histories = rows.head(position[users])
-        target_items = rows.values[rows.offsets[:-1] + position[users]]
+        starts = self.sequences.offsets[users]
+        ends = starts + position[users]
+        histories = self.sequences.spans(starts, ends)
+        target_items = self.sequences.values[ends]
         return EvaluationSet(users=users, histories=histories, target_items=target_items.astype(np.int64))
 
 
