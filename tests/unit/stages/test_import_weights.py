@@ -16,7 +16,7 @@ from elcrec.config import EvaluateConfig, SyntheticConfig
 from elcrec.data.dataset import load_item_ids, load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation.ranking import rank_targets
-from elcrec.model.elcrec import SequenceModel, batch_of, last_positions
+from elcrec.model.elcrec import SequenceModel, batch_of
 from elcrec.model.io import load_model
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.import_weights import import_weights, table_rows
@@ -55,7 +55,7 @@ def double_ranks(model: SequenceModel, sequences: Path) -> list[int]:
     with torch.inference_mode():
         for block in np.array_split(np.arange(len(recent)), max(1, len(recent) // 256)):
             batch = batch_of(recent.take(block), model.device)
-            parts.append(model.encoder(batch)[last_positions(batch)])
+            parts.append(model.encoder(batch)[batch.positions_M[batch.lengths_B.cumsum(0) - 1]])
     return rank_targets(torch.cat(parts), model.item_vectors(), test.histories, test.target_items).ranks.tolist()
 
 
