@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,10 +23,19 @@ _SIZES = (10_000, 100_000, 1_000_000)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; return the exit status."""
+    return launch("benchmarks", _parser(), measure, arguments)
+
+
+def launch(
+    module: str,
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace, Sequence[str]], None],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Call `work` with the options and the command that gives them; return the exit status, 2 after an error."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
     try:
-        measure(options, ["-m", "benchmarks", *arguments])
+        work(parser.parse_args(arguments), ["-m", module, *arguments])
     except (UserError, RuntimeError) as error:
         say(f"benchmarks: error: {error}")
         return 2

@@ -64,14 +64,6 @@ def new_model(data: SequenceData, config: TrainConfig, device: torch.device) -> 
     return SequenceModel(config, data.num_items).to(device).eval()
 
 
-def first_users(asked: EvaluationSet, count: int) -> EvaluationSet:
-    """Return what is asked of the first users."""
-    rows = np.arange(min(count, len(asked.users)))
-    return EvaluationSet(
-        users=asked.users[rows], histories=asked.histories.take(rows), target_items=asked.target_items[rows]
-    )
-
-
 def with_one_validation_target(data: SequenceData) -> SequenceData:
     """Leave one validation target, so that the loop's validation costs nothing beside its steps."""
     valid = data.targets["valid"]

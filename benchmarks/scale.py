@@ -9,25 +9,17 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import runner
-from benchmarks.__main__ import common_options, describe, positive, start_job
+from benchmarks.__main__ import common_options, describe, launch, positive, start_job
 from benchmarks.logs import synthesise
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import say
 from elcrec.artifacts import read_json
-from elcrec.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the log, train an epoch, put the section on the page; return the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
-    try:
-        _measure(options, ["-m", "benchmarks.scale", *arguments])
-    except (UserError, RuntimeError) as error:
-        say(f"benchmarks: error: {error}")
-        return 2
-    return 0
+    return launch("benchmarks.scale", _parser(), _measure, arguments)
 
 
 def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:

@@ -100,10 +100,10 @@ def _train_textbook(data: SequenceData, config: TrainConfig, clock: Clock, job: 
 def _rank(job: Job, config: TrainConfig) -> Numbers:
     data, device = load_sequences(Path(job.sequences)), choose_device(config.device)
     asked = data.evaluation("test")
-    part = asked if job.steps is None else ours.first_users(asked, job.steps * _BLOCK_USERS)
+    part = asked if job.steps is None else asked.slice(0, job.steps * _BLOCK_USERS)
     if job.engine == "ours":
         model = ours.new_model(data, config, device)
-        ours.rank(model, ours.first_users(asked, _BLOCK_USERS))
+        ours.rank(model, asked.slice(0, _BLOCK_USERS))
         work: Callable[[], Any] = lambda: ours.rank(model, part)  # noqa: E731 - one of two
     else:
         plain = textbook.TextbookModel(config, data.num_items).to(device)

@@ -230,9 +230,9 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     next_item: NextItemConfig = NextItemConfig()
     """The recommendation loss."""
     intents: IntentConfig = IntentConfig()
-    """Intents and their losses (`elcrec` only)."""
+    """Intents and their losses (not `sasrec`)."""
     views: ViewConfig = ViewConfig()
-    """Augmentation for the contrastive losses (`elcrec` only)."""
+    """Augmentation for the contrastive losses (not `sasrec`)."""
     seed: NonNegative = 1
     """Seeds weights, batches, negatives, views and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -247,6 +247,11 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Epochs without a better validation NDCG@20 before training stops."""
     eval_every: Positive = 1
     """Epochs between validations."""
+
+    @property
+    def has_intents(self) -> bool:
+        """Whether the objective knows intents."""
+        return self.objective != "sasrec"
 
     def as_baseline(self) -> Self:
         """Return the same configuration without intents: what the report compares the model with."""

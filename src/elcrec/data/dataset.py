@@ -125,8 +125,7 @@ def _read_items(file: pq.ParquetFile) -> Ragged:
         values[filled : filled + len(part)] = part
         filled += len(part)
         lengths.append(np.diff(items.offsets.to_numpy()))
-    offsets = np.concatenate(([0], np.cumsum(np.concatenate(lengths), dtype=np.int64)))
-    return Ragged(values=values[:filled], offsets=offsets)
+    return Ragged.of(values[:filled], np.concatenate(lengths))
 
 
 def _num_items(file: pq.ParquetFile) -> int:
@@ -150,11 +149,7 @@ def load_user_ids(folder: Path) -> pa.ChunkedArray:
     Raises:
         UserError: the folder is not the output of the sequences stage.
     """
-    path = folder / "sequences.parquet"
-    try:
-        return pq.read_table(path, columns=["user_id"])["user_id"]
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"not readable ({error})", where=path) from error
+    return _read_columns(folder / "sequences.parquet", "user_id")["user_id"]
 
 
 def load_item_ids(folder: Path, data: SequenceData) -> list[str]:
@@ -164,12 +159,16 @@ def load_item_ids(folder: Path, data: SequenceData) -> list[str]:
         UserError: the file is missing, damaged, or not of these sequences.
     """
     path = folder / "items.parquet"
-    try:
-        table = pq.read_table(path, columns=["item_index", "item_id"])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"not readable ({error})", where=path) from error
+    table = _read_columns(path, "item_index", "item_id")
     ids: list[str] = table.sort_by("item_index")["item_id"].to_pylist()
     if len(ids) != data.num_items:
         what = f"{len(ids)} items, but split.json says {data.num_items}"
         raise UserError(what, where=path, fix="run the sequences stage again")
     return ids
+
+
+def _read_columns(path: Path, *names: str) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=list(names))
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"not readable ({error})", where=path) from error

@@ -31,6 +31,11 @@ class Ragged:
         """Length of each row, [B]."""
         return np.diff(self.offsets)
 
+    @property
+    def owners(self) -> npt.NDArray[np.int64]:
+        """Row of each value, [N]."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
     def row(self, index: int) -> IntArray:
         """One row, a view."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
@@ -67,7 +72,11 @@ class Ragged:
         return self.spans(np.maximum(self.offsets[:-1], ends - length), ends)
 
     @classmethod
+    def of(cls, values: IntArray, lengths: "IntArray | list[int]") -> Self:
+        """Cut `values` into rows of these lengths."""
+        return cls(values=values, offsets=np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))))
+
+    @classmethod
     def from_rows(cls, rows: "list[list[int]]", dtype: npt.DTypeLike = np.int32) -> Self:
         """Build from Python lists; for small inputs such as a request."""
-        offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
-        return cls(values=np.asarray([value for row in rows for value in row], dtype), offsets=offsets)
+        return cls.of(np.asarray([value for row in rows for value in row], dtype), [len(row) for row in rows])

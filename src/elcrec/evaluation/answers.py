@@ -105,7 +105,7 @@ def _states(model: SequenceModel, histories: Ragged) -> npt.NDArray[np.float32]:
 
 def repeat_targets(test: EvaluationSet) -> npt.NDArray[np.bool_]:
     """Say for each user whether the target is already in the history, [N]."""
-    users = np.repeat(np.arange(len(test.users)), test.histories.lengths)
+    users = test.histories.owners
     found = users[test.histories.values == test.target_items[users]]
     return np.bincount(found, minlength=len(test.users)) > 0
 

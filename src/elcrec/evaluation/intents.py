@@ -146,7 +146,7 @@ def dominant_labels(histories: Ragged, labels: npt.NDArray[np.int64]) -> npt.NDA
     """
     recent = histories.tail(RECENT)
     num_labels = int(labels.max()) + 1
-    rows = np.repeat(np.arange(len(recent)), recent.lengths)
+    rows = recent.owners
     pair, inverse, times = np.unique(rows * num_labels + labels[recent.values], return_inverse=True, return_counts=True)
     last = np.zeros(len(pair), np.int64)
     np.maximum.at(last, inverse, np.arange(len(rows)))

@@ -63,7 +63,7 @@ def _rank_block(
 
 def distinct_pairs(rows: Ragged, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return each distinct (row, value) once, in that order; values are below `size`."""
-    codes = np.repeat(np.arange(len(rows)), rows.lengths) * size + rows.values
+    codes = rows.owners * size + rows.values
     row, value = np.divmod(np.unique(codes), size)
     return row, value
 

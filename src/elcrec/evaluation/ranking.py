@@ -95,7 +95,7 @@ def best_items(scores_BV: Tensor, k: int) -> Tensor:
 
 def mask_history(scores_BV: Tensor, histories: Ragged) -> Tensor:
     """Set the scores of padding and of each row's history to -inf, in place."""
-    row_N = torch.from_numpy(np.repeat(np.arange(len(histories)), histories.lengths)).to(scores_BV.device)
+    row_N = torch.from_numpy(histories.owners).to(scores_BV.device)
     item_N = torch.from_numpy(histories.values.astype(np.int64)).to(scores_BV.device)
     scores_BV[row_N, item_N] = -torch.inf
     scores_BV[:, PADDING] = -torch.inf

@@ -110,15 +110,15 @@ class SequenceModel(nn.Module):
         if self.config.next_item.loss == "bce":
             next_item, states_MD = self._binary(batch)
         else:
-            states_MD = self._states(batch, None)
+            states_MD = self._states(batch.rows)
             next_item = self._softmax(states_MD[: len(batch.positives_M)], batch)
         losses = {"next_item": batch.share * next_item}
         return losses if self.intents is None else losses | self._intent_losses(self.intents, states_MD, batch)
 
-    def _states(self, batch: TrainingBatch, embedded_ND: Tensor | None) -> Tensor:
-        """Encode a step: a state for every item, row after row."""
-        states_ND: Tensor = self.encoder(batch.rows, embedded_ND)
-        return states_ND.index_select(0, batch.rows.positions_M)
+    def _states(self, rows: GroupedBatch, embedded_ND: Tensor | None = None) -> Tensor:
+        """Encode rows: a state for every item, row after row."""
+        states_ND: Tensor = self.encoder(rows, embedded_ND)
+        return states_ND.index_select(0, rows.positions_M)
 
     def _binary(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """L_next by binary cross entropy, and the states.
@@ -129,7 +129,7 @@ class SequenceModel(nn.Module):
         wanted = (batch.rows.items_N, batch.positives_M, batch.negatives.items)
         vectors = self.encoder.item_embedding(torch.cat(wanted))
         embedded_ND, positives_MD, negatives_MD = torch.split(vectors, [len(items) for items in wanted])
-        states_MD = self._states(batch, embedded_ND)
+        states_MD = self._states(batch.rows, embedded_ND)
         return next_item_loss(states_MD[: len(positives_MD)], positives_MD, negatives_MD), states_MD
 
     def _softmax(self, states_MD: Tensor, batch: TrainingBatch) -> Tensor:
@@ -140,25 +140,34 @@ class SequenceModel(nn.Module):
         return sampled_softmax_loss(states_MD, table_VD, batch.positives_M, negatives.items, negatives.log_counts)
 
     def _intent_losses(self, intents: Intents, states_MD: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
-        weights, size, padding_TD = self.config.intents, batch.num_users, None
+        alpha, padding_TD = self.config.intents.cluster_weight, None
         rows: Rows = batch.rows
         if pools_padding(self.config):
             states_MD, padding_TD = states_MD.tensor_split([-self.config.encoder.window])
         if batch.exchange is not None:
             rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
-        users_BD = pool(states_MD, rows, padding_TD)[:size]
-        losses = {}
-        if batch.views is not None and weights.sequence_weight:
+        users_BD = pool(states_MD, rows, padding_TD)[: batch.num_users]
+        losses: dict[str, Tensor] = {}
+        if batch.views is not None:
             views_MD = states_MD[-len(batch.views.row_M) :]
-            sequence = self._sequence_loss(intents, views_MD, batch.views, padding_TD)
+            losses |= self._contrasts(intents, users_BD, views_MD, batch.views, padding_TD)
+        if isinstance(intents, LearnedIntents) and alpha:
+            losses["cluster"] = alpha * cluster_loss(spherical(users_BD), intents.centers_KD)
+        return losses
+
+    def _contrasts(
+        self, intents: Intents, users_BD: Tensor, views_MD: Tensor, views: GroupedBatch, padding_TD: Tensor | None
+    ) -> dict[str, Tensor]:
+        """L_seq and L_intent, as far as they have a weight."""
+        weights, losses = self.config.intents, {}
+        if weights.sequence_weight:
+            sequence = self._sequence_loss(intents, views_MD, views, padding_TD)
             losses["sequence"] = weights.sequence_weight * sequence
-        if batch.views is not None and weights.intent_weight:
+        if weights.intent_weight:
             centers_BD = intents.lookup(intents.nearest(users_BD))
-            views = torch.split(pool(states_MD[-len(batch.views.row_M) :], batch.views), size)
-            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in views]
+            pooled = torch.split(pool(views_MD, views), len(users_BD))
+            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in pooled]
             losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
-        if isinstance(intents, LearnedIntents) and weights.cluster_weight:
-            losses["cluster"] = weights.cluster_weight * cluster_loss(spherical(users_BD), intents.centers_KD)
         return losses
 
     def _sequence_loss(
@@ -172,9 +181,7 @@ class SequenceModel(nn.Module):
         else:
             empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
             similarities_BB = view_similarities(fused_MD, views, empty_TD, self.config.encoder.window)
-        size = len(similarities_BB)
-        partner_B = torch.arange(size, device=fused_MD.device).roll(size // 2)
-        return info_nce(similarities_BB, partner_B, self.config.intents.temperature)
+        return info_nce(similarities_BB, self.config.intents.temperature)
 
     def _fuse(self, intents: Intents, states_ND: Tensor) -> Tensor:
         """Join every state with its nearest centre."""
@@ -213,7 +220,7 @@ class SequenceModel(nn.Module):
         rows = rows[recent.lengths[rows] > 0]
         padding_TD = self._padding_states()
         for block, batch in self._blocks(recent, rows, batch_size):
-            states_MD = self.encoder(batch).index_select(0, batch.positions_M)
+            states_MD = self._states(batch)
             vectors[block] = states_MD[batch.lengths_B.cumsum(0) - 1]
             if self.intents is not None:
                 intents[block] = self.intents.nearest(pool(states_MD, batch, padding_TD))
@@ -226,8 +233,7 @@ class SequenceModel(nn.Module):
         recent = histories.tail(self.config.encoder.window)
         padding_TD = self._padding_states()
         blocks = self._blocks(recent, np.arange(len(recent)), batch_size)
-        states = ((self.encoder(batch).index_select(0, batch.positions_M), batch) for _, batch in blocks)
-        return torch.cat([pool(states_MD, batch, padding_TD) for states_MD, batch in states])
+        return torch.cat([pool(self._states(batch), batch, padding_TD) for _, batch in blocks])
 
     def _blocks(self, recent: Ragged, rows: IntArray, batch_size: int) -> Iterator[tuple[IntArray, GroupedBatch]]:
         """Yield some of the named rows at a time, laid out for the encoder."""
@@ -242,7 +248,7 @@ class SequenceModel(nn.Module):
 
 def pools_padding(config: TrainConfig) -> bool:
     """Whether a sequence's pooled state counts the padding of its window."""
-    return config.objective != "sasrec" and config.intents.pooling == "window"
+    return config.has_intents and config.intents.pooling == "window"
 
 
 def batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:

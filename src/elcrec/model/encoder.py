@@ -91,7 +91,7 @@ class Attention(nn.Module):
 
     def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Attend inside each row, [N, D] to [N, D]."""
-        projected = torch.split(self.query_key_value(states_ND), [group.stop - group.start for group in groups])
+        projected = torch.split(self.query_key_value(states_ND), [group.size for group in groups])
         drops = self._drops(groups, states_ND.device)
         contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, drops, strict=True)]
         attended: Tensor = self.out(torch.cat(contexts))
@@ -113,7 +113,7 @@ class Attention(nn.Module):
             )
         else:
             context_HBLd = _attend_dropping(heads, mask_BLL, drop)
-        return context_HBLd.permute(1, 2, 0, 3).reshape(group.rows * group.length, -1)
+        return context_HBLd.permute(1, 2, 0, 3).reshape(group.size, -1)
 
 
 def _attend_dropping(heads_3HBLd: Tensor, mask_BLL: Tensor, drop: Tensor) -> Tensor:

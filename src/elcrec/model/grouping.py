@@ -28,9 +28,14 @@ class Group:
     length: int
 
     @property
+    def size(self) -> int:
+        """Number of flat positions."""
+        return self.rows * self.length
+
+    @property
     def stop(self) -> int:
         """One past the last flat position."""
-        return self.start + self.rows * self.length
+        return self.start + self.size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,14 +43,15 @@ def cluster_loss(pooled_BD: Tensor, centers_KD: Tensor) -> Tensor:
     return to_centers - between_centers
 
 
-def info_nce(similarities_BB: Tensor, partner_B: Tensor, temperature: float) -> Tensor:
-    """InfoNCE (NT-Xent): every row must find its partner among all other rows.
+def info_nce(similarities_BB: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (NT-Xent): every row must find its partner, which stands half the rows away, among all other rows.
 
     Args:
-        similarities_BB: dot products of all rows with all rows.
-        partner_B: index of each row's positive.
+        similarities_BB: dot products of all rows with all rows, an even number.
         temperature: divides the similarities.
     """
+    size = len(similarities_BB)
+    partner_B = torch.arange(size, device=similarities_BB.device).roll(size // 2)
     logits_BB = (similarities_BB / temperature).fill_diagonal_(-torch.inf)
     return F.cross_entropy(logits_BB, partner_B)
 
@@ -63,10 +64,8 @@ def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float) -> Ten
         centers_BD: the centre nearest to each sequence.
         temperature: divides the similarities.
     """
-    size = len(views_BD)
     both_2BD = torch.cat((views_BD, centers_BD))
-    partner_2B = torch.arange(2 * size, device=views_BD.device).roll(size)
-    return info_nce(both_2BD @ both_2BD.T, partner_2B, temperature)
+    return info_nce(both_2BD @ both_2BD.T, temperature)
 
 
 def view_similarities(states_MD: Tensor, rows: GroupedBatch, padding_TD: Tensor | None, window: int) -> Tensor:
@@ -112,7 +111,7 @@ def sequence_similarities(states_MD: Tensor, rows: GroupedBatch) -> Tensor:
     """
     groups, slot_B = rows.groups, rows.slot_B
     states_ND = states_MD.new_zeros(len(rows.items_N), states_MD.shape[1]).index_copy(0, rows.positions_M, states_MD)
-    parts = torch.split(states_ND, [group.stop - group.start for group in groups])
+    parts = torch.split(states_ND, [group.size for group in groups])
     blocks = [part.view(group.rows, group.length, -1) for part, group in zip(parts, groups, strict=True)]
     shorter = [0, *(group.length for group in groups[:-1])]
     similarities_BB = states_ND.new_zeros(0, 0)

@@ -141,8 +141,8 @@ class TrainingData:
         A few rounds leave next to no collision, and none can hang on a user who has seen the whole catalogue.
         """
         width = self._num_items + 1
-        known = torch.from_numpy(np.sort(_owners(rows) * width + rows.values))
-        owner_M = torch.from_numpy(_owners(inputs) * width)
+        known = torch.from_numpy(np.sort(rows.owners * width + rows.values))
+        owner_M = torch.from_numpy(inputs.owners * width)
         drawn_M = torch.randint(1, width, owner_M.shape, generator=generator)
         for _ in range(_REDRAWS):
             keys_M = owner_M + drawn_M
@@ -159,17 +159,17 @@ class TrainingData:
         items_2M = _tensor(inputs).repeat(2)
         lengths_2U = torch.from_numpy(inputs.lengths).repeat(2)
         viewed, kept_2U = augment(items_2M, lengths_2U, self._config.views, generator)
-        return _ragged(viewed.numpy(), kept_2U.numpy()).tail(self._config.encoder.window)
+        return Ragged.of(viewed.numpy(), kept_2U.numpy()).tail(self._config.encoder.window)
 
 
 class _Pieces:
     """All rows of a chunk, one after another: U inputs, then 2 U views, then one window of padding, if wanted."""
 
     def __init__(self, inputs: Ragged, views: Ragged | None, window: int | None) -> None:
-        padding = [] if window is None else [_ragged(np.zeros(window, np.int64), [window])]
+        padding = [] if window is None else [Ragged.of(np.zeros(window, np.int64), [window])]
         parts = [inputs, *([] if views is None else [views]), *padding]
         values = np.concatenate([part.values for part in parts])
-        self._rows = _ragged(values, np.concatenate([part.lengths for part in parts]))
+        self._rows = Ragged.of(values, np.concatenate([part.lengths for part in parts]))
         self._firsts = [0] if views is None else [0, len(inputs), 2 * len(inputs)]
         self._padding = [] if window is None else [len(self._rows) - 1]
 
@@ -204,15 +204,7 @@ class _Pieces:
 def contrastive(config: TrainConfig) -> bool:
     """Whether the objective compares views."""
     weights = config.intents
-    return config.objective != "sasrec" and bool(weights.sequence_weight or weights.intent_weight)
-
-
-def _ragged(values: IntArray, lengths: "IntArray | list[int]") -> Ragged:
-    return Ragged(values=values, offsets=np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))))
-
-
-def _owners(rows: Ragged) -> IntArray:
-    return np.repeat(np.arange(len(rows)), rows.lengths)
+    return config.has_intents and bool(weights.sequence_weight or weights.intent_weight)
 
 
 def _tensor(rows: Ragged) -> Tensor:

@@ -19,7 +19,7 @@ from elcrec.evaluation.intents import effective_number
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel, TrainingBatch
-from elcrec.model.intents import ClusteredIntents, LearnedIntents
+from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents
 from elcrec.progress import track
 from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
@@ -121,7 +121,7 @@ class _Run:
     def __init__(
         self, data: SequenceData, config: TrainConfig, batches: TrainingData, device: torch.device, ranks: Ranks = ALONE
     ) -> None:
-        if config.objective != "sasrec" and batches.num_users < config.intents.num_intents:
+        if config.has_intents and batches.num_users < config.intents.num_intents:
             raise UserError(
                 f"{batches.num_users} users for {config.intents.num_intents} intents", fix="lower train.intents"
             )
@@ -134,11 +134,12 @@ class _Run:
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
     def resume(self, checkpoint: Path) -> Progress:
-        """Restore a cut-off run, or place the intent centres and start at the beginning."""
+        """Restore a cut-off run, or place the centres that are to be learned and start at the beginning."""
         restored = restore_checkpoint(checkpoint, self.fingerprint, self.model, self.optimizer)
         self._require_the_same(0 if restored is None else restored[0].epoch, checkpoint)
         if restored is None:
-            self._place_intents(self.config.seed)
+            if isinstance(self.model.intents, LearnedIntents):
+                self._place(self.model.intents, self.config.seed)
             return Progress()
         progress, self.best = restored
         logger.info("resuming after epoch %d from %s", progress.epoch, checkpoint)
@@ -169,18 +170,16 @@ class _Run:
         if self.ranks.leads:
             logger.info(_line(row, progress, self.config))
 
-    def _place_intents(self, seed: int) -> None:
-        if self.model.intents is not None:
-            generator = torch.Generator().manual_seed(seed)
-            points = _POINTS_PER_CENTER * self.config.intents.num_intents
-            pooled_ND = self.model.pooled(self.batches.sample(points, generator))
-            self.model.intents.initialise(pooled_ND, generator)
+    def _place(self, intents: Intents, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        sample = self.batches.sample(_POINTS_PER_CENTER * self.config.intents.num_intents, generator)
+        intents.initialise(self.model.pooled(sample), generator)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """Take every step once; return the mean of each loss."""
         seed = self.config.seed * 1_000_003 + epoch
         if isinstance(self.model.intents, ClusteredIntents):
-            self._place_intents(seed)
+            self._place(self.model.intents, seed)
         if self.ranks.count > 1:
             copy_from_leader(self.model)
         # Ranks draw the same users, negatives and views, but drop out elements of their own.
