@@ -53,7 +53,7 @@ def _watched(clock: Clock) -> Iterator[None]:
 
 def rank(model: SequenceModel, asked: EvaluationSet) -> npt.NDArray[np.int32]:
     """Encode the histories and rank the targets among all items, the twenty best items included."""
-    encoded = model.encode(asked.histories)
+    encoded = model.encode(asked.histories, intents=False)
     vectors, items = encoded.vectors, model.item_vectors()
     return rank_targets(vectors, items, asked.histories, asked.target_items, top_k=20).ranks
 

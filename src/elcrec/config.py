@@ -239,6 +239,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """`auto` takes CUDA where there is a GPU."""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate."""
+    averaging: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Decay of the moving average of the weights, a step; the average is what is validated and kept. 0: no average."""
     batch_size: Annotated[int, Meta(ge=2)] = 256
     """Sequences a step (B)."""
     epochs: Positive = 300

@@ -105,5 +105,7 @@ def mask_history(scores_BV: Tensor, histories: Ragged) -> Tensor:
 def _count_below(scores_BV: Tensor, bounds_B1: Tensor) -> npt.NDArray[np.integer]:
     """Count the scores of each row below its bound; on the CPU NumPy does it several times faster than PyTorch."""
     if scores_BV.device.type == "cpu":
-        return np.asarray(np.count_nonzero(scores_BV.numpy() < bounds_B1.numpy(), axis=1))
+        below = scores_BV.numpy() < bounds_B1.numpy()
+        # Counted along an axis, NumPy would add the flags as integers; row by row it counts them.
+        return np.array([np.count_nonzero(row) for row in below])
     return np.asarray((scores_BV < bounds_B1).sum(1, dtype=torch.int32).cpu())

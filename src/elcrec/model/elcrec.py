@@ -204,27 +204,30 @@ class SequenceModel(nn.Module):
         return states_TD
 
     @torch.inference_mode()
-    def encode(self, histories: Ragged, batch_size: int = 256) -> Encoded:
+    def encode(self, histories: Ragged, batch_size: int = 256, *, intents: bool = True) -> Encoded:
         """Encode histories of item indices, oldest first; the encoder sees the last `window` of each.
 
         Args:
             histories: B rows of indices from 1 to `num_items`; a row may be empty.
             batch_size: rows encoded at a time; bounds memory.
+            intents: whether intents are wanted; without them the encoder has less to do.
         """
         self.eval()
         recent = histories.tail(self.config.encoder.window)
         vectors = torch.zeros(len(histories), self.config.encoder.hidden_size, device=self.device)
-        intents = torch.full((len(histories),), -1, dtype=torch.int64, device=self.device)
+        nearest = torch.full((len(histories),), -1, dtype=torch.int64, device=self.device)
         # Neighbours in length share a batch, which keeps padding out.
         rows = np.argsort(recent.lengths, kind="stable")
         rows = rows[recent.lengths[rows] > 0]
-        padding_TD = self._padding_states()
+        padding_TD = self._padding_states() if intents else None
         for block, batch in self._blocks(recent, rows, batch_size):
-            states_MD = self._states(batch)
-            vectors[block] = states_MD[batch.lengths_B.cumsum(0) - 1]
-            if self.intents is not None:
-                intents[block] = self.intents.nearest(pool(states_MD, batch, padding_TD))
-        return Encoded(vectors=vectors, intents=intents)
+            if self.intents is None or not intents:
+                vectors[block] = self.encoder.last(batch)
+            else:
+                states_MD = self._states(batch)
+                vectors[block] = states_MD[batch.lengths_B.cumsum(0) - 1]
+                nearest[block] = self.intents.nearest(pool(states_MD, batch, padding_TD))
+        return Encoded(vectors=vectors, intents=nearest)
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged, batch_size: int = 256) -> Tensor:

@@ -43,16 +43,31 @@ class Encoder(nn.Module):
             batch: rows no longer than the window.
             embedded_ND: the item embeddings of `batch.items_N` where the caller has them.
         """
+        states_ND, masks = self._embed(batch, embedded_ND)
+        for block in self.blocks:
+            states_ND = block(states_ND, batch.groups, masks)
+        return states_ND
+
+    def last(self, batch: GroupedBatch) -> Tensor:
+        """Return the last block's state at the last item of each row, [B, D].
+
+        That is all a ranking needs; the last block asks one query a row.
+        """
+        states_ND, masks = self._embed(batch, None)
+        for block in self.blocks[:-1]:
+            states_ND = block(states_ND, batch.groups, masks)
+        final = self.blocks[-1]
+        assert isinstance(final, Block)
+        return final.last(states_ND, batch.groups, masks).index_select(0, batch.slot_B)
+
+    def _embed(self, batch: GroupedBatch, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """What the first block reads, and a mask for each group."""
         if embedded_ND is None:
             embedded_ND = self.item_embedding(batch.items_N)
         # Right-aligned: a row's last item stands at the window's last position.
         placed_ND = embedded_ND + self.position_embedding(self.window - 1 - batch.age_N)
-        states_ND: Tensor = self.dropout(self.norm(placed_ND))
-        groups = batch.groups
-        masks = [_attention_mask(batch.items_N, group, states_ND.dtype) for group in groups]
-        for block in self.blocks:
-            states_ND = block(states_ND, groups, masks)
-        return states_ND
+        states_ND = self.dropout(self.norm(placed_ND))
+        return states_ND, [_attention_mask(batch.items_N, group, states_ND.dtype) for group in batch.groups]
 
 
 class Block(nn.Module):
@@ -71,8 +86,14 @@ class Block(nn.Module):
 
     def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Transform the states, [N, D] to [N, D]."""
-        attended_ND = self.dropout(self.attention(states_ND, groups, masks))
-        states_ND = self.attention_norm(states_ND + attended_ND)
+        return self._feed_forward(states_ND, self.attention(states_ND, groups, masks))
+
+    def last(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
+        """Transform the states at the last position of each row, [N, D] to [B, D], in the order of the groups."""
+        return self._feed_forward(*self.attention.last(states_ND, groups, masks))
+
+    def _feed_forward(self, states_ND: Tensor, attended_ND: Tensor) -> Tensor:
+        states_ND = self.attention_norm(states_ND + self.dropout(attended_ND))
         widened_ND = self.dropout(self.down(F.gelu(self.up(states_ND))))
         normed: Tensor = self.feed_forward_norm(states_ND + widened_ND)
         return normed
@@ -96,6 +117,30 @@ class Attention(nn.Module):
         contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, drops, strict=True)]
         attended: Tensor = self.out(torch.cat(contexts))
         return attended
+
+    def last(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Attend from the last position of each row, without dropout.
+
+        Returns:
+            Those positions' states and what they attend to, [B, D] each, in the order of the groups.
+        """
+        split, width = [group.size for group in groups], states_ND.shape[1]
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        rows = [
+            states.view(group.rows, group.length, width)[:, -1]
+            for states, group in zip(torch.split(states_ND, split), groups, strict=True)
+        ]
+        states_BD = torch.cat(rows)
+        queries = torch.split(F.linear(states_BD, weight[:width], bias[:width]), [group.rows for group in groups])
+        keys_values = torch.split(F.linear(states_ND, weight[width:], bias[width:]), split)
+        contexts = [self._attend_last(*inputs) for inputs in zip(queries, keys_values, groups, masks, strict=True)]
+        return states_BD, self.out(torch.cat(contexts))
+
+    def _attend_last(self, queries_BD: Tensor, keys_values: Tensor, group: Group, mask_BLL: Tensor) -> Tensor:
+        query = queries_BD.view(group.rows, self.num_heads, 1, -1)
+        key, value = keys_values.view(group.rows, group.length, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BLL[:, None, -1:])
+        return context.reshape(group.rows, -1)
 
     def _drops(self, groups: tuple[Group, ...], device: torch.device) -> list[Tensor] | list[None]:
         """Dropout masks of the attention weights of all groups, where we draw them ourselves."""

@@ -45,7 +45,8 @@ def rank_with_champion(
     if not as_champion.any():
         return None
     histories = own.histories(catalogue.item_ids.take(pa.array(test.histories.values - 1)), test.histories.offsets)
-    users_ND, items_VD = _sink_unknown(model.encode(histories.histories).vectors, model.item_vectors(), as_champion)
+    vectors_ND = model.encode(histories.histories, intents=False).vectors
+    users_ND, items_VD = _sink_unknown(vectors_ND, model.item_vectors(), as_champion)
     return rank_targets(users_ND, items_VD, test.histories, test.target_items, block_users=block_users, top_k=1).ranks
 
 

@@ -41,13 +41,14 @@ def save_checkpoint(
     folder: Path,
     fingerprint: str,
     progress: Progress,
-    model: nn.Module,
+    modules: Mapping[str, nn.Module],
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write the state after an epoch; `fingerprint` names the configuration and data it belongs to."""
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    tensors = {f"best/{name}": tensor for name, tensor in best.items()}
+    for prefix, module in modules.items():
+        tensors |= {f"{prefix}/{name}": tensor for name, tensor in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
     metadata = {"fingerprint": fingerprint, "progress": json.dumps(asdict(progress))}
@@ -57,9 +58,9 @@ def save_checkpoint(
 
 
 def restore_checkpoint(
-    folder: Path, fingerprint: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, fingerprint: str, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor]] | None:
-    """Load the state of the same run into `model` and `optimizer`.
+    """Load the state of the same run into `modules` and `optimizer`.
 
     Returns:
         How far the run was and its best weights; `None` where there is no checkpoint or it belongs to another run.
@@ -72,7 +73,8 @@ def restore_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
     except (OSError, SafetensorError):
         return None
-    model.load_state_dict(_under("model/", tensors))
+    for name, module in modules.items():
+        module.load_state_dict(_under(f"{name}/", tensors))
     _restore_optimizer(optimizer, _under("optimizer/", tensors))
     return Progress(**json.loads(metadata["progress"])), _under("best/", tensors)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elcrec.config import TrainConfig, to_dict
 from elcrec.data.dataset import EvaluationSet, SequenceData
@@ -21,6 +21,7 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel, TrainingBatch
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents
 from elcrec.progress import track
+from elcrec.training.average import moving_average
 from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
 from elcrec.training.distributed import (
@@ -32,6 +33,7 @@ from elcrec.training.distributed import (
     local_rank,
     mean_over_ranks,
 )
+from elcrec.training.memory import release_freed
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ SELECTION_METRIC = "ndcg@20"
 _POINTS_PER_CENTER = 256
 """k-means sees at most so many users a centre; more move no centre (faiss, which the published code uses, does so)."""
 _USERS_AT_ONCE = 16_384
+_STEPS_BETWEEN_RELEASES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ def fit(data: SequenceData, config: TrainConfig, checkpoint: Path, ranks: Ranks 
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         run.advance(progress, valid)
         if ranks.leads:
-            save_checkpoint(checkpoint, run.fingerprint, progress, run.model, run.best, run.optimizer)
+            save_checkpoint(checkpoint, run.fingerprint, progress, run.modules, run.best, run.optimizer)
     run.model.load_state_dict(run.best)
     return Fitted(model=run.model.eval(), progress=progress, valid=validate(run.model, valid, ranks))
 
@@ -129,13 +132,19 @@ class _Run:
         self.config, self.batches, self.device, self.ranks = config, batches, device, ranks
         self.model = SequenceModel(config, data.num_items).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.average = moving_average(self.model, config.averaging) if config.averaging else None
         self.best: dict[str, Tensor] = {}
         identity = json.dumps([to_dict(config), data.md5, device.type, ranks.count], sort_keys=True)
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What training changes, by name."""
+        return {"model": self.model} | ({"average": self.average} if self.average else {})
+
     def resume(self, checkpoint: Path) -> Progress:
         """Restore a cut-off run, or place the centres that are to be learned and start at the beginning."""
-        restored = restore_checkpoint(checkpoint, self.fingerprint, self.model, self.optimizer)
+        restored = restore_checkpoint(checkpoint, self.fingerprint, self.modules, self.optimizer)
         self._require_the_same(0 if restored is None else restored[0].epoch, checkpoint)
         if restored is None:
             if isinstance(self.model.intents, LearnedIntents):
@@ -159,16 +168,27 @@ class _Run:
         progress.epoch += 1
         row: dict[str, Any] = {"epoch": progress.epoch, **self._train_epoch(progress.epoch)}
         if progress.epoch % self.config.eval_every == 0 or progress.epoch == self.config.epochs:
-            metrics = validate(self.model, valid, self.ranks)
+            model = self._candidate()
+            metrics = validate(model, valid, self.ranks)
             row |= {f"valid_{name}": metrics[name] for name in (SELECTION_METRIC, "hr@20")}
             row |= {name: metrics[name] for name in ("effective_intents",) if name in metrics}
             if metrics[SELECTION_METRIC] > progress.best_score:
                 progress.best_epoch, progress.best_score = progress.epoch, metrics[SELECTION_METRIC]
-                self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+                self.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         row["seconds"] = round(time.perf_counter() - started, 3)
         progress.history.append(row)
         if self.ranks.leads:
             logger.info(_line(row, progress, self.config))
+
+    def _candidate(self) -> SequenceModel:
+        """The weights to validate: the last ones or their average."""
+        if self.average is None:
+            return self.model
+        model = self.average.module
+        assert isinstance(model, SequenceModel)
+        if isinstance(model.intents, LearnedIntents):
+            model.intents.renormalise()
+        return model
 
     def _place(self, intents: Intents, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -187,7 +207,11 @@ class _Run:
         steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
         self.model.train()
         total, quiet = len(self.batches), not self.ranks.leads
-        rows = [self._step(batch) for batch in track(steps, total=total, label=f"epoch {epoch}", quiet=quiet)]
+        rows = []
+        for batch in track(steps, total=total, label=f"epoch {epoch}", quiet=quiet):
+            rows.append(self._step(batch))
+            if len(rows) % _STEPS_BETWEEN_RELEASES == 0:
+                release_freed()
         return self._mean(rows)
 
     def _step(self, batch: TrainingBatch) -> dict[str, Tensor]:
@@ -200,6 +224,8 @@ class _Run:
         self.optimizer.step()
         if isinstance(self.model.intents, LearnedIntents):
             self.model.intents.renormalise()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
 
     def _mean(self, steps: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -36,6 +36,12 @@ def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> 
     np.testing.assert_allclose(states, _plain(_weights(encoder)), rtol=1e-9)
 
 
+def test_last_is_the_state_at_the_end_of_each_row(encoder: Encoder) -> None:
+    batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
+    ends = np.cumsum([len(row) for row in ROWS]) - 1
+    np.testing.assert_allclose(encoder.last(batch).detach(), _plain(_weights(encoder))[ends], rtol=1e-9)
+
+
 def test_grouped_gradients_equal_finite_differences_of_the_plain_encoder(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
     encoder(batch)[batch.positions_M].square().sum().backward()

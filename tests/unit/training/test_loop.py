@@ -76,11 +76,11 @@ class _KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("killed_at", [1, 6, 9])
+@pytest.mark.parametrize(("killed_at", "averaging"), [(1, 0.0), (6, 0.0), (9, 0.0), (6, 0.9)])
 def test_a_run_cut_off_at_any_step_and_resumed_equals_an_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, averaging: float
 ) -> None:
-    config, data = tiny_config(epochs=3), ring_data()
+    config, data = tiny_config(epochs=3, averaging=averaging), ring_data()
     undisturbed = fit(data, config, tmp_path / "whole")
     step, count = loop._Run._step, 0
 
@@ -99,6 +99,26 @@ def test_a_run_cut_off_at_any_step_and_resumed_equals_an_undisturbed_one(
     assert _same(_weights(undisturbed), _weights(resumed))
     losses = [[row["loss"] for row in run.progress.history] for run in (undisturbed, resumed)]
     assert losses[0] == losses[1]
+
+
+def test_the_moving_average_of_the_weights_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, expected, decay = loop._Run._step, {}, 0.5
+
+    def watching(run: loop._Run, batch: object) -> object:
+        losses = step(run, batch)
+        taken = watching.taken = watching.taken + 1
+        share = 1.0 if taken == 1 else 1 - min(decay, taken / (taken + 9))
+        for name, weight in run.model.named_parameters():
+            now = weight.detach().double()
+            expected[name] = now if taken == 1 else (1 - share) * expected[name] + share * now
+        return losses
+
+    watching.taken = 0
+    monkeypatch.setattr(loop._Run, "_step", watching)
+    kept = _weights(fit(ring_data(), tiny_config(epochs=1, averaging=decay), tmp_path))
+    expected["intents.centers_KD"] = torch.nn.functional.normalize(expected["intents.centers_KD"], dim=1)
+    for name, average in expected.items():
+        torch.testing.assert_close(kept[name].double(), average, rtol=0, atol=1e-6)
 
 
 def test_a_checkpoint_of_another_configuration_is_not_resumed(tmp_path: Path) -> None:
