@@ -65,7 +65,8 @@ def _train(options: Options) -> None:
 
     if options.objective is not None:
         options.overrides = [*options.overrides, f"train.objective={options.objective}"]
-    _show(train(_config(options).train, options.sequences, options.out, checkpoint=options.checkpoint))
+    places = {"checkpoint": options.checkpoint, "warm_start": options.warm_start}
+    _show(train(_config(options).train, options.sequences, options.out, **places))
 
 
 def _import_weights(options: Options) -> None:
@@ -174,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         checkpoint=a / "checkpoints" / "model",
     )
     train.add_argument("--objective", help="overrides train.objective, as for the baseline")
+    train.add_argument("--warm-start", type=Path, metavar="BUNDLE", help="start from the weights of a pushed model")
     add(
         "evaluate",
         _evaluate,
