@@ -8,6 +8,9 @@ from components._image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train(
     config: str,
+    store: str,
+    workspace: str,
+    warm_start: str,
     sequences: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -16,18 +19,22 @@ def train(
 
     Args:
         config: JSON of the section `train`.
+        store: Folder of the registry, where no server is set.
+        workspace: Folder that outlives the pod; a step that is tried again resumes from its checkpoint there. Empty
+            keeps the checkpoint in the pod.
+        warm_start: The champion whose weights training starts from, as component champion names it; may be empty.
         sequences: What sequences wrote.
         model: Weights, configuration and the history of the epochs.
         metrics: The stage's numbers.
     """
     from pathlib import Path
-    from tempfile import TemporaryDirectory
 
-    from components._support import describe, log, read_section
+    from components._support import checkpoint_folder, describe, find_champion, log, read_section
+    from elcrec.adapters.store import open_store
     from elcrec.stages.train import train as stage
 
-    section = read_section("train", config)
-    with TemporaryDirectory() as scratch:
-        checkpoint = Path(scratch, "checkpoint")
-        log(metrics, stage(section, Path(sequences.path), Path(model.path), checkpoint=checkpoint))
-    describe(model, file="model.safetensors", config=config)
+    section, rows, out = read_section("train", config), Path(sequences.path), Path(model.path)
+    bundle = find_champion(open_store(Path(store)).registry, warm_start) if warm_start else None
+    with checkpoint_folder(workspace, config, rows, warm_start) as checkpoint:
+        log(metrics, stage(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
+    describe(model, file="model.safetensors", config=config, warm_start=warm_start)

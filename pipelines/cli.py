@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components._image import IMAGE
 from elcrec.config import load_config
 from elcrec.errors import UserError
+from pipelines.platform import load_platform
 
 Options = argparse.Namespace
+PIPELINES = ("training", "retraining", "sweep")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,22 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compile(options: Options) -> int:
     from kfp import compiler
 
-    if options.output.suffix not in {".yaml", ".yml", ".json"}:
-        raise UserError("a package ends in .yaml", where=options.output)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(_pipeline(options), str(options.output))
-    print(f"wrote {options.output}: upload it in the Kubeflow UI (Pipelines, Upload pipeline)")
+    output = options.output or Path(f"build/{options.pipeline}.yaml")
+    if output.suffix not in {".yaml", ".yml", ".json"}:
+        raise UserError("a package ends in .yaml", where=output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(_pipeline(options), str(output))
+    print(f"wrote {output}: upload it in the Kubeflow UI (Pipelines, Upload pipeline)")
     return 0
 
 
 def _run_local(options: Options) -> int:
     from pipelines.local import docker_runner, run, subprocess_runner
 
-    store = options.store.absolute()
-    runner = docker_runner(store) if options.docker else subprocess_runner()
-    arguments = {"store": str(store), **_arguments(options)}
+    pipeline, arguments = _checked(options)
+    store, workspace = options.store.absolute(), (options.root / "workspace").absolute()
+    runner = docker_runner(store, workspace) if options.docker else subprocess_runner()
+    places = {"store": str(store), "workspace": str(workspace)}
     try:
-        folder = run(_pipeline(options), arguments, runner=runner, root=options.root, cache=options.cache)
+        folder = run(pipeline, arguments | places, runner=runner, root=options.root, cache=options.cache)
     except RuntimeError as error:
         print(f"elcrec-pipeline: the run failed: {error}", file=sys.stderr)
         return 1
@@ -50,17 +53,34 @@ def _run_local(options: Options) -> int:
     return 0
 
 
+def _checked(options: Options) -> tuple[Any, dict[str, Any]]:
+    """The pipeline and the arguments of a run, of which nothing will be refused later."""
+    from pipelines.parameters import check_arguments, read_arguments
+
+    pipeline = _pipeline(options)
+    arguments = read_arguments(options.arguments, pipeline)
+    check_arguments(arguments, load_config(options.params, presets=options.presets))
+    return pipeline, arguments
+
+
 def _pipeline(options: Options) -> Any:
-    from pipelines.training import Settings, build
+    from pipelines import training
 
     config = load_config(options.params, presets=options.presets)
-    fields = ("image", "accelerator", "accelerators", "store_claim")
-    return build(config, Settings(**{name: getattr(options, name) for name in fields}))
+    build = getattr(training, options.pipeline)
+    return build(config, load_platform(options.platform, _platform_changes(options)))
 
 
-def _arguments(options: Options) -> dict[str, str]:
-    names = ("dataset", "dvc_repository", "dvc_revision", "dvc_path", "dvc_md5", "overrides")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+def _platform_changes(options: Options) -> dict[str, Any]:
+    """What the command line replaces in platform.yaml."""
+    claims = {"store": options.store_claim, "workspace": options.workspace_claim}
+    changes = {
+        "image": options.image,
+        "nodes": options.nodes,
+        "claims": {name: claim for name, claim in claims.items() if claim is not None},
+        "accelerator": {} if options.accelerators is None else {"count": options.accelerators},
+    }
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,8 +95,7 @@ def _add_compile(commands: Any) -> None:
     sub = commands.add_parser("compile", help="write the package that the Kubeflow UI takes")
     sub.set_defaults(command=_compile)
     _add_settings(sub)
-    output = Path("build/training_pipeline.yaml")
-    sub.add_argument("--output", type=Path, default=output, metavar="FILE", help=f"(default {output})")
+    sub.add_argument("--output", type=Path, metavar="FILE", help="(default build/PIPELINE.yaml)")
 
 
 def _add_run_local(commands: Any) -> None:
@@ -94,19 +113,19 @@ def _add_run_local(commands: Any) -> None:
     )
     store = Path("artifacts/store")
     sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
-    sub.add_argument("--dataset", metavar="NAME", help="replaces fetch.dataset")
-    for name in ("repository", "revision", "path", "md5"):
-        sub.add_argument(f"--dvc-{name}", metavar=name.upper(), help=f"parameter dvc_{name} of the pipeline")
-    sub.add_argument("--overrides", metavar="JSON", help='such as {"train": {"epochs": 5}}')
+    example = "a parameter of the run, such as epochs=5; may be given again"
+    sub.add_argument("--set", dest="arguments", action="append", default=[], metavar="NAME=VALUE", help=example)
 
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:
-    params = Path("params.yaml")
+    names = ", ".join(PIPELINES)
+    sub.add_argument("pipeline", nargs="?", choices=PIPELINES, default=PIPELINES[0], metavar="PIPELINE", help=names)
+    params, platform = Path("params.yaml"), Path("pipelines/platform.yaml")
     sub.add_argument("--params", type=Path, default=params, metavar="FILE", help=f"(default {params})")
     sub.add_argument("--preset", dest="presets", type=Path, action="append", default=[], metavar="FILE")
-    image = os.environ.get("ELCREC_IMAGE", IMAGE)
-    sub.add_argument("--image", default=image, help=f"image of every component (default {image})")
-    sub.add_argument("--accelerator", default="nvidia.com/gpu", help="resource that training asks for")
-    sub.add_argument("--accelerators", type=int, default=0, metavar="N", help="how many (default 0: CPU)")
-    claim = "PersistentVolumeClaim mounted at /store, where the store then lives"
-    sub.add_argument("--store-claim", default="", metavar="NAME", help=claim)
+    sub.add_argument("--platform", type=Path, default=platform, metavar="FILE", help=f"(default {platform})")
+    sub.add_argument("--image", default=os.environ.get("ELCREC_IMAGE"), help="image of every component")
+    sub.add_argument("--accelerators", type=int, metavar="N", help="GPUs that training asks for on a node")
+    sub.add_argument("--nodes", type=int, metavar="N", help="nodes that training runs on")
+    sub.add_argument("--store-claim", metavar="NAME", help="PersistentVolumeClaim of the store, mounted at /store")
+    sub.add_argument("--workspace-claim", metavar="NAME", help="PersistentVolumeClaim of checkpoints")
