@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -134,6 +135,22 @@ def find_champion(registry: ModelRegistry, reference: str) -> Path:
     if found is None or verify_bundle(found.bundle).digest != digest:
         raise UserError(f"the champion of {name!r} has changed", where="warm start", fix="start the run again")
     return found.bundle
+
+
+def stage_on(cluster: str) -> Callable[..., dict[str, Any]]:
+    """Return the stage train: in this process, or on the nodes that `cluster` describes.
+
+    Raises:
+        UserError: the description breaks its schema.
+    """
+    if not cluster:
+        from elcrec.stages.train import train
+
+        return train
+    from elcrec.adapters.train_job import parse_nodes
+    from elcrec.adapters.trainer import train_on_nodes
+
+    return partial(train_on_nodes, nodes=parse_nodes(cluster))
 
 
 @contextmanager

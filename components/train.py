@@ -11,6 +11,7 @@ def train(
     store: str,
     workspace: str,
     warm_start: str,
+    cluster: str,
     sequences: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -23,18 +24,18 @@ def train(
         workspace: Folder that outlives the pod; a step that is tried again resumes from its checkpoint there. Empty
             keeps the checkpoint in the pod.
         warm_start: The champion whose weights training starts from, as component champion names it; may be empty.
+        cluster: JSON of the nodes that train instead of this pod (elcrec/adapters/train_job.py); empty trains here.
         sequences: What sequences wrote.
         model: Weights, configuration and the history of the epochs.
         metrics: The stage's numbers.
     """
     from pathlib import Path
 
-    from components._support import checkpoint_folder, describe, find_champion, log, read_section
+    from components._support import checkpoint_folder, describe, find_champion, log, read_section, stage_on
     from elcrec.adapters.store import open_store
-    from elcrec.stages.train import train as stage
 
     section, rows, out = read_section("train", config), Path(sequences.path), Path(model.path)
     bundle = find_champion(open_store(Path(store)).registry, warm_start) if warm_start else None
     with checkpoint_folder(workspace, config, rows, warm_start) as checkpoint:
-        log(metrics, stage(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
+        log(metrics, stage_on(cluster)(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
     describe(model, file="model.safetensors", config=config, warm_start=warm_start)

@@ -1,14 +1,17 @@
-"""`elcrec-pipeline`: compile the training pipeline, or run it on this machine."""
+"""`elcrec-pipeline`: compile the pipelines, run them on a cluster or on this machine, and follow runs."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from elcrec.config import load_config
 from elcrec.errors import UserError
+from pipelines.cluster_cli import add_commands
+from pipelines.cluster_cli import submit as submit_to_cluster
 from pipelines.platform import load_platform
 
 Options = argparse.Namespace
@@ -16,31 +19,40 @@ PIPELINES = ("training", "retraining", "sweep")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (1 after a failed run, 2 after a user's mistake)."""
+    """Run one command; return its exit status: 1 after a failed run, 2 after a user's mistake, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except UserError as error:
         print(f"elcrec-pipeline: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _compile(options: Options) -> int:
-    from kfp import compiler
-
     output = options.output or Path(f"build/{options.pipeline}.yaml")
-    if output.suffix not in {".yaml", ".yml", ".json"}:
+    if output.suffix not in {".yaml", ".yml"}:
         raise UserError("a package ends in .yaml", where=output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(_pipeline(options), str(output))
+    _compile_to(output, _pipeline(options))
     print(f"wrote {output}: upload it in the Kubeflow UI (Pipelines, Upload pipeline)")
     return 0
 
 
-def _run_local(options: Options) -> int:
+def _submit(options: Options) -> int:
+    if not options.local:
+        return submit_to_cluster(options)
+    if options.package:
+        raise UserError("--local compiles what it runs", fix="leave --package away")
+    return _run_here(options)
+
+
+def _run_here(options: Options) -> int:
     from pipelines.local import docker_runner, run, subprocess_runner
 
-    pipeline, arguments = _checked(options)
+    pipeline = _pipeline(options)
+    arguments = _checked(pipeline, dict(options.arguments))
     store, workspace = options.store.absolute(), (options.root / "workspace").absolute()
     runner = docker_runner(store, workspace) if options.docker else subprocess_runner()
     places = {"store": str(store), "workspace": str(workspace)}
@@ -53,14 +65,20 @@ def _run_local(options: Options) -> int:
     return 0
 
 
-def _checked(options: Options) -> tuple[Any, dict[str, Any]]:
-    """The pipeline and the arguments of a run, of which nothing will be refused later."""
-    from pipelines.parameters import check_arguments, read_arguments
+def _checked(pipeline: Any, arguments: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of a run in the types that the pipeline declares; what it would refuse is refused here."""
+    from pipelines.package import load_package
 
-    pipeline = _pipeline(options)
-    arguments = read_arguments(options.arguments, pipeline)
-    check_arguments(arguments, load_config(options.params, presets=options.presets))
-    return pipeline, arguments
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch, "pipeline.yaml")
+        _compile_to(path, pipeline)
+        return load_package(path).resolve(arguments)
+
+
+def _compile_to(path: Path, pipeline: Any) -> None:
+    from kfp import compiler
+
+    compiler.Compiler().compile(pipeline, str(path))
 
 
 def _pipeline(options: Options) -> Any:
@@ -84,10 +102,10 @@ def _platform_changes(options: Options) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="elcrec-pipeline", description="The Kubeflow training pipeline.")
+    parser = argparse.ArgumentParser(prog="elcrec-pipeline", description="The Kubeflow pipelines.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_compile(commands)
-    _add_run_local(commands)
+    _add_local(add_commands(commands, add_settings=_add_settings, build=_pipeline))
     return parser
 
 
@@ -98,23 +116,15 @@ def _add_compile(commands: Any) -> None:
     sub.add_argument("--output", type=Path, metavar="FILE", help="(default build/PIPELINE.yaml)")
 
 
-def _add_run_local(commands: Any) -> None:
-    sub = commands.add_parser("run-local", help="run the pipeline's components on this machine, no cluster")
-    sub.set_defaults(command=_run_local)
-    _add_settings(sub)
+def _add_local(submit: argparse.ArgumentParser) -> None:
+    """What `submit --local` takes on top of what every run has."""
+    submit.set_defaults(command=_submit)
+    sub = submit.add_argument_group("without a cluster")
+    sub.add_argument("--local", action="store_true", help="run the pipeline's components on this machine")
     sub.add_argument("--docker", action="store_true", help="each component in a container of --image")
-    sub.add_argument("--cache", action="store_true", help="take components that ran before from the cache")
-    sub.add_argument(
-        "--root",
-        type=Path,
-        default=Path("local_outputs"),
-        metavar="DIR",
-        help="artifacts of the runs (default local_outputs)",
-    )
-    store = Path("artifacts/store")
+    root, store = Path("local_outputs"), Path("artifacts/store")
+    sub.add_argument("--root", type=Path, default=root, metavar="DIR", help=f"artifacts of the runs (default {root})")
     sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
-    example = "a parameter of the run, such as epochs=5; may be given again"
-    sub.add_argument("--set", dest="arguments", action="append", default=[], metavar="NAME=VALUE", help=example)
 
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:

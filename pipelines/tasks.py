@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import msgspec
 from kfp import kubernetes
 
+from elcrec.adapters.train_job import Nodes
+from elcrec.adapters.train_job import Toleration as NodeToleration
+from elcrec.config import to_dict
 from pipelines.platform import Platform
 
 STORE_MOUNT = "/store"
@@ -22,6 +26,25 @@ def store_of(platform: Platform) -> str:
 def workspace_of(platform: Platform) -> str:
     """Return the default of the parameter `workspace`; empty without a claim."""
     return WORKSPACE_MOUNT if platform.claims.workspace else ""
+
+
+def cluster_of(platform: Platform) -> str:
+    """Return what component train is told of several nodes, as JSON; empty where one pod trains by itself."""
+    if platform.nodes == 1:
+        return ""
+    step, gpu = platform.step("train"), platform.accelerator
+    resources = {"cpu": step.cpu_limit, "memory": step.memory_limit}
+    nodes = Nodes(
+        image=platform.image,
+        workspace_claim=platform.claims.workspace,
+        workspace=WORKSPACE_MOUNT,
+        num_nodes=platform.nodes,
+        resources=resources | ({gpu.resource: str(gpu.count)} if gpu.count else {}),
+        node_selector=gpu.node_selector,
+        tolerations=tuple(NodeToleration(**to_dict(taint)) for taint in gpu.tolerations) if gpu.count else (),
+        timeout_seconds=60 * step.timeout_minutes,
+    )
+    return msgspec.json.encode(nodes).decode()
 
 
 def place(task: Any, step: str, platform: Platform) -> Any:
@@ -49,7 +72,8 @@ def _place_training(task: Any, platform: Platform) -> None:
     gpu = platform.accelerator
     if platform.claims.workspace:
         kubernetes.mount_pvc(task, pvc_name=platform.claims.workspace, mount_path=WORKSPACE_MOUNT)
-    if not gpu.count:
+    # Where several nodes train, this pod only waits for them.
+    if not gpu.count or platform.nodes > 1:
         return
     task.set_accelerator_type(gpu.resource).set_accelerator_limit(gpu.count)
     for label, value in gpu.node_selector.items():

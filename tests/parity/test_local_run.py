@@ -37,8 +37,8 @@ def run_pipeline(workspace: Path, pipeline: str = "training", *arguments: str, s
     earlier = set(root.glob("elcrec-*"))
     places = ["--root", str(root), "--store", str(workspace / "store")]
     places += ["--params", str(workspace / "params.yaml"), "--platform", str(workspace / "platform.yaml")]
-    options = [part for argument in arguments for part in ("--set", argument)]
-    assert main(["run-local", pipeline, "--cache", *places, *options]) == status
+    options = [part for argument in arguments for part in ("--param", argument)]
+    assert main(["submit", pipeline, "--local", *places, *options]) == status
     (run,) = set(root.glob("elcrec-*")) - earlier
     return run
 
