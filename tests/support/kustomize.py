@@ -106,11 +106,8 @@ def _renamed(old: str, image: Document) -> str:
 def _patch(documents: list[Document], patch: Document) -> None:
     target = patch["target"]
     assert set(target) <= {"kind", "name"}
-    hit = [
-        document
-        for document in documents
-        if document["kind"] == target["kind"] and document["metadata"]["name"] == target.get("name", document["metadata"]["name"])
-    ]
+    of_kind = [document for document in documents if document["kind"] == target["kind"]]
+    hit = [document for document in of_kind if target.get("name") in {None, document["metadata"]["name"]}]
     assert hit, f"no {target}"
     for document in hit:
         for operation in yaml.safe_load(patch["patch"]):
