@@ -22,10 +22,10 @@ def test_every_pod_is_restricted(documents: list[Document]) -> None:
 def test_every_workload_is_seen() -> None:
     kinds = {d["kind"] for d in render(ROOT / "deploy" / "overlays" / "example") for _ in pods(d)}
 
-    assert kinds == {"StatefulSet", "InferenceService", "TrainingRuntime"}
+    assert kinds == {"StatefulSet", "InferenceService"}
 
 
-@pytest.mark.parametrize("base", ["base", "redis", "serving"])
+@pytest.mark.parametrize("base", ["redis", "serving"])
 def test_every_container_may_write_to_tmp(base: str) -> None:
     for pod in (pod for document in render(ROOT / "deploy" / base) for pod in pods(document)):
         volumes = {volume["name"]: volume for volume in pod["volumes"]}

@@ -60,7 +60,6 @@ def find(overlay: str, kind: str) -> Document:
         ("example", "InferenceService", lambda d: d["spec"]["predictor"].update(minReplica=1)),
         ("example", "InferenceService", lambda d: d["spec"]["predictor"]["containers"][0].update(probe={})),
         ("example", "InferenceService", lambda d: d["spec"]["predictor"].update(scaleMetric="load")),
-        ("example", "TrainingRuntime", lambda d: d["spec"]["mlPolicy"].update(nodes=1)),
         ("feast", "FeatureStore", lambda d: d["spec"]["services"]["onlineStore"].update(servers={})),
         ("feast", "FeatureStore", lambda d: d["spec"]["services"]["registry"]["local"]["persistence"].clear()),
         (
@@ -105,21 +104,3 @@ def test_the_server_is_asked_by_the_open_inference_protocol() -> None:
         "readinessProbe": "/v2/health/ready",
         "livenessProbe": "/v2/health/live",
     }
-
-
-@pytest.mark.filterwarnings("ignore:Support for class-based `config`")  # of pydantic, by the SDK when it is imported
-def test_the_trainer_sdk_reads_the_runtime() -> None:
-    from kubeflow.trainer.backends.kubernetes import utils  # noqa: PLC0415 - the warning comes with the import
-    from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime  # noqa: PLC0415
-
-    document = find("example", "TrainingRuntime")
-    runtime = TrainerV1alpha1TrainingRuntime.from_dict(document)
-    trainer = utils.get_runtime_trainer(
-        document["metadata"]["labels"]["trainer.kubeflow.org/framework"],
-        runtime.spec.template.spec.replicated_jobs,
-        runtime.spec.ml_policy,
-    )
-
-    assert trainer.framework == "torch"
-    assert trainer.image.startswith("registry.example/elcrec:")
-    assert any("torchrun" in part for part in trainer.command)
