@@ -71,7 +71,6 @@ def submit(
     experiment: str = "Default",
     create_experiment: bool = False,
     service_account: str | None = None,
-    cache: bool = True,
 ) -> Submitted:
     """Start a run of the package.
 
@@ -83,12 +82,11 @@ def submit(
         experiment: The experiment that the run is listed under.
         create_experiment: Whether to create it where it does not exist.
         service_account: Kubernetes service account of the run's pods; the server's default otherwise.
-        cache: Whether tasks may be taken from the cache.
 
     Raises:
         UserError: an argument is wrong, or the server cannot be reached or refuses.
     """
-    common = _common(package, arguments, name, service_account=service_account, cache=cache)
+    common = _common(package, arguments, name, service_account=service_account)
     with reached(connection) as client, redirect_stdout(StringIO()):  # kfp prints links of its own
         place = _experiment(client, connection, experiment, create=create_experiment)
         run = client.run_pipeline(experiment_id=place, **common)
@@ -108,7 +106,6 @@ def schedule(
     experiment: str = "Default",
     create_experiment: bool = False,
     service_account: str | None = None,
-    cache: bool = True,
 ) -> Submitted:
     """Let the server start runs by itself; what it missed while it was down is not made up for.
 
@@ -124,14 +121,13 @@ def schedule(
         experiment: As for `submit`.
         create_experiment: As for `submit`.
         service_account: As for `submit`.
-        cache: As for `submit`.
 
     Raises:
         UserError: an argument is wrong, the name is taken, or the server cannot be reached or refuses.
     """
     if cron is not None:
         _check_cron(cron)
-    common = _common(package, arguments, name, service_account=service_account, cache=cache)
+    common = _common(package, arguments, name, service_account=service_account)
     with reached(connection) as client, redirect_stdout(StringIO()):
         place = _experiment(client, connection, experiment, create=create_experiment)
         earlier = client.list_recurring_runs(experiment_id=place, filter=_named(name), page_size=100)
@@ -200,7 +196,7 @@ def describe(task: Task) -> str:
 
 
 def _common(
-    package: Package, arguments: Mapping[str, Any], name: str | None, *, service_account: str | None, cache: bool
+    package: Package, arguments: Mapping[str, Any], name: str | None, *, service_account: str | None
 ) -> dict[str, Any]:
     """Return what kfp wants to know of a run and of a recurring one, its parameters checked."""
     return {
@@ -208,7 +204,6 @@ def _common(
         "job_name": name or f"{package.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
         "pipeline_package_path": str(package.path),
         "service_account": service_account,
-        "enable_caching": None if cache else False,
     }
 
 

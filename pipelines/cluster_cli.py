@@ -144,13 +144,12 @@ def _package(options: Options) -> Iterator["Package"]:
 
     from pipelines.package import load_package
 
-    if options.package:
-        yield load_package(options.package)
-        return
     with TemporaryDirectory() as scratch:
-        path = Path(scratch, "pipeline.yaml")
-        compiler.Compiler().compile(options.build(options), str(path))
-        yield load_package(path)
+        path = options.package or Path(scratch, "pipeline.yaml")
+        if not options.package:
+            compiler.Compiler().compile(options.build(options), str(path))
+        package = load_package(path)
+        yield package if options.cache else package.without_cache(Path(scratch, "uncached.yaml"))
 
 
 def _connection(options: Options) -> "Connection":
@@ -160,7 +159,7 @@ def _connection(options: Options) -> "Connection":
 
 
 def _placing(options: Options) -> dict[str, Any]:
-    names = ("experiment", "create_experiment", "service_account", "cache")
+    names = ("experiment", "create_experiment", "service_account")
     return {name: getattr(options, name) for name in names}
 
 

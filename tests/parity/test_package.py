@@ -131,7 +131,7 @@ def test_every_step_has_limits_a_time_out_and_optional_secrets(package: Path) ->
         config = on_cluster(platform)[name]
         assert int(config["activeDeadlineSeconds"]) >= 300
         secrets = {secret["secretName"]: secret["optional"] for secret in config["secretAsEnv"]}
-        assert secrets == {"elcrec-mlflow": True, "elcrec-s3": True, "elcrec-redis": True}
+        assert secrets == {f"elcrec-{name}": True for name in ("mlflow", "s3", "redis", "feast", "webhook")}
 
 
 def test_what_a_retry_helps_is_tried_again(package: Path) -> None:

@@ -87,11 +87,9 @@ def run_component(verb: str, tree: Path, out: Path) -> Path:
     ports |= {name: artifact(dsl.Artifact, out / name) for name in (spec.output, *spec.pages)}
     ports["metrics"] = artifact(dsl.Metrics, out / "metrics")
     parameters = {"config": write_sections(load_config(tree / "params.yaml"))[verb]}
-    parameters |= {
-        name: "" for name in ("workspace", "warm_start", "cluster") if name in spec.component.component_spec.inputs
-    }
     taken = spec.component.component_spec.inputs
-    parameters |= {name: "" for name in taken if name.startswith("dvc_")}
+    optional = {name for name in taken if name.startswith("dvc_")} | {"workspace", "warm_start", "cluster"}
+    parameters |= dict.fromkeys(optional & set(taken), "")
     parameters |= {"store": str(out / "store")} if "store" in taken else {}
     spec.component.python_func(**parameters, **ports)
     return out / spec.output

@@ -80,7 +80,7 @@ class Nodes(Section, frozen=True, kw_only=True):
 
 
 def parse_nodes(text: str) -> Nodes:
-    """Read a nodes from JSON.
+    """Read the description of the nodes from JSON.
 
     Raises:
         UserError: a field is unknown or missing, or a value has the wrong type.

@@ -1,6 +1,5 @@
 """Submitting, scheduling and following runs, against a server that checks what it is sent."""
 
-import argparse
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from elcrec.config import load_config
 from elcrec.errors import UserError
 from pipelines.cli import main as pipeline_cli
 from pipelines.client import wait
-from pipelines.cluster_cli import add_commands
 from pipelines.server import Connection
-from pipelines.training import Settings, build
 from tests.support.kfp_server import Server, error, running
 
 ROOT = Path(__file__).parents[3]
@@ -47,24 +43,17 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command; returns its exit status, output and error."""
-    parser = argparse.ArgumentParser()
-    add_commands(
-        parser.add_subparsers(required=True),
-        add_settings=lambda sub: sub.add_argument("--params", type=Path, default=ROOT / "params.yaml"),
-        build=lambda options: build(load_config(options.params), Settings()),
-    )
+    monkeypatch.chdir(ROOT)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         try:
-            options = parser.parse_args([str(argument) for argument in arguments])
-            code = options.command(options)
-        except UserError as problem:
-            return 2, capsys.readouterr().out, str(problem)
-        except SystemExit as problem:
-            code = problem.code
-        return code, *capsys.readouterr()
+            code = pipeline_cli([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            code = stopped.code
+        output, complaint = capsys.readouterr()
+        return code, output, complaint.removeprefix("elcrec-pipeline: error: ").strip()
 
     return call
 
@@ -113,14 +102,17 @@ class TestSubmit:
     def test_without_a_package_one_is_compiled(self, server: Server, run: Run) -> None:
         assert run("submit")[0] == 0
         (body,) = server.sent("POST", "runs")
-        assert body["pipeline_spec"]["pipelineInfo"]["name"] == "elcrec-training"
+        assert body["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "elcrec-training"
         assert body["display_name"].startswith("elcrec-training 20")
 
     def test_no_cache_reaches_every_task(self, server: Server, package: Path, run: Run) -> None:
         assert run("submit", "--package", package, "--no-cache")[0] == 0
         (body,) = server.sent("POST", "runs")
-        tasks = body["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-        assert not any(t.get("cachingOptions", {}).get("enableCache") for t in tasks.values())
+        spec = body["pipeline_spec"]["pipeline_spec"]
+        dags = [part["dag"] for part in (spec["root"], *spec["components"].values()) if "dag" in part]
+        tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
+        assert "train" in tasks
+        assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks.values())
 
     def test_an_experiment_is_created_only_on_demand(self, server: Server, package: Path, run: Run) -> None:
         code, _, err = run("submit", "--package", package, "--experiment", "new")
@@ -159,13 +151,9 @@ class TestSubmit:
 class TestParameters:
     @pytest.fixture
     def typed(self, package: Path, tmp_path: Path) -> Path:
-        """A package with parameters of other types than text; `configure` inside another graph."""
-        spec = yaml.safe_load(next(iter(package.read_text(encoding="utf-8").split("\n---\n"))))
-        outer = {name: {"componentInputParameter": name} for name in ("dataset", "overrides")}
-        spec["components"]["comp-exit-handler-1"] = {"dag": {"tasks": spec["root"]["dag"]["tasks"]}}
-        inner = {"componentRef": {"name": "comp-exit-handler-1"}, "inputs": {"parameters": outer}}
-        spec["root"]["dag"] = {"tasks": {"exit-handler-1": inner}}
-        kinds = {"epochs": "NUMBER_INTEGER", "share": "NUMBER_DOUBLE", "gpu": "BOOLEAN", "seeds": "LIST"}
+        """A package with parameters of every type."""
+        spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+        kinds = {"share": "NUMBER_DOUBLE", "gpu": "BOOLEAN", "seeds": "LIST"}
         spec["root"]["inputDefinitions"]["parameters"] |= {
             name: {"parameterType": kind, "isOptional": True} for name, kind in kinds.items()
         }
