@@ -37,15 +37,18 @@ def champion(workspace: Path) -> str | None:
 
 def test_a_good_model_is_pushed(workspace: Path) -> None:
     run = run_pipeline(workspace)
-    assert (run / "gate" / "reason").read_text(encoding="utf-8").startswith("**accepted**")
+    assert (run / "gate" / "reason").read_text(encoding="utf-8").startswith("# Push accepted")
     assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
     assert champion(workspace) == "1"
-    assert (run / "evaluate" / "report").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+    for task, page in (("validate", "report"), ("train", "curves"), ("evaluate", "report"), ("evaluate", "intents")):
+        assert (run / task / page).read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
 
 def test_a_model_under_its_floor_is_not(workspace: Path) -> None:
     before = champion(workspace)
     run = run_pipeline(workspace, push={"gate": {"floors": {"ndcg@20": 1.1}}})
-    assert (run / "gate" / "reason").read_text(encoding="utf-8").startswith("**refused**")
+    reason = (run / "gate" / "reason").read_text(encoding="utf-8")
+    assert reason.startswith("# Push refused")
+    assert "| floor ndcg@20 |" in reason
     assert not (run / "push").exists()
     assert champion(workspace) == before
