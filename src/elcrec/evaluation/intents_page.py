@@ -31,7 +31,6 @@ def write_intents_page(path: Path, findings: Findings, answers: Mapping[str, Ans
     page: dict[str, Any] = {
         "model": model,
         "dataset": sources.log.get("dataset"),
-        "split": sources.split,
         "found": found,
         "intents": intent_rows(found, sources.item_ids),
         "shown_intents": _SHOWN,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from elcrec.data.dataset import SequenceData
 from elcrec.evaluation import training_charts
 from elcrec.evaluation.lineage import known_settings, model_label, origin
 from elcrec.evaluation.pages import render
@@ -17,7 +18,7 @@ _LATE = 0.9
 
 
 def write_training_page(
-    path: Path, *, config: Mapping[str, Any], history: pd.DataFrame, split: Mapping[str, Any], trained_on: str
+    path: Path, *, config: Mapping[str, Any], history: pd.DataFrame, data: SequenceData, trained_on: str
 ) -> None:
     """Write the page.
 
@@ -25,21 +26,21 @@ def write_training_page(
         path: the file to write.
         config: the model's config.json.
         history: the columns of history.csv, a row an epoch.
-        split: split.json of the sequences.
+        data: the sequences.
         trained_on: devices and processes, in words.
     """
     best = history[history["epoch"] == config["best_epoch"]].iloc[0]
     page = {
         "label": model_label(config),
         "config": config,
-        "split": split,
+        "data": data,
         "history": history.astype(object).where(history.notna(), None),
         "best": best,
         "num_intents": _num_intents(history, config),
         "pace": float(history["seconds"].median()),
         "takeaways": _takeaways(config, history),
         "charts": _charts(config, history),
-        "lineage": _lineage(config, split, trained_on),
+        "lineage": _lineage(config, trained_on),
         "parameters": yaml.safe_dump(known_settings(config), sort_keys=False),
     }
     render("training.html.jinja", path, page)
@@ -80,6 +81,6 @@ def _charts(config: Mapping[str, Any], history: pd.DataFrame) -> dict[str, str]:
     return drawn | {"pace": training_charts.pace(history, alone=num_intents > 0)}
 
 
-def _lineage(config: Mapping[str, Any], split: Mapping[str, Any], trained_on: str) -> list[tuple[str, str]]:
-    facts = [("sequences, md5", config["sequences_md5"]), ("split", split["split"]), ("trained on", trained_on)]
-    return [(name.capitalize(), str(value)) for name, value in [*facts, *origin(config).items()]]
+def _lineage(config: Mapping[str, Any], trained_on: str) -> list[tuple[str, str]]:
+    facts = [("sequences, md5", config["sequences_md5"]), ("trained on", trained_on), *origin(config).items()]
+    return [(name.capitalize(), str(value)) for name, value in facts]

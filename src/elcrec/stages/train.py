@@ -62,7 +62,7 @@ def train(config: TrainConfig, sequences: Path, out: Path, *, checkpoint: Path) 
         with atomic_dir(out) as scratch:
             fitted = fit(data, config, checkpoint, ranks)
             _write(fitted, data, scratch)
-            _write_page(scratch, fitted, read_json(sequences / "split.json"), _machine(device, ranks))
+            _write_page(scratch, fitted, data, _machine(device, ranks))
         discard_checkpoint(checkpoint)
     return {"epochs": fitted.progress.epoch, "best_epoch": fitted.progress.best_epoch} | {
         f"valid_{name}": value for name, value in fitted.valid.items()
@@ -91,13 +91,13 @@ def _machine(device: torch.device, ranks: Ranks) -> str:
     return f"{name}, {ranks.count} {'process' if ranks.count == 1 else 'processes'}"
 
 
-def _write_page(folder: Path, fitted: Fitted, split: Mapping[str, Any], trained_on: str) -> None:
+def _write_page(folder: Path, fitted: Fitted, data: SequenceData, trained_on: str) -> None:
     if not can_write_pages():
         logger.warning("no training.html: the page needs the extra report; %s", INSTALL)
         return
     history = pd.DataFrame(fitted.progress.history, columns=HISTORY_COLUMNS).astype(float).astype({"epoch": int})
     config = read_json(folder / CONFIG)
-    write_training_page(folder / "training.html", config=config, history=history, split=split, trained_on=trained_on)
+    write_training_page(folder / "training.html", config=config, history=history, data=data, trained_on=trained_on)
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from elcrec.config import TrainConfig, to_dict
 from elcrec.evaluation.training_page import write_training_page
-
-SPLIT = {"num_users": 10, "num_items": 5, "num_train_interactions": 40, "split": "leave_one_out"}
+from tests.unit.training.helpers import ring_data
 
 
 def history(epochs: int, *, every: int = 1, intents: bool = True) -> pd.DataFrame:
@@ -29,7 +28,9 @@ def page(path: Path, rows: pd.DataFrame, config: TrainConfig, **facts: Any) -> s
     measured = int(rows.dropna(subset="valid_ndcg@20")["epoch"].max())
     document = {"train": to_dict(config), "sequences_md5": "ab" * 16, "git_revision": "cd" * 20, "seconds": 6.0}
     document |= {"epochs": len(rows), "best_epoch": measured} | facts
-    write_training_page(path / "page.html", config=document, history=rows, split=SPLIT, trained_on="CPU, 1 process")
+    write_training_page(
+        path / "page.html", config=document, history=rows, data=ring_data(120), trained_on="CPU, 1 process"
+    )
     return (path / "page.html").read_text(encoding="utf-8")
 
 
@@ -37,7 +38,7 @@ def test_it_names_the_best_epoch_and_where_the_model_came_from(tmp_path: Path) -
     text = page(tmp_path, history(6, every=2), TrainConfig(epochs=6, eval_every=2, seed=5))
     assert "Epoch 6 has the best validation NDCG@20" in text
     assert text.count("epoch 6: 0.0600") == 1
-    for fact in ("ab" * 16, "cd" * 20, "seed 5", "CPU, 1 process", "eval_every: 2"):
+    for fact in ("120 users, 40 items", "ab" * 16, "cd" * 20, "seed 5", "CPU, 1 process", "eval_every: 2"):
         assert fact in text
 
 
