@@ -14,6 +14,7 @@ def train(
     cluster: str,
     sequences: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
+    curves: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Run stage train.
@@ -27,15 +28,17 @@ def train(
         cluster: JSON of the nodes that train instead of this pod (elcrec/adapters/train_job.py); empty trains here.
         sequences: What sequences wrote.
         model: Weights, configuration and the history of the epochs.
+        curves: The training page.
         metrics: The stage's numbers.
     """
     from pathlib import Path
 
-    from components._support import checkpoint_folder, describe, find_champion, log, read_section, stage_on
+    from components._support import checkpoint_folder, describe, find_champion, log, publish, read_section, stage_on
     from elcrec.adapters.store import open_store
 
     section, rows, out = read_section("train", config), Path(sequences.path), Path(model.path)
     bundle = find_champion(open_store(Path(store)).registry, warm_start) if warm_start else None
     with checkpoint_folder(workspace, config, rows, warm_start) as checkpoint:
         log(metrics, stage_on(cluster)(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
+    publish(Path(model.path, "training.html"), curves)
     describe(model, file="model.safetensors", config=config, warm_start=warm_start)

@@ -58,17 +58,20 @@ def champion(workspace: Path) -> str | None:
 
 def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path) -> None:
     run = run_pipeline(workspace)
-    assert text(run / "gate" / "reason").startswith("**accepted**")
+    assert text(run / "gate" / "reason").startswith("# Push accepted")
     assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
     assert champion(workspace) == "1"
-    assert text(run / "evaluate" / "report").lower().startswith("<!doctype html>")
+    for task, page in (("validate", "report"), ("train", "curves"), ("evaluate", "report"), ("evaluate", "intents")):
+        assert text(run / task / page).lower().startswith("<!doctype html>")
     assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
 
 
 def test_a_model_under_its_floor_is_not_pushed_and_the_run_succeeds(workspace: Path) -> None:
     before = champion(workspace)
     run = run_pipeline(workspace, "training", "min_ndcg=1.1")
-    assert text(run / "gate" / "reason").startswith("**refused**")
+    reason = text(run / "gate" / "reason")
+    assert reason.startswith("# Push refused")
+    assert "| floor ndcg@20 |" in reason
     assert not (run / "push").exists()
     assert champion(workspace) == before
     assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
@@ -87,14 +90,14 @@ def test_the_best_of_a_sweep_by_validation_goes_to_the_gate(workspace: Path) -> 
     assert sorted(member["train"]["seed"] for member in swept) == [3, 4]
     best = max(swept, key=lambda member: member["valid"]["ndcg@20"])
     assert read_json(run / "select" / "model" / "config.json")["train"]["seed"] == best["train"]["seed"]
-    assert text(run / "gate" / "reason").startswith("**accepted**")
+    assert text(run / "gate" / "reason").startswith("# Push accepted")
 
 
 def test_a_retraining_starts_from_the_champion(workspace: Path) -> None:
     registry = open_store(workspace / "store").registry
     digest = read_json(registry.champion(Config().push.model_name).bundle / "manifest.json")
     run = run_pipeline(workspace, "retraining", "seed=8", "max_regression=1")
-    assert text(run / "gate" / "reason").startswith("**accepted**")
+    assert text(run / "gate" / "reason").startswith("# Push accepted")
     trained = {read_json(path)["train"]["objective"]: read_json(path) for path in run.rglob("train*/model/config.json")}
     assert len(trained["elcrec"]["warm_start"]) == 64
     assert "warm_start" not in trained["sasrec"]
