@@ -34,8 +34,8 @@ def gate(
     from elcrec.stages.push import decide
 
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    registry = open_store(Path(store)).registry
-    decision = decide(read_section("push", config), *inputs, registry=registry)
+    target = open_store(Path(store))
+    decision = decide(read_section("push", config), *inputs, registry=target.registry, features=target.features)
     verdict = "accepted" if decision.accepted else "refused"
     Path(reason.path).write_text(f"**{verdict}**: {decision.reason}\n", encoding="utf-8")
     return bool(decision.accepted)
