@@ -199,9 +199,9 @@ class FeastStore:
         return seconds or float("inf")
 
     def _open(self, *, patient: bool = False) -> FeatureStore:
-        config = self._config.load(patient=patient)
+        self._config.require()
         with self._config.registry_lock():
-            return FeatureStore(config=config)
+            return FeatureStore(config=self._config.load(patient=patient))
 
     def _apply(self, feast: FeatureStore) -> None:
         """Bring the repository's definitions into the registry, with sources in this store.

@@ -4,45 +4,16 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from support.feature_tables import tables
 
 from elcrec.adapters.feast_store import _HISTORY, _OUTPUT, FeastStore, _history_rows, _online_tables
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
-from elcrec.serving.ports import Event, FeatureTables, PushOutcome
+from elcrec.serving.ports import Event, PushOutcome
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"
-TIME = pa.timestamp("us", tz="UTC")
-SECOND = 1_000_000
-
-
-def tables(histories: dict[str, list[str]], *, bundle: str = "b1") -> FeatureTables:
-    """Histories with the times of a benchmark log: seconds after 1970-01-01."""
-    times = [[(place + 1) * SECOND for place in range(len(row))] for row in histories.values()]
-    users = pa.array(histories, pa.string())
-    rows = pa.table(
-        {
-            "user_id": users,
-            "item_ids": pa.array(histories.values(), pa.list_(pa.string())),
-            "event_times": pa.array(times, pa.list_(TIME)),
-            "event_timestamp": pa.array([row[-1] for row in times], TIME),
-        }
-    )
-    return FeatureTables(
-        histories=rows,
-        earlier=rows.slice(0, 0),
-        model_outputs=pa.table(
-            {
-                "user_id": users,
-                "intent": pa.array(range(-1, len(histories) - 1), pa.int64()),
-                "vector": pa.array([[0.5, float(row)] for row in range(len(histories))], pa.list_(pa.float32())),
-                "bundle": pa.array([bundle] * len(histories)),
-            }
-        ),
-        item_statistics=pa.table({"item_id": ["i1", "i2"], "count": [0, 4], "total": [1, 5]}),
-    )
 
 
 @pytest.fixture(scope="module")

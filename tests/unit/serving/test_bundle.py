@@ -46,7 +46,9 @@ def test_the_digest_leaves_out_the_time_and_nothing_else(source: BundleSource, b
 
     assert documents[0]["created"] != documents[1]["created"]
     assert documents[0]["digest"] == documents[1]["digest"]
-    assert describe_bundle(source, name="m", feature_service="s_v2", feature_schema="d").digest != documents[0]["digest"]
+    assert (
+        describe_bundle(source, name="m", feature_service="s_v2", feature_schema="d").digest != documents[0]["digest"]
+    )
 
 
 @pytest.mark.parametrize(
