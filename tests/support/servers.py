@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,14 +45,7 @@ class RedisServer:
         quiet = ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
         command = ["redis-server", *(str(part) for pair in options.items() for part in pair), *quiet]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir())
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                self.client.ping()
-                return
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline, "redis-server did not start"
-                time.sleep(0.02)
+        _await(self.client.ping, redis.ConnectionError)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -102,7 +95,7 @@ def postgres_server() -> Iterator[str]:
             server = subprocess.Popen([*as_other, str(programs / "postgres"), *options], stderr=log, cwd=folder)
         url = f"postgresql://feast@127.0.0.1:{port}/postgres"
         try:
-            _await_postgres(url, folder / "log")
+            _await(lambda: psycopg.connect(url).close(), psycopg.OperationalError)
             yield url
         finally:
             # `runuser` hands no SIGINT on, so the server is asked by the id that it left in its folder.
@@ -110,12 +103,13 @@ def postgres_server() -> Iterator[str]:
             server.wait()
 
 
-def _await_postgres(url: str, log: Path) -> None:
+def _await(ask: Callable[[], object], refusal: type[Exception]) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            psycopg.connect(url).close()
+            ask()
+        except refusal:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.02)
+        else:
             return
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)

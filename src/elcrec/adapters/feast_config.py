@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from feast.repo_config import RepoConfig
 from pydantic import ValidationError
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from elcrec.artifacts import atomic_file
 from elcrec.errors import UserError
@@ -130,8 +130,9 @@ class FeastConfig:
         if self.servers.registry:
             registry["path"] = _registry_url(self.servers.registry)
         if registry["path"].startswith(_POSTGRES):
-            options = {"connect_timeout": _REGISTRY_SECONDS}
-            registry["sqlalchemy_config_kwargs"] = {"pool_pre_ping": True, "connect_args": options}
+            # A server asks the registry once a bundle: it holds no idle connection that may be dead by then.
+            options = {"poolclass": NullPool, "connect_args": {"connect_timeout": _REGISTRY_SECONDS}}
+            registry["sqlalchemy_config_kwargs"] = options
         if online["type"] == "redis":
             address = self.servers.redis or online["connection_string"]
             online["connection_string"] = _with_limits(connection_string(address), seconds)
@@ -153,7 +154,7 @@ def connection_string(address: str) -> str:
         raise UserError("Feast takes no Redis password with a comma", where="REDIS", fix="choose another password")
     options = {"db": int(database), "username": url.username, "password": url.password}
     parts = [f"{url.hostname}:{url.port or 6379}"]
-    parts += [f"{name}={json.dumps(_plain(value))}" for name, value in options.items() if value is not None]
+    parts += [f"{name}={json.dumps(_plain(value))}" for name, value in options.items() if value not in (None, "")]
     return ",".join([*parts, "ssl=true"] if url.scheme == "rediss" else parts)
 
 
