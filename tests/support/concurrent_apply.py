@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -33,10 +34,11 @@ def main() -> None:
         if child == 0:
             try:
                 apply(Path(case["store"]), Path(repository), case["registry"], start)
-            except BaseException as error:  # noqa: BLE001 - the parent must not run on in a child
-                print(repr(error), file=sys.stderr, flush=True)
-                os._exit(1)
-            os._exit(0)
+                os._exit(0)
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(1)  # whatever happened, a child never goes on as the parent
         children.append(child)
     statuses = [os.waitpid(child, 0)[1] for child in children]
     sys.exit(any(statuses))
