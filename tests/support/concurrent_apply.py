@@ -35,9 +35,8 @@ def main() -> None:
             try:
                 apply(Path(case["store"]), Path(repository), case["registry"], start)
                 os._exit(0)
-            except Exception:
-                traceback.print_exc()
             finally:
+                traceback.print_exc()
                 os._exit(1)  # whatever happened, a child never goes on as the parent
         children.append(child)
     statuses = [os.waitpid(child, 0)[1] for child in children]
