@@ -35,7 +35,7 @@ def gate(
     from elcrec.stages.push import decide
 
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    registry = open_store(Path(store)).registry
-    decision = decide(read_section("push", config), *inputs, registry=registry)
+    target = open_store(Path(store))
+    decision = decide(read_section("push", config), *inputs, registry=target.registry, features=target.features)
     Path(reason.path).write_text(gate_markdown(decision), encoding="utf-8")
     return bool(decision.accepted)

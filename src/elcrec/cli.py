@@ -110,6 +110,21 @@ def _recommend(options: Options) -> None:
         print(line)
 
 
+def _events(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.events import push_events
+
+    features, file = open_store(options.store).features, options.file
+    if file == "-":
+        _show(push_events(sys.stdin, name="standard input", features=features))
+        return
+    try:
+        with Path(file).open(encoding="utf-8", newline="") as lines:
+            _show(push_events(lines, name=file, features=features))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=file) from error
+
+
 def _config_command(options: Options) -> None:
     import yaml
 
@@ -200,10 +215,20 @@ def _parser() -> argparse.ArgumentParser:
     recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
     recommend.add_argument("--user", required=True, help="the user's raw id")
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
+    text = "Add live events to users' histories, at once part of what Feast serves."
+    _add_events(commands.add_parser("events", help=text, description=text))
     text = "Turn a checkpoint of the published ELCRec or ICLRec code into a model folder."
     _add_import(commands.add_parser("import-weights", help=text, description=text))
     add("config", _config_command, "Print the whole configuration that the other commands would use.")
     return parser
+
+
+def _add_events(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(command=_events)
+    store = ARTIFACTS / "store"
+    columns = "CSV with the header user_id,item_id,timestamp[,event_id] or JSON lines with these keys; - reads stdin"
+    sub.add_argument("file", metavar="FILE", help=columns)
+    sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:
