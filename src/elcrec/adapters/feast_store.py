@@ -19,7 +19,7 @@ import yaml
 from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import atomic_file
 from elcrec.errors import UserError
-from elcrec.serving.ports import FeatureTables, UserFeatures
+from elcrec.serving.ports import Event, FeatureTables, PushOutcome, UserFeatures
 
 with quiet("feast"):
     from feast import FeatureStore
@@ -103,6 +103,30 @@ class FeastStore:
             rows = [{"user_id": user_id} for user_id in user_ids]
             columns = self._feast.get_online_features(features=features, entity_rows=rows).to_dict()
         return [_user_features(columns, row) for row in range(len(user_ids))]
+
+    def push_events(self, events: Sequence[Event]) -> PushOutcome:
+        """See `FeatureStore`."""
+        duplicates = late = 0
+        rows = []
+        for user_id in dict.fromkeys(event.user_id for event in events):
+            (known,) = self.users([user_id], service="elcrec_v1")
+            history = list(zip(known.event_times, known.item_ids, strict=True)) if known else []
+            for event in (event for event in events if event.user_id == user_id):
+                entry = (event.timestamp, event.item_id)
+                duplicates += entry in history
+                late += bool(history) and entry not in history and entry[0] < history[-1][0]
+                history = sorted({*history, entry})[-50:]
+            now, times = datetime.now(UTC), [time for time, _ in history]
+            row = {"user_id": user_id, "item_ids": [item for _, item in history], "event_times": times}
+            rows.append(row | {"event_timestamp": max(times[-1], now), "created": now})
+        with _feast():
+            self._feast.push("history_events", pa.Table.from_pylist(rows).to_pandas())
+        return PushOutcome(accepted=len(events) - duplicates, duplicates=duplicates, late=late, users=len(rows))
+
+    def check(self, service: str) -> None:
+        """See `FeatureStore`."""
+        self._feast.refresh_registry()
+        self._require_service(service)
 
     @property
     def _folder(self) -> Path:

@@ -8,6 +8,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from elcrec.errors import UserError
+
+
+class StoreUnavailable(UserError):  # noqa: N818 - a state of the world, not a mistake
+    """The online store does not answer; asking again later may help."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegisteredModel:
@@ -60,6 +66,7 @@ class UserFeatures:
         intent: published nearest intent centre; `None` where there is none.
         vector: published state, [D]; empty where there is none.
         bundle: digest of the bundle that computed intent and vector.
+        updated: when the history was written; `None` where the store does not say.
     """
 
     item_ids: list[str]
@@ -67,6 +74,39 @@ class UserFeatures:
     intent: int | None
     vector: list[float]
     bundle: str | None
+    updated: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A user met an item.
+
+    Attributes:
+        timestamp: when, UTC.
+        event_id: the sender's name for it; one that was seen before is a duplicate.
+    """
+
+    user_id: str
+    item_id: str
+    timestamp: datetime
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOutcome:
+    """What became of some events.
+
+    Attributes:
+        accepted: now part of a history.
+        duplicates: were there already.
+        late: of the accepted, those that came after a newer event of the same user.
+        users: how many histories changed.
+    """
+
+    accepted: int
+    duplicates: int
+    late: int
+    users: int
 
 
 class FeatureStore(Protocol):
@@ -80,4 +120,22 @@ class FeatureStore(Protocol):
         """
 
     def users(self, user_ids: Sequence[str], *, service: str) -> list[UserFeatures | None]:
-        """Return each user's features in the order asked, `None` for users without a history."""
+        """Return each user's features in the order asked, `None` for users without a history.
+
+        Raises:
+            StoreUnavailable: the online store does not answer.
+        """
+
+    def push_events(self, events: Sequence[Event]) -> PushOutcome:
+        """Append events to their users' histories, in time order, each event once.
+
+        Raises:
+            StoreUnavailable: the online store does not answer.
+        """
+
+    def check(self, service: str) -> None:
+        """Compare a feature service with its definition.
+
+        Raises:
+            UserError: it is missing from the store, or differs from what this code defines.
+        """

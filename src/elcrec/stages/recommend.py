@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from elcrec.errors import UserError
 from elcrec.serving.ports import FeatureStore, ModelRegistry
-from elcrec.serving.recommender import Recommendation, Recommender
+from elcrec.serving.recommender import Query, Recommendation, Recommender
 
 _TYPICAL = 5
 
@@ -21,8 +21,10 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     if champion is None:
         raise UserError(f"no champion of model {name!r}", fix="run `elcrec push` first")
     recommender = Recommender.load(champion.bundle)
+    if not 1 <= k <= len(recommender.catalogue):
+        raise UserError(f"k is {k}", fix=f"ask for 1 to {len(recommender.catalogue)} items")
     (found,) = features.users([user], service=recommender.manifest.feature_service)
-    (answer,) = recommender.recommend([found.item_ids if found else []], k)
+    (answer,) = recommender.recommend([Query(history=found.item_ids if found else [], k=k)])
     yield f"model      {name} version {champion.version}"
     yield f"user       {user}{'' if found else ' (unknown to the feature store)'}"
     yield f"history    {answer.known} items{_skipped(answer)}"

@@ -27,3 +27,16 @@ def test_minus_infinity_comes_last(k: int) -> None:
     values, _ = top_k(torch.tensor([[-torch.inf, 1.0, -torch.inf]]), k)
 
     assert values[0, 0] == 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), width=st.integers(600, 700), k=st.integers(1, 4), levels=st.sampled_from([3, 10_000]))
+def test_equals_a_stable_full_sort_where_only_tiles_are_sorted(seed: int, width: int, k: int, levels: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randint(levels, (4, width), generator=generator).to(torch.float32)
+
+    values, indices = top_k(table, k)
+
+    expected = np.argsort(-table.numpy(), axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(indices.numpy(), expected)
+    np.testing.assert_array_equal(values.numpy(), np.take_along_axis(table.numpy(), expected, axis=1))
