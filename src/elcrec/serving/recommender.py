@@ -11,17 +11,16 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from elcrec.artifacts import read_json
+from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.evaluation.ranking import mask_history
 from elcrec.model.elcrec import SequenceModel, batch_of
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
-from elcrec.serving.topk import top_k
+from elcrec.serving.topk import Scores, top_k
 
 _NO_INTENT = -1
 _BLOCK = 256
@@ -100,14 +99,14 @@ class Recommender:
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
 
     @classmethod
-    def load(cls, bundle: Path, *, device: str = "cpu") -> Self:
+    def load(cls, bundle: Path) -> Self:
         """Verify and load a bundle.
 
         Raises:
             UserError: the bundle is not sound (see `verify_bundle`), or its parts do not fit each other.
         """
         manifest = verify_bundle(bundle)
-        model, catalogue = load_model(bundle, device=device), load_catalogue(bundle / "items.parquet")
+        model, catalogue = load_model(bundle), load_catalogue(bundle / "items.parquet")
         if model.num_items != len(catalogue):
             what = f"the model knows {model.num_items} items, items.parquet {len(catalogue)}"
             raise UserError(what, where=bundle, fix="push the model again")
@@ -154,20 +153,23 @@ class Recommender:
     def _rank_block(self, histories: Ragged, k: int, queries: Sequence[Query] = ()) -> Ranked:
         recent = histories.tail(self._model.config.encoder.window)
         encoded = self._model.encode_batch(batch_of(recent, self._model.device), self._padding_TD)
-        scores_BV = mask_history(encoded.vectors @ self._items_DV, histories)
+        scores_BV = (encoded.vectors @ self._items_DV).numpy()
+        scores_BV[:, PADDING] = -np.inf
+        scores_BV[histories.owners, histories.values] = -np.inf
         for row, query in enumerate(queries):
             self._filter(scores_BV[row], query)
-        values, items = top_k(scores_BV, k)
-        return Ranked(scores=values.cpu().numpy(), items=items.cpu().numpy(), intents=encoded.intents.cpu().numpy())
+        scores, items = top_k(scores_BV, k)
+        return Ranked(scores=scores, items=items, intents=encoded.intents.numpy())
 
-    def _filter(self, scores_V: Tensor, query: Query) -> None:
+    def _filter(self, scores_V: Scores, query: Query) -> None:
         """Put what the query does not allow below everything, in place."""
         if query.allow is not None:
             allowed = self.catalogue.known(query.allow)
             kept = scores_V[allowed]
-            scores_V.fill_(-torch.inf)[allowed] = kept
+            scores_V.fill(-np.inf)
+            scores_V[allowed] = kept
         if query.deny:
-            scores_V[self.catalogue.known(query.deny)] = -torch.inf
+            scores_V[self.catalogue.known(query.deny)] = -np.inf
 
     def _popular_items(self, query: Query) -> tuple[list[int], list[float], int]:
         wanted = np.ones(len(self.catalogue) + 1, np.bool_)
