@@ -20,6 +20,11 @@ class Store:
     features_repository: Path
     tracking_uri: str | None
 
+    @property
+    def histories(self) -> Path:
+        """Everybody's history at the last push, a Parquet file with `user_id` and `item_ids`."""
+        return self.folder / "feast" / "data" / "histories.parquet"
+
     @cached_property
     def registry(self) -> ModelRegistry:
         """The model registry."""

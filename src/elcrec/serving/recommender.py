@@ -116,6 +116,19 @@ class Recommender:
         """Raw ids of the items that mark an intent out; none where no test user held it."""
         return self._typical.get(intent, [])
 
+    def popular_items(self, k: int) -> npt.NDArray[np.int64]:
+        """Return the indices of the k most popular items, best first."""
+        return self._popular[:k]
+
+    def popularity(self, items: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return each item's share of the training interactions."""
+        return self._shares[items]
+
+    @staticmethod
+    def num_blocks(rows: int) -> int:
+        """Return how many blocks `rank` yields for so many rows."""
+        return -(-rows // _BLOCK)
+
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer queries, which may differ in everything, in one pass: one encoding, one matrix product."""
         histories = [self.catalogue.known(query.history) for query in queries]
