@@ -94,15 +94,13 @@ def read_infer(body: bytes, limits: LimitsConfig) -> tuple[InferRequest, list[Qu
     Raises:
         Refusal: it is not JSON (400), or its tensors are not what the metadata and the limits allow (422).
     """
-    request: InferRequest = decode(body, _decoder)
+    request = decode(body, _decoder)
     tensors = {tensor.name: tensor for tensor in request.inputs}
     _require(len(tensors) == len(request.inputs), "an input is named twice")
     known = {expected["name"]: expected for expected in INPUTS}
     for name, tensor in tensors.items():
         _require(name in known, f"no input is named {name!r}: known are {', '.join(known)}")
-        _require(
-            tensor.datatype == known[name]["datatype"], f"input {name!r} has datatype {known[name]['datatype']}"
-        )
+        _require(tensor.datatype == known[name]["datatype"], f"input {name!r} has datatype {known[name]['datatype']}")
     wanted = {output.name for output in request.outputs} - {output["name"] for output in OUTPUTS}
     _require(not wanted, f"no output is named {', '.join(sorted(wanted))}")
     return request, _questions(tensors, limits)
@@ -145,7 +143,8 @@ def _questions(tensors: dict[str, Tensor], limits: LimitsConfig) -> list[Questio
     _require(rows > 0, "neither user_id nor history holds a row: send one of them")
     _require(histories is None or len(histories) == rows, "user_id and history have different numbers of rows")
     require_at_most(rows, limits.users, "the number of users")
-    k, allow, deny = _count(tensors.get("k"), limits), _filter(tensors, "allow", limits), _filter(tensors, "deny", limits)
+    k = _count(tensors.get("k"), limits)
+    allow, deny = (_filter(tensors, name, limits) for name in ("allow", "deny"))
     return [
         Question(
             user_id=users[row] if users else None,

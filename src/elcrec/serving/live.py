@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from elcrec.errors import UserError
-from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel
+from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.telemetry import Telemetry
 
@@ -70,7 +70,15 @@ class Live:
         recommender = Recommender.load(champion.bundle)
         self._features.check(recommender.manifest.feature_service)
         _warm_up(recommender)
+        self._touch_store(recommender.manifest.feature_service)
         return Serving(name=champion.name, version=champion.version, recommender=recommender)
+
+    def _touch_store(self, service: str) -> None:
+        """Read once: the first read opens the store, which takes longer than a request may wait."""
+        try:
+            self._features.users(["nobody"], service=service)
+        except StoreUnavailable as error:
+            logger.warning("the online store is down: %s", error)
 
     def _put(self, serving: Serving) -> None:
         self.current, self._said = serving, None

@@ -1,7 +1,8 @@
 """What the server's plain JSON routes read and write."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -9,10 +10,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from elcrec.config import LimitsConfig
 from elcrec.serving.ports import Event
 
+T = TypeVar("T")
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 
 _AHEAD = timedelta(hours=1)
-_TOO_LARGE, _INVALID = 413, 422
+_NOT_JSON, _INVALID = 400, 422
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
@@ -140,7 +142,7 @@ def read_recommend(body: bytes, limits: LimitsConfig) -> RecommendRequest:
     Raises:
         Refusal: it is not JSON (400), or not what the schema and the limits allow (422).
     """
-    request: RecommendRequest = decode(body, _recommend_decoder)
+    request = decode(body, _recommend_decoder)
     if request.user_id is UNSET and request.history is UNSET:
         raise Refusal(_INVALID, "neither user_id nor history: send one of them")
     require_at_most(request.k, limits.k, "k")
@@ -156,13 +158,13 @@ def read_events(body: bytes, limits: LimitsConfig) -> list[Event]:
     Raises:
         Refusal: it is not JSON (400), or not what the schema and the limits allow (422).
     """
-    request: EventsRequest = decode(body, _events_decoder)
+    request = decode(body, _events_decoder)
     _require_short(request.events, limits.events, "events")
     now = datetime.now(UTC)
     return [_event(event, now) for event in request.events]
 
 
-def decode(body: bytes, decoder: "msgspec.json.Decoder[object]") -> object:
+def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     """Parse JSON of a known type.
 
     Raises:
@@ -173,7 +175,7 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[object]") -> object:
     except msgspec.ValidationError as error:
         raise Refusal(_INVALID, str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, f"not JSON: {error}") from error
+        raise Refusal(_NOT_JSON, f"not JSON: {error}") from error
 
 
 def require_at_most(value: int, most: int, name: str) -> None:
@@ -186,7 +188,7 @@ def require_at_most(value: int, most: int, name: str) -> None:
         raise Refusal(_INVALID, f"{name} is {value}: ask for at most {most}")
 
 
-def _require_short(values: "list[object] | UnsetType", most: int, name: str) -> None:
+def _require_short(values: Sequence[object] | UnsetType, most: int, name: str) -> None:
     if values is not UNSET and len(values) > most:
         raise Refusal(_INVALID, f"{name} has {len(values)} entries: send at most {most}")
 

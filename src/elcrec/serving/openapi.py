@@ -42,7 +42,7 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
         "/events": {"post": events},
         "/v2": {"get": _operation("The server")},
         "/v2/health/live": {"get": _operation("Whether the process lives")},
-        "/v2/health/ready": {"get": _operation("Whether it takes requests", also={503: "It is stopping"})},
+        "/v2/health/ready": {"get": _operation("Whether it takes requests")},
         "/v2/models/{name}": model | {"get": _operation("The model's tensors", also=missing)},
         "/v2/models/{name}/ready": model | {"get": _operation("Whether the model is ready", also=missing)},
         "/v2/models/{name}/infer": model | {"post": infer},
@@ -57,13 +57,10 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
 def _operation(
     summary: str, answer: str | None = None, *, body: str | None = None, also: dict[int, str] | None = None
 ) -> dict[str, Any]:
-    refused = {**(_BODY_ERRORS if body else {}), **(also or {})}
+    errors = {**(_BODY_ERRORS if body else {}), **(also or {})}
     responses = {200: _described("application/json", _named(answer) if answer else {"type": "object"})}
-    # A probe's 503 has a body of its own.
-    errors = {status: text if body or status == 404 else None for status, text in refused.items()}
     responses |= {
-        status: _described("application/json", _named("ErrorResponse") if text else {"type": "object"}, refused[status])
-        for status, text in errors.items()
+        status: _described("application/json", _named("ErrorResponse"), text) for status, text in errors.items()
     }
     operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if body:

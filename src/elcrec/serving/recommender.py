@@ -149,9 +149,7 @@ class Recommender:
         for start in range(0, len(histories), _BLOCK):
             yield self._rank_block(histories.part(slice(start, min(start + _BLOCK, len(histories)))), k)
 
-    def _ranked(
-        self, histories: list[list[int]], queries: list[Query]
-    ) -> Iterator[tuple[list[int], list[float], int]]:
+    def _ranked(self, histories: list[list[int]], queries: list[Query]) -> Iterator[tuple[list[int], list[float], int]]:
         """Yield item indices, scores and intent of each query."""
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]

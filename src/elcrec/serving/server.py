@@ -34,8 +34,8 @@ def serve(
     """
     torch.set_num_threads(config.threads)
     telemetry = Telemetry()
-    live = Live(name, registry, features, telemetry)
     log_as_json()
+    live = Live(name, registry, features, telemetry)
     app = App(config, live, features, telemetry, demo_users=demo_users)
     # What is loaded stays for good: the collector need not look through it during a request.
     gc.collect()

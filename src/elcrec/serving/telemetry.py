@@ -26,6 +26,7 @@ class Telemetry:
     def __init__(self) -> None:
         """Create every metric, so that all are there from the first scrape on."""
         own = self._registry = CollectorRegistry()
+        self._shown: tuple[str, str, str] | None = None
         self.latency = Histogram(
             "elcrec_request_seconds",
             "Time from a request's headers to its answer.",
@@ -64,9 +65,11 @@ class Telemetry:
             self.swaps.labels(outcome)
 
     def show_bundle(self, name: str, version: str, digest: str) -> None:
-        """Name the bundle that serves."""
-        self._bundle.clear()
-        self._bundle.labels(name, version, digest).set(1)
+        """Name the bundle that serves: its gauge is 1, that of the one before it 0."""
+        if self._shown:
+            self._bundle.labels(*self._shown).set(0)
+        self._shown = (name, version, digest)
+        self._bundle.labels(*self._shown).set(1)
 
     def page(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -29,7 +29,12 @@ def test_minus_infinity_comes_last(k: int) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32), width=st.integers(600, 700), k=st.integers(1, 4), levels=st.sampled_from([3, 10_000]))
+@given(
+    seed=st.integers(0, 2**32),
+    width=st.integers(600, 700),
+    k=st.integers(1, 4),
+    levels=st.sampled_from([3, 10_000]),
+)
 def test_equals_a_stable_full_sort_where_only_tiles_are_sorted(seed: int, width: int, k: int, levels: int) -> None:
     table = np.random.default_rng(seed).integers(levels, size=(4, width)).astype(np.float32)
 
