@@ -17,13 +17,13 @@ from typing import Any, Self
 
 import pytest
 import yaml
+from support.push_inputs import Inputs, add_model, make_inputs
 
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.config import GateConfig, PushConfig
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.stages.push import push
-from support.push_inputs import Inputs, add_model, make_inputs
 
 ROOT = Path(__file__).parents[2]
 NAME = "elcrec"
@@ -40,8 +40,8 @@ class Installation:
     features: Path
 
     @classmethod
-    def make(cls, root: Path, *, features: Path = ROOT / "features") -> Self:
-        made = cls(folder=root / "store", inputs=make_inputs(root / "inputs"), features=features)
+    def make(cls, root: Path, *, features: Path = ROOT / "features", items: int = 15) -> Self:
+        made = cls(folder=root / "store", inputs=make_inputs(root / "inputs", items=items), features=features)
         made.push(made.inputs)
         return made
 
