@@ -196,6 +196,27 @@ index of the batches, and the first centres by k-means over all users. Validatio
     return [text, table(head, [cells])]
 
 
+def _serving(section: Section) -> list[str]:
+    middle = _medians(section)
+    text = f"""One server process on one core, the {section["dataset"]} bundle, k = 10, over loopback; the load comes
+from another process, whose CPU time is not the server's. At a fixed rate latency counts from the time a request was
+due; *as fast as it goes* is 32 connections that ask again at once. *Plain* is `benchmarks/plain_server.py`: a
+synchronous Feast call, one padded forward and a full sort for each request. *CPU ms* is the server's time for a
+request, which other work on the machine disturbs least; the ratios are of that and of requests a second."""
+    head = ["store, server", "requests", "failed", "requests/s", "p50 ms", "p99 ms", "CPU ms", "ratio", "ratio (CPU)"]
+    return [text, table(head, [_serving_cells(name, middle) for name in middle])]
+
+
+def _serving_cells(name: str, middle: Mapping[str, Numbers]) -> Cells:
+    one, base = middle[name], middle.get(name.replace("ours,", "plain,"))
+    numbers = (one["p50_ms"], one["p99_ms"], one["server_cpu_ms"])
+    ratios = ["", ""]
+    if base is not None and base is not one:
+        ratios = [ratio(one["per_second"], base["per_second"]), ratio(base["server_cpu_ms"], one["server_cpu_ms"])]
+    counts = [f"{one['requests']:,.0f}", f"{one['failed']:,.0f}", f"{one['per_second']:,.0f}"]
+    return [name, *counts, *(f"{number:.2f}" for number in numbers), *ratios]
+
+
 WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "train": ("Training epoch", _train),
     "rank": ("Full ranking", _rank),
@@ -203,6 +224,7 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "users": ("Cost by number of users", _users),
     "profile": ("Where our step's time goes", _profile),
     "scale": ("A million users", _scale),
+    "serving": ("Serving", _serving),
 }
 """Title and text of each section, in the order of the page."""
 

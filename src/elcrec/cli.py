@@ -125,6 +125,30 @@ def _events(options: Options) -> None:
         raise UserError(f"not readable ({error})", where=file) from error
 
 
+def _serve(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.serving.server import serve
+    from elcrec.stages.recommend import first_users
+
+    asked = {f"serve.{name}": getattr(options, name) for name in ("host", "port")}
+    options.overrides = [*options.overrides, *(f"{key}={value}" for key, value in asked.items() if value is not None)]
+    config, store = _config(options), open_store(options.store)
+    users = first_users(store.histories) if config.serve.demo else []
+    name = config.push.model_name
+    serve(config.serve, name, registry=store.registry, features=store.features, demo_users=users)
+
+
+def _recommend_all(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.recommend import champion_bundle, recommend_all
+
+    store = open_store(options.store)
+    bundle = options.bundle
+    if bundle is None:
+        bundle = champion_bundle(_config(options).push.model_name, store.registry)
+    _show(recommend_all(bundle, options.histories or store.histories, options.out, options.k))
+
+
 def _config_command(options: Options) -> None:
     import yaml
 
@@ -217,6 +241,17 @@ def _parser() -> argparse.ArgumentParser:
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
     text = "Add live events to users' histories, at once part of what Feast serves."
     _add_events(commands.add_parser("events", help=text, description=text))
+    serve = add("serve", _serve, "Serve the champion over HTTP; follows the registry.", store=a / "store")
+    serve.add_argument("--host", help="overrides serve.host")
+    serve.add_argument("--port", type=int, help="overrides serve.port")
+    text = "Recommend for every user of a file of histories, into one Parquet file."
+    everybody = add("recommend-all", _recommend_all, text, store=a / "store")
+    everybody.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder (default: the store's champion)")
+    everybody.add_argument(
+        "--histories", type=Path, metavar="FILE", help="user_id, item_ids (default: those of the store's last push)"
+    )
+    everybody.add_argument("--out", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
+    everybody.add_argument("--k", type=int, default=20, help="how many items (default 20)")
     text = "Turn a checkpoint of the published ELCRec or ICLRec code into a model folder."
     _add_import(commands.add_parser("import-weights", help=text, description=text))
     add("config", _config_command, "Print the whole configuration that the other commands would use.")

@@ -300,6 +300,62 @@ class PushConfig(Section, frozen=True, kw_only=True):
     """The conditions of a push."""
 
 
+class LimitsConfig(Section, frozen=True, kw_only=True):
+    """What one request may ask for; more is refused with 413 or 422."""
+
+    body_bytes: Positive = 1_048_576
+    """Largest body."""
+    k: Positive = 100
+    """Most items of an answer."""
+    history: Positive = 1000
+    """Longest history that a request brings along."""
+    filter_ids: Positive = 10_000
+    """Most ids of an allow-list or a deny-list."""
+    events: Positive = 1000
+    """Most events of one request."""
+    users: Positive = 256
+    """Most users of one inference request."""
+    queue: Positive = 2048
+    """Most requests that wait for a ranking; more are turned away with 503."""
+    connections: Positive = 4096
+    """Most connections at a time; more are turned away with 503."""
+
+
+class ServeConfig(Section, frozen=True, kw_only=True):
+    """The server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 in a container."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 takes a free one and logs it."""
+    threads: Positive = 1
+    """Threads of a matrix product; one process with one thread keeps one core busy."""
+    limits: LimitsConfig = LimitsConfig()
+    """What one request may ask for."""
+    batch_size: Positive = 64
+    """Most requests that are ranked together."""
+    batch_wait: Annotated[float, Meta(ge=0, le=0.1)] = 0.001
+    """Seconds that a batch waits for company while requests come thick; a lone request never waits."""
+    store_timeout: PositiveFloat = 0.2
+    """Seconds that the online store has to answer before a request falls back."""
+    store_retry: PositiveFloat = 0.5
+    """Seconds between two attempts to reach a store that is down."""
+    event_timeout: PositiveFloat = 2.0
+    """Seconds that the store has to take events."""
+    stale_after: PositiveFloat = 172_800.0
+    """Age in seconds from which a stored history is called stale (answers are marked, nothing is refused)."""
+    poll: PositiveFloat = 5.0
+    """Seconds between two looks at the registry's champion."""
+    client_timeout: PositiveFloat = 10.0
+    """Seconds that a client has to send its headers, and again its body."""
+    drain: Positive = 20
+    """Seconds that requests in flight have to finish after SIGTERM."""
+    log_requests: bool = False
+    """Whether every request is logged (its route, status and time, never its content), or only failures."""
+    demo: bool = True
+    """Whether the demo page is served; it shows users' histories."""
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole of params.yaml."""
 
@@ -315,6 +371,8 @@ class Config(Section, frozen=True, kw_only=True):
     """Stage evaluate."""
     push: PushConfig = PushConfig()
     """Stage push."""
+    serve: ServeConfig = ServeConfig()
+    """The server."""
 
 
 def load_config(params: Path, *, presets: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:

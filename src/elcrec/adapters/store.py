@@ -23,6 +23,11 @@ class Store:
     redis: str | None = field(default=None, repr=False)
     feast_registry: str | None = field(default=None, repr=False)
 
+    @property
+    def histories(self) -> Path:
+        """Everybody's history at the last push, a Parquet file with `user_id` and `item_ids`."""
+        return self.folder / "feast" / "data" / "histories.parquet"
+
     @cached_property
     def registry(self) -> ModelRegistry:
         """The model registry."""

@@ -191,7 +191,7 @@ class SequenceModel(nn.Module):
         nearest_ND = intents.lookup(intents.nearest(states_ND))
         return states_ND + nearest_ND if fusion == "shift" else torch.cat((states_ND, nearest_ND), dim=1)
 
-    def _padding_states(self) -> Tensor | None:
+    def padding_states(self) -> Tensor | None:
         """States of a window of nothing but padding, [T, D]: what pooling over the window adds to a short sequence.
 
         Padding is the same for every sequence, so it is encoded once instead of once a row.
@@ -219,22 +219,33 @@ class SequenceModel(nn.Module):
         # Neighbours in length share a batch, which keeps padding out.
         rows = np.argsort(recent.lengths, kind="stable")
         rows = rows[recent.lengths[rows] > 0]
-        padding_TD = self._padding_states() if intents else None
+        padding_TD = self.padding_states() if intents else None
         for block, batch in self._blocks(recent, rows, batch_size):
-            if self.intents is None or not intents:
-                vectors[block] = self.encoder.last(batch)
-            else:
-                states_MD = self._states(batch)
-                vectors[block] = states_MD[batch.lengths_B.cumsum(0) - 1]
-                nearest[block] = self.intents.nearest(pool(states_MD, batch, padding_TD))
+            encoded = self.encode_batch(batch, padding_TD, intents=intents)
+            vectors[block], nearest[block] = encoded.vectors, encoded.intents
         return Encoded(vectors=vectors, intents=nearest)
+
+    def encode_batch(self, batch: GroupedBatch, padding_TD: Tensor | None, *, intents: bool = True) -> Encoded:
+        """Encode rows that are laid out for the encoder.
+
+        Args:
+            batch: rows no longer than the window.
+            padding_TD: what `padding_states` returned under these weights.
+            intents: as for `encode`.
+        """
+        if self.intents is None or not intents:
+            nowhere = torch.full((len(batch.lengths_B),), -1, dtype=torch.int64, device=self.device)
+            return Encoded(vectors=self.encoder.last(batch), intents=nowhere)
+        states_MD = self._states(batch)
+        nearest = self.intents.nearest(pool(states_MD, batch, padding_TD))
+        return Encoded(vectors=states_MD[batch.lengths_B.cumsum(0) - 1], intents=nearest)
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged, batch_size: int = 256) -> Tensor:
         """Pooled state of each history, all non-empty, [B, D]; where k-means places the first centres."""
         self.eval()
         recent = histories.tail(self.config.encoder.window)
-        padding_TD = self._padding_states()
+        padding_TD = self.padding_states()
         blocks = self._blocks(recent, np.arange(len(recent)), batch_size)
         return torch.cat([pool(self._states(batch), batch, padding_TD) for _, batch in blocks])
 

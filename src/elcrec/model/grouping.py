@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, 1024)
+_LENGTHS_ARRAY = np.array(_LENGTHS)
 _CPU = torch.device("cpu")
 
 
@@ -77,15 +79,33 @@ class GroupedBatch(Rows):
 
 
 def group_rows(items_M: Tensor, lengths_B: Tensor, device: torch.device = _CPU) -> GroupedBatch:
-    """Lay rows, given one after another in `items_M`, out in groups.
+    """Lay rows, given one after another in `items_M`, out in groups: `group_steps` for one step.
+
+    In NumPy, because a request of a few rows would pay for PyTorch's calls alone.
 
     Args:
         items_M: item indices of all rows, int64.
         lengths_B: length of each row, at least 1, int64.
         device: where the batch is wanted; the arguments are on the CPU.
     """
-    (batch,) = group_steps(items_M, lengths_B, [len(lengths_B)], device)
-    return batch
+    items, lengths = items_M.numpy(), lengths_B.numpy()
+    bucket_B, padded = np.searchsorted(_LENGTHS_ARRAY, lengths), np.minimum(_LENGTHS_ARRAY, lengths.max())
+    order_B, slot_B = np.argsort(bucket_B, kind="stable"), np.empty_like(bucket_B)
+    slot_B[order_B] = np.arange(len(order_B))
+    padded_B = padded[bucket_B[order_B]]
+    ends_B = padded_B.cumsum()
+    row_M = np.repeat(np.arange(len(lengths)), lengths)
+    flat_M = (ends_B[slot_B] - lengths.cumsum())[row_M] + np.arange(len(items))
+    items_N = np.zeros(ends_B[-1], items.dtype)
+    items_N[flat_M] = items
+    age_N = np.repeat(ends_B, padded_B) - 1 - np.arange(len(items_N))
+    arrays = {"row_M": row_M, "items_N": items_N, "age_N": age_N, "positions_M": flat_M, "slot_B": slot_B}
+    counts = np.bincount(bucket_B, minlength=len(padded))
+    return GroupedBatch(
+        lengths_B=lengths_B.to(device),
+        groups=_step_groups(counts.tolist(), padded.tolist()),
+        **{name: torch.from_numpy(array).to(device) for name, array in arrays.items()},
+    )
 
 
 def group_steps(
@@ -137,9 +157,11 @@ def _groups(step_B: Tensor, bucket_B: Tensor, padded: Tensor, num_steps: int) ->
     """Cut each step's rows into groups of one padded length."""
     width = len(padded)
     counts = torch.bincount(step_B * width + bucket_B, minlength=num_steps * width).view(num_steps, width)
-    steps = []
-    for rows in counts.tolist():
-        sizes = [(count, length) for count, length in zip(rows, padded.tolist(), strict=True) if count]
-        starts = accumulate((count * length for count, length in sizes), initial=0)
-        steps.append(tuple(Group(start, *size) for start, size in zip(starts, sizes, strict=False)))
-    return steps
+    return [_step_groups(rows, padded.tolist()) for rows in counts.tolist()]
+
+
+def _step_groups(rows: list[int], lengths: list[int]) -> tuple[Group, ...]:
+    """Place the groups of one step one after another; a length without rows has none."""
+    sizes = [(count, length) for count, length in zip(rows, lengths, strict=True) if count]
+    starts = accumulate((count * length for count, length in sizes), initial=0)
+    return tuple(Group(start, *size) for start, size in zip(starts, sizes, strict=False))

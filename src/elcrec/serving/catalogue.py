@@ -1,6 +1,8 @@
 """Raw item ids and their indices in a model's catalogue."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,20 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Raw id by index, [V + 1], empty for padding; a request is answered without Arrow."""
+        return ["", *self.item_ids.to_pylist()]
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {item_id: index for index, item_id in enumerate(self.ids[1:], start=1)}
+
+    def known(self, item_ids: Iterable[str]) -> list[int]:
+        """Return the indices of the ids that are known, in their order; for few ids, such as a request's."""
+        found = map(self._index_of.get, item_ids)
+        return [index for index in found if index is not None]
 
     def indices(self, item_ids: pa.Array) -> npt.NDArray[np.int32]:
         """Return the index of each raw id, 0 where it is unknown, [N]."""

@@ -1,28 +1,46 @@
 """Raw histories in, raw recommendations out: exact top-k over the whole catalogue.
 
-Axes: `B` users, `V` items, `D` hidden size.
+Axes: `B` requests, `V` items, `D` hidden size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 import torch
 
 from elcrec.artifacts import read_json
+from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.evaluation.ranking import mask_history
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model.elcrec import SequenceModel, batch_of
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import Manifest, verify_bundle
-from elcrec.serving.catalogue import Catalogue, KnownHistories, load_catalogue
-from elcrec.serving.topk import top_k
+from elcrec.serving.catalogue import Catalogue, load_catalogue
+from elcrec.serving.topk import Scores, top_k
 
 _NO_INTENT = -1
+_BLOCK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What is asked for one user.
+
+    Attributes:
+        history: raw item ids, oldest first; none of them is recommended.
+        k: how many items, at least 1.
+        allow: raw ids that may be recommended; `None` allows all.
+        deny: raw ids that must not be.
+    """
+
+    history: Sequence[str]
+    k: int
+    allow: Collection[str] | None = None
+    deny: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +48,12 @@ class Recommendation:
     """The answer for one user.
 
     Attributes:
-        item_ids: raw ids, best first; fewer than k where the history leaves fewer items.
+        item_ids: raw ids, best first; fewer than k where history and filters leave fewer items.
         scores: dot products of the model, or, in a fallback, each item's share of training interactions.
         intent: the nearest intent centre of her history; `None` where the model or the user has none.
         known: items of the history that the model knows.
         skipped: items of the history that it does not know.
-        fallback: no item of the history was known, so these are the most popular items.
+        fallback: no item of the history was known, so these are the most popular items that the filters leave.
     """
 
     item_ids: list[str]
@@ -46,13 +64,22 @@ class Recommendation:
     fallback: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """Items by index, best first, [B, k] each; the score is -inf where no item is left. Nearest intents, [B]."""
+
+    scores: npt.NDArray[np.float32]
+    items: npt.NDArray[np.int64]
+    intents: npt.NDArray[np.int64]
+
+
 class Recommender:
     """A bundle in memory, ready to rank."""
 
     def __init__(
         self, model: SequenceModel, catalogue: Catalogue, manifest: Manifest, typical: Mapping[int, list[str]]
     ) -> None:
-        """Keep the item vectors and the order of popularity, which serve every request.
+        """Compute once what serves every request: item vectors, states of padding, the order of popularity.
 
         Args:
             model: ready to encode.
@@ -63,21 +90,23 @@ class Recommender:
         self._typical = typical
         self.manifest = manifest
         self.catalogue = catalogue
-        self._model = model
+        self._model = model.eval()
         with torch.inference_mode():
-            self._items_VD = model.item_vectors()
-        self._popular = np.argsort(-catalogue.counts, kind="stable")
-        self._shares = catalogue.counts / max(1, catalogue.counts.sum())
+            # Rows of a matrix product this flat are read faster the other way round.
+            self._items_DV = model.item_vectors().T.contiguous()
+            self._padding_TD = model.padding_states()
+        self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
+        self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
 
     @classmethod
-    def load(cls, bundle: Path, *, device: str = "cpu") -> Self:
+    def load(cls, bundle: Path) -> Self:
         """Verify and load a bundle.
 
         Raises:
             UserError: the bundle is not sound (see `verify_bundle`), or its parts do not fit each other.
         """
         manifest = verify_bundle(bundle)
-        model, catalogue = load_model(bundle, device=device), load_catalogue(bundle / "items.parquet")
+        model, catalogue = load_model(bundle), load_catalogue(bundle / "items.parquet")
         if model.num_items != len(catalogue):
             what = f"the model knows {model.num_items} items, items.parquet {len(catalogue)}"
             raise UserError(what, where=bundle, fix="push the model again")
@@ -87,56 +116,91 @@ class Recommender:
         """Raw ids of the items that mark an intent out; none where no test user held it."""
         return self._typical.get(intent, [])
 
-    def recommend(self, histories: Sequence[Sequence[str]], k: int, *, block_users: int = 1024) -> list[Recommendation]:
-        """Rank the items outside each history, in blocks of `block_users` to bound memory.
+    def popular_items(self, k: int) -> npt.NDArray[np.int64]:
+        """Return the indices of the k most popular items, best first."""
+        return self._popular[:k]
+
+    def popularity(self, items: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return each item's share of the training interactions."""
+        return self._shares[items]
+
+    @staticmethod
+    def num_blocks(rows: int) -> int:
+        """Return how many blocks `rank` yields for so many rows."""
+        return -(-rows // _BLOCK)
+
+    def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
+        """Answer queries, which may differ in everything, in one pass: one encoding, one matrix product."""
+        histories = [self.catalogue.known(query.history) for query in queries]
+        warm = [row for row, history in enumerate(histories) if history]
+        ranked = self._ranked([histories[row] for row in warm], [queries[row] for row in warm])
+        return [
+            self._answer(query, len(history), next(ranked) if history else self._popular_items(query))
+            for query, history in zip(queries, histories, strict=True)
+        ]
+
+    def rank(self, histories: Ragged, k: int) -> Iterator[Ranked]:
+        """Rank known histories, none of them empty, a block of rows at a time.
 
         Args:
-            histories: raw item ids, oldest first, a row a user.
-            k: how many items; from 1 to the size of the catalogue.
-            block_users: users ranked at a time.
-
-        Raises:
-            UserError: `k` is out of range.
+            histories: item indices, B rows.
+            k: how many items, from 1 to V.
         """
-        if not 1 <= k <= len(self.catalogue):
-            raise UserError(f"k is {k}", fix=f"ask for 1 to {len(self.catalogue)} items")
-        blocks = (histories[at : at + block_users] for at in range(0, len(histories), block_users))
-        return [answer for block in blocks for answer in self._block(self._indices(block), k)]
+        for start in range(0, len(histories), _BLOCK):
+            yield self._rank_block(histories.part(slice(start, min(start + _BLOCK, len(histories)))), k)
 
-    def _indices(self, histories: Sequence[Sequence[str]]) -> KnownHistories:
-        offsets = np.concatenate(([0], np.cumsum([len(row) for row in histories], dtype=np.int64)))
-        flat = pa.array([item for row in histories for item in row], pa.string())
-        return self.catalogue.histories(flat, offsets)
-
-    def _block(self, block: KnownHistories, k: int) -> Iterator[Recommendation]:
-        ranked = self._rank(block.histories, k)
-        for row, skipped in enumerate(block.skipped.tolist()):
-            known = int(block.histories.lengths[row])
-            items, scores, intent = next(ranked) if known else self._fallback(k)
-            yield Recommendation(
-                item_ids=self.catalogue.item_ids.take(pa.array(items - 1)).to_pylist(),
-                scores=scores,
-                intent=None if intent == _NO_INTENT else intent,
-                known=known,
-                skipped=skipped,
-                fallback=not known,
-            )
+    def _ranked(self, histories: list[list[int]], queries: list[Query]) -> Iterator[tuple[list[int], list[float], int]]:
+        """Yield item indices, scores and intent of each query."""
+        for start in range(0, len(queries), _BLOCK):
+            block = queries[start : start + _BLOCK]
+            k = min(max(query.k for query in block), len(self.catalogue))
+            ranked = self._rank_block(Ragged.from_rows(histories[start : start + _BLOCK]), k, block)
+            left = np.isfinite(ranked.scores).sum(1).tolist()
+            for row, (query, number) in enumerate(zip(block, left, strict=True)):
+                best = slice(min(query.k, number))
+                yield ranked.items[row, best].tolist(), ranked.scores[row, best].tolist(), int(ranked.intents[row])
 
     @torch.inference_mode()
-    def _rank(self, histories: Ragged, k: int) -> Iterator[tuple[np.ndarray, list[float], int]]:
-        """Yield item indices, scores and intent of each row that is not empty."""
-        histories = histories.take(np.flatnonzero(histories.lengths))
-        encoded = self._model.encode(histories)
-        scores_BV = mask_history(encoded.vectors @ self._items_VD.T, histories)
-        values, indices = top_k(scores_BV, k)
-        rows = zip(values.cpu().numpy(), indices.cpu().numpy(), encoded.intents.tolist(), strict=True)
-        for row_values, row_indices, intent in rows:
-            allowed = np.isfinite(row_values)
-            yield row_indices[allowed], row_values[allowed].tolist(), intent
+    def _rank_block(self, histories: Ragged, k: int, queries: Sequence[Query] = ()) -> Ranked:
+        recent = histories.tail(self._model.config.encoder.window)
+        encoded = self._model.encode_batch(batch_of(recent, self._model.device), self._padding_TD)
+        scores_BV = (encoded.vectors @ self._items_DV).numpy()
+        scores_BV[:, PADDING] = -np.inf
+        scores_BV[histories.owners, histories.values] = -np.inf
+        for row, query in enumerate(queries):
+            self._filter(scores_BV[row], query)
+        scores, items = top_k(scores_BV, k)
+        return Ranked(scores=scores, items=items, intents=encoded.intents.numpy())
 
-    def _fallback(self, k: int) -> tuple[np.ndarray, list[float], int]:
-        best = self._popular[:k]
-        return best + 1, self._shares[best].tolist(), _NO_INTENT
+    def _filter(self, scores_V: Scores, query: Query) -> None:
+        """Put what the query does not allow below everything, in place."""
+        if query.allow is not None:
+            allowed = self.catalogue.known(query.allow)
+            kept = scores_V[allowed]
+            scores_V.fill(-np.inf)
+            scores_V[allowed] = kept
+        if query.deny:
+            scores_V[self.catalogue.known(query.deny)] = -np.inf
+
+    def _popular_items(self, query: Query) -> tuple[list[int], list[float], int]:
+        wanted = np.ones(len(self.catalogue) + 1, np.bool_)
+        if query.allow is not None:
+            wanted[:] = False
+            wanted[self.catalogue.known(query.allow)] = True
+        wanted[self.catalogue.known(query.deny)] = False
+        best = self._popular[wanted[self._popular]][: query.k]
+        return best.tolist(), self._shares[best].tolist(), _NO_INTENT
+
+    def _answer(self, query: Query, known: int, found: tuple[list[int], list[float], int]) -> Recommendation:
+        items, scores, intent = found
+        return Recommendation(
+            item_ids=[self.catalogue.ids[item] for item in items],
+            scores=scores,
+            intent=None if intent == _NO_INTENT else intent,
+            known=known,
+            skipped=len(query.history) - known,
+            fallback=not known,
+        )
 
 
 def _typical_items(path: Path) -> dict[int, list[str]]:

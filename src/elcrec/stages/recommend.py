@@ -1,10 +1,20 @@
-"""Recommend: one user's history from the feature store, ranked by the champion, as lines of text."""
+"""Recommend: for one user as lines of text, from the feature store; for all users as one Parquet file."""
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from elcrec.artifacts import atomic_file
+from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.serving.ports import FeatureStore, ModelRegistry
-from elcrec.serving.recommender import Recommendation, Recommender
+from elcrec.progress import track
+from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel
+from elcrec.serving.recommender import Query, Recommendation, Recommender
 
 _TYPICAL = 5
 
@@ -17,12 +27,10 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     Raises:
         UserError: there is no champion, its bundle is damaged, or `k` is out of range.
     """
-    champion = registry.champion(name)
-    if champion is None:
-        raise UserError(f"no champion of model {name!r}", fix="run `elcrec push` first")
-    recommender = Recommender.load(champion.bundle)
+    champion = _champion(name, registry)
+    recommender = _load(champion.bundle, k)
     (found,) = features.users([user], service=recommender.manifest.feature_service)
-    (answer,) = recommender.recommend([found.item_ids if found else []], k)
+    (answer,) = recommender.recommend([Query(history=found.item_ids if found else [], k=k)])
     yield f"model      {name} version {champion.version}"
     yield f"user       {user}{'' if found else ' (unknown to the feature store)'}"
     yield f"history    {answer.known} items{_skipped(answer)}"
@@ -48,3 +56,82 @@ def _table(answer: Recommendation) -> Iterator[str]:
     yield f"{'rank':>4}  {'item':<{width}}  {'popularity' if answer.fallback else 'score':>10}"
     for rank, (item, score) in enumerate(zip(answer.item_ids, answer.scores, strict=True), start=1):
         yield f"{rank:>4}  {item:<{width}}  {score:>10.4f}"
+
+
+def champion_bundle(name: str, registry: ModelRegistry) -> Path:
+    """Return the champion's bundle folder.
+
+    Raises:
+        UserError: there is no champion.
+    """
+    return _champion(name, registry).bundle
+
+
+def first_users(histories: Path, number: int = 200) -> list[str]:
+    """Return the first users of a file of histories, none where there is no such file."""
+    if not histories.is_file():
+        return []
+    batch = next(pq.ParquetFile(histories).iter_batches(batch_size=number, columns=["user_id"]), None)
+    return [] if batch is None else [str(user) for user in batch["user_id"].to_pylist()]
+
+
+def recommend_all(bundle: Path, histories: Path, out: Path, k: int) -> dict[str, Any]:
+    """Write the k best items of every user: `user_id`, `item_ids`, `scores`, `intent` (-1: none), `source`.
+
+    Rows are in the order of `histories`; a user without a known item gets the most popular ones (`popular`).
+
+    Raises:
+        UserError: the bundle is damaged, the histories are not readable, or `k` is out of range.
+    """
+    started = time.perf_counter()
+    recommender = _load(bundle, k)
+    users, known = _read_histories(histories, recommender)
+    warm = np.flatnonzero(known.lengths)
+    items = np.tile(recommender.popular_items(k), (len(users), 1))
+    scores = np.tile(recommender.popularity(items[:1]), (len(users), 1)) if len(users) else np.empty((0, k))
+    scores, intents = scores.astype(np.float32), np.full(len(users), -1, np.int32)
+    done = 0
+    blocks = recommender.rank(known.take(warm), k)
+    for ranked in track(blocks, total=recommender.num_blocks(len(warm)), label="blocks of users"):
+        rows = warm[done : done + len(ranked.items)]
+        items[rows], scores[rows], intents[rows] = ranked.items, ranked.scores, ranked.intents
+        done += len(rows)
+    source = np.where(known.lengths > 0, "model", "popular")
+    table = _table_of(recommender, users, items, scores).append_column("intent", pa.array(intents))
+    with atomic_file(out) as scratch:
+        pq.write_table(table.append_column("source", pa.array(source, pa.string())), scratch)
+    return {"users": len(users), "cold_users": len(users) - len(warm), "seconds": time.perf_counter() - started}
+
+
+def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
+    champion = registry.champion(name)
+    if champion is None:
+        raise UserError(f"no champion of model {name!r}", fix="run `elcrec push` first")
+    return champion
+
+
+def _load(bundle: Path, k: int) -> Recommender:
+    recommender = Recommender.load(bundle)
+    if not 1 <= k <= len(recommender.catalogue):
+        raise UserError(f"k is {k}", fix=f"ask for 1 to {len(recommender.catalogue)} items")
+    return recommender
+
+
+def _read_histories(path: Path, recommender: Recommender) -> tuple[pa.ChunkedArray, Ragged]:
+    try:
+        table = pq.read_table(path, columns=["user_id", "item_ids"]).combine_chunks()
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage, or push again") from error
+    raw = table["item_ids"].combine_chunks()
+    offsets = np.asarray(raw.offsets, np.int64)
+    values = raw.values.slice(offsets[0], offsets[-1] - offsets[0]).cast(pa.string())
+    return table["user_id"], recommender.catalogue.histories(values, offsets - offsets[0]).histories
+
+
+def _table_of(recommender: Recommender, users: pa.ChunkedArray, items: np.ndarray, scores: np.ndarray) -> pa.Table:
+    """Return lists of raw ids and scores; where fewer than k items are left, the list is shorter."""
+    left = np.isfinite(scores)
+    offsets = pa.array(np.concatenate(([0], np.cumsum(left.sum(1)))).astype(np.int32))
+    item_ids = recommender.catalogue.item_ids.take(pa.array(items[left] - 1))
+    lists = [pa.ListArray.from_arrays(offsets, values) for values in (item_ids, pa.array(scores[left]))]
+    return pa.table({"user_id": users, "item_ids": lists[0], "scores": lists[1]})

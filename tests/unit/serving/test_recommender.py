@@ -10,7 +10,7 @@ from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
-from elcrec.serving.recommender import Recommender
+from elcrec.serving.recommender import Query, Recommendation, Recommender
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,10 @@ def recommender(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Rec
     return Recommender.load(bundle)
 
 
+def ask(recommender: Recommender, histories: list[list[str]], k: int) -> list[Recommendation]:
+    return recommender.recommend([Query(history=history, k=k) for history in histories])
+
+
 def histories_of(inputs: Inputs) -> list[list[str]]:
     return pq.read_table(inputs.sequences / "histories.parquet")["item_ids"].to_pylist()
 
@@ -34,7 +38,7 @@ def test_equals_scoring_every_item_by_hand(inputs: Inputs, recommender: Recommen
     model = load_model(inputs.model)
     histories = histories_of(inputs)
 
-    answers = recommender.recommend(histories, 5)
+    answers = ask(recommender, histories, 5)
 
     for history, answer in zip(histories, answers, strict=True):
         row = [int(item.removeprefix("item-")) for item in history]
@@ -48,16 +52,55 @@ def test_equals_scoring_every_item_by_hand(inputs: Inputs, recommender: Recommen
         assert (answer.known, answer.skipped, answer.fallback) == (len(row), 0, False)
 
 
-def test_blocks_change_no_answer(inputs: Inputs, recommender: Recommender) -> None:
+def test_a_batch_of_different_queries_is_answered_as_each_alone(inputs: Inputs, recommender: Recommender) -> None:
     histories = [*histories_of(inputs), [], ["nobody"]]
+    filters: list[dict[str, object]] = [
+        {},
+        {"allow": {"item-3", "item-4", "item-5", "nothing"}},
+        {"deny": ["item-1", "item-2"]},
+        {"allow": ["item-6", "item-7"], "deny": ["item-7"]},
+        {"allow": []},
+    ]
+    queries = [
+        Query(history=history, k=1 + row % 15, **filters[row % len(filters)])  # type: ignore[arg-type]
+        for row, history in enumerate(histories * 12)
+    ]
 
-    whole, blocks = (recommender.recommend(histories, 4, block_users=size) for size in (1024, 5))
+    together = recommender.recommend(queries)
 
-    assert [answer.item_ids for answer in whole] == [answer.item_ids for answer in blocks]
+    for query, answer in zip(queries, together, strict=True):
+        (alone,) = recommender.recommend([query])
+        assert answer.item_ids == alone.item_ids
+        assert (answer.intent, answer.known, answer.fallback) == (alone.intent, alone.known, alone.fallback)
+        np.testing.assert_allclose(answer.scores, alone.scores, rtol=1e-5)
+        allowed = {f"item-{index}" for index in range(1, 16)} if query.allow is None else set(query.allow)
+        assert set(answer.item_ids) <= allowed - set(query.deny) - set(query.history)
+        left = (allowed & {f"item-{index}" for index in range(1, 16)}) - set(query.deny) - set(query.history)
+        assert len(answer.item_ids) == min(query.k, len(left))
+
+
+def test_filters_keep_the_order_of_what_they_leave(inputs: Inputs, recommender: Recommender) -> None:
+    history = histories_of(inputs)[0]
+    (whole,) = ask(recommender, [history], 15)
+    allow = whole.item_ids[1::2]
+
+    (filtered,) = recommender.recommend([Query(history=history, k=15, allow=allow, deny=allow[:1])])
+
+    assert filtered.item_ids == allow[1:]
+
+
+def test_the_fallback_is_popular_within_the_filters(recommender: Recommender) -> None:
+    (popular,) = ask(recommender, [[]], 15)
+    allow = set(popular.item_ids[3:9])
+
+    (answer,) = recommender.recommend([Query(history=[], k=3, allow=allow, deny=popular.item_ids[3:4])])
+
+    assert answer.fallback
+    assert answer.item_ids == popular.item_ids[4:7]
 
 
 def test_unknown_items_are_skipped_and_counted(recommender: Recommender) -> None:
-    plain, mixed = recommender.recommend([["item-1", "item-2"], ["item-1", "lost", "item-2", "gone"]], 3)
+    plain, mixed = ask(recommender, [["item-1", "item-2"], ["item-1", "lost", "item-2", "gone"]], 3)
 
     assert mixed.item_ids == plain.item_ids
     assert (mixed.known, mixed.skipped) == (2, 2)
@@ -70,7 +113,7 @@ def test_no_known_history_falls_back_to_popular_items(
     items = pq.read_table(inputs.sequences / "items.parquet").to_pandas()
     popular = items.sort_values(["count", "item_index"], ascending=[False, True])["item_id"].head(4)
 
-    (answer,) = recommender.recommend([history], 4)
+    (answer,) = ask(recommender, [history], 4)
 
     assert answer.fallback
     assert answer.intent is None
@@ -79,15 +122,9 @@ def test_no_known_history_falls_back_to_popular_items(
 
 
 def test_a_history_of_almost_everything_leaves_fewer_than_k(recommender: Recommender) -> None:
-    (answer,) = recommender.recommend([[f"item-{index}" for index in range(1, 14)]], 10)
+    (answer,) = ask(recommender, [[f"item-{index}" for index in range(1, 14)]], 10)
 
     assert set(answer.item_ids) == {"item-14", "item-15"}
-
-
-@pytest.mark.parametrize("k", [0, -1, 16])
-def test_k_outside_the_catalogue_is_refused(recommender: Recommender, k: int) -> None:
-    with pytest.raises(UserError, match="ask for 1 to 15"):
-        recommender.recommend([[]], k)
 
 
 def test_an_intent_is_explained_by_its_typical_items_where_the_evaluation_met_it(recommender: Recommender) -> None:
@@ -96,7 +133,7 @@ def test_an_intent_is_explained_by_its_typical_items_where_the_evaluation_met_it
 
 
 def test_no_request_gives_no_answer(recommender: Recommender) -> None:
-    assert recommender.recommend([], 3) == []
+    assert recommender.recommend([]) == []
 
 
 def test_a_bundle_whose_parts_do_not_fit_is_refused(inputs: Inputs, tmp_path: Path) -> None:

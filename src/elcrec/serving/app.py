@@ -1,0 +1,260 @@
+"""The server's routes: plain JSON, KServe's Open Inference Protocol v2, events, metrics, pages."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+import msgspec
+from msgspec import UNSET
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from elcrec import __version__
+from elcrec.config import ServeConfig
+from elcrec.serving import inference, messages
+from elcrec.serving.batching import QueueFull
+from elcrec.serving.engine import Answer, Engine, Question
+from elcrec.serving.live import Live, Serving, Watcher
+from elcrec.serving.messages import ErrorResponse, Refusal
+from elcrec.serving.openapi import document
+from elcrec.serving.ports import FeatureStore, StoreUnavailable
+from elcrec.serving.telemetry import CONTENT_TYPE, Telemetry
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_JSON = "application/json"
+_BUSY, _TOO_LARGE, _TIMEOUT = 503, 413, 408
+
+
+class App:
+    """The routes, bound to what serves."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        live: Live,
+        features: FeatureStore,
+        telemetry: Telemetry,
+        *,
+        demo_users: Sequence[str] = (),
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            config: the section `serve`.
+            live: what serves.
+            features: the online store.
+            telemetry: the server's metrics.
+            demo_users: users that the demo page offers.
+        """
+        self._config, self._live, self._telemetry = config, live, telemetry
+        self._engine = Engine(config, live, features, telemetry)
+        self._demo_users = list(demo_users)
+        self._openapi = msgspec.json.encode(document(config.limits, demo=config.demo))
+        self._stopping = False
+        model = "/v2/models/{name}"
+        routes = [
+            self._route("/recommend", self._recommend, "POST"),
+            self._route("/events", self._events, "POST"),
+            self._route("/v2", self._server, "GET"),
+            self._route("/v2/health/live", self._is_live, "GET"),
+            self._route("/v2/health/ready", self._is_ready, "GET"),
+            self._route(model, self._model, "GET"),
+            self._route(f"{model}/ready", self._model_ready, "GET"),
+            self._route(f"{model}/infer", self._infer, "POST"),
+            self._route("/metrics", self._metrics, "GET"),
+            self._route("/openapi.json", self._schema, "GET"),
+            self._route("/docs", _page("docs.html"), "GET"),
+        ]
+        if config.demo:
+            routes += [
+                self._route("/", _page("demo.html"), "GET"),
+                self._route("/demo/users", self._users, "GET"),
+            ]
+        handlers = {HTTPException: _http_error, Exception: _our_fault}
+        self.asgi = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        watcher = Watcher(self._live, self._config.poll)
+        watcher.start()
+        yield
+        self._stopping = True
+        watcher.stop()
+        self._engine.close()
+
+    def _route(self, path: str, handler: Handler, method: str) -> Route:
+        """Bind a handler: client's errors become answers, every answer is timed."""
+
+        async def timed(request: Request) -> Response:
+            started = time.perf_counter()
+            response = await _refusals(handler, request)
+            seconds = time.perf_counter() - started
+            self._telemetry.latency.labels(path, response.status_code).observe(seconds)
+            if self._config.log_requests:
+                fields = {"route": path, "status": response.status_code, "seconds": round(seconds, 6)}
+                logger.info("request", extra={"fields": fields})
+            return response
+
+        return Route(path, timed, methods=[method])
+
+    async def _recommend(self, request: Request) -> Response:
+        asked = messages.read_recommend(await self._body(request), self._config.limits)
+        question = Question(
+            user_id=None if asked.user_id is UNSET else asked.user_id,
+            history=None if asked.history is UNSET else asked.history,
+            k=asked.k,
+            allow=None if asked.filters.allow is UNSET else asked.filters.allow,
+            deny=asked.filters.deny,
+        )
+        return _json(_response(await self._ask(question), with_history=asked.with_history))
+
+    async def _infer(self, request: Request) -> Response:
+        self._require_model(request)
+        asked, questions = inference.read_infer(await self._body(request), self._config.limits)
+        answers = await asyncio.gather(*(self._ask(question) for question in questions))
+        return _json(inference.write_infer(asked, answers))
+
+    async def _ask(self, question: Question) -> Answer:
+        try:
+            return await self._engine.ask(question)
+        except QueueFull as error:
+            message = "too many requests wait: try again, or run more servers"
+            raise Refusal(_BUSY, message, headers={"retry-after": "1"}) from error
+
+    async def _events(self, request: Request) -> Response:
+        events = messages.read_events(await self._body(request), self._config.limits)
+        try:
+            outcome = await self._engine.push(events)
+        except StoreUnavailable as error:
+            raise Refusal(_BUSY, str(error), headers={"retry-after": "1"}) from error
+        return _json(
+            messages.EventsResponse(
+                accepted=outcome.accepted, duplicates=outcome.duplicates, late=outcome.late, users=outcome.users
+            )
+        )
+
+    async def _body(self, request: Request) -> bytes:
+        """Read a body within the limits of size and time.
+
+        Raises:
+            Refusal: it is too large (413) or too slow (408).
+        """
+        most = self._config.limits.body_bytes
+        too_large = Refusal(_TOO_LARGE, f"the body has more than {most} bytes", headers={"connection": "close"})
+        declared = request.headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared) > most:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._config.client_timeout):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > most:
+                        raise too_large
+        except TimeoutError as error:
+            message = f"the body took more than {self._config.client_timeout:g} s to arrive"
+            raise Refusal(_TIMEOUT, message, headers={"connection": "close"}) from error
+        return bytes(body)
+
+    async def _server(self, _: Request) -> Response:
+        return _json({"name": "elcrec", "version": __version__, "extensions": []})
+
+    async def _is_live(self, _: Request) -> Response:
+        return _json({"live": True})
+
+    async def _is_ready(self, _: Request) -> Response:
+        return _json({"ready": not self._stopping}, status=_BUSY if self._stopping else 200)
+
+    async def _model(self, request: Request) -> Response:
+        serving = self._require_model(request)
+        described = {"name": serving.name, "versions": [serving.version], "platform": "elcrec"}
+        return _json({**described, "inputs": inference.INPUTS, "outputs": inference.OUTPUTS})
+
+    async def _model_ready(self, request: Request) -> Response:
+        return _json({"name": self._require_model(request).name, "ready": True})
+
+    def _require_model(self, request: Request) -> Serving:
+        serving, name = self._live.current, request.path_params["name"]
+        if name != serving.name:
+            raise Refusal(404, f"no model of that name: this server has {serving.name!r}")
+        return serving
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(self._telemetry.page(), media_type=CONTENT_TYPE)
+
+    async def _schema(self, _: Request) -> Response:
+        return Response(self._openapi, media_type=_JSON)
+
+    async def _users(self, _: Request) -> Response:
+        return _json({"users": self._demo_users})
+
+
+def _response(answer: Answer, *, with_history: bool) -> messages.RecommendResponse:
+    found, recommender = answer.recommendation, answer.serving.recommender
+    intent = found.intent
+    return messages.RecommendResponse(
+        items=[
+            messages.ScoredItem(item_id=item_id, score=score)
+            for item_id, score in zip(found.item_ids, found.scores, strict=True)
+        ],
+        source="popular" if found.fallback else "model",
+        intent=None
+        if intent is None
+        else messages.IntentAnswer(index=intent, typical_items=recommender.typical_items(intent)),
+        history=messages.HistoryAnswer(
+            source=answer.source,
+            known=found.known,
+            skipped=found.skipped,
+            stale=answer.stale,
+            item_ids=list(answer.history) if with_history else UNSET,
+        ),
+        store_available=answer.store_available,
+        model=messages.ModelAnswer(name=answer.serving.name, version=answer.serving.version),
+    )
+
+
+async def _refusals(handler: Handler, request: Request) -> Response:
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return _error(refusal.status, refusal.message, refusal.headers)
+    except ClientDisconnect:
+        return _error(_TIMEOUT, "the client went away")
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, error.detail, dict(error.headers or {}))
+
+
+async def _our_fault(_: Request, error: Exception) -> Response:
+    logger.error("a request failed", exc_info=error)
+    return _error(500, "the server failed; its log says where")
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return _json(ErrorResponse(error=message), status=status, headers=headers)
+
+
+def _json(content: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, _JSON)
+
+
+def _page(name: str) -> Handler:
+    """Return a handler for a page of our own; it may load nothing from elsewhere."""
+    content = files("elcrec.serving").joinpath("static", name).read_bytes()
+    policy = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
+
+    async def page(_: Request) -> Response:
+        return Response(content, media_type="text/html", headers={"content-security-policy": policy})
+
+    return page

@@ -1,0 +1,207 @@
+"""From a question to an answer: histories from the online store, or what stands in for them, then one ranking."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from elcrec.config import ServeConfig
+from elcrec.serving.batching import Batcher
+from elcrec.serving.live import Live, Serving
+from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreUnavailable, UserFeatures
+from elcrec.serving.recommender import Query, Recommendation
+from elcrec.serving.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+_READERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Whom to recommend for.
+
+    Attributes:
+        user_id: whose history is wanted from the store; `None` asks for nobody's.
+        history: raw item ids, oldest first, used where the store is not asked or does not answer.
+        k: how many items.
+        allow: raw ids that may be recommended; `None` allows all.
+        deny: raw ids that must not be.
+    """
+
+    user_id: str | None
+    history: Sequence[str] | None
+    k: int
+    allow: Collection[str] | None = None
+    deny: Collection[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Recommendations and what they rest on.
+
+    Attributes:
+        serving: the version that ranked.
+        source: where the history came from; `none` for a cold user.
+        history: raw item ids, oldest first.
+        stale: the store's history is old.
+        store_available: false where the store was wanted and did not answer.
+    """
+
+    recommendation: Recommendation
+    serving: Serving
+    source: Literal["store", "request", "none"]
+    history: Sequence[str]
+    stale: bool
+    store_available: bool
+
+
+class Engine:
+    """Answers questions in batches, and takes events."""
+
+    def __init__(self, config: ServeConfig, live: Live, features: FeatureStore, telemetry: Telemetry) -> None:
+        """Take the parts; threads start with the first question."""
+        self._live, self._telemetry = live, telemetry
+        self._stale_after = timedelta(seconds=config.stale_after)
+        self._histories = _Histories(config, features, telemetry)
+        self._event_timeout, self._features = config.event_timeout, features
+        self._ranking = ThreadPoolExecutor(1, "rank")
+        # One writer: the store reads a history, appends, and writes it back.
+        self._writing = ThreadPoolExecutor(1, "events")
+        self._batcher: Batcher[Question, Answer] = Batcher(
+            self._answer, size=config.batch_size, wait=config.batch_wait, queue=config.limits.queue
+        )
+
+    async def ask(self, question: Question) -> Answer:
+        """Answer one question, together with others that come at the same time.
+
+        Raises:
+            QueueFull: too many questions wait.
+        """
+        return await self._batcher.ask(question)
+
+    async def push(self, events: Sequence[Event]) -> PushOutcome:
+        """Append events to their users' histories.
+
+        Raises:
+            StoreUnavailable: the store does not answer in time; some events may be in it.
+        """
+        work = asyncio.get_running_loop().run_in_executor(self._writing, self._features.push_events, events)
+        try:
+            outcome = await asyncio.wait_for(work, self._event_timeout)
+        except Exception as error:
+            self._telemetry.store_errors.labels("write").inc()
+            logger.warning("events were not stored", extra={"fields": {"kind": type(error).__name__}})
+            raise StoreUnavailable("the online store does not take events", fix="send them again later") from error
+        for name in ("accepted", "duplicates", "late"):
+            self._telemetry.events.labels(name).inc(getattr(outcome, name))
+        return outcome
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._histories.close()
+        for pool in (self._ranking, self._writing):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _answer(self, questions: Sequence[Question]) -> list[Answer]:
+        self._telemetry.batch_size.observe(len(questions))
+        serving = self._live.current
+        user_ids = {question.user_id for question in questions if question.user_id is not None}
+        found = await self._histories.read(list(user_ids), serving.feature_service) if user_ids else {}
+        bases = [self._base(question, found) for question in questions]
+        queries = [
+            Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny)
+            for question, base in zip(questions, bases, strict=True)
+        ]
+        loop = asyncio.get_running_loop()
+        recommendations = await loop.run_in_executor(self._ranking, serving.recommender.recommend, queries)
+        answers = [
+            Answer(
+                recommendation=recommendation,
+                serving=serving,
+                source=base.source,
+                history=base.history,
+                stale=base.stale,
+                store_available=base.store_available,
+            )
+            for recommendation, base in zip(recommendations, bases, strict=True)
+        ]
+        self._count(answers)
+        return answers
+
+    def _base(self, question: Question, found: Mapping[str, UserFeatures | None] | None) -> "_Base":
+        """Choose what the ranking reads: the store's history, else the request's, else none."""
+        available = found is not None or question.user_id is None
+        known = found.get(question.user_id) if found is not None and question.user_id is not None else None
+        if known is not None:
+            stale = known.updated is not None and datetime.now(UTC) - known.updated > self._stale_after
+            return _Base(source="store", history=known.item_ids, stale=stale, store_available=True)
+        if question.history:
+            return _Base(source="request", history=question.history, stale=False, store_available=available)
+        return _Base(source="none", history=(), stale=False, store_available=available)
+
+    def _count(self, answers: Sequence[Answer]) -> None:
+        seen = self._telemetry
+        seen.cold_users.inc(sum(answer.recommendation.fallback for answer in answers))
+        seen.unknown_items.inc(sum(answer.recommendation.skipped for answer in answers))
+        seen.stale_features.inc(sum(answer.stale for answer in answers))
+        seen.store_fallbacks.inc(sum(not answer.store_available for answer in answers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    source: Literal["store", "request", "none"]
+    history: Sequence[str]
+    stale: bool
+    store_available: bool
+
+
+class _Histories:
+    """Reads the online store within a time-out; while it is down, nobody waits for it."""
+
+    def __init__(self, config: ServeConfig, features: FeatureStore, telemetry: Telemetry) -> None:
+        self._timeout, self._retry = config.store_timeout, config.store_retry
+        self._features, self._telemetry = features, telemetry
+        self._pool = ThreadPoolExecutor(_READERS, "store")
+        self._down, self._probe_at = False, 0.0
+        self._probe: asyncio.Task[object] | None = None
+
+    async def read(self, user_ids: Sequence[str], service: str) -> dict[str, UserFeatures | None] | None:
+        """Return features by user, `None` where the store does not answer."""
+        if not self._down:
+            return await self._ask(user_ids, service)
+        if self._probe is None and time.monotonic() >= self._probe_at:
+            self._probe = asyncio.create_task(self._ask(user_ids[:1], service))
+            self._probe.add_done_callback(self._probed)
+        return None
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _ask(self, user_ids: Sequence[str], service: str) -> dict[str, UserFeatures | None] | None:
+        started = time.perf_counter()
+        work = asyncio.get_running_loop().run_in_executor(self._pool, self._read, user_ids, service)
+        try:
+            found = await asyncio.wait_for(work, self._timeout)
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, the user gets an answer
+            self._telemetry.store_errors.labels("read").inc()
+            if not self._down:
+                logger.warning("the online store is down", extra={"fields": {"kind": type(error).__name__}})
+            self._down, self._probe_at = True, time.monotonic() + self._retry
+            return None
+        if self._down:
+            logger.info("the online store is back")
+        self._down = False
+        self._telemetry.store_seconds.observe(time.perf_counter() - started)
+        return dict(zip(user_ids, found, strict=True))
+
+    def _read(self, user_ids: Sequence[str], service: str) -> Sequence[UserFeatures | None]:
+        return self._features.users(user_ids, service=service)
+
+    def _probed(self, _: object) -> None:
+        self._probe = None

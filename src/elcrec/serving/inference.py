@@ -1,0 +1,219 @@
+"""KServe's Open Inference Protocol, version 2, over HTTP with JSON tensors.
+
+Axes: `B` users, `K` items of an answer, `L` longest history, `M` ids of a filter.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from elcrec.config import LimitsConfig
+from elcrec.serving.engine import Answer, Question
+from elcrec.serving.messages import Refusal, decode, require_at_most
+
+NO_INTENT = -1
+
+Datatype = Literal["BYTES", "FP32", "INT64", "BOOL"]
+
+_INVALID = 422
+_DEFAULT_K = 10
+_LONGEST_ID = 256
+
+INPUTS: tuple[dict[str, Any], ...] = (
+    {"name": "user_id", "datatype": "BYTES", "shape": [-1]},
+    {"name": "history", "datatype": "BYTES", "shape": [-1, -1]},
+    {"name": "k", "datatype": "INT64", "shape": [1]},
+    {"name": "allow", "datatype": "BYTES", "shape": [-1]},
+    {"name": "deny", "datatype": "BYTES", "shape": [-1]},
+)
+"""`user_id` [B] or `history` [B, L] (oldest first, filled up with "") or both; the rest is optional and for all."""
+
+OUTPUTS: tuple[dict[str, Any], ...] = (
+    {"name": "item_id", "datatype": "BYTES", "shape": [-1, -1]},
+    {"name": "score", "datatype": "FP32", "shape": [-1, -1]},
+    {"name": "count", "datatype": "INT64", "shape": [-1]},
+    {"name": "intent", "datatype": "INT64", "shape": [-1]},
+    {"name": "source", "datatype": "BYTES", "shape": [-1]},
+    {"name": "history_source", "datatype": "BYTES", "shape": [-1]},
+)
+"""`item_id` and `score` [B, K], of which the first `count` [B] hold something; `intent` -1: none."""
+
+
+class Tensor(Struct, kw_only=True):
+    """A tensor of a request; `data` is flat in row-major order, or nested as its shape says."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+    parameters: dict[str, Any] = {}
+
+
+class RequestedOutput(Struct, kw_only=True):
+    """An output that is wanted."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(Struct, kw_only=True):
+    """Body of POST /v2/models/{name}/infer."""
+
+    inputs: list[Tensor]
+    id: str | UnsetType = UNSET
+    outputs: list[RequestedOutput] = []
+    parameters: dict[str, Any] = {}
+
+
+class OutputTensor(Struct, kw_only=True):
+    """A tensor of an answer, flat in row-major order."""
+
+    name: str
+    shape: list[int]
+    datatype: Datatype
+    data: list[Any]
+
+
+class InferResponse(Struct, kw_only=True, omit_defaults=True):
+    """Answer of POST /v2/models/{name}/infer."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str | UnsetType = UNSET
+
+
+_decoder = msgspec.json.Decoder(InferRequest)
+
+
+def read_infer(body: bytes, limits: LimitsConfig) -> tuple[InferRequest, list[Question]]:
+    """Parse a request into a question a row.
+
+    Raises:
+        Refusal: it is not JSON (400), or its tensors are not what the metadata and the limits allow (422).
+    """
+    request = decode(body, _decoder)
+    tensors = {tensor.name: tensor for tensor in request.inputs}
+    _require(len(tensors) == len(request.inputs), "an input is named twice")
+    known = {expected["name"]: expected for expected in INPUTS}
+    for name, tensor in tensors.items():
+        _require(name in known, f"no input is named {name!r}: known are {', '.join(known)}")
+        _require(tensor.datatype == known[name]["datatype"], f"input {name!r} has datatype {known[name]['datatype']}")
+    wanted = {output.name for output in request.outputs} - {output["name"] for output in OUTPUTS}
+    _require(not wanted, f"no output is named {', '.join(sorted(wanted))}")
+    return request, _questions(tensors, limits)
+
+
+def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferResponse:
+    """Return the answers as the tensors that were asked for, all of them by default."""
+    rows, width = len(answers), max(len(answer.recommendation.item_ids) for answer in answers)
+    found = [answer.recommendation for answer in answers]
+    columns: dict[str, list[Any]] = {
+        "item_id": [item for one in found for item in _filled(one.item_ids, width, "")],
+        "score": [score for one in found for score in _filled(one.scores, width, 0.0)],
+        "count": [len(one.item_ids) for one in found],
+        "intent": [NO_INTENT if one.intent is None else one.intent for one in found],
+        "source": ["popular" if one.fallback else "model" for one in found],
+        "history_source": [answer.source for answer in answers],
+    }
+    wanted = {output.name for output in request.outputs} or set(columns)
+    return InferResponse(
+        model_name=answers[0].serving.name,
+        model_version=answers[0].serving.version,
+        id=request.id,
+        outputs=[
+            OutputTensor(
+                name=output["name"],
+                datatype=output["datatype"],
+                shape=[rows, width] if len(output["shape"]) > 1 else [rows],
+                data=columns[output["name"]],
+            )
+            for output in OUTPUTS
+            if output["name"] in wanted
+        ],
+    )
+
+
+def _questions(tensors: dict[str, Tensor], limits: LimitsConfig) -> list[Question]:
+    users = _ids(tensors["user_id"]) if "user_id" in tensors else None
+    histories = _histories(tensors["history"], limits) if "history" in tensors else None
+    rows = len(users if users is not None else histories or ())
+    _require(rows > 0, "neither user_id nor history holds a row: send one of them")
+    _require(histories is None or len(histories) == rows, "user_id and history have different numbers of rows")
+    require_at_most(rows, limits.users, "the number of users")
+    k = _count(tensors.get("k"), limits)
+    allow, deny = (_filter(tensors, name, limits) for name in ("allow", "deny"))
+    return [
+        Question(
+            user_id=users[row] if users else None,
+            history=histories[row] if histories else None,
+            k=k,
+            allow=allow,
+            deny=deny or (),
+        )
+        for row in range(rows)
+    ]
+
+
+def _filter(tensors: dict[str, Tensor], name: str, limits: LimitsConfig) -> frozenset[str] | None:
+    if name not in tensors:
+        return None
+    ids = _ids(tensors[name])
+    require_at_most(len(ids), limits.filter_ids, f"the length of {name}")
+    return frozenset(ids)
+
+
+def _count(tensor: Tensor | None, limits: LimitsConfig) -> int:
+    if tensor is None:
+        return _DEFAULT_K
+    values = _flat(tensor, 1)
+    valid = len(values) == 1 and isinstance(values[0], int) and not isinstance(values[0], bool) and values[0] > 0
+    _require(valid, "k is one whole number from 1")
+    require_at_most(values[0], limits.k, "k")
+    return int(values[0])
+
+
+def _ids(tensor: Tensor) -> list[str]:
+    ids = _strings(tensor, 1)
+    _require(all(ids), f"input {tensor.name!r} holds an empty id")
+    return ids
+
+
+def _histories(tensor: Tensor, limits: LimitsConfig) -> list[list[str]]:
+    ids, (rows, length) = _strings(tensor, 2), tensor.shape
+    require_at_most(length, limits.history, "the length of a history")
+    return [[item for item in ids[row * length : (row + 1) * length] if item] for row in range(rows)]
+
+
+def _strings(tensor: Tensor, dimensions: int) -> list[str]:
+    values = _flat(tensor, dimensions)
+    valid = all(isinstance(value, str) and len(value) <= _LONGEST_ID for value in values)
+    _require(valid, f"input {tensor.name!r} holds strings of at most {_LONGEST_ID} characters")
+    return values
+
+
+def _flat(tensor: Tensor, dimensions: int) -> list[Any]:
+    """Return the values in row-major order, whether they came nested or flat."""
+    # A trailing axis of one is how some clients send a column.
+    if len(tensor.shape) == dimensions + 1 and tensor.shape[-1] == 1:
+        tensor.shape = tensor.shape[:-1]
+    shape = tensor.shape
+    text = "[" + ", ".join(["n"] * dimensions) + "]"
+    _require(len(shape) == dimensions and min(shape) >= 0, f"input {tensor.name!r} has a shape of {text}")
+    values = tensor.data
+    while values and all(isinstance(value, list) for value in values):
+        values = [inner for value in values for inner in value]
+    size = shape[0] * (shape[1] if dimensions > 1 else 1)
+    _require(len(values) == size, f"input {tensor.name!r} has {len(values)} values, its shape says {size}")
+    return values
+
+
+def _filled(values: list[Any], width: int, empty: object) -> list[Any]:
+    return values + [empty] * (width - len(values))
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise Refusal(_INVALID, message)

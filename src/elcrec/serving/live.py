@@ -1,0 +1,129 @@
+"""The bundle that serves, and its replacement when the registry's champion moves."""
+
+import logging
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from elcrec.errors import UserError
+from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
+from elcrec.serving.recommender import Query, Recommender
+from elcrec.serving.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP = (1, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A version of the model, loaded, checked and warm."""
+
+    name: str
+    version: str
+    recommender: Recommender
+
+    @property
+    def feature_service(self) -> str:
+        """The Feast service that it reads."""
+        return self.recommender.manifest.feature_service
+
+
+class Live:
+    """Holds what serves. Whoever reads `current` keeps that version until done; a swap is one assignment."""
+
+    def __init__(self, name: str, registry: ModelRegistry, features: FeatureStore, telemetry: Telemetry) -> None:
+        """Load the champion of model `name`.
+
+        Raises:
+            UserError: there is none, its bundle is damaged, or its feature service is missing or differs.
+        """
+        self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
+        champion = registry.champion(name)
+        if champion is None:
+            raise UserError(f"no champion of model {name!r}", fix="run `elcrec push` first")
+        self._said: str | None = None
+        self._put(self._load(champion))
+
+    def refresh(self) -> None:
+        """Bring in the champion if it is another version than the one that serves; on any failure that one stays."""
+        try:
+            champion = self._registry.champion(self._name)
+        except Exception as error:  # noqa: BLE001 - an unreachable registry must not end the server
+            self._telemetry.registry_errors.inc()
+            self._say(f"the registry does not answer: {_text(error)}")
+            return
+        if champion is None or champion.version == self.current.version:
+            self._said = None
+            return
+        try:
+            serving = self._load(champion)
+        except Exception as error:  # noqa: BLE001 - nor may a bundle that cannot be served
+            self._telemetry.swaps.labels("refused").inc()
+            self._say(f"version {champion.version} is refused, version {self.current.version} stays: {_text(error)}")
+            return
+        self._put(serving)
+        self._telemetry.swaps.labels("swapped").inc()
+
+    def _load(self, champion: RegisteredModel) -> Serving:
+        recommender = Recommender.load(champion.bundle)
+        manifest = recommender.manifest
+        self._features.check(manifest.feature_service, manifest.feature_schema)
+        _warm_up(recommender)
+        self._touch_store(manifest.feature_service)
+        return Serving(name=champion.name, version=champion.version, recommender=recommender)
+
+    def _touch_store(self, service: str) -> None:
+        """Read once: the first read opens the store, which takes longer than a request may wait."""
+        try:
+            self._features.users(["nobody"], service=service)
+        except StoreUnavailable as error:
+            logger.warning("the online store is down: %s", error)
+
+    def _put(self, serving: Serving) -> None:
+        self.current, self._said = serving, None
+        digest = serving.recommender.manifest.digest
+        self._telemetry.show_bundle(serving.name, serving.version, digest)
+        logger.info("version %s serves", serving.version, extra={"fields": {"model": serving.name, "digest": digest}})
+
+    def _say(self, message: str) -> None:
+        """Log a failure once, not at every look."""
+        if message != self._said:
+            self._said = message
+            logger.warning(message)
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else type(error).__name__
+
+
+def _warm_up(recommender: Recommender) -> None:
+    """Rank once, so that the first request does not pay for it, and a model that gives no numbers is found out.
+
+    Raises:
+        UserError: a score is not a number.
+    """
+    history = recommender.catalogue.ids[1:2]
+    for size in _WARM_UP:
+        for answer in recommender.recommend([Query(history=history, k=10)] * size):
+            if not np.isfinite(answer.scores).all():
+                raise UserError("its scores are not numbers", fix="train and push the model again")
+
+
+class Watcher(threading.Thread):
+    """Looks at the registry every `seconds` until it is stopped."""
+
+    def __init__(self, live: Live, seconds: float) -> None:
+        """Take what to refresh."""
+        super().__init__(name="champion", daemon=True)
+        self._live, self._seconds, self._stop_asked = live, seconds, threading.Event()
+
+    def run(self) -> None:
+        """Refresh until stopped."""
+        while not self._stop_asked.wait(self._seconds):
+            self._live.refresh()
+
+    def stop(self) -> None:
+        """Ask it to end; a look that has begun is not waited for."""
+        self._stop_asked.set()

@@ -1,0 +1,201 @@
+"""What the server's plain JSON routes read and write."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from elcrec.config import LimitsConfig
+from elcrec.serving.ports import Event
+
+T = TypeVar("T")
+Id = Annotated[str, Meta(min_length=1, max_length=256)]
+
+_AHEAD = timedelta(hours=1)
+_NOT_JSON, _INVALID = 400, 422
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
+    """A request that is answered with a client's error."""
+
+    def __init__(self, status: int, message: str, *, headers: dict[str, str] | None = None) -> None:
+        """Take the HTTP status, what is wrong and how to mend it, and headers of the answer."""
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers or {}
+
+
+class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be recommended."""
+
+    allow: list[Id] | UnsetType = UNSET
+    """Only these items; absent: all."""
+    deny: list[Id] = []
+    """Not these items."""
+
+
+class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom to recommend for, and what."""
+
+    user_id: Id | UnsetType = UNSET
+    """Her history is read from the online store."""
+    history: list[Id] | UnsetType = UNSET
+    """Raw item ids, oldest first; beside a `user_id`, what is used when the store does not answer."""
+    k: Annotated[int, Meta(ge=1)] = 10
+    """How many items."""
+    filters: Filters = Filters()
+    """What may be recommended."""
+    with_history: bool = False
+    """Whether the answer repeats the history."""
+
+
+class ScoredItem(Struct, frozen=True, kw_only=True):
+    """An item of an answer."""
+
+    item_id: str
+    score: float
+
+
+class IntentAnswer(Struct, frozen=True, kw_only=True):
+    """What the user seems to be after."""
+
+    index: int
+    typical_items: list[str]
+    """Items that mark the intent out, best first; empty where the evaluation met no user with it."""
+
+
+class HistoryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the ranking read."""
+
+    source: Literal["store", "request", "none"]
+    known: int
+    """Items that the model knows."""
+    skipped: int
+    """Items that it does not know."""
+    stale: bool
+    """Whether the store's history is older than `serve.stale_after`."""
+    item_ids: list[str] | UnsetType = UNSET
+    """The history, oldest first; only where it was asked for."""
+
+
+class ModelAnswer(Struct, frozen=True, kw_only=True):
+    """Which model answered."""
+
+    name: str
+    version: str
+
+
+class RecommendResponse(Struct, frozen=True, kw_only=True):
+    """Recommendations for one user."""
+
+    items: list[ScoredItem]
+    """Best first; fewer than k where history and filters leave fewer."""
+    source: Literal["model", "popular"]
+    """`popular`: no item of the history is known, so the scores are shares of the training interactions."""
+    intent: IntentAnswer | None
+    history: HistoryAnswer
+    store_available: bool
+    """False: the online store did not answer in time, and the request's own history (or none) was used."""
+    model: ModelAnswer
+
+
+class EventRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A user met an item."""
+
+    user_id: Id
+    item_id: Id
+    timestamp: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
+    """RFC 3339 with a zone; absent: now."""
+    event_id: Id | UnsetType = UNSET
+    """The sender's own name for the event: sent again, it counts once."""
+
+
+class EventsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events to append to histories."""
+
+    events: Annotated[list[EventRequest], Meta(min_length=1)]
+
+
+class EventsResponse(Struct, frozen=True, kw_only=True):
+    """What became of the events."""
+
+    accepted: int
+    duplicates: int
+    late: int
+    users: int
+
+
+class ErrorResponse(Struct, frozen=True, kw_only=True):
+    """Why a request was refused."""
+
+    error: str
+
+
+_recommend_decoder = msgspec.json.Decoder(RecommendRequest)
+_events_decoder = msgspec.json.Decoder(EventsRequest)
+
+
+def read_recommend(body: bytes, limits: LimitsConfig) -> RecommendRequest:
+    """Parse a body of POST /recommend.
+
+    Raises:
+        Refusal: it is not JSON (400), or not what the schema and the limits allow (422).
+    """
+    request = decode(body, _recommend_decoder)
+    if request.user_id is UNSET and request.history is UNSET:
+        raise Refusal(_INVALID, "neither user_id nor history: send one of them")
+    require_at_most(request.k, limits.k, "k")
+    _require_short(request.history, limits.history, "history")
+    _require_short(request.filters.allow, limits.filter_ids, "filters.allow")
+    _require_short(request.filters.deny, limits.filter_ids, "filters.deny")
+    return request
+
+
+def read_events(body: bytes, limits: LimitsConfig) -> list[Event]:
+    """Parse a body of POST /events.
+
+    Raises:
+        Refusal: it is not JSON (400), or not what the schema and the limits allow (422).
+    """
+    request = decode(body, _events_decoder)
+    _require_short(request.events, limits.events, "events")
+    now = datetime.now(UTC)
+    return [_event(event, now) for event in request.events]
+
+
+def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
+    """Parse JSON of a known type.
+
+    Raises:
+        Refusal: it is not JSON (400) or has another shape (422).
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Refusal(_INVALID, str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(_NOT_JSON, f"not JSON: {error}") from error
+
+
+def require_at_most(value: int, most: int, name: str) -> None:
+    """Check a limit.
+
+    Raises:
+        Refusal: `value` is above it.
+    """
+    if value > most:
+        raise Refusal(_INVALID, f"{name} is {value}: ask for at most {most}")
+
+
+def _require_short(values: Sequence[object] | UnsetType, most: int, name: str) -> None:
+    if values is not UNSET and len(values) > most:
+        raise Refusal(_INVALID, f"{name} has {len(values)} entries: send at most {most}")
+
+
+def _event(event: EventRequest, now: datetime) -> Event:
+    timestamp = now if event.timestamp is UNSET else event.timestamp
+    if timestamp > now + _AHEAD:
+        raise Refusal(_INVALID, "an event's timestamp lies in the future: check the sender's clock and zone")
+    event_id = None if event.event_id is UNSET else event.event_id
+    return Event(user_id=event.user_id, item_id=event.item_id, timestamp=timestamp.astimezone(UTC), event_id=event_id)

@@ -1,0 +1,87 @@
+"""The OpenAPI document, from the types that parse the requests."""
+
+from typing import Any
+
+import msgspec
+
+from elcrec import __version__
+from elcrec.config import LimitsConfig
+from elcrec.serving import inference, messages
+
+_REFERENCE = "#/components/schemas/{name}"
+_BODY_ERRORS = {
+    400: "Not JSON",
+    408: "The body came too slowly",
+    413: "The body is too large",
+    422: "Not what the schema and the limits allow",
+    503: "Overloaded; try again",
+}
+_TYPES = {
+    "RecommendRequest": messages.RecommendRequest,
+    "RecommendResponse": messages.RecommendResponse,
+    "EventsRequest": messages.EventsRequest,
+    "EventsResponse": messages.EventsResponse,
+    "ErrorResponse": messages.ErrorResponse,
+    "InferRequest": inference.InferRequest,
+    "InferResponse": inference.InferResponse,
+}
+
+
+def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
+    """Return the OpenAPI document of a server with these limits, with the demo page's data where it is served."""
+    _, schemas = msgspec.json.schema_components(_TYPES.values(), ref_template=_REFERENCE)
+    _limit(schemas, limits)
+    named = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    model = {"parameters": named}
+    missing = {404: "No model of that name"}
+    recommend = _operation("Recommend for a user, or for a history", "RecommendResponse", body="RecommendRequest")
+    events = _operation("Append events; the next recommendation knows them", "EventsResponse", body="EventsRequest")
+    infer = _operation("Recommend for several users, as tensors", "InferResponse", body="InferRequest", also=missing)
+    paths: dict[str, Any] = {
+        "/recommend": {"post": recommend},
+        "/events": {"post": events},
+        "/v2": {"get": _operation("The server")},
+        "/v2/health/live": {"get": _operation("Whether the process lives")},
+        "/v2/health/ready": {"get": _operation("Whether it takes requests")},
+        "/v2/models/{name}": model | {"get": _operation("The model's tensors", also=missing)},
+        "/v2/models/{name}/ready": model | {"get": _operation("Whether the model is ready", also=missing)},
+        "/v2/models/{name}/infer": model | {"post": infer},
+        "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {200: _described("text/plain", {})}}},
+    }
+    if demo:
+        paths["/demo/users"] = {"get": _operation("Users that the demo page offers")}
+    information = {"title": "ELCRec", "version": __version__, "description": "Intent-aware recommendations."}
+    return {"openapi": "3.1.0", "info": information, "paths": paths, "components": {"schemas": schemas}}
+
+
+def _operation(
+    summary: str, answer: str | None = None, *, body: str | None = None, also: dict[int, str] | None = None
+) -> dict[str, Any]:
+    errors = {**(_BODY_ERRORS if body else {}), **(also or {})}
+    responses = {200: _described("application/json", _named(answer) if answer else {"type": "object"})}
+    responses |= {
+        status: _described("application/json", _named("ErrorResponse"), text) for status, text in errors.items()
+    }
+    operation: dict[str, Any] = {"summary": summary, "responses": responses}
+    if body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _named(body)}}}
+    return operation
+
+
+def _described(media_type: str, schema: dict[str, Any], text: str = "Success") -> dict[str, Any]:
+    return {"description": text, "content": {media_type: {"schema": schema}}}
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(name=name)}
+
+
+def _limit(schemas: dict[str, Any], limits: LimitsConfig) -> None:
+    """Write the configured limits, and what a type cannot say, into the schemas."""
+    asked = schemas["RecommendRequest"]
+    asked["anyOf"] = [{"required": ["user_id"]}, {"required": ["history"]}]
+    asked["properties"]["k"]["maximum"] = limits.k
+    asked["properties"]["history"]["maxItems"] = limits.history
+    filters = schemas["Filters"]["properties"]
+    filters["allow"]["maxItems"] = filters["deny"]["maxItems"] = limits.filter_ids
+    schemas["EventsRequest"]["properties"]["events"]["maxItems"] = limits.events

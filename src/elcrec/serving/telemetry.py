@@ -1,0 +1,115 @@
+"""What operators see of the server: Prometheus metrics, and one JSON object a log line.
+
+Neither holds personal data: no user id, no item id, no history, no address.
+"""
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+_LATENCY = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Telemetry:
+    """The server's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Create every metric, so that all are there from the first scrape on."""
+        own = self._registry = CollectorRegistry()
+        self._shown: tuple[str, str, str] | None = None
+        self.latency = Histogram(
+            "elcrec_request_seconds",
+            "Time from a request's headers to its answer.",
+            ("route", "status"),
+            buckets=_LATENCY,
+            registry=own,
+        )
+        self.batch_size = Histogram(
+            "elcrec_batch_size", "Requests that were ranked together.", buckets=_SIZES, registry=own
+        )
+        self.store_seconds = Histogram(
+            "elcrec_store_seconds", "Time that the online store took to read a batch.", buckets=_LATENCY, registry=own
+        )
+        self.cold_users = Counter("elcrec_cold_users", "Answers without any known history.", registry=own)
+        self.unknown_items = Counter(
+            "elcrec_unknown_items", "Items of histories that the model does not know.", registry=own
+        )
+        self.stale_features = Counter("elcrec_stale_features", "Answers from a stale history.", registry=own)
+        self.store_errors = Counter(
+            "elcrec_store_errors", "Failures and time-outs of the online store.", ("operation",), registry=own
+        )
+        self.store_fallbacks = Counter(
+            "elcrec_store_fallbacks", "Answers given without the online store, which was wanted.", registry=own
+        )
+        self.events = Counter("elcrec_events", "Events by what became of them.", ("outcome",), registry=own)
+        self.swaps = Counter("elcrec_swaps", "New champions by what became of them.", ("outcome",), registry=own)
+        self.registry_errors = Counter(
+            "elcrec_registry_errors", "Failed looks at the registry's champion.", registry=own
+        )
+        self._bundle = Gauge(
+            "elcrec_bundle_info", "The bundle that serves.", ("name", "version", "digest"), registry=own
+        )
+        for operation in ("read", "write"):
+            self.store_errors.labels(operation)
+        for outcome in ("swapped", "refused"):
+            self.swaps.labels(outcome)
+
+    def show_bundle(self, name: str, version: str, digest: str) -> None:
+        """Name the bundle that serves: its gauge is 1, that of the one before it 0."""
+        if self._shown:
+            self._bundle.labels(*self._shown).set(0)
+        self._shown = (name, version, digest)
+        self._bundle.labels(*self._shown).set(1)
+
+    def page(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one line of JSON; `extra={"fields": {…}}` adds fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = _where(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _where(
+    raised: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+) -> list[str]:
+    """Return the type of an exception and the lines it came through; its text may quote a request, so it stays out."""
+    kind, _, trace = raised
+    frames = traceback.extract_tb(trace)
+    return [*(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames), kind.__name__ if kind else ""]
+
+
+def log_as_json(stream: TextIO = sys.stderr) -> None:
+    """Send every log line of the process to `stream` as JSON."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("uvicorn").setLevel(logging.INFO)

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.push_inputs import Inputs, make_inputs
+
+from elcrec.errors import UserError
+from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
+from elcrec.serving.recommender import Query, Recommender
+from elcrec.stages.recommend import first_users, recommend_all
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return make_inputs(tmp_path_factory.mktemp("inputs"), users=300)
+
+
+@pytest.fixture(scope="module")
+def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    write_bundle(source, describe_bundle(source, name="m", feature_service="s"), folder)
+    return folder
+
+
+def write_histories(path: Path, rows: dict[str, list[str]]) -> Path:
+    table = {"user_id": list(rows), "item_ids": pa.array(rows.values(), pa.list_(pa.string()))}
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+def test_every_user_gets_what_the_recommender_answers_her_alone(inputs: Inputs, bundle: Path, tmp_path: Path) -> None:
+    known = pq.read_table(inputs.sequences / "histories.parquet").to_pydict()
+    rows = {"cold": [], "lost": ["gone"], **dict(zip(known["user_id"], known["item_ids"], strict=True))}
+    rows["full"] = [f"item-{index}" for index in range(1, 13)]
+
+    counts = recommend_all(bundle, write_histories(tmp_path / "h.parquet", rows), tmp_path / "recs.parquet", 8)
+
+    found = pq.read_table(tmp_path / "recs.parquet").to_pydict()
+    assert found["user_id"] == list(rows)
+    expected = Recommender.load(bundle).recommend([Query(history=history, k=8) for history in rows.values()])
+    assert found["item_ids"] == [answer.item_ids for answer in expected]
+    for scores, answer in zip(found["scores"], expected, strict=True):
+        np.testing.assert_allclose(scores, answer.scores, rtol=1e-5)
+    assert found["intent"] == [-1 if answer.intent is None else answer.intent for answer in expected]
+    assert found["source"] == ["popular" if answer.fallback else "model" for answer in expected]
+    assert len(found["item_ids"][-1]) == 3
+    assert (counts["users"], counts["cold_users"]) == (303, 2)
+
+
+def test_no_user_gives_an_empty_file(bundle: Path, tmp_path: Path) -> None:
+    recommend_all(bundle, write_histories(tmp_path / "h.parquet", {}), tmp_path / "recs.parquet", 8)
+
+    assert len(pq.read_table(tmp_path / "recs.parquet")) == 0
+
+
+@pytest.mark.parametrize("k", [0, 16])
+def test_k_outside_the_catalogue_is_refused_and_nothing_written(bundle: Path, tmp_path: Path, k: int) -> None:
+    histories = write_histories(tmp_path / "h.parquet", {"ann": ["item-1"]})
+
+    with pytest.raises(UserError, match="ask for 1 to 15 items"):
+        recommend_all(bundle, histories, tmp_path / "recs.parquet", k)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["h.parquet"]
+
+
+def test_histories_that_cannot_be_read_are_named(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"h\.parquet: not readable"):
+        recommend_all(bundle, tmp_path / "h.parquet", tmp_path / "recs.parquet", 8)
+
+
+def test_the_first_users_of_a_file_and_none_without_it(tmp_path: Path) -> None:
+    path = write_histories(tmp_path / "h.parquet", {f"u{row}": ["i"] for row in range(5)})
+
+    assert first_users(path, 3) == ["u0", "u1", "u2"]
+    assert first_users(tmp_path / "absent.parquet") == []
