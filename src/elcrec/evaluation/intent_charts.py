@@ -101,6 +101,7 @@ def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> s
         colors = [color_of(index) for index in place.tolist()]
         axis.bar(place, rows["ndcg@20"], width=0.8, color=colors, yerr=error, error_kw=whiskers)
         axis.axhline(overall, color=INK, linewidth=0.8, linestyle=(0, (3, 3)), label="all users")
+        axis.margins(y=0.16)
         axis.set_ylim(bottom=0)
         axis.set_xticks(place, [str(intent) for intent in chosen], fontsize=8.5)
         axis.set_xlabel("intent, largest first")

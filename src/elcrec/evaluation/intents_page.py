@@ -111,8 +111,9 @@ def _charts(found: IntentFindings, findings: Findings, model: Answers) -> dict[s
     drawn = {
         "sizes": intent_charts.intent_sizes(found.sizes),
         "map": intent_charts.intent_map(model.pictured_states, now, found.sizes),
-        "accuracy": intent_charts.accuracy(found.profiles, sizeable, overall),
     }
+    if len(sizeable) > 1:
+        drawn["accuracy"] = intent_charts.accuracy(found.profiles, sizeable, overall)
     if len(chosen) > 1:
         drawn["similarity"] = intent_charts.similarity(mean_cosines(model.pictured_states, now, chosen), chosen)
         known = model.earlier_intents >= 0

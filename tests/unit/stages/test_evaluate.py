@@ -208,6 +208,20 @@ def test_a_model_without_intents_is_evaluated(workdir: Path, tmp_path: Path) -> 
         assert "This model has no intents" in (tmp_path / "out" / page).read_text()
 
 
+def test_intents_that_collapsed_into_one_are_a_page_that_says_so(workdir: Path, tmp_path: Path) -> None:
+    model = load_model(workdir / "model")
+    assert model.intents is not None
+    torch.nn.init.ones_(model.intents.centers_KD)
+    (tmp_path / "model").mkdir()
+    facts = {"git_revision": None, "epochs": 2, "best_epoch": 1, "seconds": 3.0}
+    md5 = read_json(workdir / "sequences" / "split.json")["md5"]
+    save_model(model, tmp_path / "model", sequences_md5=md5, **facts)
+    evaluate(CONFIG, tmp_path / "model", workdir / "sequences", tmp_path / "out")
+    page = (tmp_path / "out" / "intents.html").read_text()
+    assert "The intents have collapsed" in page
+    assert "nothing to compare" in page
+
+
 def test_segments_cover_every_user_twice(out: Path) -> None:
     users = pd.read_csv(out / "segments.csv").groupby("segment")["users"].sum()
     assert users.to_dict() == {"history_length": USERS - 1, "target_popularity": USERS - 1}
