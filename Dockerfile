@@ -1,5 +1,6 @@
-# One image for every stage, the Kubeflow components and serving.
+# One image for every stage and the Kubeflow components, a smaller one for serving.
 #   docker build -t elcrec:0.1.0 .                                           CUDA, as the default torch wheel brings it
+#   docker build --target serve -t elcrec-serve:0.1.0 .                      the server
 #   docker build --build-arg TORCH_INDEX=<index of torch's CPU wheels> .     CPU only, several GB smaller
 # A folder of wheels in an image of its own (build argument WHEELS) is preferred over the index.
 ARG WHEELS=scratch
@@ -8,11 +9,11 @@ FROM ${WHEELS} AS wheels
 FROM python:3.11-slim-bookworm AS requirements
 COPY pyproject.toml ./
 RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = 'validate', 'report', 'registry', 'features', 'dvc', 'pipeline'; \
-rest = [r for e in extras for r in p['optional-dependencies'][e]]; \
-print(*p['dependencies'], *rest, sep='\n')" > /requirements.in && grep '^torch' /requirements.in > /torch.in
+images = {'train': 'validate report registry features dvc pipeline trainer', 'serve': 'registry features serve'}; \
+needs = {i: p['dependencies'] + [r for e in es.split() for r in p['optional-dependencies'][e]] for i, es in images.items()}; \
+[print(*rs, sep='\n', file=open(f'/{i}.in', 'w')) for i, rs in needs.items()]" && grep '^torch' /train.in > /torch.in
 
-FROM python:3.11-slim-bookworm AS builder
+FROM python:3.11-slim-bookworm AS torch
 ARG TORCH_INDEX=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_DEFAULT_TIMEOUT=120 PIP_RETRIES=8 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
@@ -20,26 +21,30 @@ RUN python3 -m venv --without-pip /opt/venv
 
 # The dependencies alone, torch first: editing the sources, a tool's setting or one pin downloads nothing again.
 COPY requirements.lock ./
-COPY --from=requirements /requirements.in /torch.in ./
+COPY --from=requirements /torch.in ./
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     python3 -m pip --python /opt/venv/bin/python install --find-links /wheels \
     ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c requirements.lock -r torch.in
+# What no stage imports: headers and test suites.
+RUN cd /opt/venv/lib/python3*/site-packages && \
+    find torch/bin -type f ! -name torch_shm_manager -delete && rm -rf torch/include torch/test
+
+FROM torch AS train-builder
+COPY --from=requirements /train.in ./
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     python3 -m pip --python /opt/venv/bin/python install --find-links /wheels \
-    -c requirements.lock -r requirements.in
-# What no stage imports: headers, test suites, and the type checker that feast brings along.
+    -c requirements.lock -r train.in
+# Test suites, headers, and the type checker that feast brings along.
 RUN cd /opt/venv/lib/python3*/site-packages && \
-    find torch/bin -type f ! -name torch_shm_manager -delete && \
     find pandas scipy sklearn sympy matplotlib pyarrow ibis dask networkx -type d -name tests -prune -exec rm -r {} + && \
-    rm -rf torch/include torch/test pyarrow/include && \
+    rm -rf pyarrow/include && \
     python3 -m pip --python /opt/venv/bin/python uninstall --yes mypy
-
 COPY pyproject.toml README.md ./
 COPY src ./src
 COPY components ./components
@@ -49,7 +54,33 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     python3 -m pip --python /opt/venv/bin/python install --no-deps .
 
-FROM python:3.11-slim-bookworm AS train
+FROM torch AS serve-builder
+COPY --from=requirements /serve.in ./
+RUN --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -m pip --python /opt/venv/bin/python install --find-links /wheels \
+    -c requirements.lock -r serve.in
+# MLflow brings along what trains and draws, PyTorch a compiler, Arrow a network protocol: a server has no use for them.
+RUN cd /opt/venv/lib/python3*/site-packages && \
+    python3 -m pip --python /opt/venv/bin/python uninstall --yes \
+    mypy setuptools scikit-learn scipy matplotlib pillow fonttools kiwisolver contourpy && \
+    find pandas pyarrow networkx sympy dask -type d -name tests -prune -exec rm -r {} + && \
+    rm -rf feast/ui mlflow/server/js pyarrow/include pyarrow/*flight* torch/_inductor torch/testing/_internal
+COPY pyproject.toml README.md ./
+COPY src ./src
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    mkdir components pipelines && \
+    python3 -m pip --python /opt/venv/bin/python install --no-deps .
+# Bytecode of what a server imports, not of all that is installed.
+RUN find /opt/venv -name '*.pyc' -delete && /opt/venv/bin/python -c "import elcrec.serving.server, \
+elcrec.adapters.feast_store, elcrec.adapters.model_registry, elcrec.stages.recommend, elcrec.stages.events, \
+feast.infra.registry.sql, feast.infra.online_stores.redis, mlflow.store.model_registry.sqlalchemy_store"
+
+FROM python:3.11-slim-bookworm AS runtime
 LABEL org.opencontainers.image.title="elcrec" \
       org.opencontainers.image.description="ELCRec: intent-aware sequential recommendation, from a raw log to top-k" \
       org.opencontainers.image.licenses="Apache-2.0"
@@ -62,17 +93,28 @@ ENV PATH=/opt/venv/bin:$PATH \
     GIT_PYTHON_REFRESH=quiet \
     ELCREC_FEATURES=/app/features
 RUN useradd --system --uid 10001 --gid 0 --home-dir /tmp --no-create-home elcrec
-COPY --from=builder /opt/venv /opt/venv
 WORKDIR /app
 COPY params.yaml ./
 COPY presets ./presets
 COPY features ./features
 RUN chmod g+rwX /app
+
+# Serving alone, without what trains: smaller, and less that could be attacked.
+FROM runtime AS serve
+COPY --from=serve-builder /opt/venv /opt/venv
 # Last, so that a new commit with the same sources changes no layer but this one.
 ARG REVISION=unknown
 LABEL org.opencontainers.image.revision="${REVISION}"
 ENV ELCREC_GIT_REVISION=${REVISION}
 USER 10001
-CMD ["elcrec", "--help"]
+EXPOSE 8080
+CMD ["elcrec", "serve", "--host", "0.0.0.0", "--port", "8080"]
 
-FROM train AS serve
+# Every stage and component; the target of a plain build.
+FROM runtime AS train
+COPY --from=train-builder /opt/venv /opt/venv
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
+ENV ELCREC_GIT_REVISION=${REVISION}
+USER 10001
+CMD ["elcrec", "--help"]

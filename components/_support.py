@@ -83,8 +83,8 @@ def _nested(path: str, value: object) -> dict[str, Any]:
 
 
 def write_sections(config: Config) -> dict[str, str]:
-    """Return the JSON of every component's section, by component."""
-    sections = {name: getattr(config, name) for name in config.__struct_fields__}
+    """Return the JSON of every component's section, by component; a server is no component."""
+    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name != "serve"}
     sections["baseline"] = config.train.as_baseline()
     return {name: write_section(section) for name, section in sections.items()}
 
@@ -116,6 +116,19 @@ def log(metrics: Any, values: Mapping[str, object]) -> None:
 def publish(source: Path, artifact: Any) -> None:
     """Copy one file to the place of a KFP artifact that is a single page."""
     shutil.copyfile(source, artifact.path)
+
+
+def read_users(text: str) -> list[str] | None:
+    """Read a JSON list of raw ids; `None`, which is all, of nothing.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        return msgspec.json.decode(text, type=list[str]) if text else None
+    except (msgspec.DecodeError, ValueError) as error:
+        fix = 'write e.g. ["u1", "u2"], or nothing for all'
+        raise UserError(f"not a JSON list of ids ({error})", where="parameter users", fix=fix) from error
 
 
 def name_champion(registry: ModelRegistry, name: str) -> str:

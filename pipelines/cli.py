@@ -15,7 +15,7 @@ from pipelines.cluster_cli import submit as submit_to_cluster
 from pipelines.platform import load_platform
 
 Options = argparse.Namespace
-PIPELINES = ("training", "retraining", "sweep")
+PIPELINES = ("training", "retraining", "sweep", "recommendation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +55,8 @@ def _run_here(options: Options) -> int:
     arguments = _checked(pipeline, dict(options.arguments))
     store, workspace = options.store.absolute(), (options.root / "workspace").absolute()
     runner = docker_runner(store, workspace) if options.docker else subprocess_runner()
-    places = {"store": str(store), "workspace": str(workspace)}
+    inputs = pipeline.component_spec.inputs
+    places = {"store": str(store)} | ({"workspace": str(workspace)} if "workspace" in inputs else {})
     try:
         folder = run(pipeline, arguments | places, runner=runner, root=options.root, cache=options.cache)
     except RuntimeError as error:
@@ -82,10 +83,11 @@ def _compile_to(path: Path, pipeline: Any) -> None:
 
 
 def _pipeline(options: Options) -> Any:
-    from pipelines import training
+    from pipelines.recommendation import recommendation
+    from pipelines.training import retraining, sweep, training
 
+    build = dict(zip(PIPELINES, (training, retraining, sweep, recommendation), strict=True))[options.pipeline]
     config = load_config(options.params, presets=options.presets)
-    build = getattr(training, options.pipeline)
     return build(config, load_platform(options.platform, _platform_changes(options)))
 
 

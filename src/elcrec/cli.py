@@ -140,13 +140,21 @@ def _serve(options: Options) -> None:
 
 def _recommend_all(options: Options) -> None:
     from elcrec.adapters.store import open_store
-    from elcrec.stages.recommend import champion_bundle, recommend_all
+    from elcrec.stages.recommend import bundle_of, recommend_all
 
     store = open_store(options.store)
     bundle = options.bundle
     if bundle is None:
-        bundle = champion_bundle(_config(options).push.model_name, store.registry)
-    _show(recommend_all(bundle, options.histories or store.histories, options.out, options.k))
+        bundle = bundle_of(_config(options).push.model_name, options.model_version, store.registry)
+    wanted = None if options.users is None else _read_lines(options.users)
+    _show(recommend_all(bundle, options.histories or store.histories, options.out, options.k, wanted))
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
 
 
 def _config_command(options: Options) -> None:
@@ -246,7 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="overrides serve.port")
     text = "Recommend for every user of a file of histories, into one Parquet file."
     everybody = add("recommend-all", _recommend_all, text, store=a / "store")
-    everybody.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder (default: the store's champion)")
+    everybody.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder, instead of the store's model")
+    everybody.add_argument("--model-version", default="champion", metavar="VERSION", help="(default champion)")
+    everybody.add_argument("--users", type=Path, metavar="FILE", help="a raw id a line (default: all users)")
     everybody.add_argument(
         "--histories", type=Path, metavar="FILE", help="user_id, item_ids (default: those of the store's last push)"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -102,6 +103,13 @@ def test_a_retraining_starts_from_the_champion(workspace: Path) -> None:
     assert len(trained["elcrec"]["warm_start"]) == 64
     assert "warm_start" not in trained["sasrec"]
     assert digest["model_name"] == Config().push.model_name
+
+
+def test_many_users_are_recommended_to_at_once(workspace: Path) -> None:
+    run = run_pipeline(workspace, "recommendation", 'users=["u3", "nobody"]', "k=4")
+    rows = pq.read_table(run / "recommend" / "recommendations" / "recommendations.parquet").to_pylist()
+    assert [(row["user_id"], row["source"]) for row in rows] == [("u3", "model"), ("nobody", "popular")]
+    assert {len(row["item_ids"]) for row in rows} == {4}
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """MLflow as the model registry: bundles are run artifacts, versions carry the bundle's digest as a tag."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import atomic_dir, atomic_file
@@ -26,6 +27,7 @@ with quiet("mlflow", "alembic"):
 CHAMPION = "champion"
 _DIGEST = "elcrec.bundle"
 _ARTIFACT = "bundle"
+Entity = TypeVar("Entity")
 
 
 class MlflowRegistry:
@@ -46,16 +48,18 @@ class MlflowRegistry:
             UserError: MLflow cannot be reached or refuses.
         """
         with _mlflow():
-            try:
-                aliases = self._client.get_registered_model(name).aliases
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
-            if CHAMPION not in aliases:
-                return None
-            version = self._client.get_model_version(name, str(aliases[CHAMPION]))
-            return RegisteredModel(name=name, version=str(version.version), bundle=self._fetch(version))
+            model = _found(lambda: self._client.get_registered_model(name))
+        return self.version(name, str(model.aliases[CHAMPION])) if model and CHAMPION in model.aliases else None
+
+    def version(self, name: str, version: str) -> RegisteredModel | None:
+        """See `ModelRegistry`. With a server, the bundle is downloaded once.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses.
+        """
+        with _mlflow():
+            found = _found(lambda: self._client.get_model_version(name, version))
+            return RegisteredModel(name=name, version=version, bundle=self._fetch(found)) if found else None
 
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
         """See `ModelRegistry`. A run that a killed call left behind is taken up again.
@@ -159,6 +163,16 @@ def _local_database(folder: Path) -> str:
 def _metric_name(name: str) -> str:
     """MLflow allows no @ in a metric's name."""
     return name.replace("@", "_at_")
+
+
+def _found(ask: Callable[[], Entity]) -> Entity | None:
+    """Return what MLflow answers, `None` where it does not exist."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 @contextmanager

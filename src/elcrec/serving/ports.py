@@ -30,6 +30,9 @@ class ModelRegistry(Protocol):
     def champion(self, name: str) -> RegisteredModel | None:
         """Return the version that serves, `None` before the first push."""
 
+    def version(self, name: str, version: str) -> RegisteredModel | None:
+        """Return one version, `None` where there is no such."""
+
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
         """Store a bundle and return its version; the same bundle (by its digest) has one version only."""
 

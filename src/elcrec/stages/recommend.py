@@ -1,12 +1,13 @@
 """Recommend: for one user as lines of text, from the feature store; for all users as one Parquet file."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file
@@ -16,6 +17,8 @@ from elcrec.progress import track
 from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 
+CHAMPION = "champion"
+"""Stands for the version that serves."""
 _TYPICAL = 5
 
 
@@ -58,13 +61,18 @@ def _table(answer: Recommendation) -> Iterator[str]:
         yield f"{rank:>4}  {item:<{width}}  {score:>10.4f}"
 
 
-def champion_bundle(name: str, registry: ModelRegistry) -> Path:
-    """Return the champion's bundle folder.
+def bundle_of(name: str, version: str, registry: ModelRegistry) -> Path:
+    """Return the bundle folder of a version, or of the `champion`.
 
     Raises:
-        UserError: there is no champion.
+        UserError: there is no such version.
     """
-    return _champion(name, registry).bundle
+    if version == CHAMPION:
+        return _champion(name, registry).bundle
+    found = registry.version(name, version)
+    if found is None:
+        raise UserError(f"model {name!r} has no version {version!r}", fix=f"name one that it has, or {CHAMPION}")
+    return found.bundle
 
 
 def first_users(histories: Path, number: int = 200) -> list[str]:
@@ -75,17 +83,20 @@ def first_users(histories: Path, number: int = 200) -> list[str]:
     return [] if batch is None else [str(user) for user in batch["user_id"].to_pylist()]
 
 
-def recommend_all(bundle: Path, histories: Path, out: Path, k: int) -> dict[str, Any]:
+def recommend_all(
+    bundle: Path, histories: Path, out: Path, k: int, wanted: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Write the k best items of every user: `user_id`, `item_ids`, `scores`, `intent` (-1: none), `source`.
 
-    Rows are in the order of `histories`; a user without a known item gets the most popular ones (`popular`).
+    Rows are in the order of `histories`, or of the `wanted` users; a user without a known item gets the most popular
+    ones (`popular`).
 
     Raises:
         UserError: the bundle is damaged, the histories are not readable, or `k` is out of range.
     """
     started = time.perf_counter()
     recommender = _load(bundle, k)
-    users, known = _read_histories(histories, recommender)
+    users, known = _read_histories(histories, recommender, wanted)
     warm = np.flatnonzero(known.lengths)
     items = np.tile(recommender.popular_items(k), (len(users), 1))
     scores = np.tile(recommender.popularity(items[:1]), (len(users), 1)) if len(users) else np.empty((0, k))
@@ -117,15 +128,26 @@ def _load(bundle: Path, k: int) -> Recommender:
     return recommender
 
 
-def _read_histories(path: Path, recommender: Recommender) -> tuple[pa.ChunkedArray, Ragged]:
+def _read_histories(
+    path: Path, recommender: Recommender, wanted: Sequence[str] | None
+) -> tuple[pa.ChunkedArray, Ragged]:
     try:
         table = pq.read_table(path, columns=["user_id", "item_ids"]).combine_chunks()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage, or push again") from error
+    if wanted is not None:
+        asked = pa.chunked_array([pa.array(wanted, pa.string())])
+        table = pa.table({"user_id": asked, "item_ids": _of_users(asked, table)})
     raw = table["item_ids"].combine_chunks()
     offsets = np.asarray(raw.offsets, np.int64)
     values = raw.values.slice(offsets[0], offsets[-1] - offsets[0]).cast(pa.string())
     return table["user_id"], recommender.catalogue.histories(values, offsets - offsets[0]).histories
+
+
+def _of_users(asked: pa.ChunkedArray, table: pa.Table) -> pa.ChunkedArray:
+    """Return the histories of some users; an unknown one has none."""
+    rows = pc.index_in(asked, value_set=table["user_id"].cast(pa.string()))
+    return pc.fill_null(table["item_ids"].take(rows), pa.scalar([], table["item_ids"].type))
 
 
 def _table_of(recommender: Recommender, users: pa.ChunkedArray, items: np.ndarray, scores: np.ndarray) -> pa.Table:

@@ -142,7 +142,7 @@ class TestTraining:
     def config(self) -> TrainConfig:
         return tiny_config(epochs=2)
 
-    @pytest.mark.parametrize(("nodes", "processes"), [(1, 2), (2, 1)])
+    @pytest.mark.parametrize(("count", "processes"), [(1, 2), (2, 1)])
     def test_the_model_of_two_ranks_comes_back(
         self,
         cluster: Cluster,
@@ -150,12 +150,12 @@ class TestTraining:
         config: TrainConfig,
         tmp_path: Path,
         log: pytest.LogCaptureFixture,
-        nodes: int,
+        count: int,
         processes: int,
     ) -> None:
         cluster.processes_per_node = processes
         workspace, out = tmp_path / "workspace", tmp_path / "model"
-        given = nodes(workspace, num_nodes=nodes)
+        given = nodes(workspace, num_nodes=count)
         metrics = train_on_nodes(config, sequences, out, checkpoint=workspace / "run", nodes=given)
         assert len(load_file(out / "model.safetensors")) > 0
         facts = read_json(out / "config.json")
@@ -274,6 +274,6 @@ def test_the_parameters_that_the_nodes_read_are_the_configuration(
     (tmp_path / "sequences").mkdir()
     (tmp_path / "nodes").mkdir()
     config = tiny_config(objective="iclrec")
-    trainer._hand_over(config, tmp_path / "sequences", tmp_path / "nodes")
+    trainer._hand_over(config, tmp_path / "sequences", None, tmp_path / "nodes")
     assert load_config(tmp_path / "nodes" / "params.yaml").train == config
     assert list(yaml.safe_load((tmp_path / "nodes" / "params.yaml").read_text(encoding="utf-8"))) == ["train"]

@@ -1,0 +1,42 @@
+"""Recommend for many users at once."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def recommend(
+    store: str,
+    model: str,
+    version: str,
+    users: str,
+    k: int,
+    recommendations: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Run stage recommend-all.
+
+    Args:
+        store: Folder of the registry and the feature store, where no server is set.
+        model: Name of the registered model.
+        version: Its version, or `champion`.
+        users: JSON list of raw ids; empty for all users of the last push.
+        k: How many items for each.
+        recommendations: A Parquet file: user_id, item_ids, scores, intent, source.
+        metrics: The stage's numbers.
+    """
+    import json
+    from pathlib import Path
+
+    from components._support import describe, log, read_users
+    from elcrec.adapters.store import open_store
+    from elcrec.serving.bundle import read_manifest
+    from elcrec.stages.recommend import bundle_of, recommend_all
+
+    place, out = open_store(Path(store)), Path(recommendations.path)
+    bundle = bundle_of(model, version, place.registry)
+    log(metrics, recommend_all(bundle, place.histories, out / "recommendations.parquet", k, read_users(users)))
+    config = json.dumps({"model": model, "version": version, "k": k})
+    digest = read_manifest(bundle).digest
+    describe(recommendations, file="recommendations.parquet", config=config, bundle=digest)

@@ -1,0 +1,31 @@
+"""The pipeline that recommends for many users at once: a pushed model and a list of users in, Parquet out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kfp import dsl
+
+from components.outcome import outcome
+from components.recommend import recommend
+from elcrec.config import Config
+from pipelines.platform import Platform
+from pipelines.tasks import place, store_of
+from pipelines.training import pipeline
+
+
+def recommendation(config: Config, platform: Platform) -> Any:
+    """Return the pipeline; its parameters are those of component recommend."""
+    name = "elcrec-recommendation"
+    parameters = {
+        "store": store_of(platform),
+        "model": config.push.model_name,
+        "version": "champion",
+        "users": "",
+        "k": 20,
+    }
+
+    def graph(given: Mapping[str, Any]) -> None:
+        with dsl.ExitHandler(place(outcome(pipeline=name), "outcome", platform), name="steps"):
+            place(recommend(**given), "recommend", platform)
+
+    return pipeline(name, "Recommend for many users with a pushed model.", parameters, graph)
