@@ -70,7 +70,7 @@ bench: setup ## Measure speed and memory beside a textbook implementation, into 
 LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-annotate --no-header
 
 golden: setup ## Write what the tests compare with: compiled pipeline, first losses; review the difference.
-	$(BIN)/elcrec-pipeline compile --output tests/golden/training_pipeline.yaml
+	for name in training retraining sweep; do $(BIN)/elcrec-pipeline compile $$name --output tests/golden/$$name.yaml; done
 	$(BIN)/python -m tests.golden.losses
 
 lock: setup ## Resolve the dependencies again.

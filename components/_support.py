@@ -1,9 +1,14 @@
 """What component bodies share: their section of the configuration, and what they write down."""
 
+import hashlib
+import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -12,6 +17,8 @@ from elcrec import __version__
 from elcrec.artifacts import code_revision, md5_of
 from elcrec.config import Config, Section, merge, parse_config, to_dict
 from elcrec.errors import UserError
+from elcrec.serving.bundle import verify_bundle
+from elcrec.serving.ports import ModelRegistry
 
 SECTIONS = {"baseline": "train"}
 
@@ -27,8 +34,34 @@ def read_section(component: str, text: str) -> Any:
     return getattr(parse_config(document, source=f"component {component}"), name)
 
 
-def apply(defaults: str, dataset: str, overrides: str) -> Config:
-    """Lay a data set's name and a JSON object of sections over the JSON of all sections.
+PARAMETERS = {
+    "dataset": "fetch.dataset",
+    "objective": "train.objective",
+    "loss": "train.next_item.loss",
+    "num_intents": "train.intents.num_intents",
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "learning_rate": "train.learning_rate",
+    "seed": "train.seed",
+    "min_ndcg": "push.gate.floors.ndcg@20",
+    "max_regression": "push.gate.max_regression",
+}
+"""A run's own parameters, and the field that each replaces."""
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """Return what each of `PARAMETERS` has in a configuration; a floor that it does not have is 0."""
+    values = {}
+    for name, path in PARAMETERS.items():
+        value: Any = to_dict(config)
+        for key in path.split("."):
+            value = value.get(key, 0.0)
+        values[name] = value
+    return values
+
+
+def apply(defaults: str, parameters: Mapping[str, object], overrides: str) -> Config:
+    """Lay some of `PARAMETERS`, then a JSON object of sections, over the JSON of all sections.
 
     Raises:
         UserError: `overrides` is not a JSON object, or the result breaks the schema.
@@ -38,8 +71,15 @@ def apply(defaults: str, dataset: str, overrides: str) -> Config:
     except (msgspec.DecodeError, ValueError) as error:
         fix = 'write e.g. {"train": {"epochs": 5}}'
         raise UserError(f"not a JSON object ({error})", where="parameter overrides", fix=fix) from error
-    document = merge(msgspec.json.decode(defaults), {"fetch": {"dataset": dataset}})
+    document = msgspec.json.decode(defaults)
+    for name, value in parameters.items():
+        document = merge(document, _nested(PARAMETERS[name], value))
     return parse_config(merge(document, changes), source="pipeline parameters")
+
+
+def _nested(path: str, value: object) -> dict[str, Any]:
+    head, _, rest = path.partition(".")
+    return {head: _nested(rest, value) if rest else value}
 
 
 def write_sections(config: Config) -> dict[str, str]:
@@ -76,3 +116,49 @@ def log(metrics: Any, values: Mapping[str, object]) -> None:
 def publish(source: Path, artifact: Any) -> None:
     """Copy one file to the place of a KFP artifact that is a single page."""
     shutil.copyfile(source, artifact.path)
+
+
+def name_champion(registry: ModelRegistry, name: str) -> str:
+    """Return `NAME@DIGEST` of the champion, or nothing where there is none."""
+    found = registry.champion(name)
+    return f"{name}@{verify_bundle(found.bundle).digest}" if found else ""
+
+
+def find_champion(registry: ModelRegistry, reference: str) -> Path:
+    """Return the bundle that `name_champion` named.
+
+    Raises:
+        UserError: another model is the champion by now.
+    """
+    name, _, digest = reference.rpartition("@")
+    found = registry.champion(name)
+    if found is None or verify_bundle(found.bundle).digest != digest:
+        raise UserError(f"the champion of {name!r} has changed", where="warm start", fix="start the run again")
+    return found.bundle
+
+
+def stage_on(cluster: str) -> Callable[..., dict[str, Any]]:
+    """Return the stage train: in this process, or on the nodes that `cluster` describes.
+
+    Raises:
+        UserError: the description breaks its schema.
+    """
+    if not cluster:
+        from elcrec.stages.train import train
+
+        return train
+    from elcrec.adapters.train_job import parse_nodes
+    from elcrec.adapters.trainer import train_on_nodes
+
+    return partial(train_on_nodes, nodes=parse_nodes(cluster))
+
+
+@contextmanager
+def checkpoint_folder(workspace: str, *key: object) -> Iterator[Path]:
+    """Yield the folder of a run's checkpoint: under `workspace` one for each key, else one that goes with the pod."""
+    if workspace:
+        name = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()[:16]
+        yield Path(workspace, "checkpoints", name)
+    else:
+        with TemporaryDirectory() as scratch:
+            yield Path(scratch, "checkpoint")

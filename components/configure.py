@@ -8,7 +8,20 @@ from components._image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def configure(defaults: str, dataset: str, overrides: str) -> NamedTuple(  # type: ignore[valid-type] # kfp reads output names here, and ships nothing outside the function
+def configure(
+    defaults: str,
+    dataset: str,
+    objective: str,
+    loss: str,
+    num_intents: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    min_ndcg: float,
+    max_regression: float,
+    overrides: str,
+) -> NamedTuple(  # type: ignore[valid-type] # kfp reads output names here, and ships nothing outside the function
     "Sections",
     [
         ("fetch", str),
@@ -27,8 +40,29 @@ def configure(defaults: str, dataset: str, overrides: str) -> NamedTuple(  # typ
     Args:
         defaults: JSON of all sections, fixed at compile time.
         dataset: Replaces `fetch.dataset`.
-        overrides: JSON of sections laid over the rest, such as `{"train": {"epochs": 5}}`.
+        objective: Replaces `train.objective`.
+        loss: Replaces `train.next_item.loss`.
+        num_intents: Replaces `train.intents.num_intents`.
+        epochs: Replaces `train.epochs`.
+        batch_size: Replaces `train.batch_size`.
+        learning_rate: Replaces `train.learning_rate`.
+        seed: Replaces `train.seed`.
+        min_ndcg: Replaces the floor of `ndcg@20` in `push.gate.floors`.
+        max_regression: Replaces `push.gate.max_regression`.
+        overrides: JSON of sections laid over the rest, such as `{"train": {"eval_every": 5}}`.
     """
     from components._support import apply, write_sections
 
-    return tuple(write_sections(apply(defaults, dataset, overrides)).values())
+    parameters = {
+        "dataset": dataset,
+        "objective": objective,
+        "loss": loss,
+        "num_intents": num_intents,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "min_ndcg": min_ndcg,
+        "max_regression": max_regression,
+    }
+    return tuple(write_sections(apply(defaults, parameters, overrides)).values())

@@ -14,6 +14,7 @@ def evaluate(
     raw: dsl.Input[dsl.Dataset],
     evaluation: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    intents: dsl.Output[dsl.HTML],
     card: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -27,6 +28,7 @@ def evaluate(
         raw: What fetch wrote; the sample's carries the planted truth.
         evaluation: Metrics, segments, ranks and intents.
         report: The evaluation page.
+        intents: The page on the intents; of a model without any it says so.
         card: The model card.
         metrics: The stage's numbers.
     """
@@ -40,5 +42,6 @@ def evaluate(
     section = read_section("evaluate", config)
     log(metrics, stage(section, Path(model.path), Path(sequences.path), out, **inputs))
     publish(out / "report.html", report)
+    publish(out / "intents.html", intents)
     publish(out / "model_card.md", card)
     describe(evaluation, file="metrics.json", config=config)

@@ -22,7 +22,7 @@ def gate(
         model: The challenger.
         sequences: What sequences wrote.
         evaluation: What evaluate wrote.
-        reason: The decision in words.
+        reason: The decision with its conditions and the comparison with the champion.
 
     Returns:
         Whether the model may be pushed.
@@ -31,11 +31,11 @@ def gate(
 
     from components._support import read_section
     from elcrec.adapters.store import open_store
+    from elcrec.serving.gate import gate_markdown
     from elcrec.stages.push import decide
 
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    registry = open_store(Path(store)).registry
-    decision = decide(read_section("push", config), *inputs, registry=registry)
-    verdict = "accepted" if decision.accepted else "refused"
-    Path(reason.path).write_text(f"**{verdict}**: {decision.reason}\n", encoding="utf-8")
+    target = open_store(Path(store))
+    decision = decide(read_section("push", config), *inputs, registry=target.registry, features=target.features)
+    Path(reason.path).write_text(gate_markdown(decision), encoding="utf-8")
     return bool(decision.accepted)

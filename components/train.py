@@ -8,26 +8,37 @@ from components._image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train(
     config: str,
+    store: str,
+    workspace: str,
+    warm_start: str,
+    cluster: str,
     sequences: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
+    curves: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Run stage train.
 
     Args:
         config: JSON of the section `train`.
+        store: Folder of the registry, where no server is set.
+        workspace: Folder that outlives the pod; a step that is tried again resumes from its checkpoint there. Empty
+            keeps the checkpoint in the pod.
+        warm_start: The champion whose weights training starts from, as component champion names it; may be empty.
+        cluster: JSON of the nodes that train instead of this pod (elcrec/adapters/train_job.py); empty trains here.
         sequences: What sequences wrote.
         model: Weights, configuration and the history of the epochs.
+        curves: The training page.
         metrics: The stage's numbers.
     """
     from pathlib import Path
-    from tempfile import TemporaryDirectory
 
-    from components._support import describe, log, read_section
-    from elcrec.stages.train import train as stage
+    from components._support import checkpoint_folder, describe, find_champion, log, publish, read_section, stage_on
+    from elcrec.adapters.store import open_store
 
-    section = read_section("train", config)
-    with TemporaryDirectory() as scratch:
-        checkpoint = Path(scratch, "checkpoint")
-        log(metrics, stage(section, Path(sequences.path), Path(model.path), checkpoint=checkpoint))
-    describe(model, file="model.safetensors", config=config)
+    section, rows, out = read_section("train", config), Path(sequences.path), Path(model.path)
+    bundle = find_champion(open_store(Path(store)).registry, warm_start) if warm_start else None
+    with checkpoint_folder(workspace, config, rows, warm_start) as checkpoint:
+        log(metrics, stage_on(cluster)(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
+    publish(Path(model.path, "training.html"), curves)
+    describe(model, file="model.safetensors", config=config, warm_start=warm_start)

@@ -5,7 +5,7 @@ from views import item_statistics, user_history, user_model_output
 
 elcrec_v1 = FeatureService(
     name="elcrec_v1",
-    features=[user_history, user_model_output],
+    features=[user_history[["item_ids", "event_times"]], user_model_output],
     tags={"version": "1"},
     description="What one user needs for a ranking: her history and the champion's view of her.",
 )

@@ -17,7 +17,7 @@ history_file = FileSource(
     created_timestamp_column="created",
 )
 history_events = PushSource(name="history_events", batch_source=history_file)
-"""Live events are pushed here: the user's whole recent history, newest last."""
+"""A push replaces a user's whole row. `elcrec events` and the server add events to the row instead, atomically."""
 
 model_output_file = FileSource(
     name="model_output_file",

@@ -1,48 +1,63 @@
-"""`elcrec-pipeline`: compile the training pipeline, or run it on this machine."""
+"""`elcrec-pipeline`: compile the pipelines, run them on a cluster or on this machine, and follow runs."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from components._image import IMAGE
 from elcrec.config import load_config
 from elcrec.errors import UserError
+from pipelines.cluster_cli import add_commands
+from pipelines.cluster_cli import submit as submit_to_cluster
+from pipelines.platform import load_platform
 
 Options = argparse.Namespace
+PIPELINES = ("training", "retraining", "sweep")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (1 after a failed run, 2 after a user's mistake)."""
+    """Run one command; return its exit status: 1 after a failed run, 2 after a user's mistake, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except UserError as error:
         print(f"elcrec-pipeline: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _compile(options: Options) -> int:
-    from kfp import compiler
-
-    if options.output.suffix not in {".yaml", ".yml", ".json"}:
-        raise UserError("a package ends in .yaml", where=options.output)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(_pipeline(options), str(options.output))
-    print(f"wrote {options.output}: upload it in the Kubeflow UI (Pipelines, Upload pipeline)")
+    output = options.output or Path(f"build/{options.pipeline}.yaml")
+    if output.suffix not in {".yaml", ".yml"}:
+        raise UserError("a package ends in .yaml", where=output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _compile_to(output, _pipeline(options))
+    print(f"wrote {output}: upload it in the Kubeflow UI (Pipelines, Upload pipeline)")
     return 0
 
 
-def _run_local(options: Options) -> int:
+def _submit(options: Options) -> int:
+    if not options.local:
+        return submit_to_cluster(options)
+    if options.package:
+        raise UserError("--local compiles what it runs", fix="leave --package away")
+    return _run_here(options)
+
+
+def _run_here(options: Options) -> int:
     from pipelines.local import docker_runner, run, subprocess_runner
 
-    store = options.store.absolute()
-    runner = docker_runner(store) if options.docker else subprocess_runner()
-    arguments = {"store": str(store), **_arguments(options)}
+    pipeline = _pipeline(options)
+    arguments = _checked(pipeline, dict(options.arguments))
+    store, workspace = options.store.absolute(), (options.root / "workspace").absolute()
+    runner = docker_runner(store, workspace) if options.docker else subprocess_runner()
+    places = {"store": str(store), "workspace": str(workspace)}
     try:
-        folder = run(_pipeline(options), arguments, runner=runner, root=options.root, cache=options.cache)
+        folder = run(pipeline, arguments | places, runner=runner, root=options.root, cache=options.cache)
     except RuntimeError as error:
         print(f"elcrec-pipeline: the run failed: {error}", file=sys.stderr)
         return 1
@@ -50,24 +65,47 @@ def _run_local(options: Options) -> int:
     return 0
 
 
+def _checked(pipeline: Any, arguments: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of a run in the types that the pipeline declares; what it would refuse is refused here."""
+    from pipelines.package import load_package
+
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch, "pipeline.yaml")
+        _compile_to(path, pipeline)
+        return load_package(path).resolve(arguments)
+
+
+def _compile_to(path: Path, pipeline: Any) -> None:
+    from kfp import compiler
+
+    compiler.Compiler().compile(pipeline, str(path))
+
+
 def _pipeline(options: Options) -> Any:
-    from pipelines.training import Settings, build
+    from pipelines import training
 
     config = load_config(options.params, presets=options.presets)
-    fields = ("image", "accelerator", "accelerators", "store_claim")
-    return build(config, Settings(**{name: getattr(options, name) for name in fields}))
+    build = getattr(training, options.pipeline)
+    return build(config, load_platform(options.platform, _platform_changes(options)))
 
 
-def _arguments(options: Options) -> dict[str, str]:
-    names = ("dataset", "dvc_repository", "dvc_revision", "dvc_path", "dvc_md5", "overrides")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+def _platform_changes(options: Options) -> dict[str, Any]:
+    """What the command line replaces in platform.yaml."""
+    claims = {"store": options.store_claim, "workspace": options.workspace_claim}
+    changes = {
+        "image": options.image,
+        "nodes": options.nodes,
+        "claims": {name: claim for name, claim in claims.items() if claim is not None},
+        "accelerator": {} if options.accelerators is None else {"count": options.accelerators},
+    }
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="elcrec-pipeline", description="The Kubeflow training pipeline.")
+    parser = argparse.ArgumentParser(prog="elcrec-pipeline", description="The Kubeflow pipelines.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_compile(commands)
-    _add_run_local(commands)
+    _add_local(add_commands(commands, add_settings=_add_settings, build=_pipeline))
     return parser
 
 
@@ -75,38 +113,29 @@ def _add_compile(commands: Any) -> None:
     sub = commands.add_parser("compile", help="write the package that the Kubeflow UI takes")
     sub.set_defaults(command=_compile)
     _add_settings(sub)
-    output = Path("build/training_pipeline.yaml")
-    sub.add_argument("--output", type=Path, default=output, metavar="FILE", help=f"(default {output})")
+    sub.add_argument("--output", type=Path, metavar="FILE", help="(default build/PIPELINE.yaml)")
 
 
-def _add_run_local(commands: Any) -> None:
-    sub = commands.add_parser("run-local", help="run the pipeline's components on this machine, no cluster")
-    sub.set_defaults(command=_run_local)
-    _add_settings(sub)
+def _add_local(submit: argparse.ArgumentParser) -> None:
+    """What `submit --local` takes on top of what every run has."""
+    submit.set_defaults(command=_submit)
+    sub = submit.add_argument_group("without a cluster")
+    sub.add_argument("--local", action="store_true", help="run the pipeline's components on this machine")
     sub.add_argument("--docker", action="store_true", help="each component in a container of --image")
-    sub.add_argument("--cache", action="store_true", help="take components that ran before from the cache")
-    sub.add_argument(
-        "--root",
-        type=Path,
-        default=Path("local_outputs"),
-        metavar="DIR",
-        help="artifacts of the runs (default local_outputs)",
-    )
-    store = Path("artifacts/store")
+    root, store = Path("local_outputs"), Path("artifacts/store")
+    sub.add_argument("--root", type=Path, default=root, metavar="DIR", help=f"artifacts of the runs (default {root})")
     sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
-    sub.add_argument("--dataset", metavar="NAME", help="replaces fetch.dataset")
-    for name in ("repository", "revision", "path", "md5"):
-        sub.add_argument(f"--dvc-{name}", metavar=name.upper(), help=f"parameter dvc_{name} of the pipeline")
-    sub.add_argument("--overrides", metavar="JSON", help='such as {"train": {"epochs": 5}}')
 
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:
-    params = Path("params.yaml")
+    names = ", ".join(PIPELINES)
+    sub.add_argument("pipeline", nargs="?", choices=PIPELINES, default=PIPELINES[0], metavar="PIPELINE", help=names)
+    params, platform = Path("params.yaml"), Path("pipelines/platform.yaml")
     sub.add_argument("--params", type=Path, default=params, metavar="FILE", help=f"(default {params})")
     sub.add_argument("--preset", dest="presets", type=Path, action="append", default=[], metavar="FILE")
-    image = os.environ.get("ELCREC_IMAGE", IMAGE)
-    sub.add_argument("--image", default=image, help=f"image of every component (default {image})")
-    sub.add_argument("--accelerator", default="nvidia.com/gpu", help="resource that training asks for")
-    sub.add_argument("--accelerators", type=int, default=0, metavar="N", help="how many (default 0: CPU)")
-    claim = "PersistentVolumeClaim mounted at /store, where the store then lives"
-    sub.add_argument("--store-claim", default="", metavar="NAME", help=claim)
+    sub.add_argument("--platform", type=Path, default=platform, metavar="FILE", help=f"(default {platform})")
+    sub.add_argument("--image", default=os.environ.get("ELCREC_IMAGE"), help="image of every component")
+    sub.add_argument("--accelerators", type=int, metavar="N", help="GPUs that training asks for on a node")
+    sub.add_argument("--nodes", type=int, metavar="N", help="nodes that training runs on")
+    sub.add_argument("--store-claim", metavar="NAME", help="PersistentVolumeClaim of the store, mounted at /store")
+    sub.add_argument("--workspace-claim", metavar="NAME", help="PersistentVolumeClaim of checkpoints")

@@ -26,13 +26,13 @@ def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path,
         RuntimeError: a component failed.
     """
     local.init(runner, pipeline_root=str(root), raise_on_error=True, enable_caching=cache)
-    earlier = set(root.glob("[!.]*"))
+    earlier = set(root.glob("elcrec-*"))
     with warnings.catch_warnings():
         # Of images without "python" in their name, and of names and mounts that only a cluster knows.
         warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)
         warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)
         pipeline(**arguments)
-    (folder,) = set(root.glob("[!.]*")) - earlier
+    (folder,) = set(root.glob("elcrec-*")) - earlier
     return folder
 
 
@@ -41,14 +41,15 @@ def subprocess_runner() -> Any:
     return local.SubprocessRunner(use_venv=False)
 
 
-def docker_runner(store: Path) -> Any:
-    """Return the runner whose components are containers, as this user, on the host's network, with `store`."""
+def docker_runner(*folders: Path) -> Any:
+    """Return the runner whose components are containers, as this user, on the host's network, with these folders."""
     from docker.types import Mount  # noqa: PLC0415 - only this runner needs the Docker SDK
 
-    store.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     return local.DockerRunner(
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="host",
-        mounts=[Mount(target=str(store), source=str(store), type="bind")],
+        mounts=[Mount(target=str(folder), source=str(folder), type="bind") for folder in folders],
         environment={name: os.environ[name] for name in PASSED_ON if name in os.environ},
     )

@@ -1,103 +1,140 @@
-"""The training pipeline: from a raw log to a pushed model, the gate between them."""
+"""The pipelines that end in a push: training, retraining from the champion, and a sweep.
 
+All take the same road from a raw log to the gate; they differ in how the model comes about.
+"""
+
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
-from components._image import IMAGE
+from components._support import values_of
+from components.champion import champion
 from components.configure import configure
 from components.evaluate import evaluate
 from components.fetch import fetch
 from components.gate import gate
+from components.outcome import outcome
+from components.plan import plan
 from components.push import push
+from components.select import select
 from components.sequences import sequences
 from components.train import train
 from components.validate import validate
 from elcrec.config import Config, to_dict
+from pipelines.platform import Platform
+from pipelines.tasks import cluster_of, place, store_of, workspace_of
 
-STORE_MOUNT = "/store"
+Graph = Callable[[Mapping[str, Any]], None]
+_DVC = ("dvc_repository", "dvc_revision", "dvc_path", "dvc_md5")
+_GRID = '{"seed": [1, 2, 3]}'
+_MEMBERS_AT_ONCE = 4
+
+
+def training(config: Config, platform: Platform) -> Any:
+    """Return the pipeline that trains one model."""
+
+    def one(road: _Road) -> Any:
+        return road.train(road.section["train"])
+
+    return _ending_in_push("training", "Validate, train, evaluate and push ELCRec.", config, platform, one)
+
+
+def retraining(config: Config, platform: Platform) -> Any:
+    """Return the pipeline that trains on from the champion: what a recurring run should run."""
+
+    def from_champion(road: _Road) -> Any:
+        found = road.place("champion", champion(config=road.section["push"], store=road.given["store"]))
+        return road.train(road.section["train"], warm_start=found.output)
+
+    about = "Train on from the champion, on a new revision of the log."
+    return _ending_in_push("retraining", about, config, platform, from_champion)
+
+
+def sweep(config: Config, platform: Platform) -> Any:
+    """Return the pipeline that trains a grid of models; the best by validation goes to the gate."""
+
+    def best_of_grid(road: _Road) -> Any:
+        grid = road.place("plan", plan(config=road.section["train"], grid=road.given["grid"]))
+        with dsl.ParallelFor(grid.output, name="members", parallelism=_MEMBERS_AT_ONCE) as section:
+            member = road.train(section)
+        return road.place("select", select(models=dsl.Collected(member.outputs["model"])))
+
+    about = "Train a grid of models, push the best by validation."
+    return _ending_in_push("sweep", about, config, platform, best_of_grid, grid=_GRID)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is fixed when the pipeline is compiled."""
+class _Road:
+    """What the way from the sequences to a model is given.
 
-    image: str = IMAGE
-    """Image of every component; pin it by digest, as the cache goes by this string."""
-    accelerator: str = "nvidia.com/gpu"
-    """Kubernetes resource that train and baseline ask for."""
-    accelerators: int = 0
-    """How many of it each asks for; 0 trains on the CPU."""
-    store_claim: str = ""
-    """PersistentVolumeClaim mounted at `/store`, the default of `store` then; empty mounts none."""
+    Attributes:
+        platform: what steps run on.
+        given: the run's parameters.
+        section: JSON of each component's section.
+        sequences: what sequences wrote.
+    """
+
+    platform: Platform
+    given: Mapping[str, Any]
+    section: Mapping[str, Any]
+    sequences: Any
+
+    def place(self, step: str, task: Any) -> Any:
+        return place(task, step, self.platform)
+
+    def train(self, section: Any, warm_start: Any = "") -> Any:
+        places = {name: self.given[name] for name in ("store", "workspace")}
+        start = {"warm_start": warm_start, "cluster": cluster_of(self.platform)}
+        return self.place("train", train(config=section, sequences=self.sequences, **start, **places))
 
 
-def build(config: Config, settings: Settings) -> Any:
-    """Return the KFP pipeline whose parameters default to `config`."""
+def _ending_in_push(
+    name: str, about: str, config: Config, platform: Platform, model_of: Callable[[_Road], Any], **more: str
+) -> Any:
     defaults = json.dumps(to_dict(config), sort_keys=True)
-    own_store = STORE_MOUNT if settings.store_claim else "artifacts/store"
+    own = values_of(config)
+    places = {"store": store_of(platform), "workspace": workspace_of(platform)}
+    parameters = {**own, **dict.fromkeys(_DVC, ""), "overrides": "{}", **places, **more}
 
-    @dsl.pipeline(name="elcrec-training", description="Validate, train, evaluate and push ELCRec.")
-    def training(
-        dataset: str = config.fetch.dataset,
-        dvc_repository: str = "",
-        dvc_revision: str = "",
-        dvc_path: str = "",
-        dvc_md5: str = "",
-        overrides: str = "{}",
-        store: str = own_store,
-    ) -> None:
-        section = configure(defaults=defaults, dataset=dataset, overrides=overrides)
-        log = fetch(
-            config=section.outputs["fetch"],
-            dvc_repository=dvc_repository,
-            dvc_revision=dvc_revision,
-            dvc_path=dvc_path,
-            dvc_md5=dvc_md5,
-        )
-        checked = validate(config=section.outputs["validate"], store=store, raw=log.outputs["raw"])
-        built = sequences(config=section.outputs["sequences"], validated=checked.outputs["validated"])
-        rows = built.outputs["sequences"]
-        model = train(config=section.outputs["train"], sequences=rows)
-        baseline = train(config=section.outputs["baseline"], sequences=rows).set_display_name("baseline")
-        judged = evaluate(
-            config=section.outputs["evaluate"],
-            model=model.outputs["model"],
-            baseline=baseline.outputs["model"],
-            sequences=rows,
-            raw=log.outputs["raw"],
-        )
-        challenger = {
-            "config": section.outputs["push"],
-            "store": store,
-            "model": model.outputs["model"],
-            "sequences": rows,
-            "evaluation": judged.outputs["evaluation"],
-        }
-        decision = gate(**challenger)
-        with dsl.If(decision.outputs["Output"] == True, name="accepted"):  # noqa: E712 - kfp builds a condition
-            pushed = push(**challenger)
+    def graph(given: Mapping[str, Any]) -> None:
+        with dsl.ExitHandler(place(outcome(pipeline=f"elcrec-{name}"), "outcome", platform), name="steps"):
+            chosen = {key: given[key] for key in (*own, "overrides")}
+            section = place(configure(defaults=defaults, **chosen), "configure", platform).outputs
+            log = place(fetch(config=section["fetch"], **{key: given[key] for key in _DVC}), "fetch", platform)
+            raw = log.outputs["raw"]
+            checked = validate(config=section["validate"], store=given["store"], raw=raw)
+            validated = place(checked, "validate", platform).outputs["validated"]
+            built = place(sequences(config=section["sequences"], validated=validated), "sequences", platform)
+            road = _Road(platform=platform, given=given, section=section, sequences=built.outputs["sequences"])
+            model = model_of(road).outputs["model"]
+            baseline = road.train(section["baseline"]).set_display_name("baseline").outputs["model"]
+            _judge_and_push(road, model=model, baseline=baseline, raw=raw)
 
-        for task in (section, log, checked, built, model, baseline, judged, decision, pushed):
-            task.set_container_image(settings.image)
-        for task in (decision, pushed):
-            task.set_caching_options(enable_caching=False)
-        for task in (model, baseline):
-            _request_accelerators(task, settings)
-        for task in (checked, decision, pushed):
-            _mount_store(task, settings)
-
-    return training
+    return pipeline(f"elcrec-{name}", about, parameters, graph)
 
 
-def _request_accelerators(task: Any, settings: Settings) -> None:
-    if settings.accelerators:
-        task.set_accelerator_type(settings.accelerator)
-        task.set_accelerator_limit(settings.accelerators)
+def _judge_and_push(road: _Road, *, model: Any, baseline: Any, raw: Any) -> None:
+    inputs = {"model": model, "sequences": road.sequences}
+    judged = evaluate(config=road.section["evaluate"], baseline=baseline, raw=raw, **inputs)
+    evaluation = road.place("evaluate", judged).outputs["evaluation"]
+    challenger = {"config": road.section["push"], "store": road.given["store"], "evaluation": evaluation, **inputs}
+    decision = road.place("gate", gate(**challenger))
+    with dsl.If(decision.outputs["Output"] == True, name="accepted"):  # noqa: E712 - kfp builds a condition
+        road.place("push", push(**challenger))
 
 
-def _mount_store(task: Any, settings: Settings) -> None:
-    if settings.store_claim:
-        kubernetes.mount_pvc(task, pvc_name=settings.store_claim, mount_path=STORE_MOUNT)
+def pipeline(name: str, description: str, parameters: Mapping[str, Any], graph: Graph) -> Any:
+    """Return a KFP pipeline with these parameters and defaults, whose tasks `graph` creates."""
+
+    def traced(*values: Any) -> None:
+        graph(dict(zip(parameters, values, strict=True)))
+
+    # kfp reads a pipeline's parameters off its signature.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = [inspect.Parameter(n, kind, default=v, annotation=type(v)) for n, v in parameters.items()]
+    traced.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    return dsl.pipeline(name=name, description=description)(traced)

@@ -65,7 +65,8 @@ def _train(options: Options) -> None:
 
     if options.objective is not None:
         options.overrides = [*options.overrides, f"train.objective={options.objective}"]
-    _show(train(_config(options).train, options.sequences, options.out, checkpoint=options.checkpoint))
+    places = {"checkpoint": options.checkpoint, "warm_start": options.warm_start}
+    _show(train(_config(options).train, options.sequences, options.out, **places))
 
 
 def _import_weights(options: Options) -> None:
@@ -107,6 +108,21 @@ def _recommend(options: Options) -> None:
     name = _config(options).push.model_name
     for line in recommend(name, options.user, options.k, registry=store.registry, features=store.features):
         print(line)
+
+
+def _events(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.events import push_events
+
+    features, file = open_store(options.store).features, options.file
+    if file == "-":
+        _show(push_events(sys.stdin, name="standard input", features=features))
+        return
+    try:
+        with Path(file).open(encoding="utf-8", newline="") as lines:
+            _show(push_events(lines, name=file, features=features))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=file) from error
 
 
 def _serve(options: Options) -> None:
@@ -198,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         checkpoint=a / "checkpoints" / "model",
     )
     train.add_argument("--objective", help="overrides train.objective, as for the baseline")
+    train.add_argument("--warm-start", type=Path, metavar="BUNDLE", help="start from the weights of a pushed model")
     add(
         "evaluate",
         _evaluate,
@@ -222,6 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
     recommend.add_argument("--user", required=True, help="the user's raw id")
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
+    text = "Add live events to users' histories, at once part of what Feast serves."
+    _add_events(commands.add_parser("events", help=text, description=text))
     serve = add("serve", _serve, "Serve the champion over HTTP; follows the registry.", store=a / "store")
     serve.add_argument("--host", help="overrides serve.host")
     serve.add_argument("--port", type=int, help="overrides serve.port")
@@ -237,6 +256,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(commands.add_parser("import-weights", help=text, description=text))
     add("config", _config_command, "Print the whole configuration that the other commands would use.")
     return parser
+
+
+def _add_events(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(command=_events)
+    store = ARTIFACTS / "store"
+    columns = "CSV with the header user_id,item_id,timestamp[,event_id] or JSON lines with these keys; - reads stdin"
+    sub.add_argument("file", metavar="FILE", help=columns)
+    sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:

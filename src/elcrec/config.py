@@ -7,7 +7,7 @@ Unknown keys, wrong types and values out of range are fatal and named by their p
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 import yaml
@@ -22,6 +22,9 @@ Weight = Annotated[float, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 LogFormat = Literal["csv", "parquet", "benchmark"]
+
+
+T = TypeVar("T")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -378,9 +381,9 @@ def load_config(params: Path, *, presets: Sequence[Path] = (), overrides: Sequen
     Raises:
         UserError: a file is missing or not YAML, a key is unknown, or a value has the wrong type or range.
     """
-    document = _read_mapping(params)
+    document = read_mapping(params)
     for preset in presets:
-        document = merge(document, _read_mapping(preset))
+        document = merge(document, read_mapping(preset))
     for override in overrides:
         document = merge(document, _parse_override(override))
     return parse_config(document, source=params)
@@ -392,11 +395,20 @@ def parse_config(document: Mapping[str, Any], *, source: object = "configuration
     Raises:
         UserError: a key is unknown, or a value has the wrong type or range.
     """
+    return parse_section(document, Config, source=source, described_in="src/elcrec/config.py")
+
+
+def parse_section(document: Mapping[str, Any], kind: type[T], *, source: object, described_in: str) -> T:
+    """Check a nested mapping against a section's type; `described_in` is where its fields are explained.
+
+    Raises:
+        UserError: a key is unknown, or a value has the wrong type or range.
+    """
     try:
-        return msgspec.convert(document, Config)
+        return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        where, fix = f"{source}", "see the fields and their ranges in src/elcrec/config.py"
-        raise UserError(_explain(str(error)), where=where, fix=fix) from error
+        fix = f"see the fields and their ranges in {described_in}"
+        raise UserError(_explain(str(error)), where=source, fix=fix) from error
 
 
 def to_dict(section: Section) -> dict[str, Any]:
@@ -432,7 +444,12 @@ def _parse_override(override: str) -> dict[str, Any]:
     return nested
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: the file is missing, not readable, or holds something else.
+    """
     try:
         document = _parse_yaml(path.read_text(encoding="utf-8"), source=path)
     except FileNotFoundError as error:

@@ -1,6 +1,5 @@
 """The image builds, is what the Dockerfile promises, and runs the pipeline in containers."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -84,8 +83,8 @@ def test_the_pipeline_runs_in_containers_on_the_sample(image: str, tmp_path: Pat
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     places = ["--root", str(tmp_path / "runs"), "--store", str(tmp_path / "store")]
-    command = ["run-local", "--docker", "--image", image, "--params", str(tmp_path / "params.yaml")]
-    assert main([*command, *places, "--overrides", json.dumps({"train": {"seed": 3}})]) == 0
+    command = ["submit", "--local", "--docker", "--image", image, "--params", str(tmp_path / "params.yaml")]
+    assert main([*command, *places, "--param", "seed=3"]) == 0
     (run,) = (tmp_path / "runs").glob("[!.]*")
     assert read_json(run / "train" / "model" / "config.json")["train"]["seed"] == 3
     assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]

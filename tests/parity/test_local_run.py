@@ -1,33 +1,54 @@
-"""The whole pipeline runs here through kfp.local, and the gate decides whether push runs."""
+"""The pipelines run here through kfp.local, and end as they should."""
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
+import psutil
 import pytest
+import yaml
 
 from elcrec.adapters.store import open_store
 from elcrec.artifacts import read_json
 from elcrec.config import Config
+from elcrec.training.checkpoint import FILE
 from pipelines.cli import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_params: Callable[[Path], Path]) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     tiny_params(folder)
+    platform = yaml.safe_load((ROOT / "pipelines" / "platform.yaml").read_text(encoding="utf-8"))
+    (folder / "platform.yaml").write_text(yaml.safe_dump(platform | {"backoff_seconds": 1}), encoding="utf-8")
     return folder
 
 
-def run_pipeline(workspace: Path, **overrides: object) -> Path:
-    """Run the pipeline; return the folder of the run."""
+def run_pipeline(workspace: Path, pipeline: str = "training", *arguments: str, status: int = 0) -> Path:
+    """Run a pipeline; return the folder of the run."""
     root = workspace / "runs"
-    earlier = set(root.glob("[!.]*"))
+    earlier = set(root.glob("elcrec-*"))
     places = ["--root", str(root), "--store", str(workspace / "store")]
-    options = ["--params", str(workspace / "params.yaml"), "--overrides", json.dumps(overrides)]
-    assert main(["run-local", "--cache", *places, *options]) == 0
-    (run,) = set(root.glob("[!.]*")) - earlier
+    places += ["--params", str(workspace / "params.yaml"), "--platform", str(workspace / "platform.yaml")]
+    options = [part for argument in arguments for part in ("--param", argument)]
+    assert main(["submit", pipeline, "--local", *places, *options]) == status
+    (run,) = set(root.glob("elcrec-*")) - earlier
     return run
+
+
+def overrides(**sections: object) -> str:
+    return f"overrides={json.dumps(sections)}"
+
+
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def champion(workspace: Path) -> str | None:
@@ -35,17 +56,82 @@ def champion(workspace: Path) -> str | None:
     return found.version if found else None
 
 
-def test_a_good_model_is_pushed(workspace: Path) -> None:
+def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path) -> None:
     run = run_pipeline(workspace)
-    assert (run / "gate" / "reason").read_text(encoding="utf-8").startswith("**accepted**")
+    assert text(run / "gate" / "reason").startswith("# Push accepted")
     assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
     assert champion(workspace) == "1"
-    assert (run / "evaluate" / "report").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+    for task, page in (("validate", "report"), ("train", "curves"), ("evaluate", "report"), ("evaluate", "intents")):
+        assert text(run / task / page).lower().startswith("<!doctype html>")
+    assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
 
 
-def test_a_model_under_its_floor_is_not(workspace: Path) -> None:
+def test_a_model_under_its_floor_is_not_pushed_and_the_run_succeeds(workspace: Path) -> None:
     before = champion(workspace)
-    run = run_pipeline(workspace, push={"gate": {"floors": {"ndcg@20": 1.1}}})
-    assert (run / "gate" / "reason").read_text(encoding="utf-8").startswith("**refused**")
+    run = run_pipeline(workspace, "training", "min_ndcg=1.1")
+    reason = text(run / "gate" / "reason")
+    assert reason.startswith("# Push refused")
+    assert "| floor ndcg@20 |" in reason
     assert not (run / "push").exists()
     assert champion(workspace) == before
+    assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
+
+
+def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(workspace: Path) -> None:
+    run = run_pipeline(workspace, "training", overrides(validate={"min_rows": 1_000_000}), status=1)
+    assert not (run / "sequences").exists()
+    assert text(run / "outcome" / "summary").startswith("**elcrec-training failed**")
+
+
+def test_the_best_of_a_sweep_by_validation_goes_to_the_gate(workspace: Path) -> None:
+    run = run_pipeline(workspace, "sweep", 'grid={"seed": [3, 4], "learning_rate": [0.001]}', "max_regression=1")
+    members = [read_json(path) for path in run.rglob("train*/model/config.json")]
+    swept = [member for member in members if member["train"]["objective"] == "elcrec"]
+    assert sorted(member["train"]["seed"] for member in swept) == [3, 4]
+    best = max(swept, key=lambda member: member["valid"]["ndcg@20"])
+    assert read_json(run / "select" / "model" / "config.json")["train"]["seed"] == best["train"]["seed"]
+    assert text(run / "gate" / "reason").startswith("# Push accepted")
+
+
+def test_a_retraining_starts_from_the_champion(workspace: Path) -> None:
+    registry = open_store(workspace / "store").registry
+    digest = read_json(registry.champion(Config().push.model_name).bundle / "manifest.json")
+    run = run_pipeline(workspace, "retraining", "seed=8", "max_regression=1")
+    assert text(run / "gate" / "reason").startswith("# Push accepted")
+    trained = {read_json(path)["train"]["objective"]: read_json(path) for path in run.rglob("train*/model/config.json")}
+    assert len(trained["elcrec"]["warm_start"]) == 64
+    assert "warm_start" not in trained["sasrec"]
+    assert digest["model_name"] == Config().push.model_name
+
+
+@contextmanager
+def killing_the_train_step(checkpoints: Path) -> Iterator[Event]:
+    """Kill the first train step that has a checkpoint, by SIGKILL."""
+    killed, done = Event(), Event()
+
+    def hunt() -> None:
+        while not done.is_set() and not killed.is_set():
+            if any(checkpoints.rglob(FILE)):
+                for child in psutil.Process(os.getpid()).children(recursive=True):
+                    if "train" in child.cmdline():
+                        child.send_signal(signal.SIGKILL)
+                        killed.set()
+            time.sleep(0.02)
+
+    hunter = Thread(target=hunt, daemon=True)
+    hunter.start()
+    yield killed
+    done.set()
+    hunter.join()
+
+
+def test_a_train_step_that_was_killed_is_tried_again_and_goes_on_where_it_was(
+    workspace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with killing_the_train_step(workspace / "runs" / "workspace") as killed:
+        run = run_pipeline(workspace, "training", "epochs=60", "min_ndcg=1.1", overrides(train={"patience": 60}))
+    assert killed.is_set()
+    assert "resuming after epoch" in capfd.readouterr().err + capfd.readouterr().out
+    models = [read_json(path) for path in run.rglob("train*/model/config.json")]
+    assert {model["epochs"] for model in models} == {60}
+    assert not list((workspace / "runs" / "workspace").rglob(FILE))

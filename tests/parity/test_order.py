@@ -10,8 +10,8 @@ from elcrec import cli
 from pipelines.cli import main
 
 Edges = set[tuple[str, str]]
-KUBEFLOW_ONLY = {"configure", "gate"}
-SAME_VERB = {"train-2": "baseline", "condition-1": "push"}
+KUBEFLOW_ONLY = {"configure", "gate", "outcome"}
+SAME_VERB = {"train-2": "baseline"}
 
 
 @pytest.fixture
@@ -26,8 +26,10 @@ def tasks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     monkeypatch.chdir(root)
     output = tmp_path / "package.yaml"
     assert main(["compile", "--output", str(output)]) == 0
-    found: dict[str, Any] = yaml.safe_load(output.read_text(encoding="utf-8"))["root"]["dag"]["tasks"]
-    return found
+    document = next(yaml.safe_load_all(output.read_text(encoding="utf-8")))
+    dags = [document["root"], *document["components"].values()]
+    found = {name: task for dag in dags if "dag" in dag for name, task in dag["dag"]["tasks"].items()}
+    return {name: task for name, task in found.items() if not name.startswith(("exit-handler", "condition"))}
 
 
 def outputs(stage: dict[str, Any]) -> list[str]:
@@ -45,12 +47,20 @@ def dvc_edges(stages: dict[str, Any]) -> Edges:
     }
 
 
+def producer_of(source: dict[str, Any]) -> str:
+    """The task whose output an input is; a condition passes it on as `pipelinechannel--TASK-OUTPUT`."""
+    if "taskOutputArtifact" in source:
+        return source["taskOutputArtifact"]["producerTask"]
+    passed_on = source["componentInputArtifact"].removeprefix("pipelinechannel--")
+    return passed_on.rpartition("-")[0]
+
+
 def pipeline_edges(tasks: dict[str, Any]) -> Edges:
     edges = {
         (SAME_VERB.get(producer, producer), SAME_VERB.get(name, name))
         for name, task in tasks.items()
         for source in task.get("inputs", {}).get("artifacts", {}).values()
-        if (producer := source["taskOutputArtifact"]["producerTask"])
+        if (producer := producer_of(source))
     }
     return {edge for edge in edges if not KUBEFLOW_ONLY & set(edge)}
 

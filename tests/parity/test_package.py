@@ -1,6 +1,7 @@
 """The compiled package: valid against the protos, loadable, and as reviewed."""
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from kfp import components as kfp_components
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_proto
 from kfp.pipeline_spec import pipeline_spec_pb2 as proto
 
-from pipelines.cli import main
+from pipelines.cli import PIPELINES, main
 
 REGENERATE = "make golden"
 
 
 def compile_to(output: Path, *options: str) -> list[dict[str, Any]]:
-    assert main(["compile", "--output", str(output), *options]) == 0
+    assert main(["compile", *options, "--output", str(output)]) == 0
     return list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
 
 
@@ -26,6 +27,17 @@ def package(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(root)
     monkeypatch.delenv("ELCREC_IMAGE", raising=False)
     return tmp_path / "package.yaml"
+
+
+def tasks_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Every task, those inside the exit handler, conditions and loops included."""
+    dags = [document["root"], *document["components"].values()]
+    return {name: task for dag in dags if "dag" in dag for name, task in dag["dag"]["tasks"].items()}
+
+
+def on_cluster(platform: dict[str, Any]) -> dict[str, Any]:
+    found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): config for name, config in found.items()}
 
 
 def executors(document: dict[str, Any]) -> dict[str, Any]:
@@ -37,84 +49,185 @@ def parse_strictly(document: dict[str, Any]) -> proto.PipelineSpec:
     return json_format.ParseDict(document, proto.PipelineSpec())
 
 
-def test_the_package_equals_the_reviewed_one(package: Path, root: Path) -> None:
-    compile_to(package)
-    golden = root / "tests" / "golden" / "training_pipeline.yaml"
-    same = package.read_text(encoding="utf-8") == golden.read_text(encoding="utf-8")
-    assert same, f"review the difference after: {REGENERATE}"
-
-
-def test_the_package_satisfies_the_protos(package: Path) -> None:
-    (document,) = compile_to(package)
-    spec = parse_strictly(document)
-    assert spec.pipeline_info.name == "elcrec-training"
-
-
-def test_a_store_claim_adds_a_valid_platform_document(package: Path) -> None:
-    pipeline, platform = compile_to(package, "--store-claim", "elcrec-store")
-    parse_strictly(pipeline)
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_package_equals_the_reviewed_one_satisfies_the_protos_and_compiles_to_the_same_bytes(
+    name: str, package: Path, root: Path
+) -> None:
+    pipeline, platform = compile_to(package, name)
+    text = package.read_text(encoding="utf-8")
+    golden = root / "tests" / "golden" / f"{name}.yaml"
+    assert text == golden.read_text(encoding="utf-8"), f"review the difference after: {REGENERATE}"
+    assert parse_strictly(pipeline).pipeline_info.name == f"elcrec-{name}"
     json_format.ParseDict(platform, proto.PlatformSpec())
-    mounting = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    for config in mounting.values():
+    for config in on_cluster(platform).values():
         json_format.ParseDict(config, kubernetes_proto.KubernetesExecutorConfig())
-        assert config["pvcMount"][0]["mountPath"] == "/store"
-    assert sorted(mounting) == ["exec-gate", "exec-push", "exec-validate"]
-    assert pipeline["root"]["inputDefinitions"]["parameters"]["store"]["defaultValue"] == "/store"
+    kfp_components.load_component_from_file(str(package))
+    compile_to(package, name)
+    assert package.read_text(encoding="utf-8") == text
 
 
-def test_the_package_loads_back(package: Path) -> None:
-    compile_to(package)
-    loaded = kfp_components.load_component_from_file(str(package))
-    assert sorted(loaded.component_spec.inputs) == [
+def test_compiling_says_nothing_but_where_the_package_is(root: Path, tmp_path: Path) -> None:
+    program = "import sys; from pipelines.cli import main; sys.exit(main())"
+    command = [sys.executable, "-W", "error", "-c", program, "compile", "--output", str(tmp_path / "p.yaml")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+def test_claims_are_mounted_where_they_are_needed_and_are_the_defaults(package: Path) -> None:
+    pipeline, platform = compile_to(package, "--store-claim", "elcrec-store", "--workspace-claim", "elcrec-workspace")
+    mounts = {
+        name: {mount["constant"]: mount["mountPath"] for mount in config.get("pvcMount", [])}
+        for name, config in on_cluster(platform).items()
+    }
+    store = {"elcrec-store": "/store"}
+    both = store | {"elcrec-workspace": "/workspace"}
+    assert {name: mounted for name, mounted in mounts.items() if mounted} == {
+        "validate": store,
+        "train": both,
+        "train-2": both,
+        "gate": store,
+        "push": store,
+    }
+    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert [parameters[name]["defaultValue"] for name in ("store", "workspace")] == ["/store", "/workspace"]
+
+
+def test_the_run_form_is_flat_typed_and_has_the_defaults_of_the_parameters(package: Path) -> None:
+    compile_to(package, "--preset", "presets/beauty.yaml")
+    inputs = kfp_components.load_component_from_file(str(package)).component_spec.inputs
+    assert {name: spec.type for name, spec in inputs.items() if spec.type != "String"} == {
+        "batch_size": "Integer",
+        "epochs": "Integer",
+        "learning_rate": "Float",
+        "max_regression": "Float",
+        "min_ndcg": "Float",
+        "num_intents": "Integer",
+        "seed": "Integer",
+    }
+    assert {name for name, spec in inputs.items() if spec.type == "String"} == {
         "dataset",
         "dvc_md5",
         "dvc_path",
         "dvc_repository",
         "dvc_revision",
+        "loss",
+        "objective",
         "overrides",
         "store",
-    ]
+        "workspace",
+    }
+    defaults = {name: spec.default for name, spec in inputs.items()}
+    assert (defaults["dataset"], defaults["num_intents"], defaults["min_ndcg"]) == ("beauty", 256, 0.01)
+
+
+def test_every_step_has_limits_a_time_out_and_optional_secrets(package: Path) -> None:
+    pipeline, platform = compile_to(package)
+    for name, executor in executors(pipeline).items():
+        resources = executor["container"]["resources"]
+        assert {"resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"} <= set(
+            resources
+        )
+        config = on_cluster(platform)[name]
+        assert int(config["activeDeadlineSeconds"]) >= 300
+        secrets = {secret["secretName"]: secret["optional"] for secret in config["secretAsEnv"]}
+        assert secrets == {f"elcrec-{name}": True for name in ("mlflow", "s3", "redis", "feast", "webhook")}
+
+
+def test_what_a_retry_helps_is_tried_again(package: Path) -> None:
+    (document, _) = compile_to(package)
+    retried = {
+        name: task["retryPolicy"]["maxRetryCount"] for name, task in tasks_of(document).items() if "retryPolicy" in task
+    }
+    assert {name: retried.get(name) for name in ("fetch", "train", "train-2", "push", "validate", "sequences")} == {
+        "fetch": 3,
+        "train": 2,
+        "train-2": 2,
+        "push": 3,
+        "validate": None,
+        "sequences": None,
+    }
+
+
+def test_the_outcome_is_reported_whatever_happens(package: Path) -> None:
+    (document, _) = compile_to(package)
+    task = document["root"]["dag"]["tasks"]["outcome"]
+    assert task["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert set(document["root"]["dag"]["tasks"]) == {"exit-handler-1", "outcome"}
 
 
 def test_an_image_named_at_compile_time_runs_every_component(package: Path) -> None:
-    (document,) = compile_to(package, "--image", "registry.example/elcrec@sha256:0")
+    (document, _) = compile_to(package, "--image", "registry.example/elcrec@sha256:0")
     images = {executor["container"]["image"] for executor in executors(document).values()}
     assert images == {"registry.example/elcrec@sha256:0"}
 
 
 @pytest.mark.parametrize(("count", "expected"), [("0", set()), ("2", {"train", "train-2"})])
-def test_only_training_asks_for_accelerators(package: Path, count: str, expected: set[str]) -> None:
-    (document,) = compile_to(package, "--accelerators", count)
+def test_only_training_asks_for_accelerators_and_what_they_need(package: Path, count: str, expected: set[str]) -> None:
+    document, platform = compile_to(package, "--accelerators", count)
     asking = {
         name: executor["container"]["resources"]["accelerator"]
         for name, executor in executors(document).items()
-        if "accelerator" in executor["container"].get("resources", {})
+        if "accelerator" in executor["container"]["resources"]
     }
     assert set(asking) == expected
     assert all(a["resourceType"] == "nvidia.com/gpu" and a["resourceCount"] == count for a in asking.values())
+    cluster = on_cluster(platform)
+    for what in ("tolerations", "emptyDirMounts"):
+        assert {name for name, config in cluster.items() if what in config} == expected
+    for name in expected:
+        (memory,) = cluster[name]["emptyDirMounts"]
+        assert (memory["mountPath"], memory["medium"]) == ("/dev/shm", "Memory")
 
 
-def test_state_is_never_read_from_the_cache(package: Path) -> None:
-    (document,) = compile_to(package)
-    tasks = document["root"]["dag"]["tasks"] | document["components"]["comp-condition-1"]["dag"]["tasks"]
-    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert set(tasks) - cached - {"condition-1"} == {"gate", "push"}
+@pytest.mark.parametrize("name", PIPELINES)
+def test_state_is_never_read_from_the_cache(name: str, package: Path) -> None:
+    (document, _) = compile_to(package, name)
+    tasks = {task: spec for task, spec in tasks_of(document).items() if "cachingOptions" in spec}
+    cached = {task for task, spec in tasks.items() if spec["cachingOptions"].get("enableCache")}
+    uncached = {
+        task for task in tasks if document["components"][tasks[task]["componentRef"]["name"]].get("executorLabel")
+    } - cached
+    assert uncached == {"gate", "push", "outcome"} | ({"champion"} if name == "retraining" else set())
 
 
 def test_push_waits_for_the_gate(package: Path) -> None:
-    (document,) = compile_to(package)
-    condition = document["root"]["dag"]["tasks"]["condition-1"]
+    (document, _) = compile_to(package)
+    (condition,) = (task for name, task in tasks_of(document).items() if name.startswith("condition"))
     assert "gate" in condition["dependentTasks"]
     assert "== true" in condition["triggerPolicy"]["condition"]
 
 
-def test_defaults_come_from_the_preset(package: Path) -> None:
-    (document,) = compile_to(package, "--preset", "presets/beauty.yaml")
-    parameters = document["root"]["inputDefinitions"]["parameters"]
-    configure = document["root"]["dag"]["tasks"]["configure"]["inputs"]["parameters"]
-    defaults = json.loads(configure["defaults"]["runtimeValue"]["constant"])
-    assert parameters["dataset"]["defaultValue"] == "beauty"
-    assert defaults["train"]["intents"]["num_intents"] == 256
+def test_a_retraining_starts_from_the_champion_and_its_baseline_does_not(package: Path) -> None:
+    (document, _) = compile_to(package, "retraining")
+    tasks = tasks_of(document)
+    assert tasks["train"]["inputs"]["parameters"]["warm_start"]["taskOutputParameter"]["producerTask"] == "champion"
+    assert tasks["train-2"]["inputs"]["parameters"]["warm_start"]["runtimeValue"]["constant"] == ""
+
+
+def test_a_sweep_trains_in_a_loop_and_judges_the_selected_model(package: Path) -> None:
+    (document, _) = compile_to(package, "sweep")
+    tasks = tasks_of(document)
+    (loop,) = (task for task in tasks.values() if "parameterIterator" in task)
+    assert loop["iteratorPolicy"]["parallelismLimit"] == 4
+    assert tasks["evaluate"]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]["producerTask"] == "select"
+    assert "grid" in document["root"]["inputDefinitions"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--nodes", "2"), "needs claims.workspace"),
+        (("--accelerators", "-1"), "accelerator.count"),
+        (("--platform", "absent.yaml"), "absent.yaml: no such file"),
+    ],
+)
+def test_a_platform_that_cannot_be_is_one_clear_line(
+    package: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    assert main(["compile", *options, "--output", str(package)]) == 2
+    assert message in capsys.readouterr().err
+    assert not package.exists()
 
 
 def test_an_unknown_parameter_file_is_one_clear_line(package: Path, capsys: pytest.CaptureFixture[str]) -> None:

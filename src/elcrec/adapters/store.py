@@ -1,11 +1,12 @@
 """The store folder: the model registry and the feature store of one installation.
 
 The environment may point away from the folder: `MLFLOW_TRACKING_URI` to an MLflow server,
-`ELCREC_FEATURES` to the Feast repository (default: `features` in the working directory).
+`ELCREC_FEATURES` to the Feast repository (default: `features` in the working directory), `REDIS` to a Redis for the
+online store and `FEAST_REGISTRY` to a database for Feast's registry.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class Store:
     folder: Path
     features_repository: Path
     tracking_uri: str | None
+    redis: str | None = field(default=None, repr=False)
+    feast_registry: str | None = field(default=None, repr=False)
 
     @property
     def histories(self) -> Path:
@@ -35,9 +38,11 @@ class Store:
     @cached_property
     def features(self) -> FeatureStore:
         """The feature store."""
-        from elcrec.adapters.feast_store import FeastStore  # noqa: PLC0415 - Feast takes seconds
+        from elcrec.adapters.feast_config import Servers  # noqa: PLC0415 - Feast takes seconds
+        from elcrec.adapters.feast_store import FeastStore  # noqa: PLC0415 - as above
 
-        return FeastStore(self.folder, self.features_repository)
+        servers = Servers(redis=self.redis, registry=self.feast_registry)
+        return FeastStore(self.folder, self.features_repository, servers)
 
 
 def open_store(folder: Path) -> Store:
@@ -46,4 +51,6 @@ def open_store(folder: Path) -> Store:
         folder=folder.absolute(),
         features_repository=Path(os.environ.get("ELCREC_FEATURES") or "features").absolute(),
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        redis=os.environ.get("REDIS") or None,
+        feast_registry=os.environ.get("FEAST_REGISTRY") or None,
     )

@@ -1,6 +1,5 @@
 """What a trained model answers to the test questions: ranks, recommendations, intents."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from elcrec.artifacts import read_json
 from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
+from elcrec.evaluation.lineage import model_label
 from elcrec.evaluation.ranking import Ranking, rank_targets
 from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model
 
 TOP_K = 20
 _MOST_PICTURED = 1500
-_LABELS = {"elcrec": "ELCRec", "iclrec": "ICLRec", "sasrec": "SASRec"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,7 @@ class Answers:
         intents: nearest intent, -1 where there is none, [N].
         pictured: a sample of the users with an intent, rows of N.
         pictured_states: their mean states on the unit sphere, where intents are assigned, [sample, D].
+        earlier_intents: their intents without the last item of the history, -1 where nothing is left, [sample].
         num_intents: number of intents (K), 0 for a model without.
     """
 
@@ -45,6 +45,7 @@ class Answers:
     intents: npt.NDArray[np.int32]
     pictured: npt.NDArray[np.int64]
     pictured_states: npt.NDArray[np.float32]
+    earlier_intents: npt.NDArray[np.int32]
     num_intents: int
 
 
@@ -75,21 +76,18 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
     repeats = repeat_targets(test).any()
     intents = encoded.intents.cpu().numpy().astype(np.int32)
     pictured = _sample(np.flatnonzero(intents >= 0), seed)
+    seen = test.histories.take(pictured)
     return Answers(
-        label=_label(config),
+        label=model_label(config),
         config=config,
         ranking=rank(test.histories, TOP_K),
         unmasked_ranks=rank(nothing(len(test.users)), 0).ranks if repeats else None,
         intents=intents,
         pictured=pictured,
-        pictured_states=_states(model, test.histories.take(pictured)),
+        pictured_states=_states(model, seen),
+        earlier_intents=_earlier_intents(model, seen),
         num_intents=model.num_intents,
     )
-
-
-def _label(config: Mapping[str, Any]) -> str:
-    label = _LABELS.get(config["train"]["objective"], "model")
-    return f"Imported {label}" if "imported" in config else label
 
 
 def _sample(users: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
@@ -101,6 +99,13 @@ def _states(model: SequenceModel, histories: Ragged) -> npt.NDArray[np.float32]:
         return np.empty((0, 0), np.float32)
     states: npt.NDArray[np.float32] = normalize(model.pooled(histories), dim=1).cpu().numpy()
     return states
+
+
+def _earlier_intents(model: SequenceModel, histories: Ragged) -> npt.NDArray[np.int32]:
+    if not len(histories):
+        return np.empty(0, np.int32)
+    earlier = histories.head(histories.lengths - 1)
+    return model.encode(earlier).intents.cpu().numpy().astype(np.int32)
 
 
 def repeat_targets(test: EvaluationSet) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,14 @@ from elcrec.config import EvaluateConfig
 from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.evaluation.answers import TOP_K, Answers, repeat_targets
 from elcrec.evaluation.bootstrap import Bootstrap, bootstrap
-from elcrec.evaluation.intents import Truth, agreement, effective_number, typical_items
+from elcrec.evaluation.intent_profiles import profile_intents
+from elcrec.evaluation.intents import (
+    Truth,
+    agreement,
+    effective_number,
+    planted_counts,
+    typical_items,
+)
 from elcrec.evaluation.metrics import CUTOFFS, mean_metrics
 from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity, training_counts
 from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
@@ -31,14 +38,18 @@ class IntentFindings:
         effective: exp of the entropy of the assignment.
         largest_share: share of the assigned users in the largest intent.
         typical: characteristic items of each intent, K lists of `item`, `users`, `lift`.
+        profiles: accuracy and history length of each intent's users, K rows.
         agreement: NMI with the planted truth by name, empty where there is no truth.
+        planted: users by planted and by learned intent, [P, K]; `None` where there is no truth.
     """
 
     sizes: npt.NDArray[np.int64]
     effective: float
     largest_share: float
     typical: list[list[dict[str, Any]]]
+    profiles: pd.DataFrame
     agreement: dict[str, float]
+    planted: npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +125,9 @@ def _intents(
         effective=effective_number(sizes),
         largest_share=float(sizes.max() / len(assigned)),
         typical=typical_items(intents, histories, answers.num_intents, num_items, config.top_items),
+        profiles=profile_intents(intents, answers.ranking.ranks[assigned], histories.lengths, answers.num_intents),
         agreement=agreement(intents, histories, truth, seed=config.seed) if truth else {},
+        planted=planted_counts(intents, histories, truth, answers.num_intents) if truth else None,
     )
 
 

@@ -1,6 +1,6 @@
 """What the intents are: their sizes, their typical items, and their agreement with a planted truth.
 
-Axes: `N` users, `V` items, `K` intents.
+Axes: `N` users, `V` items, `K` intents, `P` planted intents.
 """
 
 from dataclasses import dataclass
@@ -135,6 +135,20 @@ def agreement(intents: IntArray, histories: Ragged, truth: Truth, *, seed: int) 
     found = {"intent_nmi": nmi(mine, dominant), "intent_nmi_chance": float(np.mean(shuffled))}
     single = truth.users >= 0
     return found | ({"intent_nmi_single": nmi(intents[single], truth.users[single])} if single.any() else {})
+
+
+def planted_counts(intents: IntArray, histories: Ragged, truth: Truth, num_intents: int) -> npt.NDArray[np.int64]:
+    """Return the users by the planted intent that their last items follow and by the model's intent, [P, K].
+
+    Args:
+        intents: the model's intent of each user, [N].
+        histories: each user's items, N rows, none empty.
+        truth: the planted intents.
+        num_intents: number of the model's intents (K).
+    """
+    counts = np.zeros((int(truth.items.max()) + 1, num_intents), np.int64)
+    np.add.at(counts, (dominant_labels(histories, truth.items), intents), 1)
+    return counts
 
 
 def dominant_labels(histories: Ragged, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -33,12 +33,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """split.json of those sequences: kind of split, sizes, cuts."""
     files: dict[str, str]
     """sha256 by file name, every file but the manifest."""
+    feature_schema: str | None = None
+    """Digest of the service's schema; `None` in bundles from before it was kept, whose service is not compared."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def digest(self) -> str:
         """The bundle's identity, 64 hex digits."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(self.document(), order="sorted")).hexdigest()
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields that the bundle has: one that an old bundle lacks is no part of its digest."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +68,7 @@ class BundleSource:
         }
 
 
-def describe_bundle(source: BundleSource, *, name: str, feature_service: str) -> Manifest:
+def describe_bundle(source: BundleSource, *, name: str, feature_service: str, feature_schema: str) -> Manifest:
     """Return the manifest that a bundle of `source` would have, without writing it.
 
     Raises:
@@ -78,6 +85,7 @@ def describe_bundle(source: BundleSource, *, name: str, feature_service: str) ->
     return Manifest(
         name=name,
         feature_service=feature_service,
+        feature_schema=feature_schema,
         sequences_md5=split["md5"],
         split=split,
         files={file: sha256_of(path) for file, path in files.items()},
@@ -90,7 +98,7 @@ def write_bundle(source: BundleSource, manifest: Manifest, out: Path) -> None:
         for name, path in source.files().items():
             shutil.copyfile(path, scratch / name)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        document = {**msgspec.to_builtins(manifest), "digest": manifest.digest, "created": created}
+        document = {**manifest.document(), "digest": manifest.digest, "created": created}
         write_json(scratch / MANIFEST, document)
 
 

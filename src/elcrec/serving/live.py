@@ -68,9 +68,10 @@ class Live:
 
     def _load(self, champion: RegisteredModel) -> Serving:
         recommender = Recommender.load(champion.bundle)
-        self._features.check(recommender.manifest.feature_service)
+        manifest = recommender.manifest
+        self._features.check(manifest.feature_service, manifest.feature_schema)
         _warm_up(recommender)
-        self._touch_store(recommender.manifest.feature_service)
+        self._touch_store(manifest.feature_service)
         return Serving(name=champion.name, version=champion.version, recommender=recommender)
 
     def _touch_store(self, service: str) -> None:

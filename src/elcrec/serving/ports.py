@@ -11,10 +11,6 @@ import pyarrow as pa
 from elcrec.errors import UserError
 
 
-class StoreUnavailable(UserError):  # noqa: N818 - a state of the world, not a mistake
-    """The online store does not answer; asking again later may help."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RegisteredModel:
     """A version of a registered model.
@@ -47,11 +43,13 @@ class FeatureTables:
 
     Attributes:
         histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet.
+        earlier: histories as they stood at the split points, the same columns; for training alone, never served.
         model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest).
         item_statistics: `item_id`, `count`, `total`.
     """
 
     histories: pa.Table
+    earlier: pa.Table
     model_outputs: pa.Table
     item_statistics: pa.Table
 
@@ -63,10 +61,10 @@ class UserFeatures:
     Attributes:
         item_ids: recent history as raw ids, oldest first.
         event_times: time of each item, UTC.
-        intent: published nearest intent centre; `None` where there is none.
-        vector: published state, [D]; empty where there is none.
-        bundle: digest of the bundle that computed intent and vector.
-        updated: when the history was written; `None` where the store does not say.
+        intent: published nearest intent centre; `None` where there is none, or it is older than its view's TTL.
+        vector: published state, [D]; empty where there is none, or it is older than its view's TTL.
+        bundle: digest of the bundle that computed intent and vector; `None` where they are.
+        updated: time of the newest event of the history; `None` is left to stores that do not know it.
     """
 
     item_ids: list[str]
@@ -77,13 +75,14 @@ class UserFeatures:
     updated: datetime | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """A user met an item.
+    """A live interaction.
 
     Attributes:
-        timestamp: when, UTC.
-        event_id: the sender's name for it; one that was seen before is a duplicate.
+        timestamp: when it happened, with a time zone.
+        event_id: what the sender calls it; a second event of the same user and id is a duplicate, whatever else
+            it says. Without one, a duplicate is an event of the same user, item and timestamp.
     """
 
     user_id: str
@@ -94,13 +93,13 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class PushOutcome:
-    """What became of some events.
+    """What became of a batch of events; the first three add up to its size.
 
     Attributes:
         accepted: now part of a history.
-        duplicates: were there already.
-        late: of the accepted, those that came after a newer event of the same user.
-        users: how many histories changed.
+        duplicates: already there, or twice in the batch.
+        late: older than all that the window of their user's history holds, so not kept.
+        users: distinct users.
     """
 
     accepted: int
@@ -109,11 +108,17 @@ class PushOutcome:
     users: int
 
 
+class StoreUnavailable(UserError):  # noqa: N818 - the name that readers catch
+    """The online store does not answer; the same call succeeds once it is back."""
+
+
 class FeatureStore(Protocol):
-    """Online features, written by a push and read by every request."""
+    """Online features, written by a push, kept fresh by events and read by every request."""
 
     def publish(self, tables: FeatureTables, *, service: str) -> dict[str, int]:
         """Bring the online store to `tables`; return the number of rows of each view.
+
+        Live events that `tables` lack stay in the histories. A publication that was killed goes on where it was.
 
         Raises:
             UserError: `service` is not defined, or a read-back finds other values than were published.
@@ -123,19 +128,31 @@ class FeatureStore(Protocol):
         """Return each user's features in the order asked, `None` for users without a history.
 
         Raises:
-            StoreUnavailable: the online store does not answer.
+            StoreUnavailable: the online store does not answer; raised within a fraction of a second.
+            UserError: `service` was never published to this store.
         """
 
     def push_events(self, events: Sequence[Event]) -> PushOutcome:
-        """Append events to their users' histories, in time order, each event once.
+        """Add live events to their users' histories; `users` returns them from then on.
+
+        Every event is checked before the first is written. Safe to repeat, and from many writers at once.
 
         Raises:
-            StoreUnavailable: the online store does not answer.
+            StoreUnavailable: the online store does not answer; some users may have been written, so push again.
+            UserError: an event is not valid, or nothing was published to this store yet.
         """
 
-    def check(self, service: str) -> None:
-        """Compare a feature service with its definition.
+    def check(self, service: str, schema: str | None = None) -> None:
+        """Make sure that the store has `service`, and that its schema is the one with the digest `schema`.
 
         Raises:
-            UserError: it is missing from the store, or differs from what this code defines.
+            StoreUnavailable: the registry does not answer.
+            UserError: the service is missing or differs; `None` for `schema` asks for the service alone.
+        """
+
+    def schema(self, service: str) -> str:
+        """Return the digest of the schema of `service` as the repository defines it, published or not.
+
+        Raises:
+            UserError: the repository does not define it.
         """

@@ -14,8 +14,11 @@ from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
 from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
+from elcrec.evaluation.intents_page import write_intents_page
+from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.provenance import mark_model
-from elcrec.evaluation.report import Sources, write_card, write_report
+from elcrec.evaluation.report import write_card, write_report
+from elcrec.evaluation.sources import Sources
 
 HEADLINE = (
     "users",
@@ -42,7 +45,7 @@ def evaluate(
     baseline: Path | None = None,
     truth: Path | None = None,
 ) -> dict[str, float]:
-    """Rank every test target and write the metrics, the tables, the report and the model card to `out`.
+    """Rank every test target and write the metrics, the tables, the pages and the model card to `out`.
 
     Args:
         config: the section `evaluate`.
@@ -56,9 +59,11 @@ def evaluate(
         The headline numbers of metrics.json, those in `HEADLINE` that apply.
 
     Raises:
-        UserError: an input is missing or damaged, the model was trained on other sequences, or nobody has a
-            test target.
+        UserError: an input is missing or damaged, the model was trained on other sequences, nobody has a
+            test target, or the extra `report` is not installed.
     """
+    if not can_write_pages():
+        raise UserError("the pages need the extra report", fix=INSTALL)
     data = load_sequences(sequences)
     test = data.evaluation("test")
     if not len(test.users):
@@ -84,6 +89,7 @@ def evaluate(
         write_json(scratch / "intents.json", _intents_document(data, findings, item_ids))
         write_card(scratch / "model_card.md", findings, answers, sources)
         write_report(scratch / "report.html", findings, answers, sources)
+        write_intents_page(scratch / "intents.html", findings, answers, sources)
     return {name: numbers[name] for name in HEADLINE if name in numbers}
 
 

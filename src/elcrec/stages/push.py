@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids
+from elcrec.data.split_points import split_point_histories
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.model.io import load_model
@@ -45,7 +47,7 @@ def push(
         UserError: an input does not fit the others, or a store refuses.
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
-    manifest = _describe(config, source)
+    manifest = _describe(config, source, features)
     decision = _decide(config, source, manifest, registry)
     with atomic_dir(out) as scratch:
         write_json(scratch / "gate.json", decision.document())
@@ -58,7 +60,13 @@ def push(
 
 
 def decide(
-    config: PushConfig, model: Path, sequences: Path, evaluation: Path, *, registry: ModelRegistry
+    config: PushConfig,
+    model: Path,
+    sequences: Path,
+    evaluation: Path,
+    *,
+    registry: ModelRegistry,
+    features: FeatureStore,
 ) -> GateDecision:
     """Judge a model by its evaluation and against the champion; write nothing.
 
@@ -66,11 +74,13 @@ def decide(
         UserError: an input does not fit the others, or the champion's bundle is damaged.
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
-    return _decide(config, source, _describe(config, source), registry)
+    return _decide(config, source, _describe(config, source, features), registry)
 
 
-def _describe(config: PushConfig, source: BundleSource) -> Manifest:
-    return describe_bundle(source, name=config.model_name, feature_service=config.feature_service)
+def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) -> Manifest:
+    service = config.feature_service
+    schema = features.schema(service)
+    return describe_bundle(source, name=config.model_name, feature_service=service, feature_schema=schema)
 
 
 def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
@@ -146,9 +156,14 @@ def _tables(source: BundleSource, digest: str) -> FeatureTables:
     outputs = _model_outputs(source, histories, digest)
     return FeatureTables(
         histories=histories.select(["user_id", "item_ids", "event_times", "event_timestamp"]),
+        earlier=split_point_histories(source.sequences, _longest(histories)),
         model_outputs=outputs,
         item_statistics=items.select(["item_id", "count", "total"]),
     )
+
+
+def _longest(histories: pa.Table) -> int:
+    return int(pc.max(pc.list_value_length(histories["item_ids"])).as_py())
 
 
 def _model_outputs(source: BundleSource, histories: pa.Table, digest: str) -> pa.Table:

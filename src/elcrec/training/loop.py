@@ -34,6 +34,7 @@ from elcrec.training.distributed import (
     mean_over_ranks,
 )
 from elcrec.training.memory import release_freed
+from elcrec.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
 
@@ -59,20 +60,22 @@ class Fitted:
     valid: dict[str, float]
 
 
-def fit(data: SequenceData, config: TrainConfig, checkpoint: Path, ranks: Ranks = ALONE) -> Fitted:
+def fit(
+    data: SequenceData, config: TrainConfig, checkpoint: Path, ranks: Ranks = ALONE, warm_start: WarmStart | None = None
+) -> Fitted:
     """Train until validation stops improving; goes on from `checkpoint` if a run of the same kind was cut off.
 
     With several ranks all must see the same `checkpoint`; the leader alone writes it.
 
     Raises:
-        UserError: the data cannot be trained on, there is no validation target, no such device, or the ranks do not
-            find the same checkpoint.
+        UserError: the data cannot be trained on, there is no validation target, no such device, the ranks do not
+            find the same checkpoint, or the warm start does not fit.
     """
     device = choose_device(config.device)
     batches, valid = TrainingData(data, config, ranks), data.evaluation("valid")
     if not len(valid.users):
         raise UserError("no user has a validation target", fix="bring a longer log or another split")
-    run = _Run(data, config, batches, device, ranks)
+    run = _Run(data, config, batches, device, ranks, warm_start)
     progress = run.resume(checkpoint)
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         run.advance(progress, valid)
@@ -122,7 +125,13 @@ class _Run:
     """One training run: model, optimiser and the best weights so far."""
 
     def __init__(
-        self, data: SequenceData, config: TrainConfig, batches: TrainingData, device: torch.device, ranks: Ranks = ALONE
+        self,
+        data: SequenceData,
+        config: TrainConfig,
+        batches: TrainingData,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        warm_start: WarmStart | None = None,
     ) -> None:
         if config.has_intents and batches.num_users < config.intents.num_intents:
             raise UserError(
@@ -134,7 +143,9 @@ class _Run:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         self.average = moving_average(self.model, config.averaging) if config.averaging else None
         self.best: dict[str, Tensor] = {}
-        identity = json.dumps([to_dict(config), data.md5, device.type, ranks.count], sort_keys=True)
+        self.warm_start = warm_start
+        origin = warm_start.digest if warm_start else None
+        identity = json.dumps([to_dict(config), data.md5, device.type, ranks.count, origin], sort_keys=True)
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
     @property
@@ -143,11 +154,12 @@ class _Run:
         return {"model": self.model} | ({"average": self.average} if self.average else {})
 
     def resume(self, checkpoint: Path) -> Progress:
-        """Restore a cut-off run, or place the centres that are to be learned and start at the beginning."""
+        """Restore a cut-off run, or place weights and the centres that are to be learned and start."""
         restored = restore_checkpoint(checkpoint, self.fingerprint, self.modules, self.optimizer)
         self._require_the_same(0 if restored is None else restored[0].epoch, checkpoint)
         if restored is None:
-            if isinstance(self.model.intents, LearnedIntents):
+            placed = self.warm_start is not None and self.warm_start.lay_over(self.model)
+            if isinstance(self.model.intents, LearnedIntents) and not placed:
                 self._place(self.model.intents, self.config.seed)
             return Progress()
         progress, self.best = restored

@@ -4,43 +4,16 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from support.feature_tables import tables
 
-from elcrec.adapters.feast_store import _HISTORY, FeastStore
+from elcrec.adapters.feast_store import _HISTORY, _OUTPUT, FeastStore, _history_rows, _online_tables
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
-from elcrec.serving.ports import FeatureTables
+from elcrec.serving.ports import Event, PushOutcome
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"
-TIME = pa.timestamp("us", tz="UTC")
-SECOND = 1_000_000
-
-
-def tables(histories: dict[str, list[str]], *, bundle: str = "b1") -> FeatureTables:
-    """Histories with the times of a benchmark log: seconds after 1970-01-01."""
-    times = [[(place + 1) * SECOND for place in range(len(row))] for row in histories.values()]
-    users = pa.array(histories, pa.string())
-    return FeatureTables(
-        histories=pa.table(
-            {
-                "user_id": users,
-                "item_ids": pa.array(histories.values(), pa.list_(pa.string())),
-                "event_times": pa.array(times, pa.list_(TIME)),
-                "event_timestamp": pa.array([row[-1] for row in times], TIME),
-            }
-        ),
-        model_outputs=pa.table(
-            {
-                "user_id": users,
-                "intent": pa.array(range(-1, len(histories) - 1), pa.int64()),
-                "vector": pa.array([[0.5, float(row)] for row in range(len(histories))], pa.list_(pa.float32())),
-                "bundle": pa.array([bundle] * len(histories)),
-            }
-        ),
-        item_statistics=pa.table({"item_id": ["i1", "i2"], "count": [0, 4], "total": [1, 5]}),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +70,14 @@ def test_item_statistics_are_served_by_their_own_service(published: Path) -> Non
 def test_a_pushed_event_is_served_at_once(folder: Path) -> None:
     store = FeastStore(folder, REPOSITORY)
     now = datetime.now(UTC)
-    event = {"user_id": "ann", "item_ids": ["i1", "i2", "i9"], "event_times": [now] * 3}
-    frame = pa.Table.from_pylist([event | {"event_timestamp": now, "created": now}]).to_pandas()
 
-    with quiet():
-        store._feast.push("history_events", frame)
+    outcome = store.push_events([Event(user_id="ann", item_id="i9", timestamp=now)])
 
     (ann,) = store.users(["ann"], service=SERVICE)
     assert ann is not None
+    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, users=1)
     assert ann.item_ids == ["i1", "i2", "i9"]
+    assert ann.updated == ann.event_times[-1] == now
 
 
 def test_an_undefined_service_is_refused_on_both_sides(published: Path, folder: Path) -> None:
@@ -116,10 +88,14 @@ def test_an_undefined_service_is_refused_on_both_sides(published: Path, folder: 
 
 
 def test_reading_back_finds_a_value_that_was_not_published(published: Path) -> None:
-    other = tables({"ann": ["i2"]}).histories
+    store, other = FeastStore(published, REPOSITORY), tables({"ann": ["i2"]}, bundle="b9")
+    rows, window = _history_rows(store._feast)
+    published_tables = _online_tables(other, datetime.now(UTC))
 
     with pytest.raises(UserError, match="user_history serves other values of item_ids"):
-        FeastStore(published, REPOSITORY)._read_back(_HISTORY, other)
+        store._read_back(store._feast, {_HISTORY: published_tables[_HISTORY]}, rows, window)
+    with pytest.raises(UserError, match="user_model_output serves other values of bundle"):
+        store._read_back(store._feast, {_OUTPUT: published_tables[_OUTPUT]}, rows, window)
 
 
 def test_a_missing_repository_is_one_clear_line(tmp_path: Path) -> None:

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from components._support import apply, describe, log, read_section, write_sections
+from components._support import (
+    PARAMETERS,
+    apply,
+    checkpoint_folder,
+    describe,
+    log,
+    read_section,
+    values_of,
+    write_sections,
+)
 from components.configure import configure
 from elcrec.artifacts import md5_of
 from elcrec.config import Config, to_dict
@@ -29,8 +38,9 @@ def test_the_baseline_is_the_train_section_without_intents() -> None:
 
 
 def test_overrides_win_over_the_data_set_and_the_defaults() -> None:
-    config = apply(DEFAULTS, "sample", '{"train": {"epochs": 5}, "validate": {"min_rows": 7}}')
+    config = apply(DEFAULTS, {"dataset": "sample", "seed": 9}, '{"train": {"epochs": 5}, "validate": {"min_rows": 7}}')
     assert (config.fetch.dataset, config.train.epochs, config.validate.min_rows) == ("sample", 5, 7)
+    assert config.train.seed == 9
     assert config.train.batch_size == Config().train.batch_size
 
 
@@ -45,14 +55,40 @@ def test_overrides_win_over_the_data_set_and_the_defaults() -> None:
 )
 def test_faulty_overrides_are_one_clear_line(overrides: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        apply(DEFAULTS, "sample", overrides)
+        apply(DEFAULTS, {}, overrides)
     assert "\n" not in str(raised.value)
 
 
 def test_configure_hands_out_its_sections_in_the_order_of_its_outputs() -> None:
     outputs = list(configure.component_spec.outputs)
-    values = configure.python_func(defaults=DEFAULTS, dataset="sample", overrides="{}")
-    assert dict(zip(outputs, values, strict=True)) == write_sections(Config())
+    own = values_of(Config())
+    values = configure.python_func(defaults=DEFAULTS, **own, overrides="{}")
+    assert dict(zip(outputs, values, strict=True)) == write_sections(apply(DEFAULTS, own, "{}"))
+
+
+def test_each_parameter_of_a_run_replaces_a_field_that_is_there() -> None:
+    own = values_of(Config())
+    assert own["min_ndcg"] == 0.0
+    changed = {
+        name: {"dataset": "file", "objective": "iclrec", "loss": "softmax", "max_regression": 0.5}.get(name, 7)
+        for name in own
+    }
+    assert values_of(apply(DEFAULTS, changed, "{}")) == changed
+
+
+def test_configure_takes_each_parameter_of_a_run() -> None:
+    assert set(configure.component_spec.inputs) == {*PARAMETERS, "defaults", "overrides"}
+
+
+def test_a_checkpoint_is_found_again_by_a_step_with_the_same_inputs_alone(tmp_path: Path) -> None:
+    with checkpoint_folder(str(tmp_path), "config", "rows") as first, checkpoint_folder("", "config") as scratch:
+        assert first.is_relative_to(tmp_path)
+        assert not scratch.is_relative_to(tmp_path)
+    with (
+        checkpoint_folder(str(tmp_path), "config", "rows") as again,
+        checkpoint_folder(str(tmp_path), "config") as other,
+    ):
+        assert again == first != other
 
 
 def test_only_finite_numbers_become_metrics() -> None:

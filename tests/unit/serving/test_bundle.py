@@ -23,7 +23,7 @@ def source(inputs: Inputs) -> BundleSource:
 
 @pytest.fixture
 def bundle(source: BundleSource, tmp_path: Path) -> Path:
-    manifest = describe_bundle(source, name="m", feature_service="s_v1")
+    manifest = describe_bundle(source, name="m", feature_service="s_v1", feature_schema="d")
     write_bundle(source, manifest, tmp_path / "bundle")
     return tmp_path / "bundle"
 
@@ -31,7 +31,7 @@ def bundle(source: BundleSource, tmp_path: Path) -> Path:
 def test_a_written_bundle_verifies_and_says_what_it_is(bundle: Path, source: BundleSource) -> None:
     manifest = verify_bundle(bundle)
 
-    assert manifest == describe_bundle(source, name="m", feature_service="s_v1")
+    assert manifest == describe_bundle(source, name="m", feature_service="s_v1", feature_schema="d")
     assert (manifest.name, manifest.feature_service) == ("m", "s_v1")
     assert manifest.split["num_items"] == 15
     assert set(manifest.files) == {path.name for path in bundle.iterdir()} - {"manifest.json"}
@@ -40,13 +40,15 @@ def test_a_written_bundle_verifies_and_says_what_it_is(bundle: Path, source: Bun
 def test_the_digest_leaves_out_the_time_and_nothing_else(source: BundleSource, bundle: Path, tmp_path: Path) -> None:
     time.sleep(1.1)
     again = tmp_path / "again"
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s_v1"), again)
+    write_bundle(source, describe_bundle(source, name="m", feature_service="s_v1", feature_schema="d"), again)
 
     documents = [json.loads((folder / "manifest.json").read_text()) for folder in (bundle, again)]
 
     assert documents[0]["created"] != documents[1]["created"]
     assert documents[0]["digest"] == documents[1]["digest"]
-    assert describe_bundle(source, name="m", feature_service="s_v2").digest != documents[0]["digest"]
+    assert (
+        describe_bundle(source, name="m", feature_service="s_v2", feature_schema="d").digest != documents[0]["digest"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,4 +81,4 @@ def test_a_model_of_other_sequences_is_refused(inputs: Inputs, tmp_path: Path) -
     mixed = BundleSource(model=inputs.model, sequences=other.sequences, evaluation=other.evaluation)
 
     with pytest.raises(UserError, match="trained on other sequences"):
-        describe_bundle(mixed, name="m", feature_service="s")
+        describe_bundle(mixed, name="m", feature_service="s", feature_schema="d")

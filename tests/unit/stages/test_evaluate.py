@@ -16,6 +16,7 @@ from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import EncoderConfig, EvaluateConfig, IntentConfig, TrainConfig
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
+from elcrec.evaluation import pages
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model, save_model
@@ -25,6 +26,7 @@ NUM_ITEMS, USERS = 40, 60
 HOSTILE = "<script>alert('x')</script>"
 CONFIG = EvaluateConfig(bootstrap=100, block_users=16)
 DATA_FILES = ("metrics.json", "segments.csv", "ranks.parquet", "intents.json", "intents.parquet", "model_card.md")
+PAGES = ("report.html", "intents.html")
 
 
 def write_sequences(folder: Path, *, repeats: bool = True) -> Path:
@@ -95,7 +97,7 @@ def again(workdir: Path, out: Path, config: EvaluateConfig = CONFIG, **inputs: P
 
 
 def test_the_folder_holds_what_is_promised(out: Path) -> None:
-    assert sorted(path.name for path in out.iterdir()) == sorted([*DATA_FILES, "report.html"])
+    assert sorted(path.name for path in out.iterdir()) == sorted([*DATA_FILES, *PAGES])
 
 
 def test_ranks_are_those_of_a_plain_ranker(workdir: Path, out: Path) -> None:
@@ -156,9 +158,9 @@ def test_absent_baseline_and_truth_are_left_out_and_said_so(workdir: Path, tmp_p
         name for name in read_json(out / "metrics.json") if name.startswith(("baseline", "delta", "intent_nmi"))
     ]
     assert pq.read_table(out / "ranks.parquet")["baseline_rank"].null_count == USERS - 1
-    page = (out / "report.html").read_text()
-    assert "No baseline model was given" in page
-    assert "no planted truth" in page
+    assert "No baseline model was given" in (out / "report.html").read_text()
+    for page in PAGES:
+        assert "no planted truth" in (out / page).read_text()
 
 
 def test_a_model_beside_itself_shows_no_difference(workdir: Path, tmp_path: Path) -> None:
@@ -189,7 +191,10 @@ def test_the_planted_truth_is_compared(workdir: Path, tmp_path: Path) -> None:
     pq.write_table(truth, tmp_path / "truth_items.parquet")
     held = pa.array([[user % 3] for user in range(USERS)], pa.list_(pa.int32()))
     pq.write_table(pa.table({"user_id": users, "intents": held}), tmp_path / "truth_users.parquet")
-    metrics = read_json(again(workdir, tmp_path / "out", truth=tmp_path) / "metrics.json")
+    out = again(workdir, tmp_path / "out", truth=tmp_path)
+    metrics, page = read_json(out / "metrics.json"), (out / "intents.html").read_text()
+    assert f"<b>{metrics['intent_nmi']:.3f}</b>" in page
+    assert "Learned beside planted intents" in page
     for name in ("intent_nmi", "intent_nmi_chance", "intent_nmi_single"):
         assert 0 <= metrics[name] <= 1
 
@@ -199,7 +204,8 @@ def test_a_model_without_intents_is_evaluated(workdir: Path, tmp_path: Path) -> 
     assert read_json(tmp_path / "out" / "intents.json")["num_intents"] == 0
     assert set(pq.read_table(tmp_path / "out" / "intents.parquet")["intent"].to_pylist()) == {-1}
     assert "effective_intents" not in read_json(tmp_path / "out" / "metrics.json")
-    assert "This model has no intents" in (tmp_path / "out" / "report.html").read_text()
+    for page in PAGES:
+        assert "This model has no intents" in (tmp_path / "out" / page).read_text()
 
 
 def test_segments_cover_every_user_twice(out: Path) -> None:
@@ -207,8 +213,9 @@ def test_segments_cover_every_user_twice(out: Path) -> None:
     assert users.to_dict() == {"history_length": USERS - 1, "target_popularity": USERS - 1}
 
 
-def test_the_report_is_one_file_that_asks_the_network_for_nothing(out: Path) -> None:
-    page = (out / "report.html").read_text()
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_one_file_that_asks_the_network_for_nothing(out: Path, name: str) -> None:
+    page = (out / name).read_text()
     references = re.findall(r"""(?:src|href|action|data|poster)\s*=\s*["']([^"']*)""", page)
     references += re.findall(r"url\(([^)]*)\)", page)
     assert references
@@ -218,15 +225,25 @@ def test_the_report_is_one_file_that_asks_the_network_for_nothing(out: Path) -> 
     assert len(page) < 1_500_000
 
 
-def test_no_id_occurs_twice_in_the_report(out: Path) -> None:
-    ids = re.findall(r'\sid="([^"]*)"', (out / "report.html").read_text())
+@pytest.mark.parametrize("page", PAGES)
+def test_no_id_occurs_twice_in_a_page(out: Path, page: str) -> None:
+    ids = re.findall(r'\sid="([^"]*)"', (out / page).read_text())
     assert len(ids) == len(set(ids))
 
 
-def test_raw_ids_are_escaped_in_the_report(workdir: Path, tmp_path: Path) -> None:
-    page = (again(workdir, tmp_path / "out", CONFIG_ALL_ITEMS) / "report.html").read_text()
-    assert "&lt;script&gt;alert" in page
-    assert HOSTILE not in page
+def test_raw_ids_are_escaped_in_the_pages(workdir: Path, tmp_path: Path) -> None:
+    out = again(workdir, tmp_path / "out", CONFIG_ALL_ITEMS)
+    for name in PAGES:
+        page = (out / name).read_text()
+        assert "&lt;script&gt;alert" in page
+        assert HOSTILE not in page
+
+
+def test_without_the_extra_nothing_is_written_and_the_error_names_it(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "find_spec", lambda _: None)
+    refused("extra report", workdir / "model", workdir / "sequences", tmp_path / "out")
 
 
 CONFIG_ALL_ITEMS = EvaluateConfig(bootstrap=10, top_items=NUM_ITEMS)

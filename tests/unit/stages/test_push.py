@@ -157,7 +157,7 @@ def test_a_model_of_another_catalogue_says_that_nothing_could_be_compared(store:
 def test_deciding_writes_nothing(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
     before = sorted(path for path in store.out.rglob("*"))
 
-    decision = decide(PushConfig(gate=STRICT), *ranked[1].paths, registry=store.sides["registry"])
+    decision = decide(PushConfig(gate=STRICT), *ranked[1].paths, **store.sides)
 
     assert decision.accepted
     assert store.versions() == [1]

@@ -1,4 +1,4 @@
-"""`elcrec train` in a process of its own, as people and orchestrators call it."""
+"""`elcrec train` in a process of its own, as people and orchestrators call it, and the page that it writes."""
 
 import os
 import subprocess
@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from elcrec.artifacts import read_json
+from elcrec.evaluation import pages
+from elcrec.stages.train import train
 from tests.support.raw_log import write_sequences
-from tests.unit.training.helpers import ring_data
+from tests.unit.training.helpers import ring_data, tiny_config
 
 ROOT = Path(__file__).parents[3]
 TINY = (
@@ -35,6 +38,28 @@ def _train(sequences: Path, out: Path, override: str, hash_seed: int) -> bytes:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": str(hash_seed)}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return (out / "model" / "model.safetensors").read_bytes()
+
+
+def _train_here(sequences: Path, out: Path) -> Path:
+    train(tiny_config(), sequences, out / "model", checkpoint=out / "checkpoint")
+    return out / "model"
+
+
+def test_the_page_stands_beside_the_history(sequences: Path, tmp_path: Path) -> None:
+    model = _train_here(sequences, tmp_path)
+    page = (model / "training.html").read_text(encoding="utf-8")
+    assert read_json(sequences / "split.json")["md5"] in page
+    assert "CPU, 1 process" in page
+
+
+def test_without_the_extra_the_model_is_trained_and_one_line_says_what_is_missing(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pages, "find_spec", lambda _: None)
+    model = _train_here(sequences, tmp_path)
+    assert sorted(path.name for path in model.iterdir()) == ["config.json", "history.csv", "model.safetensors"]
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "elcrec[report]" in line
 
 
 @pytest.mark.parametrize("override", ["train.objective=elcrec", "train.next_item.loss=softmax"])

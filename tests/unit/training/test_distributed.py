@@ -106,6 +106,7 @@ def test_two_ranks_killed_and_started_again_end_where_undisturbed_ones_do(sequen
     settings = {"encoder": {"window": 8, "hidden_size": 16, "num_blocks": 1}, "epochs": 40, "patience": 40}
     output, log = _train(sequences, whole, **settings)
     assert output.count("best_epoch") == log.count("epoch 1/40") == 1, "the leader alone reports"
+    assert "CPU, 2 processes" in (whole / "model" / "training.html").read_text(encoding="utf-8")
     assert not list((whole / "checkpoint").glob("*")), "a finished run leaves no checkpoint"
     process, checkpoint = _start(sequences, cut, **settings), cut / "checkpoint" / FILE
     while not checkpoint.exists():

@@ -1,0 +1,25 @@
+"""Name the model that a retrain starts from."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def champion(config: str, store: str) -> str:
+    """Look the champion up.
+
+    Args:
+        config: JSON of the section `push`.
+        store: Folder of the registry, where no server is set.
+
+    Returns:
+        Its name and the digest of its bundle, `NAME@DIGEST`, which decides whether a cached model is the one meant;
+        empty where there is no champion yet.
+    """
+    from pathlib import Path
+
+    from components._support import name_champion, read_section
+    from elcrec.adapters.store import open_store
+
+    return name_champion(open_store(Path(store)).registry, read_section("push", config).model_name)

@@ -1,0 +1,25 @@
+"""Report how a run ended, whether it succeeded or not."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def outcome(pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
+    """Write the outcome of the run down, and tell the address in ELCREC_WEBHOOK where there is one.
+
+    Args:
+        pipeline: Name of the pipeline.
+        status: How the steps ended, as KFP tells an exit task.
+        summary: The outcome in words.
+    """
+    import os
+    from pathlib import Path
+
+    from components._outcome import describe_run, notify
+
+    text = describe_run(pipeline, status)
+    Path(summary.path).write_text(text, encoding="utf-8")
+    if os.environ.get("ELCREC_WEBHOOK"):
+        notify(os.environ["ELCREC_WEBHOOK"], text)

@@ -1,0 +1,20 @@
+"""Spread a grid out into the sections that a sweep trains with."""
+
+from typing import List  # noqa: UP035 - kfp ships the function's source, and reads this name
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def plan(config: str, grid: str) -> List[str]:  # noqa: UP006 - as above
+    """Return a section `train` for each combination.
+
+    Args:
+        config: JSON of the section `train`.
+        grid: JSON of fields and their values, such as `{"seed": [1, 2], "encoder.num_blocks": [1, 2]}`.
+    """
+    from components._sweep import spread
+
+    return spread(config, grid)

@@ -1,0 +1,126 @@
+"""What a cluster gives each step: image, volumes, resources, retries, accelerators, secrets."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from components._image import IMAGE
+from elcrec.config import NonNegative, Positive, Section, merge, parse_section, read_mapping
+
+STEPS = (
+    "configure",
+    "fetch",
+    "validate",
+    "sequences",
+    "train",
+    "evaluate",
+    "gate",
+    "push",
+    "plan",
+    "select",
+    "recommend",
+    "outcome",
+)
+"""What `steps` may name."""
+
+Quantity = Annotated[str, Meta(pattern="^[0-9]+(\\.[0-9]+)?(m|[kKMGT]i?)?$")]
+Cpu = Annotated[str, Meta(pattern="^[0-9]+(\\.[0-9]+)?m?$")]
+
+
+class Step(Section, frozen=True, kw_only=True):
+    """Resources and patience of one step."""
+
+    cpu: Cpu = "500m"
+    """CPU request."""
+    cpu_limit: Cpu = "2"
+    """CPU limit."""
+    memory: Quantity = "1Gi"
+    """Memory request."""
+    memory_limit: Quantity = "4Gi"
+    """Memory limit."""
+    retries: NonNegative = 0
+    """How often a failed step is tried again; for what a retry helps: networks, servers, lost nodes."""
+    timeout_minutes: Positive = 60
+    """The step is stopped after so long."""
+
+
+class Toleration(Section, frozen=True, kw_only=True):
+    """A taint that training pods may stand on."""
+
+    key: str
+    """Key of the taint."""
+    operator: Literal["Equal", "Exists"] = "Exists"
+    """How it is compared."""
+    value: str | None = None
+    """Its value, for `Equal`."""
+    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+    """Its effect; `None` is any."""
+
+
+class Accelerator(Section, frozen=True, kw_only=True):
+    """Where training runs."""
+
+    resource: str = "nvidia.com/gpu"
+    """Kubernetes resource that train asks for."""
+    count: NonNegative = 0
+    """How many of it a node gives; 0 trains on the CPU."""
+    node_selector: dict[str, str] = {}
+    """Labels of the nodes that training may run on."""
+    tolerations: list[Toleration] = []
+    """Taints that training pods stand."""
+    shared_memory: Quantity | None = "2Gi"
+    """Size of /dev/shm in training pods, which NCCL needs; `None` leaves the node's 64 MiB."""
+
+
+class Claims(Section, frozen=True, kw_only=True):
+    """PersistentVolumeClaims; an empty name mounts none."""
+
+    store: str = ""
+    """Mounted at /store: registry, feature store, profile of the last accepted log."""
+    workspace: str = ""
+    """Mounted at /workspace: checkpoints, so that a train step that is tried again resumes."""
+
+
+class Platform(Section, frozen=True, kw_only=True):
+    """The whole of platform.yaml."""
+
+    image: str = IMAGE
+    """Image of every component; pin it by digest, as the cache goes by this string."""
+    nodes: Positive = 1
+    """Nodes that train runs on; from two on as a TrainJob of Kubeflow Trainer, which needs the workspace claim."""
+    backoff_seconds: Positive = 30
+    """Wait before a failed step is tried again; doubled each time, up to ten minutes."""
+    claims: Claims = Claims()
+    """Volumes."""
+    accelerator: Accelerator = Accelerator()
+    """GPUs of train."""
+    secrets: dict[str, list[str]] = {}
+    """Secret -> its keys, each an environment variable of that name; all are optional."""
+    steps: dict[str, Step] = {}
+    """Step -> its resources; in the file each is laid over the mapping `defaults`."""
+
+    def __post_init__(self) -> None:
+        """Check what the schema cannot say."""
+        unknown = sorted(set(self.steps) - set(STEPS))
+        if unknown:
+            raise ValueError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
+        if self.nodes > 1 and not self.claims.workspace:
+            raise ValueError("nodes > 1 needs claims.workspace, where the nodes meet")
+
+    def step(self, name: str) -> Step:
+        """Return the resources of a step."""
+        return self.steps.get(name, Step())
+
+
+def load_platform(path: Path, changes: Mapping[str, Any]) -> Platform:
+    """Read platform.yaml, with `changes` laid over it.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is unknown, or a value has the wrong type or range.
+    """
+    document = merge(read_mapping(path), changes)
+    common, steps = document.pop("defaults", {}), document.get("steps", {})
+    document["steps"] = {name: merge(common, steps.get(name) or {}) for name in {*STEPS, *steps}}
+    return parse_section(document, Platform, source=path, described_in="pipelines/platform.py")

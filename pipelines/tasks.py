@@ -1,0 +1,85 @@
+"""Tasks of a pipeline with what the platform gives them."""
+
+from typing import Any
+
+import msgspec
+from kfp import kubernetes
+
+from elcrec.adapters.train_job import Nodes
+from elcrec.adapters.train_job import Toleration as NodeToleration
+from elcrec.config import to_dict
+from pipelines.platform import Platform
+
+STORE_MOUNT = "/store"
+WORKSPACE_MOUNT = "/workspace"
+LOCAL_STORE = "artifacts/store"
+_STATEFUL = {"champion", "gate", "push", "recommend", "outcome"}
+"""Steps that read or write what is outside the run: never taken from the cache."""
+_STORE = {"validate", "champion", "train", "gate", "push", "recommend"}
+
+
+def store_of(platform: Platform) -> str:
+    """Return the default of the parameter `store`."""
+    return STORE_MOUNT if platform.claims.store else LOCAL_STORE
+
+
+def workspace_of(platform: Platform) -> str:
+    """Return the default of the parameter `workspace`; empty without a claim."""
+    return WORKSPACE_MOUNT if platform.claims.workspace else ""
+
+
+def cluster_of(platform: Platform) -> str:
+    """Return what component train is told of several nodes, as JSON; empty where one pod trains by itself."""
+    if platform.nodes == 1:
+        return ""
+    step, gpu = platform.step("train"), platform.accelerator
+    resources = {"cpu": step.cpu_limit, "memory": step.memory_limit}
+    nodes = Nodes(
+        image=platform.image,
+        workspace_claim=platform.claims.workspace,
+        workspace=WORKSPACE_MOUNT,
+        num_nodes=platform.nodes,
+        resources=resources | ({gpu.resource: str(gpu.count)} if gpu.count else {}),
+        node_selector=gpu.node_selector,
+        tolerations=tuple(NodeToleration(**to_dict(taint)) for taint in gpu.tolerations) if gpu.count else (),
+        timeout_seconds=60 * step.timeout_minutes,
+    )
+    return msgspec.json.encode(nodes).decode()
+
+
+def place(task: Any, step: str, platform: Platform) -> Any:
+    """Give a task its image, resources, patience, volumes, secrets and, for train, accelerators; return it."""
+    own = platform.step(step)
+    task.set_container_image(platform.image)
+    task.set_cpu_request(own.cpu).set_cpu_limit(own.cpu_limit)
+    task.set_memory_request(own.memory).set_memory_limit(own.memory_limit)
+    if own.retries:
+        backoff = {"backoff_duration": f"{platform.backoff_seconds}s", "backoff_max_duration": "600s"}
+        task.set_retry(own.retries, backoff_factor=2.0, **backoff)
+    kubernetes.set_timeout(task, 60 * own.timeout_minutes)
+    if step in _STATEFUL:
+        task.set_caching_options(enable_caching=False)
+    if platform.claims.store and step in _STORE:
+        kubernetes.mount_pvc(task, pvc_name=platform.claims.store, mount_path=STORE_MOUNT)
+    for secret, names in platform.secrets.items():
+        kubernetes.use_secret_as_env(task, secret, {name: name for name in names}, optional=True)
+    if step == "train":
+        _place_training(task, platform)
+    return task
+
+
+def _place_training(task: Any, platform: Platform) -> None:
+    gpu = platform.accelerator
+    if platform.claims.workspace:
+        kubernetes.mount_pvc(task, pvc_name=platform.claims.workspace, mount_path=WORKSPACE_MOUNT)
+    # Where several nodes train, this pod only waits for them.
+    if not gpu.count or platform.nodes > 1:
+        return
+    task.set_accelerator_type(gpu.resource).set_accelerator_limit(gpu.count)
+    for label, value in gpu.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for taint in gpu.tolerations:
+        kubernetes.add_toleration(task, key=taint.key, operator=taint.operator, value=taint.value, effect=taint.effect)
+    if gpu.shared_memory:
+        options = {"medium": "Memory", "size_limit": gpu.shared_memory}
+        kubernetes.empty_dir_mount(task, volume_name="shared-memory", mount_path="/dev/shm", **options)  # noqa: S108

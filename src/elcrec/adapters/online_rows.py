@@ -1,0 +1,252 @@
+"""Histories in the online store, changed atomically: what one writer read is what it replaces.
+
+Rows are Feast's own, so Feast's SDK and feature server read them. Feast's push is not enough to write them: it
+replaces a row whatever happened to it since it was read.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import redis
+from feast import FeatureView
+from feast.infra.online_stores.helpers import _mmh3, _redis_key
+from feast.infra.online_stores.redis import RedisOnlineStore
+from feast.infra.online_stores.sqlite import SqliteOnlineStore
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
+from feast.repo_config import RepoConfig
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from elcrec.errors import UserError
+from elcrec.serving.histories import History, instant, microseconds
+from elcrec.serving.ports import StoreUnavailable
+
+Change = Callable[[str, History], History]
+"""From a user and her history to her new history; called again where another writer came first."""
+
+_EMPTY = History()
+_SQLITE_WAIT_MS = 5_000
+_ROUNDS = 200
+
+
+class HistoryRows(Protocol):
+    """The rows of the view that holds histories."""
+
+    def read(self, user_ids: Sequence[str]) -> dict[str, History]:
+        """Return the histories of the users that have one."""
+
+    def update(self, user_ids: Sequence[str], change: Change) -> None:
+        """Change distinct users' histories, each of them in one indivisible step.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+
+
+def open_rows(config: RepoConfig, view: FeatureView) -> HistoryRows:
+    """Return the rows of `view` in the online store that `config` names.
+
+    Raises:
+        UserError: histories cannot be updated atomically in a store of this kind.
+    """
+    kind = config.online_store.type
+    if kind == "sqlite":
+        return SqliteRows(config, view)
+    if kind == "redis" and config.online_store.redis_type != "redis_cluster":
+        return RedisRows(config, view)
+    raise UserError(f"no online store of type {kind!r} for live histories", fix="use sqlite or redis")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row as Feast holds it: the history and the time that Feast compares rows by, microseconds."""
+
+    history: History = _EMPTY
+    time: int = -1
+
+    def successor(self, history: History) -> tuple[dict[str, Value], datetime]:
+        """Return the values and the time of the row that replaces this one.
+
+        The time is that of the newest event, but always later than before: Redis rows are told apart by it,
+        here and in Feast, and a late event changes a row without being its newest.
+        """
+        time = max(history.times[-1], self.time + 1)
+        values = {
+            "item_ids": Value(string_list_val=StringList(val=history.item_ids)),
+            "event_times": Value(int64_list_val=Int64List(val=history.times)),
+            "event_ids": Value(string_list_val=StringList(val=history.event_ids)),
+        }
+        return values, instant(time)
+
+
+def _history(values: dict[str, Value]) -> History:
+    return History(
+        item_ids=list(values["item_ids"].string_list_val.val),
+        times=list(values["event_times"].int64_list_val.val),
+        event_ids=list(values["event_ids"].string_list_val.val),
+    )
+
+
+def _key(user_id: str) -> EntityKey:
+    return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
+
+
+class SqliteRows:
+    """A write transaction around reading and writing: SQLite has one writer at a time, over all processes."""
+
+    def __init__(self, config: RepoConfig, view: FeatureView) -> None:
+        self._config, self._view = config, view
+        self._store = SqliteOnlineStore()
+        self._opened: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    def read(self, user_ids: Sequence[str]) -> dict[str, History]:
+        with self._connection():
+            rows = self._read(user_ids)
+        return {user_id: row.history for user_id, row in rows.items() if row.history}
+
+    def update(self, user_ids: Sequence[str], change: Change) -> None:
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            written = []
+            for user_id, row in self._read(user_ids).items():
+                history = change(user_id, row.history)
+                if history != row.history:
+                    values, time = row.successor(history)
+                    written.append((_key(user_id), values, time, datetime.now(UTC)))
+            self._store.online_write_batch(self._config, self._view, written, None)
+
+    def _read(self, user_ids: Sequence[str]) -> dict[str, _Row]:
+        found = self._store.online_read(self._config, self._view, [_key(user_id) for user_id in user_ids])
+        return {
+            user_id: _Row(_history(values), microseconds(time)) if values and time else _Row()
+            for user_id, (time, values) in zip(user_ids, found, strict=True)
+        }
+
+    def _open(self) -> sqlite3.Connection:
+        if self._opened is None:
+            connection = self._store._get_conn(self._config)  # noqa: SLF001 - the transactions that Feast lacks
+            connection.execute(f"PRAGMA busy_timeout={_SQLITE_WAIT_MS}")
+            # Readers go on reading the last state while a writer is at work: no reader ever waits.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            self._opened = connection
+        return self._opened
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                connection = self._open()
+                try:
+                    yield connection
+                finally:
+                    connection.rollback()
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error
+
+
+_COMPARE_AND_SET = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+return 1
+"""
+
+
+class RedisRows:
+    """Compare and set: a row is written only if it still is the one that was read, else it is read again.
+
+    The time of a row serves as its version, because it rises with every write. No lock is held, so none is left
+    behind by a writer that dies, and a writer that must try again does so because another one has succeeded.
+    """
+
+    def __init__(self, config: RepoConfig, view: FeatureView) -> None:
+        self._config = config
+        self._store = RedisOnlineStore()
+        self._time_field = f"_ts:{view.name}".encode()
+        self._fields = {name: _mmh3(f"{view.name}:{name}") for name in ("item_ids", "event_times", "event_ids")}
+
+    def read(self, user_ids: Sequence[str]) -> dict[str, History]:
+        with redis_errors():
+            rows = self._read(user_ids)
+        return {user_id: row.history for user_id, (row, _) in rows.items() if row.history}
+
+    def update(self, user_ids: Sequence[str], change: Change) -> None:
+        left: Iterable[str] = user_ids
+        with redis_errors():
+            for _ in range(_ROUNDS):
+                left = self._try(list(left), change)
+                if not left:
+                    return
+        raise StoreUnavailable(f"{len(list(left))} histories change too fast to be written", fix="try again")
+
+    def _try(self, user_ids: Sequence[str], change: Change) -> list[str]:
+        """Return the users whose rows another writer changed in the meantime."""
+        tried = []
+        with self._client.pipeline(transaction=False) as pipe:
+            for user_id, (row, version) in self._read(user_ids).items():
+                history = change(user_id, row.history)
+                if history != row.history:
+                    tried.append(user_id)
+                    self._queue(pipe, user_id, version, *row.successor(history))
+            outcomes = pipe.execute()
+        if self._lifetime:
+            outcomes = outcomes[::2]
+        return [user_id for user_id, written in zip(tried, outcomes, strict=True) if not written]
+
+    def _queue(self, pipe: Any, user_id: str, version: bytes, values: dict[str, Value], time: datetime) -> None:
+        stamp = Timestamp()
+        stamp.FromDatetime(time)
+        pairs = [self._time_field, stamp.SerializeToString()]
+        for name, value in values.items():
+            pairs += [self._fields[name], value.SerializeToString()]
+        key = self._redis_key(user_id)
+        pipe.eval(_COMPARE_AND_SET, 1, key, self._time_field, version, *pairs)
+        if self._lifetime:
+            pipe.expire(key, self._lifetime)
+
+    def _read(self, user_ids: Sequence[str]) -> dict[str, tuple[_Row, bytes]]:
+        fields = [self._time_field, *self._fields.values()]
+        with self._client.pipeline(transaction=False) as pipe:
+            for user_id in user_ids:
+                pipe.hmget(self._redis_key(user_id), fields)
+            found = pipe.execute()
+        return {user_id: self._row(values) for user_id, values in zip(user_ids, found, strict=True)}
+
+    def _row(self, found: Sequence[bytes | None]) -> tuple[_Row, bytes]:
+        version, *texts = found
+        if version is None:
+            return _Row(), b""
+        values = {name: Value.FromString(text or b"") for name, text in zip(self._fields, texts, strict=True)}
+        stamp = Timestamp.FromString(version)
+        return _Row(_history(values), stamp.ToMicroseconds()), version
+
+    def _redis_key(self, user_id: str) -> bytes:
+        version = self._config.entity_key_serialization_version
+        key: bytes = _redis_key(self._config.project, _key(user_id), entity_key_serialization_version=version)
+        return key
+
+    @property
+    def _client(self) -> Any:
+        return self._store._get_client(self._config.online_store)  # noqa: SLF001 - the same connection as Feast's
+
+    @property
+    def _lifetime(self) -> int | None:
+        seconds: int | None = self._config.online_store.key_ttl_seconds
+        return seconds
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn what redis-py raises into one clear line; its messages hold the address, never the password."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise StoreUnavailable(
+            f"the online store does not answer ({error})", fix="check REDIS and try again"
+        ) from error

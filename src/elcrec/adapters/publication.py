@@ -1,0 +1,75 @@
+"""How far a publication has come, so that one that was killed goes on where it was."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from elcrec.artifacts import md5_of, read_json, write_json
+from elcrec.errors import UserError
+from elcrec.progress import track
+
+_CHUNK = 5_000
+
+
+@dataclass
+class Publication:
+    """The offline files of a push on their way to the online store.
+
+    Attributes:
+        moment: when it began, the time of what it publishes; one that was killed keeps its own.
+    """
+
+    marker: Path
+    target: str
+    moment: datetime
+    files: dict[str, str] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, marker: Path, target: str, write: Callable[[datetime], Mapping[str, Path]]) -> "Publication":
+        """Write the offline files; go on with the unfinished publication of the same files to the same store.
+
+        Args:
+            marker: where progress is kept.
+            target: identity of the online store.
+            write: writes the files of a publication of that moment and names them.
+        """
+        known = _read(marker)
+        if known.get("target") == target:
+            moment = datetime.fromisoformat(known["moment"])
+            if _md5(write(moment)) == known["files"]:
+                return cls(marker=marker, target=target, moment=moment, files=known["files"], done=known["done"])
+        # A moment of its own: Redis ignores rows that are not newer than those of another publication.
+        moment = datetime.now(UTC)
+        return cls(marker=marker, target=target, moment=moment, files=_md5(write(moment)))
+
+    def chunks(self, view: str, rows: int) -> Iterator[slice]:
+        """Yield the rows that are still to be written, with progress; a chunk counts once it was worked on."""
+        starts = range(self.done.get(view, 0), rows, _CHUNK)
+        for start in track(starts, total=len(starts), label=view, step=_CHUNK):
+            yield slice(start, min(start + _CHUNK, rows))
+            self.done[view] = min(start + _CHUNK, rows)
+            self._write()
+
+    def finish(self) -> None:
+        """Forget it: the next one begins at the first row."""
+        self.marker.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        document = {"target": self.target, "moment": self.moment.isoformat(), "files": self.files, "done": self.done}
+        write_json(self.marker, document)
+
+
+def _md5(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: md5_of(path) for name, path in files.items()}
+
+
+def _read(marker: Path) -> dict[str, Any]:
+    if not marker.exists():
+        return {}
+    try:
+        return read_json(marker)
+    except UserError:
+        return {}  # half a file cannot be: the disk failed, and a publication from its first row mends it

@@ -1,0 +1,175 @@
+"""Charts of intents: their sizes, where their users lie, and how they differ.
+
+Axes: `N` users, `D` hidden, `K` intents, `C` chosen intents, `P` planted intents.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from elcrec.evaluation.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, figure
+
+_HALO = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
+_CELL_TEXT = 8
+_DARK = 0.6
+"""Tiles above this value carry white numbers."""
+_MOST_LABELLED = 14
+"""Cells of a wider grid are too small for a number."""
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def largest(sizes: npt.NDArray[np.int64], most: int) -> list[int]:
+    """Return the used intents, largest first, at most `most`."""
+    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
+    return [int(intent) for intent in order[:most]]
+
+
+def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
+    """Users of every intent, largest first, beside an even split."""
+    with figure(10.4, 2.9) as ((axis,), finish):
+        ordered = np.sort(sizes)[::-1] / sizes.sum()
+        colors = [color_of(place) for place in range(len(ordered))]
+        axis.bar(np.arange(1, len(ordered) + 1), ordered, color=colors, width=0.85)
+        axis.axhline(1 / len(ordered), color=INK, linewidth=0.8, linestyle=(0, (3, 3)), label="even split")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
+        axis.set_title("Share of users in each intent, largest first")
+        axis.set_xlabel("intents by size")
+        axis.set_xlim(0.3, len(ordered) + 0.7)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=9, loc="upper right")
+        return finish("Sizes of the intents")
+
+
+def intent_map(vectors: npt.NDArray[np.float32], intents: npt.NDArray[np.integer], sizes: npt.NDArray[np.int64]) -> str:
+    """Users coloured by intent, with the mean of each large intent, on the axes that spread the means most.
+
+    Args:
+        vectors: user vectors, [N, D].
+        intents: each user's intent, none -1, [N].
+        sizes: users of each intent, [K].
+    """
+    chosen = largest(sizes, len(INTENT_COLORS))
+    place = {intent: index for index, intent in enumerate(chosen) if np.any(intents == intent)}
+    means = np.stack([vectors[intents == intent].mean(axis=0) for intent in place])
+    middle, axes_2D = principal_axes(means)
+    points, centers = (vectors - middle) @ axes_2D.T, (means - middle) @ axes_2D.T
+    with figure(10.4, 5.2) as ((axis,), finish):
+        colors = [INTENT_COLORS[place[i]] if i in place else OTHERS for i in intents.tolist()]
+        axis.scatter(*points.T, c=colors, s=13, alpha=0.7, linewidths=0, rasterized=True)
+        for (intent, index), center in zip(place.items(), centers, strict=True):
+            axis.plot(*center, "o", markersize=10, color=INTENT_COLORS[index], markeredgecolor="white")
+            label = {"xytext": (7, 4), "textcoords": "offset points", "weight": "bold", "bbox": _HALO}
+            axis.annotate(str(intent), center, **label)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(visible=False)
+        axis.set_title(f"{len(vectors):,} users, coloured by the {len(place)} largest intents")
+        return finish("Map of users and intents")
+
+
+def principal_axes(
+    vectors: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the mean, [D], and the first two principal axes, [2, D]; zeros for axes that do not exist.
+
+    The sign of an axis is chosen so that its largest entry is positive.
+    """
+    middle = vectors.mean(axis=0, dtype=np.float64)
+    _, _, axes = np.linalg.svd(vectors - middle, full_matrices=False)
+    axes_2D = np.zeros((2, vectors.shape[1]))
+    axes_2D[: len(axes)] = axes[:2]
+    extreme = axes_2D[range(2), np.abs(axes_2D).argmax(axis=1)]
+    return middle, axes_2D * np.where(extreme < 0, -1, 1)[:, None]
+
+
+def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> str:
+    """NDCG@20 of the users of each chosen intent, beside that of all users.
+
+    Args:
+        profiles: what `profile_intents` returned.
+        chosen: intents from left to right.
+        overall: NDCG@20 of all users.
+    """
+    with figure(10.4, 2.9) as ((axis,), finish):
+        rows = profiles.loc[list(chosen)]
+        place = np.arange(len(rows))
+        error = 1.96 * rows["ndcg@20_error"].fillna(0)
+        whiskers = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2}
+        colors = [color_of(index) for index in place.tolist()]
+        axis.bar(place, rows["ndcg@20"], width=0.8, color=colors, yerr=error, error_kw=whiskers)
+        axis.axhline(overall, color=INK, linewidth=0.8, linestyle=(0, (3, 3)), label="all users")
+        axis.set_ylim(bottom=0)
+        axis.set_xticks(place, [str(intent) for intent in chosen], fontsize=8.5)
+        axis.set_xlabel("intent, largest first")
+        axis.set_title("NDCG@20 of the users of each intent")
+        axis.legend(fontsize=9, loc="upper right")
+        return finish("Accuracy by intent")
+
+
+def similarity(cosines: FloatArray, chosen: Sequence[int]) -> str:
+    """How alike the chosen intents are: the cosine between the mean states of their users, [C, C]."""
+    names = [str(intent) for intent in chosen]
+    shown = np.where(np.eye(len(names), dtype=bool), np.nan, cosines)
+    with figure(5.2, 4.6) as ((axis,), finish):
+        _grid(axis, shown, names, names, "{:.2f}", COLORS["baseline"])
+        axis.set_title("Cosine between intents")
+        return finish("Similarity of the intents")
+
+
+def moves(shares: FloatArray, chosen: Sequence[int]) -> str:
+    """Where users of the chosen intents go with one item more, [C, C + 1]; the last column is all other intents."""
+    names = [str(intent) for intent in chosen]
+    with figure(5.2, 4.6) as ((axis,), finish):
+        _grid(axis, shares, names, [*names, "other"], "{:.0%}", COLORS["model"])
+        axis.set_ylabel("without her last item")
+        axis.set_xlabel("with it")
+        axis.set_title("Intent before and after one item")
+        return finish("Moves between intents")
+
+
+def planted(counts: npt.NDArray[np.int64], chosen: Sequence[int]) -> str:
+    """Which planted intent the users of each chosen intent follow.
+
+    Args:
+        counts: users by planted and by learned intent, [P, K].
+        chosen: learned intents; they are put in the order of the planted intent that most of their users follow.
+    """
+    kept = counts[:, list(chosen)]
+    order = np.argsort(kept.argmax(axis=0), kind="stable")
+    shares = kept[:, order] / kept.sum(axis=0)[order]
+    names = [str(chosen[index]) for index in order]
+    with figure(10.4, 1.1 + 0.26 * len(counts)) as ((axis,), finish):
+        _grid(axis, shares, [str(row) for row in range(len(counts))], names, "{:.0%}", COLORS["model"])
+        axis.set_ylabel("planted intent")
+        axis.set_xlabel("learned intent")
+        axis.set_title("Share of each learned intent's users by the planted intent that they follow")
+        return finish("Learned beside planted intents")
+
+
+def _grid(
+    axis: Any, values: FloatArray, rows: Sequence[str], columns: Sequence[str], template: str, color: str
+) -> None:
+    """Tiles from pale at 0 to `color` at 1; a number in each where there is room."""
+    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415 - half a second that only a page needs
+
+    scale = LinearSegmentedColormap.from_list("tiles", ["#f6f7f9", color])
+    axis.pcolormesh(np.ma.masked_invalid(values), cmap=scale, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    if len(columns) <= _MOST_LABELLED:
+        for (row, column), value in np.ndenumerate(values):
+            text = template.format(value) if np.isfinite(value) else ""
+            tone = "white" if value > _DARK else MUTED
+            if text not in {"", template.format(0.0)}:
+                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=tone, fontsize=_CELL_TEXT)
+    axis.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=8.5)
+    axis.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8.5)
+    axis.invert_yaxis()
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+
+
+def color_of(place: int) -> str:
+    """Return the colour of the intent at a place in the order of size."""
+    return INTENT_COLORS[place] if place < len(INTENT_COLORS) else OTHERS

@@ -1,0 +1,65 @@
+"""How intents differ: what their users have in common, how alike they are, who moves between them.
+
+Axes: `N` users, `D` hidden size, `K` intents, `C` chosen intents.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from elcrec.evaluation.metrics import gains
+
+IntArray = npt.NDArray[np.integer]
+FloatArray = npt.NDArray[np.float64]
+
+
+def profile_intents(intents: IntArray, ranks: IntArray, lengths: IntArray, num_intents: int) -> pd.DataFrame:
+    """Return what the users of each intent have in common, a row an intent, empty where it has no user.
+
+    Columns: means of `hr@20`, `ndcg@20` and `history_length`, and `ndcg@20_error`, the standard error.
+
+    Args:
+        intents: each user's intent, [N].
+        ranks: rank of each user's target, [N].
+        lengths: length of each user's history, [N].
+        num_intents: number of intents (K).
+    """
+    gain = gains(ranks)
+    table = pd.DataFrame({"hr@20": gain["hr@20"], "ndcg@20": gain["ndcg@20"], "history_length": lengths})
+    groups = table.groupby(intents)
+    errors = groups["ndcg@20"].sem().rename("ndcg@20_error")
+    return groups.mean().join(errors).reindex(range(num_intents))
+
+
+def moves(before: IntArray, after: IntArray, chosen: Sequence[int]) -> FloatArray:
+    """Return where the users of each chosen intent go, [C, C + 1]; a row sums to 1, or is NaN without users.
+
+    Args:
+        before: each user's intent at one time, [N].
+        after: her intent later, [N].
+        chosen: intents; all others are the last column.
+    """
+    places = {intent: place for place, intent in enumerate(chosen)}
+    row, column = (np.array([places.get(int(intent), len(chosen)) for intent in labels]) for labels in (before, after))
+    counts = np.zeros((len(chosen) + 1, len(chosen) + 1))
+    np.add.at(counts, (row.astype(int), column.astype(int)), 1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(counts[:-1] / counts[:-1].sum(axis=1, keepdims=True))
+
+
+def mean_cosines(vectors: npt.NDArray[np.float32], intents: IntArray, chosen: Sequence[int]) -> FloatArray:
+    """Return the cosines between the mean vectors of the chosen intents' users, [C, C]; NaN without users.
+
+    Args:
+        vectors: user vectors, [N, D].
+        intents: each user's intent, [N].
+        chosen: intents.
+    """
+    means = np.full((len(chosen), vectors.shape[1]), np.nan)
+    for place, intent in enumerate(chosen):
+        if (own := intents == intent).any():
+            means[place] = vectors[own].mean(axis=0)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means @ means.T)

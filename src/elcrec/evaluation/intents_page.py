@@ -1,0 +1,122 @@
+"""What the intents are, as a page of their own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elcrec.evaluation import intent_charts
+from elcrec.evaluation.answers import Answers
+from elcrec.evaluation.drawing import INTENT_COLORS
+from elcrec.evaluation.findings import Findings, IntentFindings
+from elcrec.evaluation.intent_profiles import mean_cosines, moves
+from elcrec.evaluation.pages import render
+from elcrec.evaluation.sources import Sources, provenance
+
+COLLAPSED = 0.5
+"""A largest intent with more than this share of the users explains little."""
+_PURE = 0.8
+"""An intent with this share of its users on one planted intent stands for that one."""
+_SIZEABLE = 0.1
+"""Intents are drawn beside each other from this share of the largest one's users on: of fewer, a mean says little."""
+_SHOWN, _COMPARED = 24, len(INTENT_COLORS)
+_IMPORTED = (
+    "Its intents are read as this project pools states, where padding knows nothing of the sequence. In the published "
+    "code it does, so users whose history is shorter than the window may have another intent there; ranks are the same."
+)
+
+
+def write_intents_page(path: Path, findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> None:
+    """Write the page; of a model without intents one that says so."""
+    model, found = answers["model"], findings.intents
+    page: dict[str, Any] = {
+        "model": model,
+        "dataset": sources.log.get("dataset"),
+        "found": found,
+        "intents": intent_rows(found, sources.item_ids),
+        "shown_intents": _SHOWN,
+        "provenance": provenance({"model": model}, sources),
+    }
+    if found is not None:
+        stay = _stay(model)
+        page |= {"stay": stay, "charts": _charts(found, findings, model)}
+        page["takeaways"] = about_intents(found, model.config) + _about_order(found, stay)
+    render("intents.html.jinja", path, page)
+
+
+def about_intents(found: IntentFindings, config: Mapping[str, Any]) -> list[str]:
+    """Return how the users spread over the intents, in sentences."""
+    facts = (
+        f"the users spread over {found.effective:.1f} effective intents of {len(found.sizes)}; "
+        f"the largest holds {found.largest_share:.1%}"
+    )
+    if found.largest_share > COLLAPSED:
+        said = f"The intents have collapsed: {facts}, so they say little about a user."
+    else:
+        said = f"{facts[0].upper()}{facts[1:]} of them."
+    return [said, *([_IMPORTED] if "imported" in config else [])]
+
+
+def intent_rows(found: IntentFindings | None, item_ids: list[str]) -> list[dict[str, Any]]:
+    """Return the used intents, largest first, with the raw ids of their typical items."""
+    if found is None:
+        return []
+    total = found.sizes.sum()
+    return [
+        {
+            "intent": intent,
+            "users": int(found.sizes[intent]),
+            "share": found.sizes[intent] / total,
+            "color": intent_charts.color_of(place),
+            "items": [entry | {"id": item_ids[entry["item"] - 1]} for entry in found.typical[intent]],
+            "profile": found.profiles.loc[intent],
+            "planted": _planted(found, intent),
+        }
+        for place, intent in enumerate(intent_charts.largest(found.sizes, len(found.sizes)))
+    ]
+
+
+def _planted(found: IntentFindings, intent: int) -> tuple[int, float] | None:
+    """Return the planted intent that most users of an intent follow, and the share of those who do."""
+    if found.planted is None:
+        return None
+    counts = found.planted[:, intent]
+    return int(counts.argmax()), float(counts.max() / counts.sum())
+
+
+def _stay(model: Answers) -> float | None:
+    """Return the share of the pictured users whose last item did not change their intent."""
+    known = model.earlier_intents >= 0
+    now = model.intents[model.pictured]
+    return float((model.earlier_intents == now)[known].mean()) if known.any() else None
+
+
+def _about_order(found: IntentFindings, stay: float | None) -> list[str]:
+    said = []
+    if stay is not None:
+        said.append(f"One item more leaves {stay:.1%} of the users in the intent that they had.")
+    if found.planted is not None:
+        pure = (found.planted.max(axis=0) >= _PURE * found.sizes) @ found.sizes / found.sizes.sum()
+        said.append(
+            f"{pure:.1%} of the users are in an intent that stands for one planted intent: at least {_PURE:.0%} of its "
+            f"users follow that one."
+        )
+    return said
+
+
+def _charts(found: IntentFindings, findings: Findings, model: Answers) -> dict[str, str]:
+    chosen, shown = (intent_charts.largest(found.sizes, most) for most in (_COMPARED, _SHOWN))
+    sizeable = [intent for intent in shown if found.sizes[intent] >= _SIZEABLE * found.sizes.max()]
+    now = model.intents[model.pictured]
+    overall = findings.resampled.means["model"]["ndcg@20"]
+    drawn = {
+        "sizes": intent_charts.intent_sizes(found.sizes),
+        "map": intent_charts.intent_map(model.pictured_states, now, found.sizes),
+        "accuracy": intent_charts.accuracy(found.profiles, sizeable, overall),
+    }
+    if len(chosen) > 1:
+        drawn["similarity"] = intent_charts.similarity(mean_cosines(model.pictured_states, now, chosen), chosen)
+        known = model.earlier_intents >= 0
+        drawn["moves"] = intent_charts.moves(moves(model.earlier_intents[known], now[known], chosen), chosen)
+    if found.planted is not None:
+        drawn["planted"] = intent_charts.planted(found.planted, sizeable)
+    return drawn

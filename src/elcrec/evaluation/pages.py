@@ -1,0 +1,36 @@
+"""Pages for people: each one self-contained file that asks the network for nothing.
+
+jinja2 and matplotlib are the extra `report`, imported when a page is written.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from elcrec.artifacts import atomic_file
+
+INSTALL = "install it with `pip install elcrec[report]`"
+
+
+def can_write_pages() -> bool:
+    """Say whether the extra `report` is installed."""
+    return all(find_spec(name) for name in ("jinja2", "matplotlib"))
+
+
+def render(template: str, path: Path, context: Mapping[str, Any]) -> None:
+    """Write a template of this package to `path`; HTML is escaped and may say when it was `created`."""
+    import jinja2  # noqa: PLC0415 - only needed once everything is measured
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("elcrec.evaluation"),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template(template).render(context, created=datetime.now(UTC))
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

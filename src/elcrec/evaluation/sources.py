@@ -1,0 +1,52 @@
+"""What the findings were made from, as every page says it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elcrec.artifacts import code_revision, read_json
+from elcrec.config import EvaluateConfig
+from elcrec.evaluation.answers import Answers
+from elcrec.evaluation.lineage import origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the findings were made from.
+
+    Attributes:
+        config: the section `evaluate`.
+        sequences: the sequences folder.
+        raw: the raw folder, where one was given; it may not exist.
+        folders: `model` and, where there is one, `baseline` -> folder.
+        item_ids: raw ids of items 1 to V.
+    """
+
+    config: EvaluateConfig
+    sequences: Path
+    raw: Path | None
+    folders: Mapping[str, Path]
+    item_ids: list[str]
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """split.json."""
+        return read_json(self.sequences / "split.json")
+
+    @property
+    def log(self) -> dict[str, Any]:
+        """source.json: what the raw folder says of its log, empty where there is none."""
+        source = self.raw / "source.json" if self.raw else None
+        return read_json(source) if source and source.is_file() else {}
+
+
+def provenance(answers: Mapping[str, Answers], sources: Sources) -> list[tuple[str, str]]:
+    """Return the rows of a page's table of provenance."""
+    rows = [("Sequences, md5", sources.split["md5"])]
+    log = sources.log
+    rows += [(f"Raw log, {key}", str(log[key])) for key in ("dataset", "origin", "md5") if key in log]
+    for name, given in answers.items():
+        rows += [(f"{name.capitalize()}, {key}", str(value)) for key, value in origin(given.config).items()]
+    rows.append(("Evaluation, git revision", code_revision() or "not in a repository"))
+    return rows

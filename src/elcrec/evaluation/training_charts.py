@@ -1,0 +1,90 @@
+"""Charts of a training: what an epoch cost, and what it brought."""
+
+from typing import Any
+
+import pandas as pd
+
+from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, MUTED, figure
+
+TERMS = ("next_item", "sequence", "intent", "cluster")
+SIDE_BY_SIDE = (5.2, 3.2)
+"""Inches of a chart that shares a row with another."""
+
+
+def training_curves(history: pd.DataFrame, best_epoch: int) -> str:
+    """The terms of the loss, and validation NDCG@20, by epoch."""
+    with figure(10.4, 3.3, columns=2) as (axes, finish):
+        _draw_terms(axes[0], history)
+        _draw_validation(axes[1], history, "NDCG@20", best_epoch)
+        return finish("Training curves")
+
+
+def loss_terms(history: pd.DataFrame) -> str:
+    """The loss and its terms by epoch."""
+    with figure(*SIDE_BY_SIDE) as ((axis,), finish):
+        _draw_terms(axis, history)
+        if history[list(TERMS)].notna().any().sum() > 1:
+            axis.plot(history["epoch"], history["loss"], color=MUTED, linestyle=(0, (3, 2)), label="sum")
+            axis.legend(fontsize=9, ncols=2)
+        return finish("Loss by epoch")
+
+
+def validation_curve(history: pd.DataFrame, metric: str, best_epoch: int) -> str:
+    """A validation metric (`NDCG@20`, `HR@20`) by epoch, the kept epoch marked."""
+    with figure(*SIDE_BY_SIDE) as ((axis,), finish):
+        _draw_validation(axis, history, metric, best_epoch)
+        return finish(f"Validation {metric} by epoch")
+
+
+def effective_intents(history: pd.DataFrame, num_intents: int) -> str:
+    """The effective number of intents by epoch, from none to all of them."""
+    with figure(*SIDE_BY_SIDE) as ((axis,), finish):
+        known = history.dropna(subset="effective_intents")
+        _draw_line(axis, known["epoch"], known["effective_intents"], INTENT_COLORS[2])
+        axis.axhline(num_intents, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+        axis.text(known["epoch"].min(), num_intents, f"all {num_intents}", color=MUTED, fontsize=8.5, va="bottom")
+        axis.set_ylim(0, num_intents * 1.12)
+        axis.set_title("Effective number of intents")
+        return finish("Effective number of intents by epoch")
+
+
+def pace(history: pd.DataFrame, *, alone: bool) -> str:
+    """Seconds that each epoch took, validation included; `alone` in its row or beside another chart."""
+    with figure(*((10.4, 2.2) if alone else SIDE_BY_SIDE)) as ((axis,), finish):
+        axis.bar(history["epoch"], history["seconds"], width=0.85, color=COLORS["popularity"])
+        _name_epochs(axis)
+        axis.set_title("Seconds an epoch")
+        return finish("Seconds by epoch")
+
+
+def _draw_terms(axis: Any, history: pd.DataFrame) -> None:
+    terms = [name for name in TERMS if history[name].notna().any()]
+    for name, color in zip(terms, INTENT_COLORS, strict=False):
+        _draw_line(axis, history["epoch"], history[name], color, label=name.replace("_", " "))
+    axis.set_title("Weighted loss terms")
+    axis.legend(fontsize=9)
+
+
+def _draw_validation(axis: Any, history: pd.DataFrame, metric: str, best_epoch: int) -> None:
+    column = f"valid_{metric.lower()}"
+    known = history.dropna(subset=column)
+    _draw_line(axis, known["epoch"], known[column], COLORS["model"])
+    best = known[known["epoch"] == best_epoch]
+    for x, y in zip(best["epoch"], best[column], strict=True):
+        side = "right" if x > known["epoch"].mean() else "left"
+        axis.plot(x, y, "o", color=COLORS["model"])
+        place = {"xytext": (0, 8), "textcoords": "offset points", "ha": side}
+        axis.annotate(f"epoch {x}: {y:.4f}", (x, y), fontsize=8.5, **place)
+    axis.margins(y=0.14)
+    axis.set_title(f"Validation {metric}")
+
+
+def _draw_line(axis: Any, x: "pd.Series[Any]", y: "pd.Series[Any]", color: str, **style: Any) -> None:
+    """A line, or a dot where there is a single epoch."""
+    axis.plot(x, y, color=color, marker="o" if len(x) == 1 else None, markersize=4, **style)
+    _name_epochs(axis)
+
+
+def _name_epochs(axis: Any) -> None:
+    axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)

@@ -1,0 +1,117 @@
+"""Live events from a file: CSV with a header, or JSON lines, each line checked before any is written."""
+
+import csv
+import itertools
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from elcrec.errors import UserError
+from elcrec.serving.histories import require_valid
+from elcrec.serving.ports import Event
+
+_FIX = "mend it; no event was written"
+_REQUIRED = ("user_id", "item_id", "timestamp")
+
+
+class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    user_id: str | int
+    item_id: str | int
+    timestamp: str | int | float
+    event_id: str | int | None = None
+
+
+def read_events(lines: Iterable[str], *, name: str) -> list[Event]:
+    """Read events; the first line tells a JSON object from a CSV header. Times without a zone are UTC.
+
+    Args:
+        lines: the text, line by line.
+        name: what to call it in an error.
+
+    Raises:
+        UserError: there is no event, or a line is not one; the message names the line.
+    """
+    first, lines = _peek(lines)
+    if first is None:
+        raise UserError("no events", where=name)
+    rows = _json_rows(lines, name) if first.lstrip().startswith("{") else _csv_rows(lines, name)
+    now = datetime.now(UTC)
+    events = [_event(row, f"{name}: line {number}", now) for number, row in rows]
+    if not events:
+        raise UserError("no events", where=name)
+    return events
+
+
+def _peek(lines: Iterable[str]) -> tuple[str | None, Iterable[str]]:
+    iterator = iter(lines)
+    first = next(iterator, None)
+    return first, itertools.chain([] if first is None else [first.removeprefix("\ufeff")], iterator)
+
+
+def _json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, _Line]]:
+    decoder = msgspec.json.Decoder(_Line)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            raise UserError(str(error), where=f"{name}: line {number}", fix=_FIX) from error
+
+
+def _csv_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, _Line]]:
+    reader = csv.DictReader(lines, strict=True)
+    try:
+        _require_columns(list(reader.fieldnames or []), name)
+        for row in reader:
+            yield reader.line_num, _csv_line(row, f"{name}: line {reader.line_num}")
+    except csv.Error as error:
+        raise UserError(f"not CSV ({error})", where=f"{name}: line {reader.reader.line_num}", fix=_FIX) from error
+
+
+def _require_columns(found: list[str], name: str) -> None:
+    missing = [column for column in _REQUIRED if column not in found]
+    if missing:
+        fix = "write user_id,item_id,timestamp[,event_id], or JSON lines with these keys"
+        raise UserError(f"no column {', '.join(missing)}", where=f"{name}: line 1", fix=fix)
+
+
+def _csv_line(row: dict[str | Any, str | Any], where: str) -> _Line:
+    if None in row or None in row.values():
+        raise UserError("not as many fields as the header", where=where, fix=_FIX)
+    return _Line(
+        user_id=row["user_id"],
+        item_id=row["item_id"],
+        timestamp=row["timestamp"],
+        event_id=row.get("event_id") or None,
+    )
+
+
+def _event(line: _Line, where: str, now: datetime) -> Event:
+    event_id = None if line.event_id is None else str(line.event_id)
+    moment = _moment(line.timestamp, where)
+    event = Event(user_id=str(line.user_id), item_id=str(line.item_id), timestamp=moment, event_id=event_id)
+    require_valid(event, now=now, where=where)
+    return event
+
+
+def _moment(value: str | float, where: str) -> datetime:
+    """Read ISO 8601 or seconds since 1970."""
+    try:
+        if isinstance(value, str) and not _is_number(value):
+            moment = datetime.fromisoformat(value.strip())
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return datetime.fromtimestamp(float(value), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        what = f"timestamp {value!r} is neither ISO 8601 nor seconds since 1970"
+        raise UserError(what, where=where, fix=_FIX) from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,55 @@
+"""Training that starts from another model's weights, such as the champion's."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from elcrec.errors import UserError
+from elcrec.model.elcrec import SequenceModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """A trained model, laid over another catalogue.
+
+    Attributes:
+        model: the trained model.
+        items: index in its catalogue of each item to train, 0 where it does not know the item, [V].
+        digest: names the trained model.
+    """
+
+    model: SequenceModel
+    items: npt.NDArray[np.int32]
+    digest: str
+
+    @torch.no_grad()
+    def lay_over(self, model: SequenceModel) -> bool:
+        """Copy the encoder, the vectors of the items that both know, and the centres if they are as many.
+
+        Returns:
+            Whether the centres were copied.
+
+        Raises:
+            UserError: the encoders have different sizes.
+        """
+        ours, theirs = model.config.encoder, self.model.config.encoder
+        if (ours.window, ours.hidden_size, ours.num_blocks) != (theirs.window, theirs.hidden_size, theirs.num_blocks):
+            what = f"its encoder has {_sizes(self.model)}, train.encoder asks for {_sizes(model)}"
+            raise UserError(what, where="warm start", fix="train with the same sizes, or without a warm start")
+        vectors = model.encoder.item_embedding.weight
+        known = np.flatnonzero(self.items)
+        source = self.model.encoder.item_embedding.weight[self.items[known].astype(np.int64)]
+        vectors[torch.from_numpy(known + 1).to(vectors.device)] = source.to(vectors.device)
+        weights = {n: t for n, t in self.model.encoder.state_dict().items() if not n.startswith("item_embedding.")}
+        model.encoder.load_state_dict(weights, strict=False)
+        if model.intents is None or self.model.intents is None or model.num_intents != self.model.num_intents:
+            return False
+        model.intents.centers_KD.copy_(self.model.intents.centers_KD)
+        return True
+
+
+def _sizes(model: SequenceModel) -> str:
+    encoder = model.config.encoder
+    return f"window {encoder.window}, hidden_size {encoder.hidden_size}, num_blocks {encoder.num_blocks}"

@@ -1,0 +1,98 @@
+"""Every HTML artifact in a real browser without a network: it asks for nothing, reports nothing and can be read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from elcrec.config import parse_config
+from elcrec.stages.evaluate import evaluate
+from elcrec.stages.fetch import fetch
+from elcrec.stages.sequences import build_sequences
+from elcrec.stages.train import train
+from elcrec.stages.validate import validate
+from tests.support.browser import PROGRAMS, Tab, find_chromium, open_tab
+
+CONFIG = {
+    "fetch": {"dataset": "sample", "synthetic": {"users": 300, "items": 80, "intents": 4}},
+    "train": {
+        "encoder": {"window": 10, "hidden_size": 16, "num_blocks": 1},
+        "intents": {"num_intents": 20},
+        "epochs": 3,
+        "device": "cpu",
+    },
+    "evaluate": {"bootstrap": 20},
+}
+PAGES = {
+    "validated/validation.html": ("Validation of sample", "Users by history length"),
+    "model/training.html": (
+        "Training of ELCRec",
+        "Validation NDCG@20",
+        "num_intents: 20",
+        "Effective number of intents",
+    ),
+    "baseline/training.html": ("Training of SASRec", "Seconds an epoch"),
+    "evaluation/report.html": ("ELCRec on sample", "Share of users who find their next item", "Groups of users"),
+    "evaluation/intents.html": ("Intents of ELCRec on sample", "Planted truth", "Cosine between intents"),
+    "plain/intents.html": ("This model has no intents",),
+}
+WIDTHS = (1200, 700, 390)
+"""A window of its own, the panel of the Kubeflow UI, a telephone."""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the pages of a whole run."""
+    root, config = tmp_path_factory.mktemp("run"), parse_config(CONFIG)
+    fetch(config.fetch, root / "raw")
+    validate(config.validate, root / "raw", root / "validated", accepted=root / "accepted")
+    build_sequences(config.sequences, root / "validated", root / "sequences")
+    for name, section in (("model", config.train), ("baseline", config.train.as_baseline())):
+        train(section, root / "sequences", root / name, checkpoint=root / "checkpoint")
+    inputs = {"baseline": root / "baseline", "truth": root / "raw"}
+    evaluate(config.evaluate, root / "model", root / "sequences", root / "evaluation", **inputs)
+    evaluate(config.evaluate, root / "baseline", root / "sequences", root / "plain")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(PROGRAMS)} is installed")
+    with open_tab(program, tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_shows_all_it_has_to_a_browser_without_a_network(pages: Path, tab: Tab, page: str, width: int) -> None:
+    visit = tab.visit(pages / page, width=width)
+    assert visit.requests == []
+    assert visit.complaints == []
+    assert [text for text in PAGES[page] if text not in visit.text] == []
+    assert visit.overflow <= 0
+    assert visit.empty_charts == 0
+
+
+def test_what_must_not_happen_would_be_seen(tab: Tab, tmp_path: Path) -> None:
+    bad = "<p style='width:2000px'>x<svg style='height:0'></svg><script src='http://cdn.example/a.js'></script>"
+    (tmp_path / "bad.html").write_text(f"<!doctype html>{bad}<script>console.error('oh'); throw Error('no')</script>")
+    visit = tab.visit(tmp_path / "bad.html", width=700)
+    assert visit.requests == ["http://cdn.example/a.js"]
+    assert any("oh" in said for said in visit.complaints)
+    assert len(visit.complaints) >= 3
+    assert visit.overflow > 1000
+    assert visit.empty_charts == 1
+
+
+def test_a_reference_that_slips_into_a_page_is_refused_by_the_page_itself(
+    pages: Path, tab: Tab, tmp_path: Path
+) -> None:
+    for source in PAGES:
+        page = (pages / source).read_text(encoding="utf-8")
+        slipped = "<img src='http://cdn.example/a.png'><script>document.title = 'ran'</script></body>"
+        (tmp_path / "page.html").write_text(page.replace("</body>", slipped), encoding="utf-8")
+        visit = tab.visit(tmp_path / "page.html", width=700)
+        assert visit.requests == []
+        assert len([said for said in visit.complaints if "Content Security Policy" in said]) == 2

@@ -1,0 +1,200 @@
+"""Live events on both online stores: all of them there, in order, whoever writes beside."""
+
+import random
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from support.feature_tables import tables
+from support.servers import RedisServer, redis_server
+
+from elcrec.adapters.feast_config import Servers
+from elcrec.adapters.feast_store import FeastStore
+from elcrec.errors import UserError
+from elcrec.serving.ports import Event, StoreUnavailable
+
+REPOSITORY = Path(__file__).parents[3] / "features"
+SERVICE = "elcrec_v1"
+WINDOW = 50
+START = datetime(2026, 3, 1, tzinfo=UTC)
+PUBLISHED = tables({"ann": ["i1", "i2"], "Zoë 7": ["i2"]})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    FeastStore(folder, REPOSITORY).publish(PUBLISHED, service=SERVICE)
+    return folder
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> FeastStore:
+    if request.param == "sqlite":
+        return FeastStore(shutil.copytree(published, tmp_path / "store"), REPOSITORY)
+    running: RedisServer = request.getfixturevalue("server")
+    running.client.flushall()
+    store = FeastStore(tmp_path / "store", REPOSITORY, Servers(redis=running.url))
+    store.publish(PUBLISHED, service=SERVICE)
+    return store
+
+
+def event(user: str, item: str, seconds: float, event_id: str | None = None) -> Event:
+    return Event(user_id=user, item_id=item, timestamp=START + timedelta(seconds=seconds), event_id=event_id)
+
+
+def items(store: FeastStore, user: str) -> list[str]:
+    (found,) = store.users([user], service=SERVICE)
+    return found.item_ids if found else []
+
+
+def test_late_and_repeated_events_keep_the_history_in_order_and_twice_nothing(store: FeastStore) -> None:
+    store.push_events([event("ann", "x3", 3)])
+    store.push_events([event("ann", "x1", 1), event("new", "x1", 1)])
+    outcome = store.push_events([event("ann", "x2", 2), event("ann", "x3", 3), event("ann", "x1", 1)])
+
+    assert items(store, "ann") == ["i1", "i2", "x1", "x2", "x3"]
+    assert items(store, "new") == ["x1"]
+    assert (outcome.accepted, outcome.duplicates, outcome.late, outcome.users) == (1, 2, 0, 1)
+
+
+def test_clicks_within_one_second_are_told_apart(store: FeastStore) -> None:
+    store.push_events([event("ann", "x", 0.000002), event("ann", "x", 0.000001), event("ann", "x", 0.000001)])
+
+    (ann,) = store.users(["ann"], service=SERVICE)
+
+    assert ann is not None
+    assert [time.microsecond for time in ann.event_times[-2:]] == [1, 2]
+
+
+def test_a_later_publication_keeps_newer_live_events(store: FeastStore) -> None:
+    store.push_events([event("ann", "live", 5), event("cid", "only-live", 5)])
+
+    store.publish(tables({"ann": ["i1", "i2", "i3"], "Zoë 7": ["i9"]}, bundle="b2"), service=SERVICE)
+
+    assert items(store, "ann") == ["i1", "i2", "i3", "live"]
+    assert items(store, "Zoë 7") == ["i9"]
+    assert items(store, "cid") == ["only-live"]
+
+
+def test_ten_thousand_events_with_repeats_and_disorder_from_eight_threads_are_all_there(store: FeastStore) -> None:
+    chance = random.Random(5)
+    users = [f"u{number}" for number in range(220)]
+    events = [event(users[number % len(users)], f"i{number % 97}", number) for number in range(10_000)]
+    replay = events + chance.sample(events, 3_000)
+    for start in range(0, len(replay), 500):  # disorder far and near
+        part = replay[start : start + 500]
+        chance.shuffle(part)
+        replay[start : start + 500] = part
+    batches = [replay[start : start + 100] for start in range(0, len(replay), 100)]
+    chance.shuffle(batches)
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(store.push_events, batches))
+
+    expected: dict[str, list[Event]] = {user: [] for user in users}
+    for each in events:
+        expected[each.user_id].append(each)
+    assert max(len(mine) for mine in expected.values()) < WINDOW
+    for user, found in zip(users, store.users(users, service=SERVICE), strict=True):
+        assert found is not None
+        assert found.item_ids == [each.item_id for each in expected[user]]
+        assert found.event_times == [each.timestamp for each in expected[user]]
+    assert sum(outcome.accepted for outcome in outcomes) == 10_000
+    assert sum(outcome.duplicates for outcome in outcomes) == 3_000
+
+
+def test_eight_writers_of_one_user_lose_nothing(store: FeastStore) -> None:
+    start = threading.Barrier(8)
+
+    def write(writer: int) -> None:
+        start.wait()
+        for number in range(5):
+            store.push_events([event("ann", f"w{writer}-{number}", writer + number * 10)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+
+    found = items(store, "ann")
+    assert len(found) == 42
+    assert {f"w{writer}-{number}" for writer in range(8) for number in range(5)} <= set(found)
+
+
+def test_a_publication_while_events_arrive_loses_none(store: FeastStore) -> None:
+    done = threading.Event()
+    sent: list[str] = []
+
+    def keep_clicking() -> None:
+        while not done.is_set() and len(sent) < 40:
+            store.push_events([event("ann", f"x{len(sent)}", len(sent))])
+            sent.append(f"x{len(sent)}")
+
+    clicker = threading.Thread(target=keep_clicking)
+    clicker.start()
+    try:
+        for turn in range(2):
+            store.publish(tables({"ann": ["i1", "i2"]}, bundle=f"t{turn}"), service=SERVICE)
+    finally:
+        done.set()
+        clicker.join()
+
+    assert sent
+    assert items(store, "ann") == ["i1", "i2", *sent]
+
+
+def test_the_window_holds_the_newest(store: FeastStore) -> None:
+    outcome = store.push_events([event("ann", f"x{second}", second) for second in range(60)])
+
+    assert items(store, "ann") == [f"x{second}" for second in range(10, 60)]
+    assert (outcome.accepted, outcome.late) == (50, 10)
+    assert store.push_events([event("ann", "x3", 3)]).late == 1
+
+
+def test_one_bad_event_keeps_all_of_them_out(store: FeastStore) -> None:
+    with pytest.raises(UserError, match="event 2: item_id is empty"):
+        store.push_events([event("ann", "x", 1), event("ann", "", 2)])
+
+    assert items(store, "ann") == ["i1", "i2"]
+
+
+def test_without_a_publication_events_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run `elcrec push` first"):
+        FeastStore(tmp_path, REPOSITORY).push_events([event("ann", "x", 1)])
+
+
+def test_a_redis_that_went_away_is_named_without_its_password_and_comes_back_by_itself(tmp_path: Path) -> None:
+    with redis_server() as server:
+        store = FeastStore(tmp_path, REPOSITORY, Servers(redis=server.url))
+        store.publish(PUBLISHED, service=SERVICE)
+        assert items(store, "ann") == ["i1", "i2"]
+
+        server.kill()
+        for call in (lambda: store.users(["ann"], service=SERVICE), lambda: store.push_events([event("ann", "x", 1)])):
+            with pytest.raises(StoreUnavailable, match="does not answer") as raised:
+                call()
+            assert server.password not in str(raised.value)
+        server.start()
+
+        assert store.users(["ann"], service=SERVICE) == [None]  # this Redis keeps nothing
+        store.push_events([event("ann", "x", 1)])
+        assert items(store, "ann") == ["x"]
+        written = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert not [path for path in written if server.password.encode() in path.read_bytes()]
+
+
+def test_readers_wait_a_fraction_of_a_second_and_no_file_holds_the_password(tmp_path: Path) -> None:
+    store = FeastStore(tmp_path, REPOSITORY, Servers(redis="redis://:s3cret@127.0.0.1:1/0"))
+
+    connection = store._config.load().online_store.connection_string
+
+    assert "socket_timeout=0.2,socket_connect_timeout=0.2,retry=null" in connection
+    assert "s3cret" not in (tmp_path / "feast" / "feature_store.yaml").read_text()

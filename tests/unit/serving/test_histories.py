@@ -1,0 +1,117 @@
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elcrec.errors import UserError
+from elcrec.serving.histories import Fate, History, add_events, instant, merge_publication, require_valid
+from elcrec.serving.ports import Event
+
+WINDOW = 5
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def event(item: str, time: int, event_id: str | None = None) -> Event:
+    return Event(user_id="u", item_id=item, timestamp=instant(time), event_id=event_id)
+
+
+def history(*rows: tuple[str, int], ids: Sequence[str] | None = None) -> History:
+    ids = list(ids or [""] * len(rows))
+    return History(item_ids=[item for item, _ in rows], times=[time for _, time in rows], event_ids=ids)
+
+
+distinct_times = st.lists(st.integers(0, 40), unique=True, max_size=20)
+
+
+@given(times=distinct_times, data=st.data())
+def test_whatever_the_order_and_the_repeats_the_newest_window_is_left(times: list[int], data: st.DataObject) -> None:
+    events = [event(f"i{time}", time) for time in times]
+    repeats = data.draw(st.lists(st.sampled_from(events), max_size=10)) if events else []
+    replay = data.draw(st.permutations(events + repeats))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(replay)), max_size=3)))
+
+    found, total = History(), 0
+    for start, stop in zip([0, *cuts], [*cuts, len(replay)], strict=True):
+        found, fates = add_events(found, replay[start:stop], WINDOW)
+        total += sum(fates.values())
+        assert min(fates.values(), default=0) >= 0
+
+    assert found.times == sorted(times)[-WINDOW:]
+    assert found.item_ids == [f"i{time}" for time in found.times]
+    assert total == len(replay)
+
+
+def test_a_late_event_takes_its_place_in_time() -> None:
+    found, fates = add_events(history(("a", 10), ("c", 30)), [event("b", 20)], WINDOW)
+
+    assert found.item_ids == ["a", "b", "c"]
+    assert fates[Fate.ACCEPTED] == 1
+
+
+def test_equal_times_stand_in_order_of_arrival_and_a_replay_of_them_rests() -> None:
+    events = [event(item, 7) for item in "abcdefg"]
+
+    found, fates = add_events(History(), events, WINDOW)
+    again, repeated = add_events(found, events, WINDOW)
+
+    assert found.item_ids == list("abcde")
+    assert (fates[Fate.ACCEPTED], fates[Fate.LATE]) == (5, 2)
+    assert again == found
+    assert (repeated[Fate.DUPLICATE], repeated[Fate.LATE]) == (5, 2)
+
+
+def test_an_event_id_is_known_again_whatever_its_time() -> None:
+    found, _ = add_events(History(), [event("a", 1, "click-1")], WINDOW)
+
+    again, fates = add_events(found, [event("a", 2, "click-1"), event("a", 3, "click-2")], WINDOW)
+
+    assert again.times == [1, 3]
+    assert fates == {Fate.DUPLICATE: 1, Fate.ACCEPTED: 1, Fate.LATE: 0}
+
+
+def test_a_user_who_comes_back_to_an_item_has_it_twice() -> None:
+    found, _ = add_events(history(("a", 1)), [event("a", 2)], WINDOW)
+
+    assert found.item_ids == ["a", "a"]
+
+
+def test_a_publication_replaces_the_last_one_and_keeps_live_events() -> None:
+    live, _ = add_events(history(("wrong", 10), ("b", 20)), [event("x", 15), event("y", 40)], WINDOW)
+
+    merged = merge_publication(live, history(("a", 10), ("b", 20), ("c", 30)), WINDOW)
+
+    assert merged.item_ids == ["a", "x", "b", "c", "y"]
+    assert merge_publication(merged, history(("a", 10), ("b", 20), ("c", 30)), WINDOW) == merged
+
+
+def test_a_live_event_that_the_log_has_by_now_is_a_published_one() -> None:
+    live, _ = add_events(History(), [event("a", 10)], WINDOW)
+
+    assert merge_publication(live, history(("a", 10)), WINDOW) == history(("a", 10))
+
+
+def test_a_full_publication_is_cut_for_newer_live_events() -> None:
+    published = history(*((f"p{time}", time) for time in range(1, 6)))
+    live, _ = add_events(published, [event("new", 9)], WINDOW)
+
+    assert merge_publication(live, published, WINDOW).item_ids == ["p2", "p3", "p4", "p5", "new"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_id": " "}, "user_id is empty"),
+        ({"item_id": "x" * 257}, "item_id is longer than 256 characters"),
+        ({"event_id": ""}, "event_id is empty"),
+        ({"timestamp": NOW.replace(tzinfo=None)}, "no time zone"),
+        ({"timestamp": NOW + timedelta(days=2)}, "in the future"),
+        ({"timestamp": datetime(1969, 12, 31, tzinfo=UTC)}, "before 1970"),
+    ],
+)
+def test_an_event_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
+    fields: dict[str, object] = {"user_id": "u", "item_id": "i", "timestamp": NOW}
+
+    with pytest.raises(UserError, match=message):
+        require_valid(Event(**(fields | change)), now=NOW)  # type: ignore[arg-type]
