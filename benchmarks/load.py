@@ -1,4 +1,5 @@
-"""A load generator in a process of its own: `python -m benchmarks.load JSON` prints what it saw as JSON.
+"""A load generator in a process of its own: `python -m benchmarks.load` reads a `Load` as JSON and prints what
+it saw.
 
 Open loop: requests are due at fixed times, and latency counts from the time a request was due, so that a server that
 falls behind cannot hide it. Closed loop: every connection asks again as soon as it has its answer.
@@ -119,4 +120,4 @@ def _request(user: str) -> bytes:
 
 
 if __name__ == "__main__":
-    print(msgspec.json.encode(asyncio.run(run(msgspec.json.decode(sys.argv[1], type=Load)))).decode())
+    print(msgspec.json.encode(asyncio.run(run(msgspec.json.decode(sys.stdin.buffer.read(), type=Load)))).decode())

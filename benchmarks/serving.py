@@ -27,6 +27,7 @@ _RATES = {"redis": 100.0, "sqlite": 50.0}
 _CONNECTIONS = 32
 _USERS = 2000
 _START_SECONDS = 180
+_LAST_CHARACTERS = 2000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -73,9 +74,11 @@ def _under_load(process: "subprocess.Popen[bytes]", load: Load) -> Result:
     for seconds in (min(2.0, load.seconds), load.seconds):
         before = _cpu_seconds(process.pid)
         timed = msgspec.structs.replace(load, seconds=seconds)
-        command = [*_core(-1), sys.executable, "-m", "benchmarks.load", msgspec.json.encode(timed).decode()]
+        command = [*_core(-1), sys.executable, "-m", "benchmarks.load"]
         # The generator has a core of its own where there is one: it must not take time from the server.
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(timed), capture_output=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the load failed:\n{done.stderr.decode()[-_LAST_CHARACTERS:]}")
         result = msgspec.json.decode(done.stdout, type=Result)
         # A tenth more than is counted was sent.
         cost = (_cpu_seconds(process.pid) - before) / (1.1 * result["requests"])

@@ -342,8 +342,9 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     """Seconds between two attempts to reach a store that is down."""
     event_timeout: PositiveFloat = 2.0
     """Seconds that the store has to take events."""
-    stale_after: PositiveFloat = 172_800.0
-    """Age in seconds from which a stored history is called stale (answers are marked, nothing is refused)."""
+    stale_after: PositiveFloat = 2_592_000.0
+    """Age in seconds of its newest event from which a history is called stale: answers are marked, none is refused.
+    Where the log's times are only an order, histories have no age."""
     poll: PositiveFloat = 5.0
     """Seconds between two looks at the registry's champion."""
     client_timeout: PositiveFloat = 10.0

@@ -32,13 +32,15 @@ class Inputs:
         return self.model, self.sequences, self.evaluation
 
 
-def make_inputs(root: Path, *, model_seed: int = 0, users: int = 24, items: int = 15, prefix: str = "item-") -> Inputs:
-    """Times are those of a benchmark log: seconds after 1970-01-01."""
-    sequences = make_sequences(root / "sequences", users=users, items=items, prefix=prefix)
+def make_inputs(
+    root: Path, *, model_seed: int = 0, users: int = 24, items: int = 15, prefix: str = "item-", time: str = "order"
+) -> Inputs:
+    """Times are those of a benchmark log: seconds after 1970-01-01; `time` says whether that is meant."""
+    sequences = make_sequences(root / "sequences", users=users, items=items, prefix=prefix, time=time)
     return add_model(root, sequences, model_seed=model_seed)
 
 
-def make_sequences(folder: Path, *, users: int, items: int, prefix: str) -> Path:
+def make_sequences(folder: Path, *, users: int, items: int, prefix: str, time: str = "order") -> Path:
     folder.mkdir(parents=True)
     random = np.random.default_rng(users)
     rows = [random.permutation(items)[: random.integers(4, 10)] + 1 for _ in range(users)]
@@ -86,7 +88,7 @@ def make_sequences(folder: Path, *, users: int, items: int, prefix: str) -> Path
     )
     md5 = md5_of(folder / "sequences.parquet")
     split = {"schema_version": 1, "split": "leave_one_out", "num_users": users, "num_items": items, "md5": md5}
-    write_json(folder / "split.json", split)
+    write_json(folder / "split.json", {**split, "time": time})
     return folder
 
 

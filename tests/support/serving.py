@@ -40,8 +40,9 @@ class Installation:
     features: Path
 
     @classmethod
-    def make(cls, root: Path, *, features: Path = ROOT / "features", items: int = 15) -> Self:
-        made = cls(folder=root / "store", inputs=make_inputs(root / "inputs", items=items), features=features)
+    def make(cls, root: Path, *, features: Path = ROOT / "features", items: int = 15, time: str = "order") -> Self:
+        inputs = make_inputs(root / "inputs", items=items, time=time)
+        made = cls(folder=root / "store", inputs=inputs, features=features)
         made.push(made.inputs)
         return made
 

@@ -112,7 +112,7 @@ class Engine:
         serving = self._live.current
         user_ids = {question.user_id for question in questions if question.user_id is not None}
         found = await self._histories.read(list(user_ids), serving.feature_service) if user_ids else {}
-        bases = [self._base(question, found) for question in questions]
+        bases = [self._base(question, found, serving) for question in questions]
         queries = [
             Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny)
             for question, base in zip(questions, bases, strict=True)
@@ -133,16 +133,19 @@ class Engine:
         self._count(answers)
         return answers
 
-    def _base(self, question: Question, found: Mapping[str, UserFeatures | None] | None) -> "_Base":
+    def _base(self, question: Question, found: Mapping[str, UserFeatures | None] | None, serving: Serving) -> "_Base":
         """Choose what the ranking reads: the store's history, else the request's, else none."""
         available = found is not None or question.user_id is None
         known = found.get(question.user_id) if found is not None and question.user_id is not None else None
         if known is not None:
-            stale = known.updated is not None and datetime.now(UTC) - known.updated > self._stale_after
+            stale = serving.has_real_times and self._is_old(known)
             return _Base(source="store", history=known.item_ids, stale=stale, store_available=True)
         if question.history:
             return _Base(source="request", history=question.history, stale=False, store_available=available)
         return _Base(source="none", history=(), stale=False, store_available=available)
+
+    def _is_old(self, known: UserFeatures) -> bool:
+        return known.updated is not None and datetime.now(UTC) - known.updated > self._stale_after
 
     def _count(self, answers: Sequence[Answer]) -> None:
         seen = self._telemetry

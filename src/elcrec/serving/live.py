@@ -29,6 +29,11 @@ class Serving:
         """The Feast service that it reads."""
         return self.recommender.manifest.feature_service
 
+    @property
+    def has_real_times(self) -> bool:
+        """Whether the log that it was made from has real times; a benchmark log's are places in an order."""
+        return self.recommender.manifest.split.get("time") == "real"
+
 
 class Live:
     """Holds what serves. Whoever reads `current` keeps that version until done; a swap is one assignment."""

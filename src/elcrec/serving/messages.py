@@ -1,19 +1,20 @@
 """What the server's plain JSON routes read and write."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from elcrec.config import LimitsConfig
+from elcrec.errors import UserError
+from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event
 
 T = TypeVar("T")
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 
-_AHEAD = timedelta(hours=1)
 _NOT_JSON, _INVALID = 400, 422
 
 
@@ -74,7 +75,7 @@ class HistoryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     skipped: int
     """Items that it does not know."""
     stale: bool
-    """Whether the store's history is older than `serve.stale_after`."""
+    """Whether the newest event of the store's history is older than `serve.stale_after`."""
     item_ids: list[str] | UnsetType = UNSET
     """The history, oldest first; only where it was asked for."""
 
@@ -121,9 +122,13 @@ class EventsResponse(Struct, frozen=True, kw_only=True):
     """What became of the events."""
 
     accepted: int
+    """Now part of a history."""
     duplicates: int
+    """There already."""
     late: int
+    """Older than all that the history keeps, so left out."""
     users: int
+    """Distinct users."""
 
 
 class ErrorResponse(Struct, frozen=True, kw_only=True):
@@ -194,8 +199,14 @@ def _require_short(values: Sequence[object] | UnsetType, most: int, name: str) -
 
 
 def _event(event: EventRequest, now: datetime) -> Event:
-    timestamp = now if event.timestamp is UNSET else event.timestamp
-    if timestamp > now + _AHEAD:
-        raise Refusal(_INVALID, "an event's timestamp lies in the future: check the sender's clock and zone")
-    event_id = None if event.event_id is UNSET else event.event_id
-    return Event(user_id=event.user_id, item_id=event.item_id, timestamp=timestamp.astimezone(UTC), event_id=event_id)
+    read = Event(
+        user_id=event.user_id,
+        item_id=event.item_id,
+        timestamp=now if event.timestamp is UNSET else event.timestamp,
+        event_id=None if event.event_id is UNSET else event.event_id,
+    )
+    try:
+        require_valid(read, now=now)
+    except UserError as error:
+        raise Refusal(_INVALID, str(error)) from error
+    return read

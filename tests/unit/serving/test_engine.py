@@ -1,0 +1,41 @@
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.serving import NAME, Installation
+
+from elcrec.config import ServeConfig
+from elcrec.serving.engine import Answer, Engine, Question
+from elcrec.serving.live import Live
+from elcrec.serving.ports import Event, PushOutcome
+from elcrec.serving.telemetry import Telemetry
+
+CONFIG = ServeConfig(store_timeout=30, event_timeout=30)
+
+
+def ask_around_an_event(installation: Installation) -> tuple[Answer, PushOutcome, Answer]:
+    """Ask, let the user meet an item now, and ask again."""
+    store, telemetry = installation.store, Telemetry()
+    engine = Engine(CONFIG, Live(NAME, installation.registry, store, telemetry), store, telemetry)
+    question = Question(user_id="user-1", history=None, k=3)
+    event = Event(user_id="user-1", item_id="item-1", timestamp=datetime.now(UTC))
+
+    async def scene() -> tuple[Answer, PushOutcome, Answer]:
+        return await engine.ask(question), await engine.push([event]), await engine.ask(question)
+
+    try:
+        return asyncio.run(scene())
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(("time", "stale"), [("real", True), ("order", False)])
+def test_a_history_is_stale_while_its_newest_event_is_old_and_times_are_real(
+    tmp_path: Path, time: str, stale: bool
+) -> None:
+    before, outcome, after = ask_around_an_event(Installation.make(tmp_path, time=time))
+
+    assert (before.source, before.stale) == ("store", stale)
+    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, users=1)
+    assert (after.history, after.stale) == ([*before.history, "item-1"], False)
