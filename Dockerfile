@@ -67,7 +67,8 @@ RUN cd /opt/venv/lib/python3*/site-packages && \
     python3 -m pip --python /opt/venv/bin/python uninstall --yes \
     mypy setuptools scikit-learn scipy matplotlib pillow fonttools kiwisolver contourpy && \
     find pandas pyarrow networkx sympy dask -type d -name tests -prune -exec rm -r {} + && \
-    rm -rf feast/ui mlflow/server/js pyarrow/include pyarrow/*flight* torch/_inductor torch/testing/_internal
+    rm -rf feast/ui mlflow/server/js pyarrow/include pyarrow/*flight* torch/_inductor numpy/distutils numpy/f2py \
+    torch/testing/_internal/distributed torch/testing/_internal/opinfo torch/testing/_internal/common_methods_invocations.py
 COPY pyproject.toml README.md ./
 COPY src ./src
 RUN --mount=type=cache,target=/root/.cache/pip \

@@ -33,6 +33,11 @@ class RedisServer:
     process: subprocess.Popen[bytes] | None = None
 
     @property
+    def address(self) -> str:
+        """The address as Feast writes it, to which options can be added."""
+        return f'127.0.0.1:{self.port},password="{self.password}"'
+
+    @property
     def url(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 

@@ -167,7 +167,10 @@ class RedisRows:
 
     def __init__(self, config: RepoConfig, view: FeatureView) -> None:
         self._config = config
+        # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown away
+        # closes the connections that others use.
         self._store = RedisOnlineStore()
+        self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
         self._time_field = f"_ts:{view.name}".encode()
         self._fields = {name: _mmh3(f"{view.name}:{name}") for name in ("item_ids", "event_times", "event_ids")}
 
@@ -230,10 +233,6 @@ class RedisRows:
         version = self._config.entity_key_serialization_version
         key: bytes = _redis_key(self._config.project, _key(user_id), entity_key_serialization_version=version)
         return key
-
-    @property
-    def _client(self) -> Any:
-        return self._store._get_client(self._config.online_store)  # noqa: SLF001 - the same connection as Feast's
 
     @property
     def _lifetime(self) -> int | None:

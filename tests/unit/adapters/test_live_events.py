@@ -43,7 +43,9 @@ def store(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> Fe
         return FeastStore(shutil.copytree(published, tmp_path / "store"), REPOSITORY)
     running: RedisServer = request.getfixturevalue("server")
     running.client.flushall()
-    store = FeastStore(tmp_path / "store", REPOSITORY, Servers(redis=running.url))
+    # Eight threads of one process on a loaded machine may wait for each other longer than a request should.
+    patient = f"{running.address},socket_timeout=10"
+    store = FeastStore(tmp_path / "store", REPOSITORY, Servers(redis=patient))
     store.publish(PUBLISHED, service=SERVICE)
     return store
 

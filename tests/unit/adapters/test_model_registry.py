@@ -37,7 +37,9 @@ def make_bundle(root: Path, content: str) -> Path:
         path.write_text(content)
     write_json(root / content / "config.json", {"sequences_md5": "0"})
     write_json(root / content / "split.json", {"md5": "0"})
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), root / f"bundle-{content}")
+    write_bundle(
+        source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), root / f"bundle-{content}"
+    )
     return root / f"bundle-{content}"
 
 
