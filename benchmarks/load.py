@@ -1,5 +1,4 @@
-"""A load generator in a process of its own: `python -m benchmarks.load` reads a `Load` as JSON and prints what
-it saw.
+"""A load generator in a process of its own: `python -m benchmarks.load` reads a `Load` as JSON, prints what it saw.
 
 Open loop: requests are due at fixed times, and latency counts from the time a request was due, so that a server that
 falls behind cannot hide it. Closed loop: every connection asks again as soon as it has its answer.

@@ -50,6 +50,15 @@ def image() -> Iterator[str]:
         yield TAG
 
 
+@pytest.fixture(scope="module")
+def serve_image(image: str) -> str:
+    """The tag of the server's image; the engine that built the first one runs."""
+    command = [*start_engine(pytest.MonkeyPatch()), "--target", "serve", "--tag", f"{TAG}-serve", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return f"{TAG}-serve"
+
+
 def in_container(image: str, script: str) -> str:
     return docker("run", "--rm", "--network", "none", "--entrypoint", "", image, "sh", "-ec", script)
 
@@ -70,22 +79,48 @@ def test_nothing_that_running_does_not_need_is_inside(image: str) -> None:
     in_container(image, "test ! -e /etc/pip.conf && test ! -e /build")
 
 
+def test_it_runs_on_a_read_only_root_as_anybody(image: str) -> None:
+    locked = ["--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", "12345"]
+    assert "usage: elcrec" in docker("run", "--rm", *locked, image, "elcrec", "--help")
+
+
+def test_the_servers_image_is_small_and_holds_no_trainer_of_pipelines(serve_image: str) -> None:
+    size = int(docker("inspect", "--format", "{{.Size}}", serve_image))
+    with_cuda = in_container(serve_image, "python3 -c 'import torch; print(torch.version.cuda is not None)'") == "True"
+    assert with_cuda or size < 1.2e9
+    absent = "import importlib.util as u; print([n for n in ('kfp', 'dvc', 'scipy', 'pytest') if u.find_spec(n)])"
+    assert in_container(serve_image, f'python3 -c "{absent}"') == "[]"
+
+
+def test_the_servers_image_recommends_from_a_store(serve_image: str, pushed: Path) -> None:
+    mounted = ["--network", "none", "--tmpfs", "/tmp", "--volume", f"{pushed}:/store", "--user", f"{os.getuid()}"]
+    said = docker("run", "--rm", *mounted, serve_image, "elcrec", "recommend", "--store", "/store", "--user", "u3")
+    assert "model      elcrec version 1" in said
+
+
 def test_bytecode_is_compiled(image: str) -> None:
     module = "import elcrec.config as m, pathlib; print(pathlib.Path(m.__cached__).exists())"
     assert in_container(image, f"python3 -c '{module}'") == "True"
 
 
-def test_the_pipeline_runs_in_containers_on_the_sample(image: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pushed(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store after the whole pipeline ran in containers."""
+    folder = tmp_path_factory.mktemp("pipeline")
     params = {
         "fetch": {"dataset": "sample", "synthetic": {"users": 200, "items": 60, "intents": 4}},
         "train": {"intents": {"num_intents": 4}, "epochs": 2},
         "evaluate": {"bootstrap": 20},
     }
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    places = ["--root", str(tmp_path / "runs"), "--store", str(tmp_path / "store")]
-    command = ["submit", "--local", "--docker", "--image", image, "--params", str(tmp_path / "params.yaml")]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    places = ["--root", str(folder / "runs"), "--store", str(folder / "store")]
+    command = ["submit", "--local", "--docker", "--image", image, "--params", str(folder / "params.yaml")]
     assert main([*command, *places, "--param", "seed=3"]) == 0
-    (run,) = (tmp_path / "runs").glob("[!.]*")
+    return folder / "store"
+
+
+def test_the_pipeline_runs_in_containers_on_the_sample(pushed: Path) -> None:
+    (run,) = (pushed.parent / "runs").glob("elcrec-*")
     assert read_json(run / "train" / "model" / "config.json")["train"]["seed"] == 3
     assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
-    assert (tmp_path / "store").is_dir()
+    assert (run / "outcome" / "summary").read_text(encoding="utf-8").startswith("**elcrec-training succeeded**")

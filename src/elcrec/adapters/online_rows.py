@@ -167,8 +167,8 @@ class RedisRows:
 
     def __init__(self, config: RepoConfig, view: FeatureView) -> None:
         self._config = config
-        # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown away
-        # closes the connections that others use.
+        # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown
+        # away closes the connections that others use.
         self._store = RedisOnlineStore()
         self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
         self._time_field = f"_ts:{view.name}".encode()
