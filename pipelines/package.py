@@ -78,7 +78,7 @@ class Package:
         if not fits:
             wanted = kind.removeprefix("NUMBER_").lower()
             raise UserError(f"{value!r} is no {wanted}", where=f"parameter {name}")
-        return parsed
+        return float(parsed) if kind == "NUMBER_DOUBLE" else parsed
 
     def _check_values(self, typed: Mapping[str, Any]) -> None:
         """Run the body of every `configure` task that depends on nothing but parameters, as the cluster will."""

@@ -209,6 +209,9 @@ class NextItemConfig(Section, frozen=True, kw_only=True):
     """Drawn items a step (`sampled_softmax`)."""
     exponent: Share = 0.5
     """They are drawn from popularity to this power; 0 is uniform (`sampled_softmax`)."""
+    prefixes: bool = False
+    """Whether every prefix of a user's training items is a sequence of its own, of which the last item alone is
+    predicted, always from the window's last position, as in a ranking. Else one sequence a user, and all of it."""
 
 
 class ViewConfig(Section, frozen=True, kw_only=True):

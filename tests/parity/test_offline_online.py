@@ -1,6 +1,6 @@
 """Features built offline from the log and features served online are the same, and so is what a model makes of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from elcrec.config import SequencesConfig
 from elcrec.data.dataset import Split, load_item_ids, load_sequences, load_user_ids
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.ports import Event
-from elcrec.serving.recommender import Recommender
+from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.push import _tables
 from elcrec.stages.sequences import build_sequences
 
@@ -96,13 +96,17 @@ def online_histories(store: FeastStore, users: list[str]) -> list[list[str]]:
     return [found.item_ids if found else [] for found in store.users(users, service=SERVICE)]
 
 
+def queries(histories: Iterable[list[str]]) -> list[Query]:
+    return [Query(history=history, k=K) for history in histories]
+
+
 def test_the_same_histories_scores_and_top_k(world: World) -> None:
     offline = offline_histories(world.inputs.sequences)
     online = online_histories(world.store, list(offline))
 
     assert online == list(offline.values())
-    expected = world.recommender.recommend(list(offline.values()), K)
-    for mine, other in zip(world.recommender.recommend(online, K), expected, strict=True):
+    expected = world.recommender.recommend(queries(offline.values()))
+    for mine, other in zip(world.recommender.recommend(queries(online)), expected, strict=True):
         assert mine.item_ids == other.item_ids
         np.testing.assert_allclose(mine.scores, other.scores, atol=1e-5, rtol=0)
         assert mine.intent == other.intent
@@ -113,7 +117,7 @@ def test_what_was_published_of_the_model_is_what_it_computes_from_the_served_his
 
     served = world.store.users(users, service=SERVICE)
 
-    answers = world.recommender.recommend([found.item_ids for found in served if found], K)
+    answers = world.recommender.recommend(queries(found.item_ids for found in served if found))
     assert [found.intent for found in served if found] == [answer.intent for answer in answers]
     assert {found.bundle for found in served if found} == {world.recommender.manifest.digest}
 

@@ -50,11 +50,11 @@ class TrainingBatch:
     """One step's input.
 
     Attributes:
-        rows: everything that the encoder reads, in one pass: the users' training items but the last; then, for the
+        rows: everything that the encoder reads, in one pass: the sequences, without their last items; then, for the
             contrastive losses, the first views of all, the second views of all; then, where pooling is over the
             window, one window of nothing but padding.
-        num_users: B, over all processes.
-        positives_M: the item that came next at each item of the users' rows.
+        num_sequences: B, over all processes: users, or prefixes of users.
+        positives_M: the item that came next at each item of the sequences, or at the last of each prefix.
         negatives: drawn items; `None` where the loss sees the whole catalogue.
         share: weight of this process's L_next, so that the mean over processes is the mean over all positions.
         views: the views of all processes, laid out on their own to be compared; `None` without contrastive losses.
@@ -62,7 +62,7 @@ class TrainingBatch:
     """
 
     rows: GroupedBatch
-    num_users: int
+    num_sequences: int
     positives_M: Tensor
     negatives: Negatives | None
     share: float
@@ -110,10 +110,22 @@ class SequenceModel(nn.Module):
         if self.config.next_item.loss == "bce":
             next_item, states_MD = self._binary(batch)
         else:
-            states_MD = self._states(batch.rows)
-            next_item = self._softmax(states_MD[: len(batch.positives_M)], batch)
+            predicting_MD, states_MD = self._training_states(batch)
+            next_item = self._softmax(predicting_MD, batch)
         losses = {"next_item": batch.share * next_item}
         return losses if self.intents is None else losses | self._intent_losses(self.intents, states_MD, batch)
+
+    def _training_states(self, batch: TrainingBatch, embedded_ND: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the states that predict the batch's positives, and all states that other losses need."""
+        if not self.config.next_item.prefixes:
+            states_MD = self._states(batch.rows, embedded_ND)
+            return states_MD[: len(batch.positives_M)], states_MD
+        if self.intents is None:
+            last_BD: Tensor = self.encoder.last(batch.rows, embedded_ND)
+            return last_BD, last_BD
+        states_MD = self._states(batch.rows, embedded_ND)
+        ends_B = batch.rows.lengths_B[: len(batch.positives_M)].cumsum(0) - 1
+        return states_MD.index_select(0, ends_B), states_MD
 
     def _states(self, rows: GroupedBatch, embedded_ND: Tensor | None = None) -> Tensor:
         """Encode rows: a state for every item, row after row."""
@@ -129,8 +141,8 @@ class SequenceModel(nn.Module):
         wanted = (batch.rows.items_N, batch.positives_M, batch.negatives.items)
         vectors = self.encoder.item_embedding(torch.cat(wanted))
         embedded_ND, positives_MD, negatives_MD = torch.split(vectors, [len(items) for items in wanted])
-        states_MD = self._states(batch.rows, embedded_ND)
-        return next_item_loss(states_MD[: len(positives_MD)], positives_MD, negatives_MD), states_MD
+        predicting_MD, states_MD = self._training_states(batch, embedded_ND)
+        return next_item_loss(predicting_MD, positives_MD, negatives_MD), states_MD
 
     def _softmax(self, states_MD: Tensor, batch: TrainingBatch) -> Tensor:
         """L_next by cross entropy among all items, or among some that all positions share."""
@@ -146,7 +158,7 @@ class SequenceModel(nn.Module):
             states_MD, padding_TD = states_MD.tensor_split([-self.config.encoder.window])
         if batch.exchange is not None:
             rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
-        users_BD = pool(states_MD, rows, padding_TD)[: batch.num_users]
+        users_BD = pool(states_MD, rows, padding_TD)[: batch.num_sequences]
         losses: dict[str, Tensor] = {}
         if batch.views is not None:
             views_MD = states_MD[-len(batch.views.row_M) :]

@@ -48,12 +48,12 @@ class Encoder(nn.Module):
             states_ND = block(states_ND, batch.groups, masks)
         return states_ND
 
-    def last(self, batch: GroupedBatch) -> Tensor:
+    def last(self, batch: GroupedBatch, embedded_ND: Tensor | None = None) -> Tensor:
         """Return the last block's state at the last item of each row, [B, D].
 
-        That is all a ranking needs; the last block asks one query a row.
+        That is all that a ranking needs, or training on prefixes; the last block asks one query a row.
         """
-        states_ND, masks = self._embed(batch, None)
+        states_ND, masks = self._embed(batch, embedded_ND)
         for block in self.blocks[:-1]:
             states_ND = block(states_ND, batch.groups, masks)
         final = self.blocks[-1]
@@ -113,13 +113,13 @@ class Attention(nn.Module):
     def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Attend inside each row, [N, D] to [N, D]."""
         projected = torch.split(self.query_key_value(states_ND), [group.size for group in groups])
-        drops = self._drops(groups, states_ND.device)
+        drops = self._drops([(group.rows, group.length, group.length) for group in groups], states_ND.device)
         contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, drops, strict=True)]
         attended: Tensor = self.out(torch.cat(contexts))
         return attended
 
     def last(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Attend from the last position of each row, without dropout.
+        """Attend from the last position of each row.
 
         Returns:
             Those positions' states and what they attend to, [B, D] each, in the order of the groups.
@@ -133,41 +133,49 @@ class Attention(nn.Module):
         states_BD = torch.cat(rows)
         queries = torch.split(F.linear(states_BD, weight[:width], bias[:width]), [group.rows for group in groups])
         keys_values = torch.split(F.linear(states_ND, weight[width:], bias[width:]), split)
-        contexts = [self._attend_last(*inputs) for inputs in zip(queries, keys_values, groups, masks, strict=True)]
+        seen = [mask_BLL[:, -1:] for mask_BLL in masks]
+        drops = self._drops([(group.rows, 1, group.length) for group in groups], states_ND.device)
+        parts = zip(queries, keys_values, groups, seen, drops, strict=True)
+        contexts = [self._attend_last(*inputs) for inputs in parts]
         return states_BD, self.out(torch.cat(contexts))
 
-    def _attend_last(self, queries_BD: Tensor, keys_values: Tensor, group: Group, mask_BLL: Tensor) -> Tensor:
-        query = queries_BD.view(group.rows, self.num_heads, 1, -1)
-        key, value = keys_values.view(group.rows, group.length, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BLL[:, None, -1:])
-        return context.reshape(group.rows, -1)
+    def _attend_last(
+        self, queries_BD: Tensor, keys_values: Tensor, group: Group, mask_B1L: Tensor, drop: Tensor | None
+    ) -> Tensor:
+        query_HB1d = queries_BD.view(group.rows, 1, self.num_heads, -1).permute(2, 0, 1, 3)
+        key, value = keys_values.view(group.rows, group.length, 2, self.num_heads, -1).permute(2, 3, 0, 1, 4).unbind()
+        return self._mix(query_HB1d, key, value, mask_B1L, drop).permute(1, 2, 0, 3).reshape(group.rows, -1)
 
-    def _drops(self, groups: tuple[Group, ...], device: torch.device) -> list[Tensor] | list[None]:
-        """Dropout masks of the attention weights of all groups, where we draw them ourselves."""
+    def _drops(self, shapes: list[tuple[int, int, int]], device: torch.device) -> list[Tensor] | list[None]:
+        """Dropout masks of attention weights of these shapes (rows, queries, keys), where we draw them ourselves."""
         if not self.training or self.dropout == 0 or device.type != "cpu":
-            return [None] * len(groups)
-        return dropout_masks([(self.num_heads * g.rows, g.length, g.length) for g in groups], self.dropout)
+            return [None] * len(shapes)
+        return dropout_masks([(self.num_heads * rows, *weights) for rows, *weights in shapes], self.dropout)
 
     def _attend(self, projected: Tensor, group: Group, mask_BLL: Tensor, drop: Tensor | None) -> Tensor:
         heads = projected.view(group.rows, group.length, 3, self.num_heads, -1).permute(2, 3, 0, 1, 4)
-        if drop is None:
-            dropout = self.dropout if self.training else 0.0
-            query, key, value = heads.unbind()
-            context_HBLd = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask_BLL[None], dropout_p=dropout
-            )
-        else:
-            context_HBLd = _attend_dropping(heads, mask_BLL, drop)
-        return context_HBLd.permute(1, 2, 0, 3).reshape(group.size, -1)
+        return self._mix(*heads.unbind(), mask_BLL, drop).permute(1, 2, 0, 3).reshape(group.size, -1)
+
+    def _mix(
+        self, query_HBQd: Tensor, key_HBLd: Tensor, value_HBLd: Tensor, mask_BQL: Tensor, drop: Tensor | None
+    ) -> Tensor:
+        """Attend, [H, B, Q, d], with given dropout on the weights or PyTorch's."""
+        if drop is not None:
+            return _attend_dropping(query_HBQd, key_HBLd, value_HBLd, mask_BQL, drop)
+        dropout = self.dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(
+            query_HBQd, key_HBLd, value_HBLd, attn_mask=mask_BQL[None], dropout_p=dropout
+        )
 
 
-def _attend_dropping(heads_3HBLd: Tensor, mask_BLL: Tensor, drop: Tensor) -> Tensor:
+def _attend_dropping(
+    query_HBQd: Tensor, key_HBLd: Tensor, value_HBLd: Tensor, mask_BQL: Tensor, drop: Tensor
+) -> Tensor:
     """Attention with given dropout on its weights; PyTorch's fused kernel for CPUs has no dropout."""
-    _, num_heads, rows, length, width = heads_3HBLd.shape
-    query, key, value = heads_3HBLd.reshape(3, num_heads * rows, length, width).unbind()
-    mask = mask_BLL.repeat(num_heads, 1, 1)
-    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=1 / math.sqrt(width))
-    return torch.bmm(scores.softmax(-1) * drop, value).view(num_heads, rows, length, width)
+    query, key, value = (heads.flatten(0, 1) for heads in (query_HBQd, key_HBLd, value_HBLd))
+    mask = mask_BQL.repeat(len(query_HBQd), 1, 1)
+    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
+    return torch.bmm(scores.softmax(-1) * drop, value).view(query_HBQd.shape)
 
 
 def _attention_mask(items_N: Tensor, group: Group, dtype: torch.dtype) -> Tensor:

@@ -2,7 +2,7 @@
 
 Many steps are assembled at once and moved to the device in one go; a step is then a set of views of those tensors.
 
-Axes: `U` users of a chunk, `B` users of a step, `M` items of rows one after another.
+Axes: `U` sequences of a chunk, `B` sequences of a step, `M` items of rows one after another.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,11 +40,12 @@ class TrainingData:
             raise UserError(f"{len(users)} users have two or more training items", fix="bring a longer log")
         self._config, self._ranks, self._num_items = config, ranks, data.num_items
         self._sequences, self._users, self._train_end = data.sequences, users, data.train_end
+        self._starts, self._ends = self._spans()
         self._sampler = self._make_sampler() if config.next_item.loss == "sampled_softmax" else None
 
     def __len__(self) -> int:
         """Steps in an epoch; a last step is dropped where it has nothing to contrast or a rank would get no user."""
-        steps, rest = divmod(len(self._users), self._config.batch_size)
+        steps, rest = divmod(len(self._ends), self._config.batch_size)
         return steps + (rest >= max(2, self._ranks.count))
 
     @property
@@ -67,6 +68,16 @@ class TrainingData:
         starts = self._sequences.offsets[users]
         return self._sequences.spans(starts, starts + self._train_end[users])
 
+    def _spans(self) -> tuple[IntArray, IntArray]:
+        """Where each sequence of an epoch starts and ends among all items: one a user, or one a prefix."""
+        starts = self._sequences.offsets[self._users]
+        lengths = self._train_end[self._users]
+        if not self._config.next_item.prefixes:
+            return starts, starts + lengths
+        starts, firsts = np.repeat(starts, lengths - 1), np.repeat(np.cumsum(lengths - 1) - lengths + 1, lengths - 1)
+        ends = starts + np.arange(len(starts)) - firsts + 2
+        return np.maximum(starts, ends - self._config.encoder.window - 1), ends
+
     def _make_sampler(self) -> NegativeSampler:
         counts = np.zeros(self._num_items + 1, np.int64)
         for part in np.array_split(np.arange(self.num_users), -(-self.num_users // _USERS_AT_ONCE)):
@@ -75,32 +86,33 @@ class TrainingData:
         return NegativeSampler(torch.from_numpy(counts[1:]), settings.samples, settings.exponent)
 
     def epoch(self, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
-        """Draw an epoch: users in random order, fresh negatives and views.
+        """Draw an epoch: sequences in random order, fresh negatives and views.
 
         All ranks draw the same and take their share of every step.
         """
-        order = torch.randperm(len(self._users), generator=generator).numpy()
+        order = torch.randperm(len(self._ends), generator=generator).numpy()
         order = order[: len(self) * self._config.batch_size]
         chunk = _CHUNK_STEPS * self._config.batch_size
         for start in range(0, len(order), chunk):
             yield from self._assemble(order[start : start + chunk], generator, device)
 
-    def _assemble(self, users: IntArray, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
-        """Make the steps of a chunk of users."""
-        rows = self._training(users)
+    def _assemble(self, chosen: IntArray, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
+        """Make the steps of a chunk of sequences."""
+        rows = self._sequences.spans(self._starts[chosen], self._ends[chosen])
         recent = rows.tail(self._config.encoder.window + 1)
-        inputs, targets = recent.head(recent.lengths - 1), recent.spans(recent.offsets[:-1] + 1, recent.offsets[1:])
+        inputs, ends = recent.head(recent.lengths - 1), recent.offsets[1:]
+        targets = recent.spans(ends - 1 if self._config.next_item.prefixes else recent.offsets[:-1] + 1, ends)
         views = self._views(rows, generator) if contrastive(self._config) else None
         pieces = _Pieces(inputs, views, self._config.encoder.window if pools_padding(self._config) else None)
         size, ranks = self._config.batch_size, self._ranks
-        steps = [np.arange(start, min(start + size, len(users))) for start in range(0, len(users), size)]
+        steps = [np.arange(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
         mine = [step[ranks.index :: ranks.count] for step in steps]
-        counts = [int(inputs.lengths[step].sum()) for step in mine]
+        counts = [int(targets.lengths[step].sum()) for step in mine]
         nothing = [None] * len(steps)
         parts = zip(
             pieces.group([pieces.encoded(step) for step in mine], device),
             torch.split(_tensor(targets.take(np.concatenate(mine))).to(device), counts),
-            self._negatives(rows, inputs, mine, counts, generator, device),
+            self._negatives(rows, targets, mine, counts, generator, device),
             nothing if views is None else pieces.group([pieces.views(step) for step in steps], device),
             nothing if ranks.count == 1 else [pieces.exchange(step, ranks, device) for step in steps],
             strict=True,
@@ -108,10 +120,10 @@ class TrainingData:
         for step, (own, positives_M, negatives, compared, exchange) in zip(steps, parts, strict=True):
             yield TrainingBatch(
                 rows=own,
-                num_users=len(step),
+                num_sequences=len(step),
                 positives_M=positives_M,
                 negatives=negatives,
-                share=ranks.count * len(positives_M) / int(inputs.lengths[step].sum()),
+                share=ranks.count * len(positives_M) / int(targets.lengths[step].sum()),
                 views=compared,
                 exchange=exchange,
             )
@@ -119,7 +131,7 @@ class TrainingData:
     def _negatives(
         self,
         rows: Ragged,
-        inputs: Ragged,
+        targets: Ragged,
         mine: Sequence[IntArray],
         counts: list[int],
         generator: torch.Generator,
@@ -131,18 +143,18 @@ class TrainingData:
         if self._sampler is not None:
             draws = [self._sampler.draw(generator) for _ in mine]
             return [Negatives(items=items_S.to(device), log_counts=counts_S.to(device)) for items_S, counts_S in draws]
-        drawn = self._draw_negatives(rows, inputs, generator)
+        drawn = self._draw_negatives(rows, targets, generator)
         items_M = _tensor(drawn.take(np.concatenate(mine))).to(device)
         return [Negatives(items=part, log_counts=None) for part in torch.split(items_M, counts)]
 
-    def _draw_negatives(self, rows: Ragged, inputs: Ragged, generator: torch.Generator) -> Ragged:
-        """Draw an item for each input, uniformly, again where one stands in its row.
+    def _draw_negatives(self, rows: Ragged, targets: Ragged, generator: torch.Generator) -> Ragged:
+        """Draw an item for each target, uniformly, again where one stands in its row.
 
         A few rounds leave next to no collision, and none can hang on a user who has seen the whole catalogue.
         """
         width = self._num_items + 1
         known = torch.from_numpy(np.sort(rows.owners * width + rows.values))
-        owner_M = torch.from_numpy(inputs.owners * width)
+        owner_M = torch.from_numpy(targets.owners * width)
         drawn_M = torch.randint(1, width, owner_M.shape, generator=generator)
         for _ in range(_REDRAWS):
             keys_M = owner_M + drawn_M
@@ -151,7 +163,7 @@ class TrainingData:
             if not len(clash):
                 break
             drawn_M[clash] = torch.randint(1, width, clash.shape, generator=generator)
-        return Ragged(values=drawn_M.numpy(), offsets=inputs.offsets)
+        return Ragged(values=drawn_M.numpy(), offsets=targets.offsets)
 
     def _views(self, rows: Ragged, generator: torch.Generator) -> Ragged:
         """Two views of every input: the first views of all users, then the second."""

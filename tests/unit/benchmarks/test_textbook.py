@@ -57,7 +57,7 @@ def test_its_next_item_loss_equals_ours_on_the_same_weights_and_input() -> None:
     model, plain = _same_models(data)
     steps = TrainingData(data, tiny_config(encoder=STILL)).epoch(torch.Generator().manual_seed(0), torch.device("cpu"))
     batch = next(iter(steps))
-    lengths = batch.rows.lengths_B[: batch.num_users].tolist()
+    lengths = batch.rows.lengths_B[: batch.num_sequences].tolist()
     items_M = batch.rows.items_N[batch.rows.positions_M][: sum(lengths)]
     columns = [
         [textbook.pad(row.tolist(), STILL.window) for row in torch.split(values, lengths)]

@@ -49,7 +49,7 @@ def read_step(batch: TrainingBatch) -> Step:
     """Read a step back from the tensors that the model gets."""
     flat = batch.rows.items_N[batch.rows.positions_M]
     rows = [row.tolist() for row in flat.split(batch.rows.lengths_B.tolist())]
-    users, negatives = batch.num_users, batch.negatives
+    users, negatives = batch.num_sequences, batch.negatives
     return Step(
         inputs=rows[:users],
         positives=batch.positives_M.tolist(),

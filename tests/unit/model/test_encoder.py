@@ -65,11 +65,20 @@ def test_dropout_of_attention_takes_the_weights_of_dropped_keys_away_after_the_s
     query, key, value = heads = torch.randn(3, 2, 4, 5, 3, generator=generator, dtype=torch.float64)
     mask = torch.full((5, 5), -1e9, dtype=torch.float64).triu(1).expand(4, 5, 5)
     drop = 2.0 * torch.randint(2, (2, 4, 5, 5), generator=generator)
-    context = _attend_dropping(heads, mask, drop.flatten(0, 1))
+    context = _attend_dropping(query, key, value, mask, drop.flatten(0, 1))
     for head, row, place in np.ndindex(2, 4, 5):
         seen = (head, row, slice(place + 1))
         shares = (key[seen] @ query[head, row, place] / 3**0.5).softmax(0) * drop[head, row, place, : place + 1]
         torch.testing.assert_close(context[head, row, place], shares @ value[seen])
+
+
+def test_attention_of_the_last_position_drops_in_training_alone() -> None:
+    torch.manual_seed(0)
+    config = EncoderConfig(window=12, hidden_size=8, hidden_dropout=0.0, attention_dropout=0.5)
+    encoder = Encoder(config, num_items=9)
+    batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
+    assert not torch.equal(encoder.train().last(batch), encoder.last(batch))
+    torch.testing.assert_close(encoder.eval().last(batch), encoder.last(batch), rtol=0, atol=0)
 
 
 def test_a_later_item_never_changes_an_earlier_state(encoder: Encoder) -> None:

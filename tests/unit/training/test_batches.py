@@ -1,13 +1,15 @@
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
+from elcrec.config import EncoderConfig, NextItemConfig
 from elcrec.data.dataset import SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.model.elcrec import TrainingBatch
+from elcrec.model.elcrec import SequenceModel, TrainingBatch
 from elcrec.training.batches import TrainingData
 from tests.unit.training.helpers import ring_data, tiny_config
 
@@ -29,6 +31,37 @@ def test_an_epoch_predicts_every_next_training_item_in_the_window_once() -> None
         expected += list(pairwise(row))
     seen = [pair for batch in _epoch(TrainingData(data, tiny_config())) for pair in _pairs(batch)]
     assert sorted(seen) == sorted(expected)
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_an_epoch_of_prefixes_predicts_the_last_item_of_each_once(loss: Literal["bce", "softmax"]) -> None:
+    data = ring_data()
+    config = tiny_config(objective="sasrec", next_item=NextItemConfig(loss=loss, prefixes=True))
+    expected = []
+    for index in range(data.num_users):
+        row = data.training().row(index).tolist()
+        expected += [(tuple(row[max(0, end - 8) : end]), row[end]) for end in range(1, len(row))]
+    seen = []
+    for batch in _epoch(TrainingData(data, config)):
+        items = torch.split(batch.rows.items_N[batch.rows.positions_M], batch.rows.lengths_B.tolist())
+        seen += [(tuple(row.tolist()), int(item)) for row, item in zip(items, batch.positives_M, strict=True)]
+        assert batch.negatives is None or len(batch.negatives.items) == len(batch.positives_M)
+    assert sorted(seen) == sorted(expected)
+
+
+@pytest.mark.parametrize("objective", ["elcrec", "sasrec"])
+def test_the_loss_of_prefixes_is_that_of_the_states_at_their_ends(objective: Literal["elcrec", "sasrec"]) -> None:
+    still = EncoderConfig(window=8, hidden_size=8, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0)
+    config = tiny_config(objective=objective, encoder=still, next_item=NextItemConfig(loss="softmax", prefixes=True))
+    data = ring_data()
+    model = SequenceModel(config, data.num_items)
+    for batch in _epoch(TrainingData(data, config)):
+        rows = batch.rows
+        ends = rows.lengths_B[: len(batch.positives_M)].cumsum(0) - 1
+        states = model.encoder(rows)[rows.positions_M][ends]
+        logits = states @ model.encoder.item_embedding.weight[1:].T
+        expected = torch.nn.functional.cross_entropy(logits, batch.positives_M - 1)
+        torch.testing.assert_close(model.losses(batch)["next_item"], expected)
 
 
 def test_held_out_items_never_enter_training() -> None:
