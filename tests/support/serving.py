@@ -67,7 +67,9 @@ class Installation:
         inputs = add_model(self.inputs.sequences.parent, self.inputs.sequences, model_seed=seed)
         source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
         bundle = self.folder.parent / f"bundle-{seed}"
-        write_bundle(source, describe_bundle(source, name=NAME, feature_service=feature_service), bundle)
+        schema = self.store.schema("elcrec_v1")
+        manifest = describe_bundle(source, name=NAME, feature_service=feature_service, feature_schema=schema)
+        write_bundle(source, manifest, bundle)
         version = self.registry.register(NAME, bundle, {}, {})
         self.registry.set_champion(NAME, version)
         if damage:

@@ -36,6 +36,13 @@ def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> 
     np.testing.assert_allclose(states, _plain(_weights(encoder)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if 0 not in row])
+def test_a_row_alone_has_the_states_of_the_plain_encoder(encoder: Encoder, row: list[int]) -> None:
+    states = encoder.alone(torch.tensor(row)).detach().numpy()
+
+    np.testing.assert_allclose(states, encode(_weights(encoder), row, CONFIG)[-len(row) :], rtol=1e-9)
+
+
 def test_last_is_the_state_at_the_end_of_each_row(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
     ends = np.cumsum([len(row) for row in ROWS]) - 1

@@ -22,7 +22,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def recommender(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
     bundle = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s"), bundle)
+    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), bundle)
     return Recommender.load(bundle)
 
 
@@ -147,7 +147,7 @@ def test_a_bundle_whose_parts_do_not_fit_is_refused(inputs: Inputs, tmp_path: Pa
         (copy / path.name).write_bytes(path.read_bytes())
     pq.write_table(items, copy / "items.parquet")
     mixed = BundleSource(model=source.model, sequences=copy, evaluation=source.evaluation)
-    write_bundle(mixed, describe_bundle(mixed, name="m", feature_service="s"), tmp_path / "bundle")
+    write_bundle(mixed, describe_bundle(mixed, name="m", feature_service="s", feature_schema="d"), tmp_path / "bundle")
 
     with pytest.raises(UserError, match=r"knows 15 items, items\.parquet 16"):
         Recommender.load(tmp_path / "bundle")

@@ -21,7 +21,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s"), folder)
+    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), folder)
     return folder
 
 
