@@ -158,13 +158,13 @@ class App:
             async with asyncio.timeout(self._config.client_timeout):
                 more = True
                 while more:
-                    message = await request.receive()
-                    if message["type"] == "http.disconnect":
+                    part = await request.receive()
+                    if part["type"] == "http.disconnect":
                         raise ClientDisconnect
-                    body += message.get("body", b"")
+                    body += part.get("body", b"")
                     if len(body) > most:
                         raise too_large
-                    more = message.get("more_body", False)
+                    more = part.get("more_body", False)
         except TimeoutError as error:
             message = f"the body took more than {self._config.client_timeout:g} s to arrive"
             raise Refusal(_TIMEOUT, message, headers={"connection": "close"}) from error
