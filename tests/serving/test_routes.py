@@ -29,6 +29,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 @pytest.fixture(scope="module")
 def server(installation: Installation) -> Iterator[Server]:
     limits = ("limits.body_bytes=20000", "limits.history=50", "limits.k=12", "limits.filter_ids=40", "limits.users=8")
+    limits += ("limits.events=20",)  # so that too many still fit a body
     timeouts = ("client_timeout=1.5", "store_timeout=5", "event_timeout=20")
     with serving(installation, *(limits + timeouts)) as running:
         yield running

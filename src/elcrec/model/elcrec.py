@@ -83,6 +83,21 @@ class Encoded:
     intents: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What depends on the weights alone.
+
+    Attributes:
+        padding_TD: states of an empty window; `None` where pooling is over a sequence's own items.
+        before_TD: row `t` is the sum of the first `t` of them, [T + 1, D].
+        half_norms_K: half the squared length of each intent centre; `None` without intents.
+    """
+
+    padding_TD: Tensor | None
+    before_TD: Tensor | None
+    half_norms_K: Tensor | None
+
+
 class SequenceModel(nn.Module):
     """SASRec encoder with, for the objectives `elcrec` and `iclrec`, intent centres."""
 
@@ -252,6 +267,32 @@ class SequenceModel(nn.Module):
         nearest = self.intents.nearest(pool(states_MD, batch, padding_TD))
         return Encoded(vectors=states_MD[batch.lengths_B.cumsum(0) - 1], intents=nearest)
 
+    def freeze(self) -> "Frozen":
+        """Compute what answers every request alike while the weights stay as they are."""
+        padding_TD = self.padding_states()
+        return Frozen(
+            padding_TD=padding_TD,
+            before_TD=None if padding_TD is None else _sums_before(padding_TD),
+            half_norms_K=None if self.intents is None else self.intents.half_norms(),
+        )
+
+    def encode_alone(self, items_L: Tensor, frozen: "Frozen") -> Encoded:
+        """Encode one row: `encode_batch` without what only several rows need.
+
+        Args:
+            items_L: item indices, oldest first, from one to `window` of them.
+            frozen: what `freeze` returned under these weights.
+        """
+        states_LD, window = self.encoder.alone(items_L), self.config.encoder.window
+        if self.intents is None or frozen.half_norms_K is None:
+            return Encoded(vectors=states_LD[-1:], intents=items_L.new_tensor([-1]))
+        if frozen.before_TD is None:
+            pooled_D = states_LD.mean(0)
+        else:
+            pooled_D = (states_LD.sum(0) + frozen.before_TD[window - len(items_L)]) / window
+        nearness_K = torch.addmv(frozen.half_norms_K, self.intents.centers_KD, pooled_D, beta=-1)
+        return Encoded(vectors=states_LD[-1:], intents=nearness_K.argmax(keepdim=True))
+
     @torch.inference_mode()
     def pooled(self, histories: Ragged, batch_size: int = 256) -> Tensor:
         """Pooled state of each history, all non-empty, [B, D]; where k-means places the first centres."""
@@ -297,5 +338,9 @@ def pool(states_MD: Tensor, rows: Rows, padding_TD: Tensor | None = None) -> Ten
     if padding_TD is None:
         return sums_BD / rows.lengths_B[:, None]
     window = len(padding_TD)
-    before_TD = F.pad(padding_TD.cumsum(0), (0, 0, 1, 0))
-    return (sums_BD + F.embedding(window - rows.lengths_B, before_TD)) / window
+    return (sums_BD + F.embedding(window - rows.lengths_B, _sums_before(padding_TD))) / window
+
+
+def _sums_before(states_TD: Tensor) -> Tensor:
+    """Sum of the states before each position and of all of them, [T + 1, D]."""
+    return F.pad(states_TD.cumsum(0), (0, 0, 1, 0))

@@ -60,6 +60,20 @@ class Encoder(nn.Module):
         assert isinstance(final, Block)
         return final.last(states_ND, batch.groups, masks).index_select(0, batch.slot_B)
 
+    def alone(self, items_L: Tensor) -> Tensor:
+        """Return the last block's states of one row without padding, [L, D], in evaluation.
+
+        `forward` without its groups and masks: for a row or two they take longer than the arithmetic.
+
+        Args:
+            items_L: item indices, no more than the window.
+        """
+        states_LD: Tensor = self.norm(self.item_embedding(items_L) + self.position_embedding.weight[-len(items_L) :])
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            states_LD = block.alone(states_LD)
+        return states_LD
+
     def _embed(self, batch: GroupedBatch, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """What the first block reads, and a mask for each group."""
         if embedded_ND is None:
@@ -91,6 +105,10 @@ class Block(nn.Module):
     def last(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Transform the states at the last position of each row, [N, D] to [B, D], in the order of the groups."""
         return self._feed_forward(*self.attention.last(states_ND, groups, masks))
+
+    def alone(self, states_LD: Tensor) -> Tensor:
+        """Transform the states of one row without padding, [L, D] to [L, D]."""
+        return self._feed_forward(states_LD, self.attention.alone(states_LD))
 
     def _feed_forward(self, states_ND: Tensor, attended_ND: Tensor) -> Tensor:
         states_ND = self.attention_norm(states_ND + self.dropout(attended_ND))
@@ -139,6 +157,16 @@ class Attention(nn.Module):
         contexts = [self._attend_last(*inputs) for inputs in parts]
         return states_BD, self.out(torch.cat(contexts))
 
+    def alone(self, states_LD: Tensor) -> Tensor:
+        """Attend inside one row without padding, without dropout, [L, D] to [L, D]."""
+        length = len(states_LD)
+        heads_3HLd = self.query_key_value(states_LD).view(length, 3, self.num_heads, -1).permute(1, 2, 0, 3)
+        # As a batch of one: PyTorch has no fused kernel for three axes.
+        query, key, value = heads_3HLd.unsqueeze(1).unbind()
+        context_1HLd = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        attended: Tensor = self.out(context_1HLd.transpose(1, 2).reshape(length, -1))
+        return attended
+
     def _attend_last(
         self, queries_BD: Tensor, keys_values: Tensor, group: Group, mask_B1L: Tensor, drop: Tensor | None
     ) -> Tensor:
@@ -154,7 +182,7 @@ class Attention(nn.Module):
 
     def _attend(self, projected: Tensor, group: Group, mask_BLL: Tensor, drop: Tensor | None) -> Tensor:
         heads = projected.view(group.rows, group.length, 3, self.num_heads, -1).permute(2, 3, 0, 1, 4)
-        return self._mix(*heads.unbind(), mask_BLL, drop).permute(1, 2, 0, 3).reshape(group.size, -1)
+        return self._mix(heads[0], heads[1], heads[2], mask_BLL, drop).permute(1, 2, 0, 3).reshape(group.size, -1)
 
     def _mix(
         self, query_HBQd: Tensor, key_HBLd: Tensor, value_HBLd: Tensor, mask_BQL: Tensor, drop: Tensor | None

@@ -27,9 +27,13 @@ class Intents(nn.Module):
     @torch.no_grad()
     def nearest(self, vectors_ND: Tensor) -> Tensor:
         """Return the index of each vector's nearest centre, [N]."""
-        half_norms_K = self.centers_KD.square().sum(1) / 2
         # On CPUs max is faster than argmax.
-        return torch.addmm(half_norms_K, vectors_ND, self.centers_KD.T, beta=-1).max(1).indices
+        return torch.addmm(self.half_norms(), vectors_ND, self.centers_KD.T, beta=-1).max(1).indices
+
+    @torch.no_grad()
+    def half_norms(self) -> Tensor:
+        """Half the squared length of each centre, [K]; less this, products order the centres by nearness."""
+        return self.centers_KD.square().sum(1) / 2
 
     def lookup(self, intents_N: Tensor) -> Tensor:
         """Return unit vectors to the centres of the named intents, [N, D]."""

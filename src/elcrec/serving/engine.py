@@ -13,12 +13,14 @@ from elcrec.config import ServeConfig
 from elcrec.serving.batching import Batcher
 from elcrec.serving.live import Live, Serving
 from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreUnavailable, UserFeatures
-from elcrec.serving.recommender import Query, Recommendation
+from elcrec.serving.recommender import Query, Recommendation, Recommender
 from elcrec.serving.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
 _READERS = 2
+_HERE = 3
+"""Queries that are ranked without another thread: the way there and back takes as long as the ranking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,7 @@ class Engine:
             Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny)
             for question, base in zip(questions, bases, strict=True)
         ]
-        loop = asyncio.get_running_loop()
-        recommendations = await loop.run_in_executor(self._ranking, serving.recommender.recommend, queries)
+        recommendations = await self._rank(serving.recommender, queries)
         answers = [
             Answer(
                 recommendation=recommendation,
@@ -132,6 +133,11 @@ class Engine:
         ]
         self._count(answers)
         return answers
+
+    async def _rank(self, recommender: Recommender, queries: Sequence[Query]) -> list[Recommendation]:
+        if len(queries) <= _HERE:
+            return recommender.recommend(queries)
+        return await asyncio.get_running_loop().run_in_executor(self._ranking, recommender.recommend, queries)
 
     def _base(self, question: Question, found: Mapping[str, UserFeatures | None] | None, serving: Serving) -> "_Base":
         """Choose what the ranking reads: the store's history, else the request's, else none."""

@@ -16,7 +16,7 @@ from elcrec.artifacts import read_json
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.model.elcrec import SequenceModel, batch_of
+from elcrec.model.elcrec import Encoded, SequenceModel, batch_of
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
@@ -24,6 +24,8 @@ from elcrec.serving.topk import Scores, top_k
 
 _NO_INTENT = -1
 _BLOCK = 256
+_FEW = 3
+"""Rows up to which encoding them one by one is faster than laying them out as a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class Recommender:
     def __init__(
         self, model: SequenceModel, catalogue: Catalogue, manifest: Manifest, typical: Mapping[int, list[str]]
     ) -> None:
-        """Compute once what serves every request: item vectors, states of padding, the order of popularity.
+        """Compute once what serves every request: item vectors, what depends on the weights alone, popularity.
 
         Args:
             model: ready to encode.
@@ -94,7 +96,7 @@ class Recommender:
         with torch.inference_mode():
             # Rows of a matrix product this flat are read faster the other way round.
             self._items_DV = model.item_vectors().T.contiguous()
-            self._padding_TD = model.padding_states()
+            self._frozen = model.freeze()
         self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
 
@@ -162,8 +164,7 @@ class Recommender:
 
     @torch.inference_mode()
     def _rank_block(self, histories: Ragged, k: int, queries: Sequence[Query] = ()) -> Ranked:
-        recent = histories.tail(self._model.config.encoder.window)
-        encoded = self._model.encode_batch(batch_of(recent, self._model.device), self._padding_TD)
+        encoded = self._encode(histories)
         scores_BV = (encoded.vectors @ self._items_DV).numpy()
         scores_BV[:, PADDING] = -np.inf
         scores_BV[histories.owners, histories.values] = -np.inf
@@ -171,6 +172,17 @@ class Recommender:
             self._filter(scores_BV[row], query)
         scores, items = top_k(scores_BV, k)
         return Ranked(scores=scores, items=items, intents=encoded.intents.numpy())
+
+    def _encode(self, histories: Ragged) -> Encoded:
+        window = self._model.config.encoder.window
+        if len(histories) > _FEW:
+            batch = batch_of(histories.tail(window), self._model.device)
+            return self._model.encode_batch(batch, self._frozen.padding_TD)
+        recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
+        alone = [self._model.encode_alone(torch.from_numpy(items), self._frozen) for items in recent]
+        return Encoded(
+            vectors=torch.cat([one.vectors for one in alone]), intents=torch.cat([one.intents for one in alone])
+        )
 
     def _filter(self, scores_V: Scores, query: Query) -> None:
         """Put what the query does not allow below everything, in place."""

@@ -2,7 +2,7 @@
 
 In NumPy: for the few rows of a request PyTorch's calls would cost more than the work.
 
-Axes: `B` rows, `V` columns, `C` candidate columns.
+Axes: `B` rows, `V` columns, `C` candidates of all rows.
 """
 
 import numpy as np
@@ -12,45 +12,41 @@ Scores = npt.NDArray[np.float32]
 Columns = npt.NDArray[np.int64]
 
 _TILE = 64
+_LOWEST = np.finfo(np.float32).min
 
 
 def top_k(scores_BV: Scores, k: int) -> tuple[Scores, Columns]:
     """Return the k best scores of each row, best first, and their columns, [B, k] each.
 
-    A partition alone breaks ties in no stated order. Columns with a score of -inf come last, in any order.
-    """
-    values, columns = _best(scores_BV, min(k + 1, scores_BV.shape[1]))
-    order = np.lexsort((columns, -values))
-    values, columns = np.take_along_axis(values, order, axis=1), np.take_along_axis(columns, order, axis=1)
-    edge = values[:, k - 1]
-    tied_at_the_edge = (edge == values[:, -1]) & np.isfinite(edge) & (values.shape[1] > k)
-    for row in np.flatnonzero(tied_at_the_edge):
-        columns[row, :k] = np.argsort(-scores_BV[row], kind="stable")[:k]
-        values[row, :k] = scores_BV[row, columns[row, :k]]
-    return values[:, :k], columns[:, :k]
+    Where fewer than k scores are finite, the places left hold -inf and column 0.
 
-
-def _best(scores_BV: Scores, k: int) -> tuple[Scores, Columns]:
-    """Return the k best scores and their columns, unsorted, ties in any order.
-
-    They are among the k tiles with the highest maxima, so that only those are looked at twice.
+    Args:
+        scores_BV: -inf takes a column out.
+        k: at most V.
     """
     rows, width = scores_BV.shape
-    tiles = width // _TILE
-    if tiles <= 2 * k:
-        columns = _largest(scores_BV, k)
-        return np.take_along_axis(scores_BV, columns, axis=1), columns
-    whole = scores_BV[:, : tiles * _TILE].reshape(rows, tiles, _TILE)
-    starts = _largest(whole.max(axis=2), k) * _TILE
-    inside = (starts[:, :, None] + np.arange(_TILE)).reshape(rows, k * _TILE)
-    rest = np.broadcast_to(np.arange(tiles * _TILE, width), (rows, width - tiles * _TILE))
-    columns_BC = np.concatenate((inside, rest), axis=1)
-    candidates_BC = np.take_along_axis(scores_BV, columns_BC, axis=1)
-    places = _largest(candidates_BC, k)
-    return np.take_along_axis(candidates_BC, places, axis=1), np.take_along_axis(columns_BC, places, axis=1)
+    places = np.flatnonzero(scores_BV >= _bounds(scores_BV, k)[:, None])
+    row_C, column_C = np.divmod(places, width)
+    value_C = scores_BV.ravel()[places]
+    # Stable, so that equal scores stay in the order of their columns.
+    order = np.lexsort((-value_C, row_C))
+    rank_C = np.arange(len(order)) - np.searchsorted(row_C, np.arange(rows))[row_C]
+    kept = rank_C < k
+    chosen, where = order[kept], (row_C[kept], rank_C[kept])
+    values, columns = np.full((rows, k), -np.inf, np.float32), np.zeros((rows, k), np.int64)
+    values[where], columns[where] = value_C[chosen], column_C[chosen]
+    return values, columns
 
 
-def _largest(values: Scores, k: int) -> Columns:
-    """Return where the k largest of each row are, unsorted, [B, k]."""
-    size = values.shape[1]
-    return np.argpartition(values, size - k, axis=1)[:, size - k :]
+def _bounds(scores_BV: Scores, k: int) -> Scores:
+    """Return what the k best scores of a row are not below, close to the k-th best, [B].
+
+    The k-th best of the maxima of tiles: as many scores are no lower. A tile is every `tiles`-th column, so that
+    maxima are taken over whole vectors.
+    """
+    rows, width = scores_BV.shape
+    tile = min(_TILE, max(1, width // (2 * k)))
+    tiles = width // tile
+    peaks = scores_BV[:, : tiles * tile].reshape(rows, tile, tiles).max(axis=1)
+    bounds: Scores = np.partition(peaks, tiles - k, axis=1)[:, tiles - k]
+    return np.maximum(bounds, _LOWEST)

@@ -79,8 +79,8 @@ def first_users(histories: Path, number: int = 200) -> list[str]:
     """Return the first users of a file of histories, none where there is no such file."""
     if not histories.is_file():
         return []
-    batch = next(pq.ParquetFile(histories).iter_batches(batch_size=number, columns=["user_id"]), None)
-    return [] if batch is None else [str(user) for user in batch["user_id"].to_pylist()]
+    users = dict.fromkeys(pq.read_table(histories, columns=["user_id"])["user_id"].to_pylist())
+    return [str(user) for user in users][:number]
 
 
 def recommend_all(
@@ -132,7 +132,7 @@ def _read_histories(
     path: Path, recommender: Recommender, wanted: Sequence[str] | None
 ) -> tuple[pa.ChunkedArray, Ragged]:
     try:
-        table = pq.read_table(path, columns=["user_id", "item_ids"]).combine_chunks()
+        table = _newest(pq.read_table(path)).select(["user_id", "item_ids"]).combine_chunks()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage, or push again") from error
     if wanted is not None:
@@ -148,6 +148,17 @@ def _of_users(asked: pa.ChunkedArray, table: pa.Table) -> pa.ChunkedArray:
     """Return the histories of some users; an unknown one has none."""
     rows = pc.index_in(asked, value_set=table["user_id"].cast(pa.string()))
     return pc.fill_null(table["item_ids"].take(rows), pa.scalar([], table["item_ids"].type))
+
+
+def _newest(table: pa.Table) -> pa.Table:
+    """Keep one row a user: a store's offline file also holds histories as they stood earlier."""
+    users = table["user_id"].combine_chunks().dictionary_encode()
+    if len(users.dictionary) == len(table):
+        return table
+    owners = users.indices.to_numpy()
+    times = [table[name].cast(pa.int64()).to_numpy() for name in ("created", "event_timestamp")]
+    order = np.lexsort((*times, owners))
+    return table.take(order[np.diff(owners[order], append=-1) != 0])
 
 
 def _table_of(recommender: Recommender, users: pa.ChunkedArray, items: np.ndarray, scores: np.ndarray) -> pa.Table:

@@ -36,6 +36,13 @@ def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> 
     np.testing.assert_allclose(states, _plain(_weights(encoder)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if 0 not in row])
+def test_a_row_alone_has_the_states_of_the_plain_encoder(encoder: Encoder, row: list[int]) -> None:
+    states = encoder.alone(torch.tensor(row)).detach().numpy()
+
+    np.testing.assert_allclose(states, encode(_weights(encoder), row, CONFIG)[-len(row) :], rtol=1e-9)
+
+
 def test_last_is_the_state_at_the_end_of_each_row(encoder: Encoder) -> None:
     batch = batch_of(Ragged.from_rows(ROWS), torch.device("cpu"))
     ends = np.cumsum([len(row) for row in ROWS]) - 1
@@ -62,7 +69,7 @@ def test_grouped_gradients_equal_finite_differences_of_the_plain_encoder(encoder
 
 def test_dropout_of_attention_takes_the_weights_of_dropped_keys_away_after_the_softmax() -> None:
     generator = torch.Generator().manual_seed(0)
-    query, key, value = heads = torch.randn(3, 2, 4, 5, 3, generator=generator, dtype=torch.float64)
+    query, key, value = torch.randn(3, 2, 4, 5, 3, generator=generator, dtype=torch.float64)
     mask = torch.full((5, 5), -1e9, dtype=torch.float64).triu(1).expand(4, 5, 5)
     drop = 2.0 * torch.randint(2, (2, 4, 5, 5), generator=generator)
     context = _attend_dropping(query, key, value, mask, drop.flatten(0, 1))

@@ -50,6 +50,25 @@ def test_every_user_gets_what_the_recommender_answers_her_alone(inputs: Inputs, 
     assert (counts["users"], counts["cold_users"]) == (303, 2)
 
 
+def test_of_a_user_with_earlier_histories_the_newest_counts(bundle: Path, tmp_path: Path) -> None:
+    table = {
+        "user_id": ["ann", "bob", "ann", "ann"],
+        "item_ids": [["item-1"], ["item-2"], ["item-1", "item-3"], ["item-1", "item-4"]],
+        "event_timestamp": pa.array([1, 1, 2, 2], pa.timestamp("us", tz="UTC")),
+        "created": pa.array([4, 4, 5, 3], pa.timestamp("us", tz="UTC")),
+    }
+    pq.write_table(pa.table(table), tmp_path / "h.parquet")
+
+    recommend_all(bundle, tmp_path / "h.parquet", tmp_path / "recs.parquet", 15)
+
+    found = pq.read_table(tmp_path / "recs.parquet").to_pydict()
+    assert found["user_id"] == ["ann", "bob"]
+    assert [set(row) & {f"item-{index}" for index in range(1, 5)} for row in found["item_ids"]] == [
+        {"item-2", "item-4"},
+        {"item-1", "item-3", "item-4"},
+    ]
+
+
 def test_no_user_gives_an_empty_file(bundle: Path, tmp_path: Path) -> None:
     recommend_all(bundle, write_histories(tmp_path / "h.parquet", {}), tmp_path / "recs.parquet", 8)
 
