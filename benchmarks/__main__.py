@@ -70,6 +70,11 @@ def start_job(options: argparse.Namespace) -> Job:
     )
 
 
+def bare_job() -> Job:
+    """Return what tells of the machine alone, for measurements that train nothing."""
+    return Job(kind="rates", params=str(runner.ROOT / "params.yaml"), overrides=("train.device=cpu",), threads=1)
+
+
 def describe(start: Job, command: Sequence[str]) -> tuple[Facts, bool]:
     """Return the facts of the machine, and whether the jobs run on a GPU."""
     rates = runner.run(msgspec.structs.replace(start, kind="rates"))
@@ -95,6 +100,11 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, default=1, help="of each process (default 1)")
     parser.add_argument("--workers", type=int, default=0, help="of the textbook's data loader (default 0)")
     parser.add_argument("--steps", type=positive, help="most steps of each epoch; the rest is extrapolated")
+    page_option(parser)
+
+
+def page_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the page is."""
     parser.add_argument(
         "--out", type=Path, default=Path("docs/BENCHMARKS.md"), metavar="FILE", help="(default docs/BENCHMARKS.md)"
     )

@@ -1,22 +1,30 @@
-"""Time and memory of publishing features for many users: `python -m benchmarks.features --users 1000000`.
-
-The online store is SQLite in a temporary folder, or the Redis that `REDIS` names. Memory is the peak of this process,
-less what it had before the publication began, and includes the tables themselves.
-"""
+"""`python -m benchmarks.features`: time and memory of publishing the features of a million users."""
 
 import argparse
+import contextlib
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
+from benchmarks.jobs import Result
+from benchmarks.measurements import Section
+from benchmarks.page import record
+from benchmarks.runner import ROOT, say
+from benchmarks.servers import redis_server
 from elcrec.adapters.store import open_store
 from elcrec.serving.ports import FeatureTables
 
+_STORES = ("sqlite", "redis")
 _SERVICE = "elcrec_v1"
 _ITEMS = 100_000
 _HIDDEN = 64
@@ -57,35 +65,66 @@ def make_tables(users: int) -> FeatureTables:
     )
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish into a store of each kind, twice; return the exit status."""
+    return launch("benchmarks.features", _parser(), _measure, arguments)
+
+
+def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
+    described, _ = describe(bare_job(), command)
+    runs: dict[str, list[Result]] = {}
+    for kind in options.stores:
+        say(f"{kind}: publishing twice …")
+        with tempfile.TemporaryDirectory() as folder, _address(kind, Path(folder) / "redis") as address:
+            first, again = _publish_apart(options.users, Path(folder) / "store", address)
+            runs |= {f"{kind}, into an empty store": [first], f"{kind}, the same again": [again]}
+    section: Section = {"facts": described, "counts": {"users": options.users, "items": _ITEMS}, "runs": runs}
+    record(options.out, "features", section)
+    say(f"wrote {options.out}")
+
+
+def _address(kind: str, folder: Path) -> contextlib.AbstractContextManager[str]:
+    return redis_server(folder) if kind == "redis" else contextlib.nullcontext("")
+
+
+def _publish_apart(users: int, store: Path, address: str) -> list[Result]:
+    """Publish twice in a process of its own, so that its peak memory is nobody else's."""
+    script = f"from benchmarks.features import publish_twice; publish_twice({users}, {str(store)!r})"
+    environment = {**os.environ, "REDIS": address}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=list[Result])
+
+
+def publish_twice(users: int, folder: str) -> None:
+    """Publish into an empty store, and again over what is there; print a result each, as JSON.
+
+    Memory is the peak of this process less what it had before, which includes the tables themselves.
+    """
+    tables = make_tables(users)
+    before, results = _peak_mib(), list[Result]()
+    for _ in range(2):
+        store = open_store(Path(folder)).features
+        started = time.perf_counter()
+        store.publish(tables, service=_SERVICE)
+        results.append({"seconds": time.perf_counter() - started, "before_mib": before, "peak_mib": _peak_mib()})
+    print(msgspec.json.encode(results).decode())
+
+
 def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _publish(tables: FeatureTables, folder: Path) -> float:
-    store = open_store(folder).features
-    started = time.perf_counter()
-    store.publish(tables, service=_SERVICE)
-    return time.perf_counter() - started
-
-
-def main() -> None:
-    """Publish twice and print a line each: into an empty store, and again over what is there."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=200_000)
-    options = parser.parse_args()
-    kind = "Redis" if os.environ.get("REDIS") else "SQLite"
-    with tempfile.TemporaryDirectory() as name:
-        tables = make_tables(options.users)
-        before = _peak_mib()
-        for what in ("first", "again"):
-            seconds = _publish(tables, Path(name))
-            rate = options.users / seconds
-            print(
-                f"{kind}, {options.users} users, {what}: {seconds:.0f} s, {rate:.0f} users/s, "
-                f"peak {_peak_mib():.0f} MiB ({before:.0f} MiB before)",
-                flush=True,
-            )
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__)
+    parser.add_argument("--users", type=positive, default=1_000_000, help="(default 1000000)")
+    parser.add_argument("--stores", nargs="+", choices=_STORES, default=_STORES)
+    page_option(parser)
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

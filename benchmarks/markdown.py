@@ -10,7 +10,7 @@ _DECIMALS_MATTER_BELOW = 10
 
 def table(head: Cells, rows: Sequence[Cells]) -> str:
     """Return a table; a column of numbers is aligned to the right."""
-    numeric = [all(re.match(r"[\d.,]*[x%]?$", row[column]) for row in rows) for column in range(len(head))]
+    numeric = [all(re.match(r"-?[\d.,]*[x%]?$", row[column]) for row in rows) for column in range(len(head))]
     rule = ["-:" if right else "-" for right in numeric]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 

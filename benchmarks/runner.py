@@ -47,17 +47,20 @@ def run(job: Job) -> Result:
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
 
 
-def elcrec(*arguments: str, mirror: Path | None = None) -> None:
-    """Run an `elcrec` command.
+def elcrec(*arguments: str, mirror: Path | None = None, cwd: Path = ROOT) -> str:
+    """Run an `elcrec` command; return what it printed.
 
     Raises:
         RuntimeError: it failed; the message is its own.
     """
-    environment = {**os.environ} if mirror is None else {**os.environ, "ELCREC_MIRROR": str(mirror)}
+    environment = {"ELCREC_FEATURES": str(ROOT / "features"), **os.environ}
+    if mirror is not None:
+        environment["ELCREC_MIRROR"] = str(mirror)
     command = [sys.executable, "-m", "elcrec", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
+    return done.stdout
 
 
 def medians(runs: list[Result]) -> Numbers:

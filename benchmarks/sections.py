@@ -1,9 +1,10 @@
 """A section of the page for each measurement: one sentence on what a row means, and the table."""
 
 from collections.abc import Callable, Mapping
+from statistics import median
 
 from benchmarks.chart import log_lines
-from benchmarks.jobs import Numbers
+from benchmarks.jobs import Numbers, Result
 from benchmarks.markdown import Cells, mib, percent, ratio, seconds, spread, table
 from benchmarks.measurements import OBJECTIVES, POSITIONS, Section
 from benchmarks.runner import medians
@@ -204,7 +205,8 @@ due; *as fast as it goes* is 32 connections that ask again at once. *Plain* is `
 synchronous Feast call, one padded forward and a full sort for each request. *CPU ms* is the server's time for a
 request, which other work on the machine disturbs least; the ratios are of that and of requests a second."""
     head = ["store, server", "requests", "failed", "requests/s", "p50 ms", "p99 ms", "CPU ms", "ratio", "ratio (CPU)"]
-    return [text, table(head, [_serving_cells(name, middle) for name in middle])]
+    rows = [_serving_cells(name, middle) for name in middle]
+    return [text, table(head, rows), *_batch(section["batch"])]
 
 
 def _serving_cells(name: str, middle: Mapping[str, Numbers]) -> Cells:
@@ -217,6 +219,51 @@ def _serving_cells(name: str, middle: Mapping[str, Numbers]) -> Cells:
     return [name, *counts, *(f"{number:.2f}" for number in numbers), *ratios]
 
 
+def _batch(runs: list[Result]) -> list[str]:
+    one = medians(runs)
+    text = """`elcrec recommend-all`, the 20 best items of all users: the seconds that it reports (bundle verified,
+histories read, encoded, ranked, written), and those of the whole command."""
+    own, whole = ([run[name] for run in runs] for name in ("seconds", "command_seconds"))
+    head = ["users", "seconds", "lowest to highest", "whole command"]
+    cells = [f"{one['users']:,.0f}", seconds(one["seconds"]), spread(own), seconds(median(whole))]
+    return ["### All users at once", text, table(head, [cells])]
+
+
+def _features(section: Section) -> list[str]:
+    users, middle = section["counts"]["users"], _medians(section)
+    text = f"""Histories (a dozen items each), intents and vectors of {users:,} users and the statistics of
+{section["counts"]["items"]:,} items, published by one process through Feast: offline files, online rows in chunks,
+and a check of what is then served. *Own memory* is the process's peak less what it held before, the tables among it."""
+    head = ["online store", "seconds", "users/s", "own memory, MiB", "held before, MiB"]
+    rows = [
+        [
+            name,
+            seconds(one["seconds"]),
+            f"{users / one['seconds']:,.0f}",
+            mib(one["peak_mib"] - one["before_mib"]),
+            mib(one["before_mib"]),
+        ]
+        for name, one in middle.items()
+    ]
+    return [text, table(head, rows)]
+
+
+def _components(section: Section) -> list[str]:
+    middle = _medians(section)
+    text = """The training pipeline on the sample log through kfp.local's SubprocessRunner; its stages as commands, a
+process for each as for a component; and called one after another in one process (`elcrec run`), where nothing is
+imported twice. *Over* is what a component adds to either: kfp's start, artifacts, pages and metadata."""
+    head = ["component", "seconds", "as a command", "over it", "called", "over it"]
+    rows = [[name, *_component_cells(one)] for name, one in middle.items()]
+    compiled = seconds(median(run["seconds"] for run in section["compile"]))
+    return [text, table(head, rows), f"`elcrec-pipeline compile`, the whole command: {compiled} s."]
+
+
+def _component_cells(one: Numbers) -> Cells:
+    others = ((one[name], one["component"] - one[name]) for name in ("command", "call"))
+    return [seconds(one["component"]), *(seconds(value) for pair in others for value in pair)]
+
+
 WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "train": ("Training epoch", _train),
     "rank": ("Full ranking", _rank),
@@ -225,6 +272,8 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "profile": ("Where our step's time goes", _profile),
     "scale": ("A million users", _scale),
     "serving": ("Serving", _serving),
+    "features": ("Publishing features", _features),
+    "components": ("Components of the pipeline", _components),
 }
 """Title and text of each section, in the order of the page."""
 

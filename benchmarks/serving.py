@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,17 +15,17 @@ import msgspec
 import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.__main__ import common_options, describe, launch, positive, start_job
+from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
 from benchmarks.jobs import Result
 from benchmarks.load import Load
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import ROOT, elcrec, say
+from benchmarks.servers import free_port, redis_server, wait_for
 
 _RATES = {"redis": 100.0, "sqlite": 50.0}
 _CONNECTIONS = 32
 _USERS = 2000
-_START_SECONDS = 180
 _LAST_CHARACTERS = 2000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -37,13 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
-    described, _ = describe(start_job(options), command)
+    described, _ = describe(bare_job(), command)
     runs: dict[str, list[Result]] = {}
+    batch: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in options.stores:
             with _store(kind, Path(folder) / kind, options) as (store, environment):
                 runs |= _load_both(kind, store, environment, options)
-    section: Section = {"facts": described, "dataset": options.dataset, "runs": runs}
+                batch += [_recommend_all(store, options) for _ in range(options.pairs)]
+    section: Section = {"facts": described, "dataset": options.dataset, "runs": runs, "batch": batch}
     record(options.out, "serving", section)
     say(f"wrote {options.out}")
 
@@ -96,7 +97,7 @@ def _server(
     store: Path, environment: dict[str, str], *, plain: bool
 ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """Run a server on one core."""
-    port = _free_port()
+    port = free_port()
     module = ["-m", "benchmarks.plain_server", str(store), str(port)]
     if not plain:
         module = ["-m", "elcrec", "serve", "--store", str(store), "--port", str(port), "--set", "serve.demo=false"]
@@ -105,21 +106,11 @@ def _server(
             [*_core(0), sys.executable, *module], cwd=ROOT, env=environment, stdout=log, stderr=log
         )
         try:
-            _wait_for(port, process)
+            wait_for(port, process)
             yield process, port
         finally:
             process.kill()
             process.wait()
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
-            raise RuntimeError(f"nothing listens on port {port}")
-        time.sleep(0.1)
 
 
 def _core(place: int) -> list[str]:
@@ -149,38 +140,30 @@ def _store(kind: str, folder: Path, options: argparse.Namespace) -> Iterator[tup
 @contextlib.contextmanager
 def _redis(folder: Path, features: Path) -> Iterator[None]:
     """Run a Redis and point a Feast repository at it."""
-    folder.mkdir()
-    port = _free_port()
     path = features / "feature_store.yaml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    address = f"127.0.0.1:{port},socket_timeout=0.2,socket_connect_timeout=0.2,retry=null"
-    document["online_store"] = {"type": "redis", "connection_string": address}
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    command = [
-        *_core(-1),
-        "redis-server",
-        "--port",
-        str(port),
-        "--dir",
-        str(folder),
-        "--save",
-        "",
-        "--bind",
-        "127.0.0.1",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        _wait_for(port, process)
+    with redis_server(folder, _core(-1)) as address:
+        options = f"{address},socket_timeout=0.2,socket_connect_timeout=0.2,retry=null"
+        document["online_store"] = {"type": "redis", "connection_string": options}
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _recommend_all(store: Path, options: argparse.Namespace) -> Result:
+    """Recommend for all users by the command; its own seconds leave the start of the process out."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (
+            f"--store={store}",
+            f"--histories={options.sequences / 'histories.parquet'}",
+            f"--out={folder}/all",
+        )
+        started = time.perf_counter()
+        said = dict(line.split() for line in elcrec("recommend-all", *arguments).splitlines())
+        return {
+            "users": int(said["users"]),
+            "seconds": float(said["seconds"]),
+            "command_seconds": time.perf_counter() - started,
+        }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stores", nargs="+", choices=tuple(_RATES), default=tuple(_RATES))
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load (default 20)")
     parser.add_argument("--pairs", type=positive, default=3, help="rounds of the comparison (default 3)")
-    common_options(parser)
+    page_option(parser)
     return parser
 
 

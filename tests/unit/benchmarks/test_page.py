@@ -81,6 +81,28 @@ def test_an_epoch_of_an_objective_counts_what_is_done_between_epochs() -> None:
     assert "Left out: iclrec, ours: not known." in page
 
 
+def test_serving_says_how_many_times_the_plain_server_and_all_users_at_once() -> None:
+    one = {"requests": 100, "failed": 0, "per_second": 900.0, "p50_ms": 1.0, "p99_ms": 2.0, "server_cpu_ms": 0.5}
+    runs = {"redis, ours, fast": [one], "redis, plain, fast": [one | {"per_second": 100.0, "server_cpu_ms": 5.5}]}
+    batch = [{"users": 50, "seconds": s, "command_seconds": 2 * s} for s in (1.0, 3.0, 2.0)]
+    page = render({"serving": {"dataset": "toys", "facts": FACTS, "runs": runs, "batch": batch}})
+    assert cells(page, "redis, ours, fast")[0][-2:] == ["9.0x", "11.0x"]
+    assert cells(page, "50")[0][1:] == ["2.00", "1.00 to 3.00, 3 runs", "4.00"]
+
+
+def test_publishing_says_users_a_second_and_the_memory_of_its_own() -> None:
+    runs = {"redis": [{"seconds": 20.0, "before_mib": 300.0, "peak_mib": 450.0}]}
+    page = render({"features": {"facts": FACTS, "counts": {"users": 1000, "items": 10}, "runs": runs}})
+    assert cells(page, "redis")[0][1:] == ["20.0", "50", "150", "300"]
+
+
+def test_a_component_stands_beside_its_stage() -> None:
+    runs = {"train": [{"component": 3.0, "command": 2.5, "call": 1.0}]}
+    page = render({"components": {"facts": FACTS, "runs": runs, "compile": [{"seconds": 2.0}]}})
+    assert cells(page, "train")[0][1:] == ["3.00", "2.50", "0.50", "1.00", "2.00"]
+    assert "the whole command: 2.00 s" in page
+
+
 def test_a_section_replaces_its_predecessor_and_leaves_the_others(tmp_path: Path) -> None:
     users: Section = {"facts": FACTS, "runs": {f"elcrec, {n} users": [run(n / 100)] for n in (1000, 10_000)}}
     out = tmp_path / "docs" / "BENCHMARKS.md"
