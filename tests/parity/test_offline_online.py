@@ -93,7 +93,9 @@ def offline_histories(sequences: Path) -> dict[str, list[str]]:
 
 
 def online_histories(store: FeastStore, users: list[str]) -> list[list[str]]:
-    return [found.item_ids if found else [] for found in store.users(users, service=SERVICE)]
+    histories = [found.item_ids if found else [] for found in store.users(users, service=SERVICE)]
+    assert [found.item_ids if found else [] for found in store.histories(users, service=SERVICE)] == histories
+    return histories
 
 
 def queries(histories: Iterable[list[str]]) -> list[Query]:

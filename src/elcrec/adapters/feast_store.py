@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.adapters.quiet import quiet
+from elcrec.adapters.quiet import quiet, unguarded
 from elcrec.artifacts import atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.histories import Fate, History, add_events, instant, merge_publication, require_valid
-from elcrec.serving.ports import Event, FeatureTables, PushOutcome, StoreUnavailable, UserFeatures
+from elcrec.serving.ports import Event, FeatureTables, PushOutcome, StoreUnavailable, UserFeatures, UserHistory
 
-with quiet("feast"):
+with quiet("feast"), unguarded():
     from feast import FeatureService, FeatureStore, FeatureView
     from feast.errors import FeastError, FeatureServiceNotFoundException, FeatureViewNotFoundException
     from sqlalchemy.exc import SQLAlchemyError
@@ -130,6 +130,21 @@ class FeastStore:
         columns, oldest = response.to_dict(), datetime.now(UTC).timestamp() - self._lifetime
         return [_user_features(columns, row, fresh=computed[row].seconds >= oldest) for row in range(len(user_ids))]
 
+    def histories(self, user_ids: Sequence[str], *, service: str) -> list[UserHistory | None]:
+        """See `FeatureStore`. Reads Feast's rows without its retrieval, which takes three times as long for one user.
+
+        Raises:
+            UserError: `service` was never published to this store.
+            StoreUnavailable: the online store does not answer.
+        """
+        if service not in self._services:
+            self.check(service)
+        found = self._readable.read(user_ids)
+        return [
+            UserHistory(item_ids=history.item_ids, updated=instant(history.times[-1])) if history else None
+            for history in map(found.get, user_ids)
+        ]
+
     def push_events(self, events: Sequence[Event]) -> PushOutcome:
         """See `FeatureStore`.
 
@@ -191,6 +206,12 @@ class FeastStore:
     @cached_property
     def _feast(self) -> FeatureStore:
         return self._open()
+
+    @cached_property
+    def _readable(self) -> HistoryRows:
+        """The rows of histories for readers alone: on SQLite they have a connection that no writer holds."""
+        with _errors():
+            return _history_rows(self._feast)[0]
 
     @cached_property
     def _lifetime(self) -> float:
@@ -355,7 +376,6 @@ def _user_features(columns: dict[str, list[Any]], row: int, *, fresh: bool) -> U
         intent=None if intent is None or intent < 0 else intent,
         vector=(columns["vector"][row] or []) if fresh else [],
         bundle=columns["bundle"][row] if fresh else None,
-        updated=times[-1],
     )
 
 

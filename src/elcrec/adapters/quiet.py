@@ -6,6 +6,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _inside = 0
@@ -26,6 +29,22 @@ def quiet(*loggers: str) -> Iterator[None]:
         yield
     finally:
         _leave()
+
+
+@contextmanager
+def unguarded() -> Iterator[None]:
+    """Import without typeguard: it rewrites all of Feast's classes, which takes longer than the rest of the import."""
+    import typeguard  # noqa: PLC0415 - comes with Feast
+
+    checked, typeguard.typechecked = typeguard.typechecked, _as_it_is  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        typeguard.typechecked = checked
+
+
+def _as_it_is(target: T) -> T:
+    return target
 
 
 def _enter() -> None:

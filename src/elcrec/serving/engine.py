@@ -12,7 +12,7 @@ from typing import Literal
 from elcrec.config import ServeConfig
 from elcrec.serving.batching import Batcher
 from elcrec.serving.live import Live, Serving
-from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreUnavailable, UserFeatures
+from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreUnavailable, UserHistory
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 from elcrec.serving.telemetry import Telemetry
 
@@ -139,7 +139,7 @@ class Engine:
             return recommender.recommend(queries)
         return await asyncio.get_running_loop().run_in_executor(self._ranking, recommender.recommend, queries)
 
-    def _base(self, question: Question, found: Mapping[str, UserFeatures | None] | None, serving: Serving) -> "_Base":
+    def _base(self, question: Question, found: Mapping[str, UserHistory | None] | None, serving: Serving) -> "_Base":
         """Choose what the ranking reads: the store's history, else the request's, else none."""
         available = found is not None or question.user_id is None
         known = found.get(question.user_id) if found is not None and question.user_id is not None else None
@@ -150,8 +150,8 @@ class Engine:
             return _Base(source="request", history=question.history, stale=False, store_available=available)
         return _Base(source="none", history=(), stale=False, store_available=available)
 
-    def _is_old(self, known: UserFeatures) -> bool:
-        return known.updated is not None and datetime.now(UTC) - known.updated > self._stale_after
+    def _is_old(self, known: UserHistory) -> bool:
+        return datetime.now(UTC) - known.updated > self._stale_after
 
     def _count(self, answers: Sequence[Answer]) -> None:
         seen = self._telemetry
@@ -179,7 +179,7 @@ class _Histories:
         self._down, self._probe_at = False, 0.0
         self._probe: asyncio.Task[object] | None = None
 
-    async def read(self, user_ids: Sequence[str], service: str) -> dict[str, UserFeatures | None] | None:
+    async def read(self, user_ids: Sequence[str], service: str) -> dict[str, UserHistory | None] | None:
         """Return features by user, `None` where the store does not answer."""
         if not self._down:
             return await self._ask(user_ids, service)
@@ -192,7 +192,7 @@ class _Histories:
         """Let the threads end."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask(self, user_ids: Sequence[str], service: str) -> dict[str, UserFeatures | None] | None:
+    async def _ask(self, user_ids: Sequence[str], service: str) -> dict[str, UserHistory | None] | None:
         started = time.perf_counter()
         work = asyncio.get_running_loop().run_in_executor(self._pool, self._read, user_ids, service)
         try:
@@ -209,8 +209,8 @@ class _Histories:
         self._telemetry.store_seconds.observe(time.perf_counter() - started)
         return dict(zip(user_ids, found, strict=True))
 
-    def _read(self, user_ids: Sequence[str], service: str) -> Sequence[UserFeatures | None]:
-        return self._features.users(user_ids, service=service)
+    def _read(self, user_ids: Sequence[str], service: str) -> Sequence[UserHistory | None]:
+        return self._features.histories(user_ids, service=service)
 
     def _probed(self, _: object) -> None:
         self._probe = None

@@ -82,7 +82,7 @@ class Live:
     def _touch_store(self, service: str) -> None:
         """Read once: the first read opens the store, which takes longer than a request may wait."""
         try:
-            self._features.users(["nobody"], service=service)
+            self._features.histories(["nobody"], service=service)
         except StoreUnavailable as error:
             logger.warning("the online store is down: %s", error)
 

@@ -67,7 +67,6 @@ class UserFeatures:
         intent: published nearest intent centre; `None` where there is none, or it is older than its view's TTL.
         vector: published state, [D]; empty where there is none, or it is older than its view's TTL.
         bundle: digest of the bundle that computed intent and vector; `None` where they are.
-        updated: time of the newest event of the history; `None` is left to stores that do not know it.
     """
 
     item_ids: list[str]
@@ -75,7 +74,19 @@ class UserFeatures:
     intent: int | None
     vector: list[float]
     bundle: str | None
-    updated: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserHistory:
+    """What a ranking needs of one user.
+
+    Attributes:
+        item_ids: recent history as raw ids, oldest first, never empty.
+        updated: time of the newest event.
+    """
+
+    item_ids: list[str]
+    updated: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +140,14 @@ class FeatureStore(Protocol):
 
     def users(self, user_ids: Sequence[str], *, service: str) -> list[UserFeatures | None]:
         """Return each user's features in the order asked, `None` for users without a history.
+
+        Raises:
+            StoreUnavailable: the online store does not answer; raised within a fraction of a second.
+            UserError: `service` was never published to this store.
+        """
+
+    def histories(self, user_ids: Sequence[str], *, service: str) -> list[UserHistory | None]:
+        """Return each user's history in the order asked: what `users` does, and as soon as can be.
 
         Raises:
             StoreUnavailable: the online store does not answer; raised within a fraction of a second.

@@ -10,7 +10,7 @@ from support.feature_tables import tables
 from elcrec.adapters.feast_store import _HISTORY, _OUTPUT, FeastStore, _history_rows, _online_tables
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
-from elcrec.serving.ports import Event, PushOutcome
+from elcrec.serving.ports import Event, PushOutcome, UserHistory
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"
@@ -77,7 +77,11 @@ def test_a_pushed_event_is_served_at_once(folder: Path) -> None:
     assert ann is not None
     assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, users=1)
     assert ann.item_ids == ["i1", "i2", "i9"]
-    assert ann.updated == ann.event_times[-1] == now
+    assert ann.event_times[-1] == now
+    assert store.histories(["ann", "nobody"], service=SERVICE) == [
+        UserHistory(item_ids=["i1", "i2", "i9"], updated=now),
+        None,
+    ]
 
 
 def test_an_undefined_service_is_refused_on_both_sides(published: Path, folder: Path) -> None:
