@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from support.serving import Installation, Server, serving
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from elcrec.serving.recommender import Query, Recommender
 
@@ -159,6 +160,33 @@ def test_inference_answers_with_the_tensors_of_the_metadata(
     assert outputs["item_id"]["data"][:3] == expected.item_ids
     assert outputs["source"]["data"] == ["model", "popular"]
     assert outputs["intent"]["data"] == [expected.intent, -1]
+
+
+def test_a_client_of_the_protocol_gets_what_the_plain_route_answers(server: Server) -> None:
+    client = InferenceServerClient(f"127.0.0.1:{server.port}")
+    users, k = InferInput("user_id", [2], "BYTES"), InferInput("k", [1], "INT64")
+    users.set_data_from_numpy(np.array(["user-1", "user-2"], np.object_), binary_data=False)
+    k.set_data_from_numpy(np.array([3], np.int64), binary_data=False)
+    wanted = [InferRequestedOutput(name, binary_data=False) for name in ("item_id", "score")]
+
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("elcrec")
+    found = client.infer("elcrec", [users, k], outputs=wanted)
+
+    plain = [server.post("/recommend", {"user_id": user, "k": 3}).json["items"] for user in ("user-1", "user-2")]
+    assert found.as_numpy("item_id").tolist() == [[item["item_id"] for item in items] for items in plain]
+    scores = [[item["score"] for item in items] for items in plain]
+    np.testing.assert_allclose(found.as_numpy("score"), scores, atol=1e-5, rtol=0)
+
+
+def test_rows_that_hold_nothing_are_counted_before_they_are_made(server: Server) -> None:
+    tensor = {"name": "history", "shape": [10**30, 0], "datatype": "BYTES", "data": []}
+
+    refused = server.post("/v2/models/elcrec/infer", {"inputs": [tensor]})
+
+    assert refused.status == 422
+    assert "at most 8" in refused.json["error"]
 
 
 def test_inference_takes_histories_filled_up_nested_or_flat(server: Server) -> None:

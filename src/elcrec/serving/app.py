@@ -59,7 +59,6 @@ class App:
         self._engine = Engine(config, live, features, telemetry)
         self._demo_users = list(demo_users)
         self._openapi = msgspec.json.encode(document(config.limits, demo=config.demo))
-        self._stopping = False
         model = "/v2/models/{name}"
         routes = [
             self._route("/recommend", self._recommend, "POST"),
@@ -87,7 +86,6 @@ class App:
         watcher = Watcher(self._live, self._config.poll)
         watcher.start()
         yield
-        self._stopping = True
         watcher.stop()
         self._engine.close()
 
@@ -95,16 +93,21 @@ class App:
         """Bind a handler: client's errors become answers, every answer is timed."""
 
         async def timed(request: Request) -> Response:
-            started = time.perf_counter()
-            response = await _refusals(handler, request)
-            seconds = time.perf_counter() - started
-            self._telemetry.latency.labels(path, response.status_code).observe(seconds)
-            if self._config.log_requests:
-                fields = {"route": path, "status": response.status_code, "seconds": round(seconds, 6)}
-                logger.info("request", extra={"fields": fields})
+            started, status = time.perf_counter(), 500
+            try:
+                response = await _refusals(handler, request)
+                status = response.status_code
+            finally:
+                self._observe(path, status, time.perf_counter() - started)
             return response
 
         return Route(path, timed, methods=[method])
+
+    def _observe(self, path: str, status: int, seconds: float) -> None:
+        self._telemetry.latency.labels(path, status).observe(seconds)
+        if self._config.log_requests:
+            fields = {"route": path, "status": status, "seconds": round(seconds, 6)}
+            logger.info("request", extra={"fields": fields})
 
     async def _recommend(self, request: Request) -> Response:
         asked = messages.read_recommend(await self._body(request), self._config.limits)
@@ -177,7 +180,8 @@ class App:
         return _json({"live": True})
 
     async def _is_ready(self, _: Request) -> Response:
-        return _json({"ready": not self._stopping}, status=_BUSY if self._stopping else 200)
+        # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
+        return _json({"ready": True})
 
     async def _model(self, request: Request) -> Response:
         serving = self._require_model(request)

@@ -183,6 +183,8 @@ def _ids(tensor: Tensor) -> list[str]:
 
 def _histories(tensor: Tensor, limits: LimitsConfig) -> list[list[str]]:
     ids, (rows, length) = _strings(tensor, 2), tensor.shape
+    # Rows may be empty, so their number is bounded by no data that was sent.
+    require_at_most(rows, limits.users, "the number of users")
     require_at_most(length, limits.history, "the length of a history")
     return [[item for item in ids[row * length : (row + 1) * length] if item] for row in range(rows)]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from elcrec.errors import UserError
+from elcrec.serving.bundle import read_manifest
 from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.telemetry import Telemetry
@@ -65,16 +66,18 @@ class Live:
         try:
             serving = self._load(champion)
         except Exception as error:  # noqa: BLE001 - nor may a bundle that cannot be served
-            self._telemetry.swaps.labels("refused").inc()
-            self._say(f"version {champion.version} is refused, version {self.current.version} stays: {_text(error)}")
+            what = f"version {champion.version} is refused, version {self.current.version} stays: {_text(error)}"
+            if self._say(what):
+                self._telemetry.swaps.labels("refused").inc()
             return
         self._put(serving)
         self._telemetry.swaps.labels("swapped").inc()
 
     def _load(self, champion: RegisteredModel) -> Serving:
-        recommender = Recommender.load(champion.bundle)
-        manifest = recommender.manifest
+        # The service first: a bundle that is refused is looked at again with every poll.
+        manifest = read_manifest(champion.bundle)
         self._features.check(manifest.feature_service, manifest.feature_schema)
+        recommender = Recommender.load(champion.bundle)
         _warm_up(recommender)
         self._touch_store(manifest.feature_service)
         return Serving(name=champion.name, version=champion.version, recommender=recommender)
@@ -84,7 +87,7 @@ class Live:
         try:
             self._features.histories(["nobody"], service=service)
         except StoreUnavailable as error:
-            logger.warning("the online store is down: %s", error)
+            logger.warning("the online store is down", extra={"fields": {"kind": type(error.__cause__).__name__}})
 
     def _put(self, serving: Serving) -> None:
         self.current, self._said = serving, None
@@ -92,11 +95,13 @@ class Live:
         self._telemetry.show_bundle(serving.name, serving.version, digest)
         logger.info("version %s serves", serving.version, extra={"fields": {"model": serving.name, "digest": digest}})
 
-    def _say(self, message: str) -> None:
-        """Log a failure once, not at every look."""
-        if message != self._said:
+    def _say(self, message: str) -> bool:
+        """Log a failure once, not at every look; return whether it is new."""
+        new = message != self._said
+        if new:
             self._said = message
             logger.warning(message)
+        return new
 
 
 def _text(error: Exception) -> str:

@@ -1,6 +1,7 @@
 import os
 import shutil
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def test_what_was_published_is_served_although_its_times_are_of_1970(published: 
     assert (ann.intent, zoe.intent) == (None, 0)
     assert zoe.vector == [0.5, 1.0]
     assert zoe.bundle == "b1"
+
+
+def test_a_model_output_that_outlived_its_ttl_is_left_out(tmp_path: Path) -> None:
+    repository = Path(shutil.copytree(REPOSITORY, tmp_path / "features"))
+    views = repository / "views.py"
+    text = views.read_text(encoding="utf-8")
+    views.write_text(text.replace("timedelta(days=15)", "timedelta(seconds=1)"), encoding="utf-8")
+    store = FeastStore(tmp_path / "store", repository)
+    store.publish(tables({"ann": ["i1", "i2"], "bob": ["i2"]}), service=SERVICE)
+    time.sleep(2.1)
+
+    (bob,) = store.users(["bob"], service=SERVICE)
+
+    assert bob is not None
+    assert (bob.item_ids, bob.intent, bob.vector, bob.bundle) == (["i2"], None, [], None)
 
 
 def test_an_unknown_user_is_none(published: Path) -> None:

@@ -4,8 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.feature_tables import tables
+from support.servers import postgres_server, redis_server
 
 from elcrec.adapters.store import open_store
+
+REPOSITORY = Path(__file__).parents[3] / "features"
 
 
 def test_opening_a_store_reads_and_writes_nothing(tmp_path: Path) -> None:
@@ -26,6 +30,21 @@ def test_the_environment_points_to_server_and_repository(tmp_path: Path, monkeyp
     assert (plain.features_repository, plain.tracking_uri) == (tmp_path / "features", None)
     assert plain.folder == tmp_path / "store"
     assert (pointed.features_repository, pointed.tracking_uri) == (Path("/app/features"), "http://mlflow:5000")
+
+
+def test_the_environment_points_feast_to_redis_and_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with redis_server() as redis, postgres_server() as registry:
+        monkeypatch.setenv("ELCREC_FEATURES", str(REPOSITORY))
+        monkeypatch.setenv("REDIS", redis.url)
+        monkeypatch.setenv("FEAST_REGISTRY", registry)
+        open_store(tmp_path / "store").features.publish(tables({"ann": ["i1", "i2"]}), service="elcrec_v1")
+
+        (ann,) = open_store(tmp_path / "store").features.histories(["ann"], service="elcrec_v1")
+
+        assert ann is not None
+        assert ann.item_ids == ["i1", "i2"]
+        assert redis.client.dbsize() > 0
+    assert not list((tmp_path / "store").rglob("*.db"))
 
 
 def test_opening_a_store_imports_neither_mlflow_nor_feast() -> None:
