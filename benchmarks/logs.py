@@ -25,7 +25,7 @@ def prepare(dataset: str, params: str, folder: Path, mirror: Path | None) -> Pat
     say(f"preparing {dataset} …")
     options = ["--params", params, "--set", f"fetch.dataset={dataset}"]
     raw, validated, out = (str(folder / name) for name in ("raw", "validated", "sequences"))
-    elcrec("fetch", *options, "--out", raw, mirror=mirror)
+    elcrec("fetch", *options, "--out", raw, environment={} if mirror is None else {"ELCREC_MIRROR": str(mirror)})
     elcrec("validate", *options, "--raw", raw, "--out", validated, "--accepted", str(folder / "accepted"))
     elcrec("sequences", *options, "--interactions", validated, "--out", out)
     return Path(out)

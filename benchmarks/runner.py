@@ -47,17 +47,15 @@ def run(job: Job) -> Result:
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
 
 
-def elcrec(*arguments: str, mirror: Path | None = None, cwd: Path = ROOT) -> str:
+def elcrec(*arguments: str, environment: Mapping[str, str] = {}, cwd: Path = ROOT) -> str:
     """Run an `elcrec` command; return what it printed.
 
     Raises:
         RuntimeError: it failed; the message is its own.
     """
-    environment = {"ELCREC_FEATURES": str(ROOT / "features"), **os.environ}
-    if mirror is not None:
-        environment["ELCREC_MIRROR"] = str(mirror)
+    variables = {"ELCREC_FEATURES": str(ROOT / "features"), **os.environ, **environment}
     command = [sys.executable, "-m", "elcrec", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     return done.stdout

@@ -248,6 +248,35 @@ and a check of what is then served. *Own memory* is the process's peak less what
     return [text, table(head, rows)]
 
 
+def _faults(section: Section) -> list[str]:
+    bodies, events, clicks, swap = (section[name] for name in ("bodies", "events", "clicks", "swap"))
+    text = f"""One server over Redis, the {section["dataset"]} bundle. Bodies are what schemathesis makes of the
+server's OpenAPI page to break it; events come shuffled, and three in ten of them twice; a click is an event and, at
+once, the next recommendation; the swap is a push of another model while eight connections ask without a pause."""
+    statuses = ", ".join(f"{count:,} times {status}" for status, count in bodies["statuses"].items())
+    present = f"{events['present']:,} present in their places, {events['duplicates']:,} known as duplicates"
+    versions = f"version {swap['before']} to {swap['after']}"
+    rows = [
+        ["malformed bodies", f"{bodies['sent']:,}", statuses, f"{bodies['failed']:,}"],
+        ["events", f"{events['sent']:,}", present, f"{events['events'] - events['present']:,}"],
+        ["clicks", f"{clicks['clicks']:,}", f"p50 {clicks['p50_ms']:.1f} ms", f"{clicks['clicks'] - clicks['seen']:,}"],
+        ["requests during a swap", f"{swap['requests']:,}", versions, f"{swap['failed']:,}"],
+    ]
+    alive = "The server ran to the end." if section["alive"] else "The server died."
+    return [text, table(["what", "sent", "came back", "failed or missing"], rows), alive]
+
+
+def _search(section: Section) -> list[str]:
+    text = """Encoding, exact scores of all items, history masked, the ten best; in the server's own code, one thread,
+random weights. *One* is a request alone, *64* a batch."""
+    head = ["items", "one, ms", "64, ms", "64, ms a request"]
+    rows = [
+        [name, *(f"{1000 * value:.2f}" for value in (one["one"], one["batch"], one["batch"] / 64))]
+        for name, one in _medians(section).items()
+    ]
+    return [text, table(head, rows)]
+
+
 def _components(section: Section) -> list[str]:
     middle = _medians(section)
     text = """The training pipeline on the sample log through kfp.local's SubprocessRunner; its stages as commands, a
@@ -272,6 +301,8 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "profile": ("Where our step's time goes", _profile),
     "scale": ("A million users", _scale),
     "serving": ("Serving", _serving),
+    "search": ("Exact search by number of items", _search),
+    "faults": ("Ill-treatment", _faults),
     "features": ("Publishing features", _features),
     "components": ("Components of the pipeline", _components),
 }

@@ -1,11 +1,17 @@
-"""Processes that listen on this machine."""
+"""Processes that listen on this machine, and the store behind them."""
 
+import argparse
 import contextlib
+import os
 import socket
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from benchmarks.runner import ROOT, elcrec, say
 
 _START_SECONDS = 180
 
@@ -50,3 +56,56 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def core(place: int) -> list[str]:
+    """Return what to put before a command so that it keeps to one of this process's cores."""
+    return ["taskset", "--cpu-list", str(sorted(os.sched_getaffinity(0))[place])]
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name what is pushed."""
+    for name in ("model", "sequences", "evaluation"):
+        default = Path("artifacts") / name
+        parser.add_argument(f"--{name}", type=Path, default=default, metavar="DIR", help=f"(default {default})")
+    parser.add_argument("--dataset", default="beauty", help="what the model was trained on (default beauty)")
+
+
+@contextlib.contextmanager
+def pushed_store(kind: str, folder: Path, options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Push the inputs into a new store of this kind; yields it and the environment of its readers."""
+    folder.mkdir()
+    environment = {"ELCREC_FEATURES": str(ROOT / "features"), "OMP_NUM_THREADS": "1"}
+    redis = redis_server(folder / "redis", core(-1)) if kind == "redis" else contextlib.nullcontext("")
+    with redis as address:
+        say(f"{kind}: pushing …")
+        environment["REDIS"] = address
+        push(folder / "store", options.model, options.sequences, options.evaluation, environment)
+        yield folder / "store", environment
+
+
+def push(store: Path, model: Path, sequences: Path, evaluation: Path, environment: Mapping[str, str]) -> None:
+    """Push a model, whatever it is worth."""
+    inputs = [f"--model={model}", f"--sequences={sequences}", f"--evaluation={evaluation}"]
+    gate = ["--set=push.gate.floors.ndcg@20=0", "--set=push.gate.max_regression=1"]
+    elcrec("push", *inputs, f"--store={store}", f"--out={store.parent / 'push'}", *gate, environment=environment)
+
+
+@contextlib.contextmanager
+def server(
+    store: Path, environment: Mapping[str, str], *, plain: bool = False
+) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+    """Run our server, or the plain one, on one core; yields it and its port."""
+    port = free_port()
+    module = ["-m", "benchmarks.plain_server", str(store), str(port)]
+    if not plain:
+        module = ["-m", "elcrec", "serve", "--store", str(store), "--port", str(port), "--set", "serve.demo=false"]
+    command, variables = [*core(0), sys.executable, *module], {**os.environ, **environment}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log)
+        try:
+            wait_for(port, process)
+            yield process, port
+        finally:
+            process.kill()
+            process.wait()

@@ -352,6 +352,8 @@ def test_the_openapi_document_holds_whatever_is_sent(server: Server, path: str, 
     @settings(max_examples=50, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def attack(case: schemathesis.Case) -> None:
+        if path.endswith("infer"):
+            case.path_parameters = {"name": "elcrec"}  # of a model that is not there nobody reads the body
         case.call_and_validate(excluded_checks=left_out)
 
     attack()
