@@ -150,20 +150,24 @@ def find_champion(registry: ModelRegistry, reference: str) -> Path:
     return found.bundle
 
 
-def stage_on(cluster: str) -> Callable[..., dict[str, Any]]:
-    """Return the stage train: in this process, or on the nodes that `cluster` describes.
+def stage_on(cluster: str, processes: int = 1) -> Callable[..., dict[str, Any]]:
+    """Return the stage train: on the nodes that `cluster` describes, or here in one process or several.
 
     Raises:
         UserError: the description breaks its schema.
     """
-    if not cluster:
-        from elcrec.stages.train import train
+    if cluster:
+        from elcrec.adapters.train_job import parse_nodes
+        from elcrec.adapters.trainer import train_on_nodes
 
-        return train
-    from elcrec.adapters.train_job import parse_nodes
-    from elcrec.adapters.trainer import train_on_nodes
+        return partial(train_on_nodes, nodes=parse_nodes(cluster))
+    if processes > 1:
+        from elcrec.adapters.trainer import train_in_processes
 
-    return partial(train_on_nodes, nodes=parse_nodes(cluster))
+        return partial(train_in_processes, processes=processes)
+    from elcrec.stages.train import train
+
+    return train
 
 
 @contextmanager

@@ -16,6 +16,7 @@ def train(
     model: dsl.Output[dsl.Model],
     curves: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    processes: int = 1,
 ) -> None:
     """Run stage train.
 
@@ -30,6 +31,7 @@ def train(
         model: Weights, configuration and the history of the epochs.
         curves: The training page.
         metrics: The stage's numbers.
+        processes: How many processes train in this pod, one an accelerator.
     """
     from pathlib import Path
 
@@ -39,6 +41,6 @@ def train(
     section, rows, out = read_section("train", config), Path(sequences.path), Path(model.path)
     bundle = find_champion(open_store(Path(store)).registry, warm_start) if warm_start else None
     with checkpoint_folder(workspace, config, rows, warm_start) as checkpoint:
-        log(metrics, stage_on(cluster)(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
+        log(metrics, stage_on(cluster, processes)(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
     publish(Path(model.path, "training.html"), curves)
     describe(model, file="model.safetensors", config=config, warm_start=warm_start)

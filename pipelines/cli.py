@@ -12,7 +12,7 @@ from elcrec.config import load_config
 from elcrec.errors import UserError
 from pipelines.cluster_cli import add_commands
 from pipelines.cluster_cli import submit as submit_to_cluster
-from pipelines.platform import load_platform
+from pipelines.platform import Platform, load_platform
 
 Options = argparse.Namespace
 PIPELINES = ("training", "retraining", "sweep", "recommendation")
@@ -54,7 +54,8 @@ def _run_here(options: Options) -> int:
     pipeline = _pipeline(options)
     arguments = _checked(pipeline, dict(options.arguments))
     store, workspace = options.store.absolute(), (options.root / "workspace").absolute()
-    runner = docker_runner(store, workspace) if options.docker else subprocess_runner()
+    variables = _platform(options).variables
+    runner = docker_runner(store, workspace, variables=variables) if options.docker else subprocess_runner()
     inputs = pipeline.component_spec.inputs
     places = {"store": str(store)} | ({"workspace": str(workspace)} if "workspace" in inputs else {})
     try:
@@ -88,7 +89,11 @@ def _pipeline(options: Options) -> Any:
 
     build = dict(zip(PIPELINES, (training, retraining, sweep, recommendation), strict=True))[options.pipeline]
     config = load_config(options.params, presets=options.presets)
-    return build(config, load_platform(options.platform, _platform_changes(options)))
+    return build(config, _platform(options))
+
+
+def _platform(options: Options) -> Platform:
+    return load_platform(options.platform, _platform_changes(options))
 
 
 def _platform_changes(options: Options) -> dict[str, Any]:

@@ -2,14 +2,11 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from kfp import local
-
-PASSED_ON = ("MLFLOW_TRACKING_URI", "REDIS")
-"""Environment of this process that containers get too."""
 
 
 def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path, cache: bool) -> Path:
@@ -41,8 +38,13 @@ def subprocess_runner() -> Any:
     return local.SubprocessRunner(use_venv=False)
 
 
-def docker_runner(*folders: Path) -> Any:
-    """Return the runner whose components are containers, as this user, on the host's network, with these folders."""
+def docker_runner(*folders: Path, variables: Collection[str]) -> Any:
+    """Return the runner whose components are containers, as this user, on the host's network, with these folders.
+
+    Args:
+        folders: Mounted where they are here.
+        variables: Names of this process's environment variables that containers get too, where they are set.
+    """
     from docker.types import Mount  # noqa: PLC0415 - only this runner needs the Docker SDK
 
     for folder in folders:
@@ -51,5 +53,5 @@ def docker_runner(*folders: Path) -> Any:
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="host",
         mounts=[Mount(target=str(folder), source=str(folder), type="bind") for folder in folders],
-        environment={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        environment={name: os.environ[name] for name in variables if name in os.environ},
     )

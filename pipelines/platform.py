@@ -7,13 +7,16 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from components._image import IMAGE
+from elcrec.adapters.train_job import NodeSettings
 from elcrec.config import NonNegative, Positive, Section, merge, parse_section, read_mapping
 
 STEPS = (
     "configure",
+    "resolve",
     "fetch",
     "validate",
     "sequences",
+    "champion",
     "train",
     "evaluate",
     "gate",
@@ -65,13 +68,14 @@ class Accelerator(Section, frozen=True, kw_only=True):
     resource: str = "nvidia.com/gpu"
     """Kubernetes resource that train asks for."""
     count: NonNegative = 0
-    """How many of it a node gives; 0 trains on the CPU."""
+    """How many of it a node gives, each to a process of its own; 0 trains on the CPU."""
     node_selector: dict[str, str] = {}
-    """Labels of the nodes that training may run on."""
+    """Labels of the nodes that training may run on, with accelerators or without."""
     tolerations: list[Toleration] = []
-    """Taints that training pods stand."""
+    """Taints that pods which train with accelerators stand."""
     shared_memory: Quantity | None = "2Gi"
-    """Size of /dev/shm in training pods, which NCCL needs; `None` leaves the node's 64 MiB."""
+    """Size of /dev/shm where accelerators or several nodes train, which NCCL needs; `None` leaves the 64 MiB of a
+    container."""
 
 
 class Claims(Section, frozen=True, kw_only=True):
@@ -83,6 +87,15 @@ class Claims(Section, frozen=True, kw_only=True):
     """Mounted at /workspace: checkpoints, so that a train step that is tried again resumes."""
 
 
+class Secret(Section, frozen=True, kw_only=True):
+    """A secret and who gets it."""
+
+    keys: list[str]
+    """Its keys, each an environment variable of that name; all are optional."""
+    steps: list[str]
+    """Steps that get them; of a step that a pipeline does not have nothing follows."""
+
+
 class Platform(Section, frozen=True, kw_only=True):
     """The whole of platform.yaml."""
 
@@ -90,20 +103,23 @@ class Platform(Section, frozen=True, kw_only=True):
     """Image of every component; pin it by digest, as the cache goes by this string."""
     nodes: Positive = 1
     """Nodes that train runs on; from two on as a TrainJob of Kubeflow Trainer, which needs the workspace claim."""
+    trainjob: NodeSettings = NodeSettings()
+    """What the nodes of a TrainJob get, where there are two or more."""
     backoff_seconds: Positive = 30
     """Wait before a failed step is tried again; doubled each time, up to ten minutes."""
     claims: Claims = Claims()
     """Volumes."""
     accelerator: Accelerator = Accelerator()
     """GPUs of train."""
-    secrets: dict[str, list[str]] = {}
-    """Secret -> its keys, each an environment variable of that name; all are optional."""
+    secrets: dict[str, Secret] = {}
+    """Secret -> its keys and the steps that get them."""
     steps: dict[str, Step] = {}
     """Step -> its resources; in the file each is laid over the mapping `defaults`."""
 
     def __post_init__(self) -> None:
         """Check what the schema cannot say."""
-        unknown = sorted(set(self.steps) - set(STEPS))
+        named = {*self.steps, *(step for secret in self.secrets.values() for step in secret.steps)}
+        unknown = sorted(named - set(STEPS))
         if unknown:
             raise ValueError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
         if self.nodes > 1 and not self.claims.workspace:
@@ -112,6 +128,15 @@ class Platform(Section, frozen=True, kw_only=True):
     def step(self, name: str) -> Step:
         """Return the resources of a step."""
         return self.steps.get(name, Step())
+
+    def secrets_of(self, step: str) -> dict[str, list[str]]:
+        """Return the secrets that a step gets, with their keys."""
+        return {name: secret.keys for name, secret in self.secrets.items() if step in secret.steps}
+
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables that the secrets set in one step or another."""
+        return [key for secret in self.secrets.values() for key in secret.keys]
 
 
 def load_platform(path: Path, changes: Mapping[str, Any]) -> Platform:

@@ -26,7 +26,7 @@ from components.train import train
 from components.validate import validate
 from elcrec.config import Config, to_dict
 from pipelines.platform import Platform
-from pipelines.tasks import cluster_of, place, store_of, workspace_of
+from pipelines.tasks import cluster_of, place, processes_of, store_of, workspace_of
 
 Graph = Callable[[Mapping[str, Any]], None]
 _DVC = ("dvc_repository", "dvc_revision", "dvc_path", "dvc_md5")
@@ -88,8 +88,9 @@ class _Road:
 
     def train(self, section: Any, warm_start: Any = "") -> Any:
         places = {name: self.given[name] for name in ("store", "workspace")}
-        start = {"warm_start": warm_start, "cluster": cluster_of(self.platform)}
-        return self.place("train", train(config=section, sequences=self.sequences, **start, **places))
+        hosts = {"cluster": cluster_of(self.platform), "processes": processes_of(self.platform)}
+        task = train(config=section, sequences=self.sequences, warm_start=warm_start, **hosts, **places)
+        return self.place("train", task)
 
 
 def _ending_in_push(

@@ -121,17 +121,14 @@ def test_the_run_form_is_flat_typed_and_has_the_defaults_of_the_parameters(packa
     assert (defaults["dataset"], defaults["num_intents"], defaults["min_ndcg"]) == ("beauty", 256, 0.01)
 
 
-def test_every_step_has_limits_a_time_out_and_optional_secrets(package: Path) -> None:
+def test_every_step_has_limits_and_a_time_out(package: Path) -> None:
     pipeline, platform = compile_to(package)
     for name, executor in executors(pipeline).items():
         resources = executor["container"]["resources"]
         assert {"resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"} <= set(
             resources
         )
-        config = on_cluster(platform)[name]
-        assert int(config["activeDeadlineSeconds"]) >= 300
-        secrets = {secret["secretName"]: secret["optional"] for secret in config["secretAsEnv"]}
-        assert secrets == {f"elcrec-{name}": True for name in ("mlflow", "s3", "redis", "feast", "webhook")}
+        assert int(on_cluster(platform)[name]["activeDeadlineSeconds"]) >= 300
 
 
 def test_what_a_retry_helps_is_tried_again(package: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Annotated, Any
@@ -48,7 +48,26 @@ class Toleration(Section, frozen=True, kw_only=True):
     """`NoSchedule`, `NoExecute`; `None` for all."""
 
 
-class Nodes(Section, frozen=True, kw_only=True):
+class NodeSettings(Section, frozen=True, kw_only=True):
+    """What a cluster's owner decides about the nodes, beside their number and their machines."""
+
+    runtime: Annotated[str, Meta(min_length=1)] = "torch-distributed"
+    """The training runtime."""
+    service_account: str | None = "elcrec-trainer"
+    """Kubernetes service account of the nodes, which need no permission; `None`: the namespace's `default`."""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    """Environment variables of the nodes; `PET_*` belongs to the runtime."""
+    processes_per_node: Positive | None = None
+    """Processes on a node; `None`: one a GPU, without GPUs one a CPU."""
+
+    def __post_init__(self) -> None:
+        """Check what the schema cannot say."""
+        for name in self.environment:
+            if name.startswith("PET_"):
+                raise ValueError(f"{name} is set by the runtime; leave it away")
+
+
+class Nodes(NodeSettings, frozen=True, kw_only=True):
     """Where and on what the nodes run."""
 
     image: str
@@ -59,22 +78,14 @@ class Nodes(Section, frozen=True, kw_only=True):
     """Where it is mounted, on the nodes and here."""
     num_nodes: Positive = 2
     """Number of nodes."""
-    processes_per_node: Positive | None = None
-    """Processes on a node; `None`: one a GPU, without GPUs one a CPU."""
     resources: dict[str, str] = msgspec.field(default_factory=dict)
     """Requests and limits of a node, such as `{"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}`."""
     node_selector: dict[str, str] = msgspec.field(default_factory=dict)
     """Labels that the machines must have."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints that they may have."""
-    environment: dict[str, str] = msgspec.field(default_factory=dict)
-    """Environment variables of the nodes; `PET_*` belongs to the runtime."""
-    service_account: str | None = None
-    """Kubernetes service account of the nodes; they need no permission."""
-    namespace: str | None = None
-    """Namespace of the job; `None`: this pod's, or that of the kubeconfig."""
-    runtime: Annotated[str, Meta(min_length=1)] = "torch-distributed"
-    """The training runtime."""
+    shared_memory: str | None = "2Gi"
+    """Size of /dev/shm on a node, which NCCL needs; `None` leaves the 64 MiB of a container."""
     timeout_seconds: Positive = 86400
     """Longest time from the creation of the job to its end."""
 
@@ -83,16 +94,12 @@ def parse_nodes(text: str) -> Nodes:
     """Read the description of the nodes from JSON.
 
     Raises:
-        UserError: a field is unknown or missing, or a value has the wrong type.
+        UserError: a field is unknown or missing, or a value has the wrong type or is the runtime's to set.
     """
     try:
-        nodes = msgspec.json.decode(text, type=Nodes)
+        return msgspec.json.decode(text, type=Nodes)
     except (msgspec.DecodeError, ValueError) as error:
         raise UserError(f"{error}", where="nodes", fix="its fields are in elcrec/adapters/train_job.py") from error
-    reserved = [name for name in nodes.environment if name.startswith("PET_")]
-    if reserved:
-        raise UserError(f"{reserved[0]} is set by the runtime", where="nodes.environment", fix="leave it away")
-    return nodes
 
 
 def job(name: str, command: list[str], nodes: Nodes) -> dict[str, Any]:
@@ -124,11 +131,13 @@ def _patch(nodes: Nodes) -> Any:
     """Return what the runtime's pods get besides: volumes, scheduling, and no privileges."""
     from kubeflow.trainer import options  # noqa: PLC0415
 
-    volumes = [
-        {"name": "workspace", "persistentVolumeClaim": {"claimName": nodes.workspace_claim}},
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},  # NCCL needs more than the 64 MiB of a container
+    volumes: list[dict[str, Any]] = [
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": nodes.workspace_claim}}
     ]
-    mounts = [{"name": "workspace", "mountPath": nodes.workspace}, {"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - shared memory
+    mounts = [{"name": "workspace", "mountPath": nodes.workspace}]
+    if nodes.shared_memory:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - shared memory
     pod = options.PodSpecPatch(
         service_account_name=nodes.service_account,
         volumes=volumes,
@@ -155,11 +164,11 @@ def run_job(name: str, command: list[str], nodes: Nodes) -> None:
     Raises:
         UserError: the job cannot be created, fails or takes too long.
     """
-    client = _connect(nodes)
+    client = _connect()
     where = f"TrainJob {client.backend.namespace}/{name}"
     log = _Log(client, name)
     try:
-        with _sigterm_as_exit():
+        with sigterm_as_exit():
             _create(client, name, job(name, command, nodes), where)
             logger.info("%s: %d nodes of %s", where, nodes.num_nodes, nodes.image)
             with log.following():
@@ -179,14 +188,15 @@ def _import_sdk() -> None:
         import kubeflow.trainer  # noqa: F401, PLC0415
 
 
-def _connect(nodes: Nodes) -> Any:
+def _connect() -> Any:
+    """Return a client of the namespace that this pod is in, or the kubeconfig names: the claim is of one namespace."""
     _import_sdk()
     from kubeflow.common.types import KubernetesBackendConfig  # noqa: PLC0415
     from kubeflow.trainer import TrainerClient  # noqa: PLC0415
     from kubernetes.config import ConfigException  # noqa: PLC0415
 
     try:
-        return TrainerClient(KubernetesBackendConfig(namespace=nodes.namespace))
+        return TrainerClient(KubernetesBackendConfig())
     except ConfigException as error:
         fix = "run in a cluster, or set KUBECONFIG; or train on one node"
         raise UserError(f"no Kubernetes to create a TrainJob in ({error})", fix=fix) from error
@@ -261,6 +271,11 @@ def _wait(client: Any, name: str, nodes: Nodes, where: str) -> Any:
         time.sleep(POLL_SECONDS)
 
 
+def own_error(lines: Iterable[str]) -> str | None:
+    """Return what `elcrec train` itself said was wrong in its log, if it did."""
+    return next((line.removeprefix(OWN_ERROR) for line in lines if line.startswith(OWN_ERROR)), None)
+
+
 class _Log:
     """The first node's log, copied to ours line by line; after a broken connection it goes on where it was."""
 
@@ -285,8 +300,7 @@ class _Log:
 
     def error(self) -> str:
         """Return what training itself said was wrong, if it did."""
-        lines = (line.removeprefix(OWN_ERROR) for line in self.tail if line.startswith(OWN_ERROR))
-        return next(lines, "training failed")
+        return own_error(self.tail) or "training failed"
 
     def _follow(self) -> None:
         while not self._ended.is_set():
@@ -356,7 +370,7 @@ def _api_message(cause: BaseException) -> str:
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
+def sigterm_as_exit() -> Iterator[None]:
     """Let SIGTERM, by which Kubernetes stops a pod, run our clean-up; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield

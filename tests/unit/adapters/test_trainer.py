@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from elcrec.adapters import train_job
 from elcrec.adapters.train_job import Nodes, parse_nodes, run_job
-from elcrec.adapters.trainer import command, train_on_nodes
+from elcrec.adapters.trainer import command, train_in_processes, train_on_nodes
 from elcrec.artifacts import read_json
 from elcrec.config import TrainConfig
 from elcrec.errors import UserError
@@ -59,6 +59,11 @@ class TestRequest:
         run_job(NAME, python("pass"), nodes(**changes))
         return cluster.created[0]
 
+    def pod(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What the request patches into the pod of a node."""
+        patch = body["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]
+        return patch["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+
     def test_it_is_what_the_sdks_models_know(self, cluster: Cluster) -> None:
         body = self.create(cluster, num_nodes=1, timeout_seconds=3600)
         job = models.TrainerV1alpha1TrainJob.from_dict(body)
@@ -77,6 +82,7 @@ class TestRequest:
             "node_selector": {"gpu": "a100"},
             "tolerations": [{"key": "gpu", "effect": "NoSchedule"}],
             "service_account": "trainer",
+            "shared_memory": "8Gi",
             "workspace": "/mnt",
         }
         text = json.dumps({"image": "i", "workspace_claim": "claim", **given})
@@ -87,7 +93,7 @@ class TestRequest:
         assert trainer["resourcesPerNode"] == {"requests": given["resources"], "limits": given["resources"]}
         assert trainer["env"] == [{"name": "NCCL_DEBUG", "value": "INFO"}]
         (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
-        pod = node["template"]["spec"]["template"]["spec"]
+        pod = self.pod(cluster.created[0])
         (container,) = pod["containers"]
         assert (node["name"], container["name"]) == ("node", "node")
         assert pod["nodeSelector"] == {"gpu": "a100"}
@@ -95,11 +101,19 @@ class TestRequest:
         assert pod["serviceAccountName"] == "trainer"
         assert {"name": "workspace", "persistentVolumeClaim": {"claimName": "claim"}} in pod["volumes"]
         assert {"name": "workspace", "mountPath": "/mnt"} in container["volumeMounts"]
+        assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}} in pod["volumes"]
         assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
 
+    def test_the_nodes_have_the_account_that_is_deployed_for_them(self, cluster: Cluster) -> None:
+        assert self.pod(self.create(cluster))["serviceAccountName"] == "elcrec-trainer"
+
+    def test_without_shared_memory_the_containers_own_stays(self, cluster: Cluster) -> None:
+        pod = self.pod(self.create(cluster, shared_memory=None))
+        assert [volume["name"] for volume in pod["volumes"]] == ["workspace"]
+        assert [mount["name"] for mount in pod["containers"][0]["volumeMounts"]] == ["workspace"]
+
     def test_the_pods_have_no_privileges(self, cluster: Cluster) -> None:
-        patch = self.create(cluster)["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]
-        pod = patch["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        pod = self.pod(self.create(cluster))
         assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         context = pod["containers"][0]["securityContext"]
         assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -132,16 +146,50 @@ def test_a_faulty_platform_is_one_clear_line(text: str, message: str) -> None:
         parse_nodes(text)
 
 
+@pytest.fixture
+def sequences(tmp_path: Path) -> Path:
+    log = {f"u{user}": [(user + step) % 10 for step in range(6)] for user in range(40)}
+    return write_sequences(log, tmp_path / "data")
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    return tiny_config(epochs=2)
+
+
+class TestProcesses:
+    def test_what_training_refuses_is_its_own_line_and_the_exit_status(
+        self, config: TrainConfig, tmp_path: Path
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        given = {"checkpoint": tmp_path / "checkpoint", "processes": 2}
+        with pytest.raises(UserError, match=r"torchrun: .*split.json: no such file.*\(exit status 1\)") as raised:
+            train_in_processes(config, tmp_path / "empty", tmp_path / "model", **given)
+        assert "split.json" in raised.value.details
+        assert not (tmp_path / "model").exists()
+
+    def test_sigterm_ends_torchrun_and_its_processes(
+        self, sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = (
+            "from pathlib import Path\n"
+            "from elcrec.adapters.trainer import train_in_processes\n"
+            "from tests.unit.training.helpers import tiny_config\n"
+            f"train_in_processes(tiny_config(epochs=100000, patience=100000), Path({str(sequences)!r}), Path('model'),"
+            " checkpoint=Path('checkpoint'), processes=2)"
+        )
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+        process = subprocess.Popen(python(program), env=environment, cwd=tmp_path, start_new_session=True)
+        while not list(tmp_path.glob("checkpoint/*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+
+
 class TestTraining:
-    @pytest.fixture
-    def sequences(self, tmp_path: Path) -> Path:
-        log = {f"u{user}": [(user + step) % 10 for step in range(6)] for user in range(40)}
-        return write_sequences(log, tmp_path / "data")
-
-    @pytest.fixture
-    def config(self) -> TrainConfig:
-        return tiny_config(epochs=2)
-
     @pytest.mark.parametrize(("count", "processes"), [(1, 2), (2, 1)])
     def test_the_model_of_two_ranks_comes_back(
         self,

@@ -206,4 +206,11 @@ def test_pipelines_are_given_claims_and_secrets_that_are_here(template: list[Doc
     keys = {d["metadata"]["name"]: set(d["stringData"]) for d in template}
 
     assert set(filter(None, platform["claims"].values())) <= claims == {"elcrec-store", "elcrec-workspace"}
-    assert {name for name, wanted in platform["secrets"].items() if not set(wanted) <= keys.get(name, set())} == set()
+    wanted = {name: set(secret["keys"]) for name, secret in platform["secrets"].items()}
+    assert {name for name in wanted if not wanted[name] <= keys.get(name, set())} == set()
+
+
+def test_the_nodes_of_a_training_have_an_account_that_is_here() -> None:
+    (platform,) = load(ROOT / "pipelines" / "platform.yaml")
+    accounts = {d["metadata"]["name"] for d in render(DEPLOY / "base") if d["kind"] == "ServiceAccount"}
+    assert platform["trainjob"]["service_account"] in accounts

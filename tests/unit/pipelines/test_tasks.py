@@ -1,0 +1,149 @@
+"""What a compiled package asks of the cluster for each step."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from elcrec.adapters.train_job import Nodes, parse_nodes
+from pipelines.cli import PIPELINES, main
+from pipelines.platform import Platform, load_platform
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = ROOT / "pipelines" / "platform.yaml"
+Compile = Callable[..., "Compiled"]
+
+
+class Compiled:
+    """A package, read by the component of a step, such as `train`."""
+
+    def __init__(self, path: Path) -> None:
+        self._spec, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        self.on_cluster = {name.removeprefix("exec-"): config for name, config in executors.items()}
+
+    @property
+    def steps(self) -> set[str]:
+        """All steps; one that is there twice has a number behind its name."""
+        return {name.removeprefix("exec-") for name in self._spec["deploymentSpec"]["executors"]}
+
+    def secrets(self, step: str) -> dict[str, list[str]]:
+        """The environment variables of a step that come from secrets, by secret."""
+        found = self.on_cluster[step].get("secretAsEnv", [])
+        assert all(secret["optional"] for secret in found)
+        return {secret["secretName"]: [key["envVar"] for key in secret["keyToEnv"]] for secret in found}
+
+    def resources(self, step: str) -> dict[str, Any]:
+        return dict(self._spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"])
+
+    def constants(self, step: str) -> dict[str, Any]:
+        """The inputs of a step's task that compiling has fixed."""
+        dags = [part["dag"] for part in (self._spec["root"], *self._spec["components"].values()) if "dag" in part]
+        (task,) = (dag["tasks"][step] for dag in dags if step in dag["tasks"])
+        inputs = task["inputs"]["parameters"].items()
+        return {name: value["runtimeValue"]["constant"] for name, value in inputs if "runtimeValue" in value}
+
+    def nodes(self) -> Nodes:
+        return parse_nodes(self.constants("train")["cluster"])
+
+
+@pytest.fixture
+def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
+    """Compiles a pipeline with the shipped platform and what is laid over it."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("ELCREC_IMAGE", raising=False)
+
+    def build(pipeline: str = "training", *options: str, **changes: object) -> Compiled:
+        document: dict[str, Any] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+        for name, value in changes.items():
+            document[name] = document[name] | value if isinstance(value, Mapping) else value
+        (tmp_path / "platform.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+        given = ["--platform", str(tmp_path / "platform.yaml"), "--output", str(tmp_path / "package.yaml")]
+        assert main(["compile", pipeline, *given, *options]) == 0
+        return Compiled(tmp_path / "package.yaml")
+
+    return build
+
+
+def wanted(platform: Platform, step: str) -> dict[str, list[str]]:
+    return {name: platform.secrets[name].keys for name in WHO_GETS if step in WHO_GETS[name]}
+
+
+WHO_GETS = {
+    "elcrec-mlflow": {"champion", "train", "gate", "push", "recommend"},
+    "elcrec-s3": {"resolve", "fetch", "champion", "train", "gate", "push", "recommend"},
+    "elcrec-redis": {"push"},
+    "elcrec-feast": {"push"},
+    "elcrec-webhook": {"outcome"},
+}
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("pipeline", PIPELINES)
+    def test_a_step_gets_the_secrets_that_it_reads_and_no_other(self, compiled: Compile, pipeline: str) -> None:
+        package, platform = compiled(pipeline), load_platform(SHIPPED, {})
+        for step in package.steps:
+            assert package.secrets(step) == wanted(platform, step.rstrip("-0123456789")), step
+
+    def test_the_platform_says_who_gets_which(self, compiled: Compile) -> None:
+        package = compiled(secrets={"elcrec-proxy": {"keys": ["HTTPS_PROXY"], "steps": ["fetch", "recommend"]}})
+        having = {step for step in package.steps if "elcrec-proxy" in package.secrets(step)}
+        assert having == {"fetch"}, "recommend is a step of another pipeline"
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_no_step_may_run_as_root(compiled: Compile, pipeline: str) -> None:
+    package = compiled(pipeline)
+    assert {step: package.on_cluster[step]["securityContext"] for step in package.steps} == {
+        step: {"runAsNonRoot": True} for step in package.steps
+    }
+
+
+class TestOneNode:
+    @pytest.mark.parametrize(("accelerators", "processes"), [("0", 1), ("1", 1), ("4", 4)])
+    def test_an_accelerator_has_a_process(self, compiled: Compile, accelerators: str, processes: int) -> None:
+        package = compiled("training", "--accelerators", accelerators)
+        for task in ("train", "train-2"):
+            given = package.constants(task)
+            assert (given["processes"], given["cluster"]) == (processes, "")
+
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_a_node_selector_holds_with_accelerators_and_without(self, compiled: Compile, count: int) -> None:
+        package = compiled(accelerator={"count": count, "node_selector": {"pool": "training"}})
+        selected = {step for step, config in package.on_cluster.items() if "nodeSelector" in config}
+        assert selected == {"train", "train-2"}
+        assert package.on_cluster["train"]["nodeSelector"] == {"labels": {"pool": "training"}}
+
+
+class TestTrainJob:
+    CLAIM = ("--nodes", "2", "--workspace-claim", "elcrec-workspace")
+
+    def test_the_nodes_have_the_account_and_the_shared_memory_of_the_platform(self, compiled: Compile) -> None:
+        nodes = compiled("training", *self.CLAIM, accelerator={"count": 2, "shared_memory": "16Gi"}).nodes()
+        assert (nodes.service_account, nodes.shared_memory) == ("elcrec-trainer", "16Gi")
+        assert (nodes.num_nodes, nodes.resources["nvidia.com/gpu"]) == (2, "2")
+
+    def test_every_setting_of_the_section_reaches_the_nodes(self, compiled: Compile) -> None:
+        settings = {
+            "runtime": "ours",
+            "service_account": "trainer",
+            "environment": {"NCCL_DEBUG": "INFO"},
+            "processes_per_node": 3,
+        }
+        package = compiled("training", *self.CLAIM, trainjob=settings)
+        nodes = json.loads(package.constants("train")["cluster"])
+        assert {name: nodes[name] for name in settings} == settings
+        assert package.constants("train")["processes"] == 1, "the nodes start their own"
+
+    def test_the_step_that_waits_asks_for_little_and_the_nodes_for_all(self, compiled: Compile) -> None:
+        package = compiled("training", *self.CLAIM, accelerator={"count": 2, "node_selector": {"pool": "training"}})
+        asked = package.resources("train")
+        assert (asked["resourceCpuRequest"], asked["resourceCpuLimit"]) == ("100m", "1")
+        assert (asked["resourceMemoryRequest"], asked["resourceMemoryLimit"]) == ("512Mi", "2Gi")
+        assert "accelerator" not in asked
+        assert not {"nodeSelector", "tolerations", "emptyDirMounts"} & set(package.on_cluster["train"])
+        assert package.nodes().resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}
+        assert package.nodes().node_selector == {"pool": "training"}
