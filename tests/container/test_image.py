@@ -77,6 +77,7 @@ def test_nothing_that_running_does_not_need_is_inside(image: str) -> None:
     assert in_container(image, "for tool in gcc cc pytest mypy ruff; do command -v $tool || true; done") == ""
     assert in_container(image, "ls -A /app").split() == ["features", "params.yaml", "presets"]
     in_container(image, "test ! -e /etc/pip.conf && test ! -e /build")
+    assert in_container(image, "find /opt/venv -type d -name tests") == ""
 
 
 def test_it_runs_on_a_read_only_root_as_anybody(image: str) -> None:
