@@ -11,9 +11,12 @@ from elcrec.config import NonNegative, Positive, Section, merge, parse_section, 
 
 STEPS = (
     "configure",
+    "resolve",
     "fetch",
     "validate",
+    "require_valid",
     "sequences",
+    "champion",
     "train",
     "evaluate",
     "gate",
