@@ -1,9 +1,11 @@
 """One file of a DVC repository, exactly as a revision holds it."""
 
 import re
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,41 +23,45 @@ class DvcFile:
     repository: str
     """Git address or path of the repository."""
     revision: str
-    """A commit, branch or tag; after `pull` always the commit."""
+    """The commit."""
     path: str
     """The file, relative to the repository's root."""
     md5: str
-    """Checksum of its bytes; empty only where `revision` is a full commit."""
+    """Checksum of its bytes."""
 
     def __post_init__(self) -> None:
         """Check that the name fixes the bytes, as the pipeline's cache goes by it."""
-        if not self.revision or not self.path:
-            raise UserError("dvc_repository needs dvc_revision and dvc_path", where=self.repository)
-        if not self.md5 and not _COMMIT.fullmatch(self.revision):
-            fix = "give dvc_md5 too (it stands in the .dvc file), or a full commit"
+        if not _COMMIT.fullmatch(self.revision) or not self.md5:
+            fix = "name the commit and the md5 that component resolve returns"
             raise UserError(f"dvc_revision {self.revision!r} may move", where=self.repository, fix=fix)
 
 
-def pull(wanted: DvcFile, target: Path) -> DvcFile:
-    """Copy the file's bytes to `target`; return its name with the commit and md5 resolved.
+def find_version(repository: str, revision: str, path: str, md5: str = "") -> DvcFile:
+    """Return the version of a file that a commit, branch or tag holds now, by its `.dvc` file or `dvc.lock`.
+
+    Raises:
+        UserError: the repository, revision or file is missing, or DVC records another md5 than one that is given.
+    """
+    if not revision or not path:
+        raise UserError("dvc_repository needs dvc_revision and dvc_path", where=repository)
+    where = f"{repository}@{revision}:{path}"
+    with _open(repository, revision, where) as files:
+        recorded, commit = _recorded_md5(files, path), str(files.repo.get_rev())
+    _check("DVC records", recorded, md5 or recorded, where)
+    return DvcFile(repository=repository, revision=commit, path=path, md5=recorded)
+
+
+def pull(wanted: DvcFile, target: Path) -> None:
+    """Copy the file's bytes to `target`.
 
     Raises:
         UserError: the repository, revision or file is missing, or DVC's record or the bytes have another md5.
     """
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-
     where = f"{wanted.repository}@{wanted.revision}:{wanted.path}"
-    try:
-        with closing(DVCFileSystem(wanted.repository, rev=wanted.revision)) as files:
-            recorded = files.info(wanted.path).get("md5", "")
-            _check("DVC records", recorded, wanted.md5 or recorded, where)
-            files.get_file(wanted.path, str(target))
-            commit = str(files.repo.get_rev())
-    except (DvcException, OSError) as error:
-        raise UserError(f"DVC cannot bring the file ({_reason(error)})", where=where) from error
-    _check("its bytes have", md5_of(target), recorded, where)
-    return DvcFile(repository=wanted.repository, revision=commit, path=wanted.path, md5=recorded)
+    with _open(wanted.repository, wanted.revision, where) as files:
+        _check("DVC records", _recorded_md5(files, wanted.path), wanted.md5, where)
+        files.get_file(wanted.path, str(target))
+    _check("its bytes have", md5_of(target), wanted.md5, where)
 
 
 def read_from(path: Path, origin: DvcFile, section: FetchConfig) -> FetchConfig:
@@ -72,6 +78,23 @@ def lineage_of(origin: DvcFile) -> dict[str, str]:
         "dvc_revision": origin.revision,
         "dvc_path": origin.path,
     }
+
+
+@contextmanager
+def _open(repository: str, revision: str, where: str) -> Iterator[Any]:
+    """Yield the repository's files at a revision; what DVC cannot do there is a `UserError`."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    try:
+        with closing(DVCFileSystem(repository, rev=revision)) as files:
+            yield files
+    except (DvcException, OSError) as error:
+        raise UserError(f"DVC cannot bring the file ({_reason(error)})", where=where) from error
+
+
+def _recorded_md5(files: Any, path: str) -> str:
+    return str(files.info(path).get("md5", ""))
 
 
 def _check(who: str, found: str, wanted: str, where: str) -> None:

@@ -20,7 +20,7 @@ def fetch(
     Args:
         config: JSON of the section `fetch`.
         dvc_repository: Git address or path of a DVC repository; empty to go by `config`.
-        dvc_revision: Commit, branch or tag; the commit is recorded.
+        dvc_revision: The commit, as component resolve names it.
         dvc_path: The log inside the repository.
         dvc_md5: Checksum that DVC must record and the bytes must have.
         raw: The raw log and source.json.
@@ -39,8 +39,8 @@ def fetch(
     mirror = Path(os.environ["ELCREC_MIRROR"]) if os.environ.get("ELCREC_MIRROR") else None
     with TemporaryDirectory() as scratch:
         if dvc_repository:
-            wanted = DvcFile(repository=dvc_repository, revision=dvc_revision, path=dvc_path, md5=dvc_md5)
-            origin = pull(wanted, Path(scratch, "log"))
+            origin = DvcFile(repository=dvc_repository, revision=dvc_revision, path=dvc_path, md5=dvc_md5)
+            pull(origin, Path(scratch, "log"))
             section, lineage = read_from(Path(scratch, "log"), origin, section), lineage_of(origin)
         log(metrics, stage(section, Path(raw.path), mirror=mirror, lineage=lineage))
     describe(raw, file=read_json(Path(raw.path, "source.json"))["file"], config=config, **lineage)

@@ -1,5 +1,7 @@
 """Check the raw log and quarantine faulty rows."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components._image import IMAGE
@@ -13,24 +15,39 @@ def validate(
     validated: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-) -> None:
+) -> NamedTuple("Verdict", [("accepted", bool), ("reason", str)]):  # type: ignore[valid-type] # kfp reads output names
     """Run stage validate.
+
+    A refused log does not fail this step, as KFP keeps no output of a step that failed: component require_valid
+    fails instead. A log that cannot be read at all has no page, and fails here.
 
     Args:
         config: JSON of the section `validate`.
         store: Folder that outlives runs; holds the profile of the last accepted log.
         raw: What fetch wrote.
-        validated: Interactions, quarantine, validation.json.
+        validated: Interactions, quarantine, validation.json; of a refused log without the interactions.
         report: The validation page.
         metrics: The stage's numbers.
+
+    Returns:
+        Whether the log may be used, and which checks say no.
     """
+    import logging
     from pathlib import Path
 
     from components._support import describe, log, publish, read_section
+    from elcrec.stages.validate import LogRefusedError
     from elcrec.stages.validate import validate as stage
 
-    out = Path(validated.path)
+    out, file, reason = Path(validated.path), "interactions.parquet", ""
     section = read_section("validate", config)
-    log(metrics, stage(section, Path(raw.path), out, accepted=Path(store, "accepted")))
+    try:
+        numbers = stage(section, Path(raw.path), out, accepted=Path(store, "accepted"))
+    except LogRefusedError as refused:
+        logging.getLogger("elcrec").warning("%s\n%s", refused.reason, refused.details)
+        refused.evidence.rename(out)
+        file, numbers, reason = "validation.json", refused.metrics, refused.reason
+    log(metrics, numbers)
     publish(out / "validation.html", report)
-    describe(validated, file="interactions.parquet", config=config)
+    describe(validated, file=file, config=config)
+    return not reason, reason

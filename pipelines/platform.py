@@ -15,6 +15,7 @@ STEPS = (
     "resolve",
     "fetch",
     "validate",
+    "require_valid",
     "sequences",
     "champion",
     "train",

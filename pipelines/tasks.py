@@ -13,8 +13,11 @@ from pipelines.platform import Accelerator, Platform, Step
 STORE_MOUNT = "/store"
 WORKSPACE_MOUNT = "/workspace"
 LOCAL_STORE = "artifacts/store"
-_STATEFUL = {"champion", "gate", "push", "recommend", "outcome"}
-"""Steps that read or write what is outside the run: never taken from the cache."""
+_STATEFUL = {"resolve", "validate", "champion", "gate", "push", "recommend", "outcome"}
+"""Steps that read or write what is outside the run: never taken from the cache.
+
+train only reads the champion that its parameter names by digest, and fetch the commit and md5 that resolve named.
+"""
 _STORE = {"validate", "champion", "train", "gate", "push", "recommend"}
 _LAUNCHER = {"cpu": "100m", "cpu_limit": "1", "memory": "512Mi", "memory_limit": "2Gi"}
 """Resources of a step that hands its work to a TrainJob, waits for it and copies the model."""

@@ -20,6 +20,8 @@ from components.gate import gate
 from components.outcome import outcome
 from components.plan import plan
 from components.push import push
+from components.require_valid import require_valid
+from components.resolve import resolve
 from components.select import select
 from components.sequences import sequences
 from components.train import train
@@ -105,17 +107,29 @@ def _ending_in_push(
         with dsl.ExitHandler(place(outcome(pipeline=f"elcrec-{name}"), "outcome", platform), name="steps"):
             chosen = {key: given[key] for key in (*own, "overrides")}
             section = place(configure(defaults=defaults, **chosen), "configure", platform).outputs
-            log = place(fetch(config=section["fetch"], **{key: given[key] for key in _DVC}), "fetch", platform)
-            raw = log.outputs["raw"]
-            checked = validate(config=section["validate"], store=given["store"], raw=raw)
-            validated = place(checked, "validate", platform).outputs["validated"]
-            built = place(sequences(config=section["sequences"], validated=validated), "sequences", platform)
-            road = _Road(platform=platform, given=given, section=section, sequences=built.outputs["sequences"])
+            raw = _fetch(section["fetch"], given, platform)
+            built = _build_sequences(section, given["store"], raw, platform)
+            road = _Road(platform=platform, given=given, section=section, sequences=built)
             model = model_of(road).outputs["model"]
             baseline = road.train(section["baseline"]).set_display_name("baseline").outputs["model"]
             _judge_and_push(road, model=model, baseline=baseline, raw=raw)
 
     return pipeline(f"elcrec-{name}", about, parameters, graph)
+
+
+def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
+    name = {key: given[key] for key in _DVC}
+    version = place(resolve(**name), "resolve", platform).outputs
+    name |= {"dvc_revision": version["commit"], "dvc_md5": version["md5"]}
+    return place(fetch(config=section, **name), "fetch", platform).outputs["raw"]
+
+
+def _build_sequences(section: Mapping[str, Any], store: Any, raw: Any, platform: Platform) -> Any:
+    checked = place(validate(config=section["validate"], store=store, raw=raw), "validate", platform).outputs
+    verdict = {name: checked[name] for name in ("accepted", "reason")}
+    required = place(require_valid(**verdict), "require_valid", platform)
+    built = sequences(config=section["sequences"], validated=checked["validated"]).after(required)
+    return place(built, "sequences", platform).outputs["sequences"]
 
 
 def _judge_and_push(road: _Road, *, model: Any, baseline: Any, raw: Any) -> None:

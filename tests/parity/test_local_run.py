@@ -81,6 +81,8 @@ def test_a_model_under_its_floor_is_not_pushed_and_the_run_succeeds(workspace: P
 
 def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(workspace: Path) -> None:
     run = run_pipeline(workspace, "training", overrides(validate={"min_rows": 1_000_000}), status=1)
+    assert text(run / "validate" / "report").lower().startswith("<!doctype html>")
+    assert not read_json(run / "validate" / "validated" / "validation.json")["passed"]
     assert not (run / "sequences").exists()
     assert text(run / "outcome" / "summary").startswith("**elcrec-training failed**")
 

@@ -136,7 +136,9 @@ def test_what_a_retry_helps_is_tried_again(package: Path) -> None:
     retried = {
         name: task["retryPolicy"]["maxRetryCount"] for name, task in tasks_of(document).items() if "retryPolicy" in task
     }
-    assert {name: retried.get(name) for name in ("fetch", "train", "train-2", "push", "validate", "sequences")} == {
+    steps = ("resolve", "fetch", "train", "train-2", "push", "validate", "sequences")
+    assert {name: retried.get(name) for name in steps} == {
+        "resolve": 3,
         "fetch": 3,
         "train": 2,
         "train-2": 2,
@@ -144,6 +146,8 @@ def test_what_a_retry_helps_is_tried_again(package: Path) -> None:
         "validate": None,
         "sequences": None,
     }
+    (retraining, _) = compile_to(package, "retraining")
+    assert tasks_of(retraining)["champion"]["retryPolicy"]["maxRetryCount"] == 2
 
 
 def test_the_outcome_is_reported_whatever_happens(package: Path) -> None:
@@ -180,9 +184,9 @@ def test_only_training_asks_for_accelerators_and_what_they_need(package: Path, c
 @pytest.mark.parametrize(
     ("name", "stateful"),
     [
-        ("training", {"gate", "push"}),
-        ("retraining", {"champion", "gate", "push"}),
-        ("sweep", {"gate", "push"}),
+        ("training", {"resolve", "validate", "gate", "push"}),
+        ("retraining", {"resolve", "validate", "champion", "gate", "push"}),
+        ("sweep", {"resolve", "validate", "gate", "push"}),
         ("recommendation", {"recommend"}),
     ],
 )
@@ -194,6 +198,19 @@ def test_state_is_never_read_from_the_cache(name: str, stateful: set[str], packa
     }
     cached = {name for name, task in steps.items() if task.get("cachingOptions", {}).get("enableCache")}
     assert set(steps) - cached == {"outcome"} | stateful
+
+
+@pytest.mark.parametrize("name", ["training", "retraining", "sweep"])
+def test_fetch_goes_by_what_resolve_found_and_sequences_wait_for_a_valid_log(name: str, package: Path) -> None:
+    (document, _) = compile_to(package, name)
+    tasks = tasks_of(document)
+    found = {
+        name: (source["taskOutputParameter"]["producerTask"], source["taskOutputParameter"]["outputParameterKey"])
+        for name, source in tasks["fetch"]["inputs"]["parameters"].items()
+        if "taskOutputParameter" in source
+    }
+    assert (found["dvc_revision"], found["dvc_md5"]) == (("resolve", "commit"), ("resolve", "md5"))
+    assert "require-valid" in tasks["sequences"]["dependentTasks"]
 
 
 def test_push_waits_for_the_gate(package: Path) -> None:

@@ -22,6 +22,26 @@ from elcrec.errors import UserError
 Metrics = dict[str, float | int | str]
 
 
+class LogRefusedError(UserError):
+    """A log that could be read and failed a critical check.
+
+    Attributes:
+        reason: which checks failed, and what to do where the change is wanted; without a path.
+        evidence: the folder with `validation.json`, `validation.html` and `quarantine.parquet`.
+        metrics: the stage's numbers.
+    """
+
+    def __init__(self, raw: Path, evidence: Path, assessment: Assessment) -> None:
+        """Name the failed checks and the evidence, and tabulate what was observed and expected."""
+        names = ", ".join(check.name for check in assessment.failures)
+        hint = ""
+        if any(name in names for name in ("drift", "change of row count")):
+            hint = "; if the change is wanted, raise validate.max_drift or max_row_change"
+        what, fix = f"validation failed: {names}", f"see {evidence / 'validation.html'}{hint}"
+        super().__init__(what, where=raw, fix=fix, details=_details(assessment))
+        self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
+
+
 def validate(
     config: ValidateConfig,
     raw: Path,
@@ -42,7 +62,8 @@ def validate(
         now: what counts as the present; the clock by default.
 
     Raises:
-        UserError: the log cannot be read, or a critical check fails; then `details` tabulates what and where.
+        UserError: the log cannot be read.
+        LogRefusedError: a critical check fails; `details` tabulates what and where.
     """
     now = now or datetime.now(UTC)
     source = _read_source(raw)
@@ -53,7 +74,7 @@ def validate(
     failed = out.with_name(f"{out.name}.failed")
     if not assessment.passed:
         _write(failed, assessment, source, now)
-        raise _failure(raw, failed, assessment)
+        raise LogRefusedError(raw, failed, assessment)
     if memory is not None:
         _make_room(memory)
     _write(out, assessment, source, now)
@@ -155,14 +176,6 @@ def _report(assessment: Assessment, source: Mapping[str, Any]) -> dict[str, Any]
 def _iso(moment: pa.Scalar) -> str | None:
     time = moment.as_py()
     return time.isoformat().replace("+00:00", "Z") if time else None
-
-
-def _failure(raw: Path, failed: Path, assessment: Assessment) -> UserError:
-    names = ", ".join(check.name for check in assessment.failures)
-    fix = f"see {failed / 'validation.html'}"
-    if any(name in names for name in ("drift", "change of row count")):
-        fix += "; if the change is wanted, raise validate.max_drift or max_row_change"
-    return UserError(f"validation failed: {names}", where=raw, fix=fix, details=_details(assessment))
 
 
 def _details(assessment: Assessment) -> str:

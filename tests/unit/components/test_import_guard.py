@@ -22,7 +22,17 @@ def imported_at_module_level(path: Path) -> set[str]:
 
 def test_there_is_a_component_a_verb() -> None:
     verbs = {"fetch", "validate", "sequences", "train", "evaluate", "push"}
-    of_pipelines = {"configure", "champion", "plan", "select", "gate", "recommend", "outcome"}
+    of_pipelines = {
+        "configure",
+        "resolve",
+        "require_valid",
+        "champion",
+        "plan",
+        "select",
+        "gate",
+        "recommend",
+        "outcome",
+    }
     assert {path.stem for path in COMPONENTS} == verbs | of_pipelines
 
 

@@ -1,0 +1,22 @@
+"""Stop a run whose log was refused, after its page is published."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def require_valid(accepted: bool, reason: str) -> None:
+    """Fail unless validate accepted the log.
+
+    Args:
+        accepted: What validate decided.
+        reason: Why.
+
+    Raises:
+        UserError: the log was refused.
+    """
+    from elcrec.errors import UserError
+
+    if not accepted:
+        raise UserError(reason, where="the log", fix="see the report of validate")

@@ -1,0 +1,39 @@
+"""Name the version of the log that a run is about."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def resolve(
+    dvc_repository: str,
+    dvc_revision: str,
+    dvc_path: str,
+    dvc_md5: str,
+) -> NamedTuple(  # type: ignore[valid-type] # kfp reads output names here, and ships nothing outside the function
+    "Version",
+    [
+        ("commit", str),
+        ("md5", str),
+    ],
+):
+    """Look up which bytes a branch or tag holds now, so that fetch is cached by them and not by a name that moves.
+
+    Args:
+        dvc_repository: Git address or path of a DVC repository; empty where the log comes from elsewhere.
+        dvc_revision: Commit, branch or tag.
+        dvc_path: The log inside the repository.
+        dvc_md5: Checksum that DVC must record; empty takes what it records.
+
+    Returns:
+        The commit, and the md5 in the .dvc file or dvc.lock of that commit; both empty without a repository.
+    """
+    from components._dvc import find_version
+
+    if not dvc_repository:
+        return "", ""
+    found = find_version(dvc_repository, dvc_revision, dvc_path, dvc_md5)
+    return found.revision, found.md5
