@@ -13,10 +13,12 @@ from pipelines.platform import Accelerator, Platform, Step
 STORE_MOUNT = "/store"
 WORKSPACE_MOUNT = "/workspace"
 LOCAL_STORE = "artifacts/store"
-_STATEFUL = {"resolve", "validate", "champion", "gate", "push", "recommend", "outcome"}
+_STATEFUL = {"resolve", "champion", "gate", "push", "recommend", "outcome"}
 """Steps that read or write what is outside the run: never taken from the cache.
 
 train only reads the champion that its parameter names by digest, and fetch the commit and md5 that resolve named.
+validate compares with the last accepted log, but what it said of this very log under these settings stands; were it
+asked anew, its new artifact would make all that follows run again, training included.
 """
 _STORE = {"validate", "champion", "train", "gate", "push", "recommend"}
 _LAUNCHER = {"cpu": "100m", "cpu_limit": "1", "memory": "512Mi", "memory_limit": "2Gi"}

@@ -184,9 +184,9 @@ def test_only_training_asks_for_accelerators_and_what_they_need(package: Path, c
 @pytest.mark.parametrize(
     ("name", "stateful"),
     [
-        ("training", {"resolve", "validate", "gate", "push"}),
-        ("retraining", {"resolve", "validate", "champion", "gate", "push"}),
-        ("sweep", {"resolve", "validate", "gate", "push"}),
+        ("training", {"resolve", "gate", "push"}),
+        ("retraining", {"resolve", "champion", "gate", "push"}),
+        ("sweep", {"resolve", "gate", "push"}),
         ("recommendation", {"recommend"}),
     ],
 )
