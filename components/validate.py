@@ -33,4 +33,4 @@ def validate(
     section = read_section("validate", config)
     log(metrics, stage(section, Path(raw.path), out, accepted=Path(store, "accepted")))
     publish(out / "validation.html", report)
-    describe(validated, file="interactions.parquet", config=config)
+    describe(validated, report, metrics, file="interactions.parquet", config=config, source=raw)
