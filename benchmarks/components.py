@@ -16,7 +16,7 @@ from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import ROOT, elcrec, say
 
-_LINE = re.compile(r"(Executing task|Task) \x1b\[\d+m'(?P<task>[\w-]+)'\x1b\[0m(?P<over> finished)?")
+_LINE = re.compile(r"(?P<state>RUNNING|SUCCEEDED) +\d+ s  (?P<task>[\w-]+)")
 _DONE = re.compile(r"== (?P<stage>.+): done in (?P<seconds>[\d.]+) s")
 _BASELINE = ("train", "--objective", "sasrec")
 _COMMANDS = {
@@ -24,12 +24,12 @@ _COMMANDS = {
     "validate": ("validate",),
     "sequences": ("sequences",),
     "train": ("train",),
-    "train-2": (*_BASELINE, "--out", "artifacts/baseline", "--checkpoint", "artifacts/checkpoints/baseline"),
+    "baseline": (*_BASELINE, "--out", "artifacts/baseline", "--checkpoint", "artifacts/checkpoints/baseline"),
     "evaluate": ("evaluate",),
     "push": ("push",),
 }
-"""The command beside each component; the second training is the baseline's."""
-_CALLED = {"train the baseline": "train-2"}
+"""The command beside each component."""
+_CALLED = {"train the baseline": "baseline"}
 """What `elcrec run` calls a stage, where a component has another name."""
 
 
@@ -67,11 +67,12 @@ def _components(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     places = ["--root", str(folder / "runs"), "--store", str(folder / "store")]
     started, taken = dict[str, float](), dict[str, float]()
     for moment, line in _pipeline("submit", "--local", *places, "--param", f"epochs={options.epochs}"):
-        found = _LINE.search(line)
-        if found and found["over"]:
-            taken[found["task"]] = moment - started[found["task"]]
-        elif found and line.count("Executing"):
+        # The moments at which the lines come are finer than the whole seconds that stand in them.
+        found = _LINE.match(line)
+        if found and found["state"] == "RUNNING":
             started[found["task"]] = moment
+        elif found:
+            taken[found["task"]] = moment - started[found["task"]]
     return taken
 
 

@@ -14,6 +14,7 @@ from elcrec.config import FetchConfig
 from elcrec.errors import UserError
 
 _COMMIT = re.compile("[0-9a-f]{40}")
+_MD5 = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,22 @@ def read_from(path: Path, origin: DvcFile, section: FetchConfig) -> FetchConfig:
     return msgspec.structs.replace(section, dataset="file", file=file)
 
 
+def check_origin(*, repository: str, revision: str, path: str, md5: str) -> None:
+    """Check the parameters that name a file, as far as that can be done without its repository.
+
+    Raises:
+        UserError: they name a file without its repository, a repository without a file, or the md5 is none.
+    """
+    given = {"dvc_revision": revision, "dvc_path": path, "dvc_md5": md5}
+    alone = next((name for name, value in given.items() if value), None)
+    if not repository and alone:
+        raise UserError(f"{alone} says nothing without dvc_repository", where="pipeline parameters", fix="give both")
+    if repository and not (revision and path):
+        raise UserError("dvc_repository needs dvc_revision and dvc_path", where=repository)
+    if md5 and not _MD5.fullmatch(md5):
+        raise UserError(f"{md5!r} is no md5", where="parameter dvc_md5", fix="give the 32 hex digits in the .dvc file")
+
+
 def lineage_of(origin: DvcFile) -> dict[str, str]:
     """Return which version of which file the log is, for `source.json` and the artifact."""
     return {
@@ -98,7 +115,7 @@ def _recorded_md5(files: Any, path: str) -> str:
 
 
 def _check(who: str, found: str, wanted: str, where: str) -> None:
-    if not re.fullmatch("[0-9a-f]{32}", found):
+    if not _MD5.fullmatch(found):
         raise UserError("not a file that DVC tracks", where=where, fix="`dvc add` it and push")
     if found != wanted:
         fix = "correct dvc_revision or dvc_md5"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.ports import ModelRegistry
 
 SECTIONS = {"baseline": "train"}
+LINEAGE = ("data_md5", "dvc_repository", "dvc_revision", "dvc_path")
+"""What artifacts say of the raw log that they were made from; the last three where it came from a DVC repository."""
 
 
 def read_section(component: str, text: str) -> Any:
@@ -94,16 +97,34 @@ def write_section(section: Section) -> str:
     return msgspec.json.encode(to_dict(section)).decode()
 
 
-def describe(artifact: Any, *, file: str, config: str, **facts: str) -> None:
-    """Record on a KFP artifact the md5 of its main `file`, the parameters and the code that made it."""
-    artifact.metadata.update(
-        md5=md5_of(Path(artifact.path) / file),
-        file=file,
-        params=config,
-        elcrec_version=__version__,
-        git_revision=code_revision() or "unknown",
-        **facts,
-    )
+def describe(*artifacts: Any, config: str, file: str = "", source: Any = None, **facts: str) -> None:
+    """Record on KFP artifacts which data, parameters, code and image made them.
+
+    An artifact that is a file or folder also gets the md5 of its bytes and the parameters in full. Metrics are no
+    file, and the UI shows all that they carry as a table of numbers, so that they get a digest of the parameters.
+
+    Args:
+        artifacts: Outputs of one component.
+        config: JSON of the component's parameters.
+        file: The main file of those that are folders.
+        source: The input whose data they were made from; what it says of the log is handed on.
+        facts: What else is to be known; of an output that holds the log itself, some of `LINEAGE`.
+    """
+    known = {name: source.metadata[name] for name in LINEAGE if source is not None and name in source.metadata}
+    common = {
+        "image": os.environ.get("ELCREC_IMAGE", "unknown"),
+        "git_revision": code_revision() or "unknown",
+        "elcrec_version": __version__,
+        "params_md5": hashlib.md5(config.encode(), usedforsecurity=False).hexdigest(),
+    }
+    for artifact in artifacts:
+        artifact.metadata.update(common | known | facts | _bytes_of(Path(artifact.path), file, config))
+
+
+def _bytes_of(path: Path, file: str, config: str) -> dict[str, str]:
+    if path.is_dir():
+        return {"md5": md5_of(path / file), "file": file, "params": config}
+    return {"md5": md5_of(path), "params": config} if path.is_file() else {}
 
 
 def log(metrics: Any, values: Mapping[str, object]) -> None:
@@ -129,6 +150,17 @@ def read_users(text: str) -> list[str] | None:
     except (msgspec.DecodeError, ValueError) as error:
         fix = 'write e.g. ["u1", "u2"], or nothing for all'
         raise UserError(f"not a JSON list of ids ({error})", where="parameter users", fix=fix) from error
+
+
+def read_count(k: int) -> int:
+    """Return how many items to recommend; only the model knows whether it has as many.
+
+    Raises:
+        UserError: it is not positive.
+    """
+    if k < 1:
+        raise UserError(f"{k} is not positive", where="parameter k", fix="ask for at least one item")
+    return k
 
 
 def name_champion(registry: ModelRegistry, name: str) -> str:

@@ -44,4 +44,5 @@ def evaluate(
     publish(out / "report.html", report)
     publish(out / "intents.html", intents)
     publish(out / "model_card.md", card)
-    describe(evaluation, file="metrics.json", config=config)
+    outputs = evaluation, report, intents, card, metrics
+    describe(*outputs, file="metrics.json", config=config, source=sequences)

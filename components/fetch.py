@@ -43,4 +43,5 @@ def fetch(
             pull(origin, Path(scratch, "log"))
             section, lineage = read_from(Path(scratch, "log"), origin, section), lineage_of(origin)
         log(metrics, stage(section, Path(raw.path), mirror=mirror, lineage=lineage))
-    describe(raw, file=read_json(Path(raw.path, "source.json"))["file"], config=config, **lineage)
+    source = read_json(Path(raw.path, "source.json"))
+    describe(raw, metrics, file=source["file"], config=config, data_md5=source["md5"], **lineage)

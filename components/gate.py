@@ -29,7 +29,7 @@ def gate(
     """
     from pathlib import Path
 
-    from components._support import read_section
+    from components._support import describe, read_section
     from elcrec.adapters.store import open_store
     from elcrec.serving.gate import gate_markdown
     from elcrec.stages.push import decide
@@ -38,4 +38,5 @@ def gate(
     target = open_store(Path(store))
     decision = decide(read_section("push", config), *inputs, registry=target.registry, features=target.features)
     Path(reason.path).write_text(gate_markdown(decision), encoding="utf-8")
+    describe(reason, config=config, source=sequences)
     return bool(decision.accepted)

@@ -14,12 +14,15 @@ def outcome(pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Out
         status: How the steps ended, as KFP tells an exit task.
         summary: The outcome in words.
     """
+    import json
     import os
     from pathlib import Path
 
     from components._outcome import describe_run, notify
+    from components._support import describe
 
     text = describe_run(pipeline, status)
     Path(summary.path).write_text(text, encoding="utf-8")
+    describe(summary, config=json.dumps({"pipeline": pipeline}))
     if os.environ.get("ELCREC_WEBHOOK"):
         notify(os.environ["ELCREC_WEBHOOK"], text)

@@ -35,4 +35,4 @@ def push(
     section, target, out = read_section("push", config), open_store(Path(store)), Path(pushed.path)
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
     log(metrics, stage(section, *inputs, out, registry=target.registry, features=target.features))
-    describe(pushed, file="gate.json", config=config)
+    describe(pushed, metrics, file="gate.json", config=config, source=sequences)

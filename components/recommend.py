@@ -29,14 +29,15 @@ def recommend(
     import json
     from pathlib import Path
 
-    from components._support import describe, log, read_users
+    from components._support import describe, log, read_count, read_users
     from elcrec.adapters.store import open_store
     from elcrec.serving.bundle import read_manifest
     from elcrec.stages.recommend import bundle_of, recommend_all
 
     place, out = open_store(Path(store)), Path(recommendations.path)
     bundle = bundle_of(model, version, place.registry)
-    log(metrics, recommend_all(bundle, place.histories, out / "recommendations.parquet", k, read_users(users)))
+    file, wanted = out / "recommendations.parquet", read_users(users)
+    log(metrics, recommend_all(bundle, place.histories, file, read_count(k), wanted))
     config = json.dumps({"model": model, "version": version, "k": k})
     digest = read_manifest(bundle).digest
-    describe(recommendations, file="recommendations.parquet", config=config, bundle=digest)
+    describe(recommendations, metrics, file=file.name, config=config, bundle=digest)

@@ -20,9 +20,11 @@ def select(
         model: The best one.
         table: All members, best first.
     """
+    import json
     import shutil
     from pathlib import Path
 
+    from components._support import describe
     from components._sweep import by_validation, describe_members
 
     members = by_validation([Path(member.path) for member in models])
@@ -31,3 +33,4 @@ def select(
     shutil.copytree(best.folder, model.path, dirs_exist_ok=True)
     chosen = next(member for member in models if Path(member.path) == best.folder)
     model.metadata.update(chosen.metadata, members=len(members))
+    describe(table, config=json.dumps(best.section), source=chosen)

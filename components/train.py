@@ -43,4 +43,5 @@ def train(
     with checkpoint_folder(workspace, config, rows, warm_start) as checkpoint:
         log(metrics, stage_on(cluster, processes)(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
     publish(Path(model.path, "training.html"), curves)
-    describe(model, file="model.safetensors", config=config, warm_start=warm_start)
+    outputs = model, curves, metrics
+    describe(*outputs, file="model.safetensors", config=config, source=sequences, warm_start=warm_start)

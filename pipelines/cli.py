@@ -12,10 +12,13 @@ from elcrec.config import load_config
 from elcrec.errors import UserError
 from pipelines.cluster_cli import add_commands
 from pipelines.cluster_cli import submit as submit_to_cluster
+from pipelines.options import CLUSTER, LOCAL, arguments_of, refuse
 from pipelines.platform import Platform, load_platform
 
 Options = argparse.Namespace
 PIPELINES = ("training", "retraining", "sweep", "recommendation")
+PARAMS, PLATFORM = Path("params.yaml"), Path("pipelines/platform.yaml")
+ROOT, STORE = Path("local_outputs"), Path("artifacts/store")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compile(options: Options) -> int:
-    output = options.output or Path(f"build/{options.pipeline}.yaml")
+    output = options.output or Path(f"build/{options.pipeline or PIPELINES[0]}.yaml")
     if output.suffix not in {".yaml", ".yml"}:
         raise UserError("a package ends in .yaml", where=output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -42,29 +45,41 @@ def _compile(options: Options) -> int:
 
 def _submit(options: Options) -> int:
     if not options.local:
+        refuse(options, LOCAL, because="only a run with --local has that")
         return submit_to_cluster(options)
-    if options.package:
-        raise UserError("--local compiles what it runs", fix="leave --package away")
+    refuse(options, CLUSTER, because="only a run on a cluster has that, not one with --local")
+    if not options.docker:
+        refuse(options, ["image"], because="components run in an image only with --docker")
     return _run_here(options)
 
 
 def _run_here(options: Options) -> int:
-    from pipelines.local import docker_runner, run, subprocess_runner
+    from pipelines.local import NO_IMAGE, docker_runner, run, subprocess_runner
+    from pipelines.progress import teller
 
-    pipeline = _pipeline(options)
-    arguments = _checked(pipeline, dict(options.arguments))
-    store, workspace = options.store.absolute(), (options.root / "workspace").absolute()
-    variables = _platform(options).variables
-    runner = docker_runner(store, workspace, variables=variables) if options.docker else subprocess_runner()
-    inputs = pipeline.component_spec.inputs
-    places = {"store": str(store)} | ({"workspace": str(workspace)} if "workspace" in inputs else {})
-    try:
-        folder = run(pipeline, arguments | places, runner=runner, root=options.root, cache=options.cache)
-    except RuntimeError as error:
-        print(f"elcrec-pipeline: the run failed: {error}", file=sys.stderr)
-        return 1
-    print(f"outputs: {folder}")
-    return 0
+    options.image = options.image if options.docker else NO_IMAGE
+    root, store = options.root or ROOT, (options.store or STORE).absolute()
+    workspace, say = (root / "workspace").absolute(), teller()
+    pipeline, platform = _pipeline(options), _platform(options)
+    if platform.nodes > 1:
+        raise UserError("--local trains in one process", where=f"nodes: {platform.nodes}", fix="give --nodes 1")
+    arguments = _checked(pipeline, _arguments_here(options))
+    places = {"store": str(store), "workspace": str(workspace)}
+    given = arguments | {name: place for name, place in places.items() if name in pipeline.component_spec.inputs}
+    runner = docker_runner(store, workspace, variables=platform.variables) if options.docker else subprocess_runner()
+    done = run(pipeline, given, runner=runner, root=root, say=say)
+    say(f"{pipeline.name}: {'SUCCEEDED' if done.succeeded else 'FAILED'}")
+    say(f"outputs: {done.folder}" if done.folder else f"no task started, see {done.log}")
+    return 0 if done.succeeded else 1
+
+
+def _arguments_here(options: Options) -> dict[str, str]:
+    """The parameters of a run on this machine; its places are options."""
+    arguments = arguments_of(options)
+    for name, fix in {"store": "give --store DIR", "workspace": "it is the folder workspace under --root"}.items():
+        if name in arguments:
+            raise UserError(f"--param {name}: no parameter of a run with --local", fix=fix)
+    return arguments
 
 
 def _checked(pipeline: Any, arguments: Mapping[str, str]) -> dict[str, Any]:
@@ -87,20 +102,20 @@ def _pipeline(options: Options) -> Any:
     from pipelines.recommendation import recommendation
     from pipelines.training import retraining, sweep, training
 
-    build = dict(zip(PIPELINES, (training, retraining, sweep, recommendation), strict=True))[options.pipeline]
-    config = load_config(options.params, presets=options.presets)
-    return build(config, _platform(options))
+    builders = dict(zip(PIPELINES, (training, retraining, sweep, recommendation), strict=True))
+    config = load_config(options.params or PARAMS, presets=options.presets)
+    return builders[options.pipeline or PIPELINES[0]](config, _platform(options))
 
 
 def _platform(options: Options) -> Platform:
-    return load_platform(options.platform, _platform_changes(options))
+    return load_platform(options.platform or PLATFORM, _platform_changes(options))
 
 
 def _platform_changes(options: Options) -> dict[str, Any]:
     """What the command line replaces in platform.yaml."""
     claims = {"store": options.store_claim, "workspace": options.workspace_claim}
     changes = {
-        "image": options.image,
+        "image": options.image or os.environ.get("ELCREC_IMAGE"),
         "nodes": options.nodes,
         "claims": {name: claim for name, claim in claims.items() if claim is not None},
         "accelerator": {} if options.accelerators is None else {"count": options.accelerators},
@@ -129,19 +144,18 @@ def _add_local(submit: argparse.ArgumentParser) -> None:
     sub = submit.add_argument_group("without a cluster")
     sub.add_argument("--local", action="store_true", help="run the pipeline's components on this machine")
     sub.add_argument("--docker", action="store_true", help="each component in a container of --image")
-    root, store = Path("local_outputs"), Path("artifacts/store")
-    sub.add_argument("--root", type=Path, default=root, metavar="DIR", help=f"artifacts of the runs (default {root})")
-    sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
+    sub.add_argument("--root", type=Path, metavar="DIR", help=f"artifacts of the runs (default {ROOT})")
+    sub.add_argument("--store", type=Path, metavar="DIR", help=f"(default {STORE})")
 
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:
-    names = ", ".join(PIPELINES)
-    sub.add_argument("pipeline", nargs="?", choices=PIPELINES, default=PIPELINES[0], metavar="PIPELINE", help=names)
-    params, platform = Path("params.yaml"), Path("pipelines/platform.yaml")
-    sub.add_argument("--params", type=Path, default=params, metavar="FILE", help=f"(default {params})")
+    """What is compiled; the defaults come later, so that an option that is given can be told from one that is not."""
+    names = f"{', '.join(PIPELINES)} (default {PIPELINES[0]})"
+    sub.add_argument("pipeline", nargs="?", choices=PIPELINES, metavar="PIPELINE", help=names)
+    sub.add_argument("--params", type=Path, metavar="FILE", help=f"(default {PARAMS})")
     sub.add_argument("--preset", dest="presets", type=Path, action="append", default=[], metavar="FILE")
-    sub.add_argument("--platform", type=Path, default=platform, metavar="FILE", help=f"(default {platform})")
-    sub.add_argument("--image", default=os.environ.get("ELCREC_IMAGE"), help="image of every component")
+    sub.add_argument("--platform", type=Path, metavar="FILE", help=f"(default {PLATFORM})")
+    sub.add_argument("--image", help="image of every component (default: ELCREC_IMAGE, else the platform's)")
     sub.add_argument("--accelerators", type=int, metavar="N", help="GPUs that training asks for on a node")
     sub.add_argument("--nodes", type=int, metavar="N", help="nodes that training runs on")
     sub.add_argument("--store-claim", metavar="NAME", help="PersistentVolumeClaim of the store, mounted at /store")

@@ -8,12 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pipelines.options import COMPILED, arguments_of, refuse
+
 if TYPE_CHECKING:  # kfp takes two seconds, and --help should not
     from pipelines.client import Status, Submitted
     from pipelines.package import Package
     from pipelines.server import Connection
 
 Options = argparse.Namespace
+EXPERIMENT = "Default"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -74,10 +77,10 @@ def _add_run(sub: argparse.ArgumentParser, *, name: str, required: bool = False)
         help="a parameter of the run; may be repeated",
     )
     sub.add_argument("--name", required=required, help=name)
-    sub.add_argument("--experiment", default="Default", metavar="NAME", help="(default Default)")
+    sub.add_argument("--experiment", metavar="NAME", help=f"(default {EXPERIMENT})")
     sub.add_argument("--create-experiment", action="store_true", help="create it where it does not exist")
     sub.add_argument("--service-account", metavar="NAME", help="of the pods (default: the server's)")
-    sub.add_argument("--no-cache", dest="cache", action="store_false", help="take no task from the cache")
+    sub.add_argument("--no-cache", action="store_true", help="take no task from the cache")
 
 
 def submit(options: Options) -> int:
@@ -86,7 +89,7 @@ def submit(options: Options) -> int:
 
     connection = _connection(options)
     with _package(options) as package:
-        run = client.submit(package, dict(options.arguments), connection, name=options.name, **_placing(options))
+        run = client.submit(package, arguments_of(options), connection, name=options.name, **_placing(options))
     _show_submitted("run", run)
     return _follow(run.id, connection) if options.wait else 0
 
@@ -97,7 +100,7 @@ def _schedule(options: Options) -> int:
     with _package(options) as package:
         recurring = schedule(
             package,
-            dict(options.arguments),
+            arguments_of(options),
             _connection(options),
             name=options.name,
             cron=options.cron,
@@ -144,12 +147,14 @@ def _package(options: Options) -> Iterator["Package"]:
 
     from pipelines.package import load_package
 
+    if options.package:
+        refuse(options, COMPILED, because="--package is compiled already")
     with TemporaryDirectory() as scratch:
         path = options.package or Path(scratch, "pipeline.yaml")
         if not options.package:
             compiler.Compiler().compile(options.build(options), str(path))
         package = load_package(path)
-        yield package if options.cache else package.without_cache(Path(scratch, "uncached.yaml"))
+        yield package.without_cache(Path(scratch, "uncached.yaml")) if options.no_cache else package
 
 
 def _connection(options: Options) -> "Connection":
@@ -159,8 +164,8 @@ def _connection(options: Options) -> "Connection":
 
 
 def _placing(options: Options) -> dict[str, Any]:
-    names = ("experiment", "create_experiment", "service_account")
-    return {name: getattr(options, name) for name in names}
+    names = ("create_experiment", "service_account")
+    return {"experiment": options.experiment or EXPERIMENT} | {name: getattr(options, name) for name in names}
 
 
 def _argument(text: str) -> tuple[str, str]:

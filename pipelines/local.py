@@ -2,35 +2,61 @@
 
 import os
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
 from kfp import local
 
+from elcrec.errors import UserError
+from pipelines.progress import RunLog, Say, following
 
-def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path, cache: bool) -> Path:
-    """Run the pipeline's components; return the folder of the run's artifacts, a folder a task.
+NO_IMAGE = "none"
+"""What the artifacts of components in subprocesses name as their image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRun:
+    """A run that has ended."""
+
+    succeeded: bool
+    log: Path
+    """Everything that kfp and the components said."""
+    folder: Path | None
+    """Its artifacts, a folder a task; `None` where not even the first task got so far."""
+
+
+def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path, say: Say) -> LocalRun:
+    """Run the pipeline's components and wait for them.
 
     Args:
-        pipeline: What `pipelines.training.build` returns.
+        pipeline: What one of the functions in `pipelines.training` or `pipelines.recommendation` returns.
         arguments: The pipeline's parameters that differ from their defaults.
         runner: `subprocess_runner()` or `docker_runner(…)`.
         root: Folder of all runs' artifacts.
-        cache: Whether tasks that ran before with the same inputs are taken from the cache under `root`.
-
-    Raises:
-        RuntimeError: a component failed.
+        say: Takes each line of progress, in the words of `elcrec-pipeline status`.
     """
-    local.init(runner, pipeline_root=str(root), raise_on_error=True, enable_caching=cache)
-    earlier = set(root.glob("elcrec-*"))
-    with warnings.catch_warnings():
+    local.init(runner, pipeline_root=str(root), raise_on_error=True, enable_caching=False)
+    root.mkdir(parents=True, exist_ok=True)
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    name = spec["pipelineInfo"]["name"]
+    path = root / f"{name}-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}.log"  # noqa: DTZ005 - as kfp names the folder
+    log = RunLog(path, folder=_next_folder(root, name), settled=lambda place: say(f"log: {place}"))
+    with log, following(log, _names(spec), say), warnings.catch_warnings():
         # Of images without "python" in their name, and of names and mounts that only a cluster knows.
         warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)
         warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)
-        pipeline(**arguments)
-    (folder,) = set(root.glob("elcrec-*")) - earlier
-    return folder
+        try:
+            pipeline(**arguments)
+        except RuntimeError as error:  # how kfp tells that a component failed
+            log.write(f"{error}\n")
+            succeeded = False
+        else:
+            succeeded = True
+    return LocalRun(succeeded=succeeded, log=log.path, folder=log.folder)
 
 
 def subprocess_runner() -> Any:
@@ -44,9 +70,18 @@ def docker_runner(*folders: Path, variables: Collection[str]) -> Any:
     Args:
         folders: Mounted where they are here.
         variables: Names of this process's environment variables that containers get too, where they are set.
-    """
-    from docker.types import Mount  # noqa: PLC0415 - only this runner needs the Docker SDK
 
+    Raises:
+        UserError: no Docker daemon answers.
+    """
+    import docker  # noqa: PLC0415 - only this runner needs the Docker SDK
+    from docker.types import Mount  # noqa: PLC0415 - as above
+
+    try:
+        docker.from_env().ping()
+    except docker.errors.DockerException as error:
+        fix = "start it, or set DOCKER_HOST"
+        raise UserError(f"no Docker daemon answers ({error})", where="--docker", fix=fix) from error
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     return local.DockerRunner(
@@ -55,3 +90,23 @@ def docker_runner(*folders: Path, variables: Collection[str]) -> Any:
         mounts=[Mount(target=str(folder), source=str(folder), type="bind") for folder in folders],
         environment={name: os.environ[name] for name in variables if name in os.environ},
     )
+
+
+def _next_folder(root: Path, name: str) -> Callable[[], Path | None]:
+    """Return what finds the folder that kfp makes for the next run; its name holds a time that only kfp knows."""
+
+    def folders() -> set[Path]:
+        return {path for path in root.glob(f"{name}-*") if path.is_dir()}
+
+    earlier = folders()
+    return lambda: min(folders() - earlier, default=None)
+
+
+def _names(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Return each task's name in the UI by that of its component, which kfp.local speaks of."""
+    names: dict[str, set[str]] = {}
+    for component in (spec["root"], *spec["components"].values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            key = task["componentRef"]["name"].removeprefix("comp-")
+            names.setdefault(key, set()).add(task["taskInfo"]["name"])
+    return {key: found.pop() for key, found in names.items() if len(found) == 1}

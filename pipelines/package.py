@@ -81,11 +81,21 @@ class Package:
         return float(parsed) if kind == "NUMBER_DOUBLE" else parsed
 
     def _check_values(self, typed: Mapping[str, Any]) -> None:
-        """Run the body of every `configure` task that depends on nothing but parameters, as the cluster will."""
-        from components._sweep import spread  # noqa: PLC0415 - imported where it is used, as configure is
+        """Check what parameters alone decide with the code of the components that take them.
+
+        The body of every `configure` task that depends on nothing but parameters is run as the cluster will.
+        """
+        from components._dvc import check_origin  # noqa: PLC0415 - imported where it is used, as configure is
+        from components._support import read_count, read_users  # noqa: PLC0415 - as above
+        from components._sweep import spread  # noqa: PLC0415 - as above
         from components.configure import configure  # noqa: PLC0415 - kfp takes two seconds
 
         values = {name: p["defaultValue"] for name, p in self.parameters.items() if "defaultValue" in p} | dict(typed)
+        if "dvc_repository" in values:
+            check_origin(**{name: values[f"dvc_{name}"] for name in ("repository", "revision", "path", "md5")})
+        if "users" in values:
+            read_users(values["users"])
+            read_count(values["k"])
         for inputs in self._checks(self.spec["root"], values):
             try:
                 inspect.signature(configure.python_func).bind(**inputs)

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import kfp
 import kfp_server_api
@@ -62,7 +63,7 @@ class Connection:
         """Fill in from the environment what is not given.
 
         Raises:
-            UserError: nothing says where the server is.
+            UserError: nothing says where the server is, or the address is none of HTTP.
         """
         environ = os.environ
         in_pod = IN_CLUSTER if "KUBERNETES_SERVICE_HOST" in environ else None
@@ -72,7 +73,7 @@ class Connection:
             raise UserError("no Kubeflow Pipelines server is named", fix=fix)
         path = environ.get("KF_PIPELINES_SA_TOKEN_PATH") or (TOKEN_PATH if Path(TOKEN_PATH).is_file() else None)
         return cls(
-            host=(host if "://" in host else f"https://{host}").rstrip("/"),
+            host=_address(host),
             namespace=namespace or environ.get("KFP_NAMESPACE") or None,
             token=environ.get("KFP_EXISTING_TOKEN") or None,
             token_path=path,
@@ -83,6 +84,19 @@ class Connection:
     def link(self, page: str) -> str:
         """Return the address of a page of the UI."""
         return f"{(self.ui or self.host).rstrip('/')}/#/{page}"
+
+
+def _address(host: str) -> str:
+    """Return the address of a server with its scheme and without a slash at its end."""
+    address = (host if "://" in host else f"https://{host}").rstrip("/")
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = None
+    if not parts or parts.scheme not in {"http", "https"} or not parts.hostname:
+        fix = "give one such as https://kubeflow.example/pipeline"
+        raise UserError("not the address of a Kubeflow Pipelines server", where=host, fix=fix)
+    return address
 
 
 class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types

@@ -65,6 +65,7 @@ def place(task: Any, step: str, platform: Platform) -> Any:
     """Give a task its image, resources, patience, volumes, secrets and, for train, accelerators; return it."""
     own = _resources(step, platform)
     task.set_container_image(platform.image)
+    task.set_env_variable("ELCREC_IMAGE", platform.image)  # a container cannot ask what it was started from
     task.set_cpu_request(own.cpu).set_cpu_limit(own.cpu_limit)
     task.set_memory_request(own.memory).set_memory_limit(own.memory_limit)
     if own.retries:

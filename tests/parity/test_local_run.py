@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,16 @@ import pytest
 import yaml
 
 from elcrec.adapters.store import open_store
-from elcrec.artifacts import read_json
+from elcrec.artifacts import code_revision, read_json
 from elcrec.config import Config
 from elcrec.serving.bundle import read_manifest
 from elcrec.training.checkpoint import FILE
 from pipelines.cli import main
+from pipelines.local import NO_IMAGE
 
 ROOT = Path(__file__).parents[2]
+EVERY_OUTPUT = 20
+"""Artifacts of a training run that pushes nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,25 @@ def champion(workspace: Path) -> str | None:
     return found.version if found else None
 
 
-def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path) -> None:
+def progress_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what was printed without the seconds, with spaces for its columns."""
+    out, complaint = capsys.readouterr()
+    assert complaint == ""
+    assert "\x1b" not in out
+    return [re.sub(r"\d+ s ", "", " ".join(line.split())) for line in out.splitlines()]
+
+
+def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_pipeline(workspace)
+    steps = ["configure", "fetch", "validate", "sequences", "train", "baseline", "evaluate", "gate", "push", "outcome"]
+    lines = [f"{state} {step}" for step in steps for state in ("RUNNING", "SUCCEEDED")]
+    said = progress_of(capsys)
+    assert f"log: {run / 'log.txt'}" in said
+    assert [line for line in said if not line.startswith("log: ")] == [
+        *lines,
+        "elcrec-training: SUCCEEDED",
+        f"outputs: {run}",
+    ]
     assert text(run / "gate" / "reason").startswith("# Push accepted")
     assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
     assert champion(workspace) == "1"
@@ -68,22 +89,48 @@ def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path) -> None
     assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
 
 
-def test_a_model_under_its_floor_is_not_pushed_and_the_run_succeeds(workspace: Path) -> None:
+def test_every_output_says_what_it_was_made_from(workspace: Path) -> None:
+    run = run_pipeline(workspace, "training", "min_ndcg=1.1", "seed=5")
+    facts = {"image": NO_IMAGE, "git_revision": code_revision() or "unknown"}
+    data_md5 = read_json(run / "fetch" / "raw" / "source.json")["md5"]
+    outputs = 0
+    for path in run.glob("*/executor_output.json"):
+        for name, artifacts in read_json(path).get("artifacts", {}).items():
+            (metadata,) = [artifact["metadata"] for artifact in artifacts["artifacts"]]
+            assert facts.items() <= metadata.items(), name
+            assert metadata["params_md5"]
+            assert metadata.get("data_md5") == (None if name == "summary" else data_md5), name
+            assert ("md5" in metadata) == ("params" in metadata) == (name != "metrics"), name
+            outputs += 1
+    assert outputs == EVERY_OUTPUT
+
+
+def test_a_model_under_its_floor_is_not_pushed_and_the_run_succeeds(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = champion(workspace)
     run = run_pipeline(workspace, "training", "min_ndcg=1.1")
     reason = text(run / "gate" / "reason")
     assert reason.startswith("# Push refused")
     assert "| floor ndcg@20 |" in reason
     assert not (run / "push").exists()
+    assert "SKIPPED accepted" in progress_of(capsys)
     assert champion(workspace) == before
     assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
 
 
-def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(workspace: Path) -> None:
+def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = run_pipeline(workspace, "training", overrides(validate={"min_rows": 1_000_000}), status=1)
     assert text(run / "validate" / "report").lower().startswith("<!doctype html>")
     assert not read_json(run / "validate" / "validated" / "validation.json")["passed"]
     assert not (run / "sequences").exists()
+    said = progress_of(capsys)
+    (failed,) = [line for line in said if line.startswith("FAILED validate: ")]
+    assert "validation failed: accepted rows; see " in failed
+    assert said[-2:] == ["elcrec-training: FAILED", f"outputs: {run}"]
+    assert "Traceback" in text(run / "log.txt")
     assert text(run / "outcome" / "summary").startswith("**elcrec-training failed**")
 
 
@@ -136,12 +183,16 @@ def killing_the_train_step(checkpoints: Path) -> Iterator[Event]:
 
 
 def test_a_train_step_that_was_killed_is_tried_again_and_goes_on_where_it_was(
-    workspace: Path, capfd: pytest.CaptureFixture[str]
+    workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with killing_the_train_step(workspace / "runs" / "workspace") as killed:
         run = run_pipeline(workspace, "training", "epochs=60", "min_ndcg=1.1", overrides(train={"patience": 60}))
     assert killed.is_set()
-    assert "resuming after epoch" in "".join(capfd.readouterr())
+    assert "resuming after epoch" in text(run / "log.txt")
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (failed,) = [words for words in said if words[0] == "FAILED"]
+    states = [words[0] for words in said if words[3:4] and words[3].rstrip(":") == failed[3].rstrip(":")]
+    assert states == ["RUNNING", "FAILED", "RUNNING", "SUCCEEDED"]
     models = [read_json(path) for path in run.rglob("train*/model/config.json")]
     assert {model["epochs"] for model in models} == {60}
     assert not list((workspace / "runs" / "workspace").rglob(FILE))

@@ -161,6 +161,8 @@ def test_an_image_named_at_compile_time_runs_every_component(package: Path) -> N
     (document, _) = compile_to(package, "--image", "registry.example/elcrec@sha256:0")
     images = {executor["container"]["image"] for executor in executors(document).values()}
     assert images == {"registry.example/elcrec@sha256:0"}
+    told = [executor["container"]["env"] for executor in executors(document).values()]
+    assert all({"name": "ELCREC_IMAGE", "value": "registry.example/elcrec@sha256:0"} in env for env in told)
 
 
 @pytest.mark.parametrize(("count", "expected"), [("0", set()), ("2", {"train", "train-2"})])

@@ -1,5 +1,6 @@
 """How the pipeline's parameters become each component's section, and what is written down."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from components._support import (
     write_sections,
 )
 from components.configure import configure
+from elcrec import __version__
 from elcrec.artifacts import md5_of
 from elcrec.config import Config, to_dict
 from elcrec.errors import UserError
@@ -101,10 +103,29 @@ def test_an_artifact_says_which_bytes_parameters_and_code_made_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELCREC_GIT_REVISION", "abc")
+    monkeypatch.setenv("ELCREC_IMAGE", "elcrec@sha256:1")
     (tmp_path / "data.csv").write_text("x", encoding="utf-8")
     artifact = dsl.Dataset(name="raw", uri=str(tmp_path))
     describe(artifact, file="data.csv", config="{}", dvc_revision="def")
-    assert artifact.metadata["md5"] == md5_of(tmp_path / "data.csv")
-    assert artifact.metadata["git_revision"] == "abc"
-    assert artifact.metadata["params"] == "{}"
-    assert artifact.metadata["dvc_revision"] == "def"
+    assert artifact.metadata == {
+        "md5": md5_of(tmp_path / "data.csv"),
+        "file": "data.csv",
+        "params": "{}",
+        "params_md5": hashlib.md5(b"{}", usedforsecurity=False).hexdigest(),
+        "git_revision": "abc",
+        "image": "elcrec@sha256:1",
+        "elcrec_version": __version__,
+        "dvc_revision": "def",
+    }
+
+
+def test_a_page_and_metrics_hand_on_what_their_input_says_of_the_log(tmp_path: Path) -> None:
+    lineage = {"data_md5": "1", "dvc_repository": "r", "dvc_revision": "c", "dvc_path": "p"}
+    source = dsl.Dataset(name="raw", uri="raw", metadata=lineage | {"md5": "2", "params": "other", "file": "log"})
+    page, metrics = dsl.HTML(name="report", uri=str(tmp_path / "report")), dsl.Metrics(name="metrics", uri="absent")
+    (tmp_path / "report").write_text("x", encoding="utf-8")
+    describe(page, metrics, config="{}", source=source)
+    assert lineage.items() <= page.metadata.items()
+    assert lineage.items() <= metrics.metadata.items()
+    assert (page.metadata["md5"], page.metadata["params"]) == (md5_of(tmp_path / "report"), "{}")
+    assert not {"md5", "params", "file"} & set(metrics.metadata)

@@ -41,7 +41,7 @@ def _member(folder: Path, *, seed: int, ndcg: float) -> dsl.Model:
     section = to_dict(Config().train) | {"seed": seed}
     document = {"train": section, "valid": {"ndcg@20": ndcg, "hr@20": 2 * ndcg}}
     (folder / "config.json").write_text(json.dumps(document), encoding="utf-8")
-    return dsl.Model(name="model", uri=str(folder), metadata={"seed": seed})
+    return dsl.Model(name="model", uri=str(folder), metadata={"seed": seed, "data_md5": "1"})
 
 
 def test_the_best_by_validation_is_selected_and_all_are_listed_best_first(tmp_path: Path) -> None:
@@ -51,7 +51,8 @@ def test_the_best_by_validation_is_selected_and_all_are_listed_best_first(tmp_pa
     table = dsl.Markdown(name="table", uri=str(tmp_path / "table"))
     select.python_func(models=models, model=model, table=table)
     assert json.loads((tmp_path / "best" / "config.json").read_text(encoding="utf-8"))["train"]["seed"] == 1
-    assert model.metadata == {"seed": 1, "members": 3}
+    assert model.metadata == {"seed": 1, "data_md5": "1", "members": 3}
+    assert table.metadata["data_md5"] == "1"
     lines = (tmp_path / "table").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "| seed | validation NDCG@20 | HR@20 |"
     assert lines[2:] == ["| 1 | 0.3000 | 0.6000 |", "| 2 | 0.2000 | 0.4000 |", "| 0 | 0.1000 | 0.2000 |"]

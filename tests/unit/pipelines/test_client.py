@@ -1,5 +1,6 @@
 """Submitting, scheduling and following runs, against a server that checks what it is sent."""
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.kfp_server import Server, error, running
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = ("KF_PIPELINES_ENDPOINT", "KFP_ENDPOINT", "KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "KUBERNETES_SERVICE_HOST")
+MD5 = "0" * 32
 LOGIN = (200, "text/html", "<!doctype html><title>Log in to Your Account</title>")
 Run = Callable[..., tuple[int, str, str]]
 
@@ -130,16 +132,51 @@ class TestSubmit:
             ("overrides={", "parameter overrides: not a JSON object"),
             ('overrides={"train": {"epoch": 5}}', "parameter train: Object contains unknown field `epoch`"),
             ('overrides={"train": {"epochs": 0}}', "train.epochs"),
+            ("dvc_path=log.txt", "dvc_path says nothing without dvc_repository"),
+            (f"dvc_md5={MD5}", "dvc_md5 says nothing without dvc_repository"),
+            ("dvc_revision=main", "dvc_revision says nothing without dvc_repository"),
+            ("dvc_repository=r", "r: dvc_repository needs dvc_revision and dvc_path"),
+            ("dvc_repository=r dvc_revision=main", "r: dvc_repository needs dvc_revision and dvc_path"),
+            (f"dvc_repository=r dvc_path=p dvc_md5={MD5}", "r: dvc_repository needs dvc_revision and dvc_path"),
+            ("dvc_repository=r dvc_revision=v1 dvc_path=p dvc_md5=abc", "parameter dvc_md5: 'abc' is no md5"),
+            ("epochs=5 epochs=6", "parameter epochs is given twice"),
         ],
     )
     def test_a_faulty_parameter_is_refused_before_anything_is_sent(
         self, server: Server, package: Path, run: Run, param: str, message: str
     ) -> None:
-        code, _, err = run("submit", "--package", package, "--param", param)
+        names = re.findall(r"\S+=(?:\{.*\}|\S+)", param)
+        code, _, err = run("submit", "--package", package, *(part for name in names for part in ("--param", name)))
         assert code == 2
         assert message in err
         assert "\n" not in err
         assert server.requests == []
+
+    @pytest.mark.parametrize(
+        ("revision", "md5"), [("main", ""), ("v1", MD5), ("0" * 40, "")], ids=["branch", "tag and md5", "commit"]
+    )
+    def test_a_file_of_a_repository_is_taken_by_any_revision(
+        self, server: Server, package: Path, run: Run, revision: str, md5: str
+    ) -> None:
+        given = {"dvc_repository": "r", "dvc_revision": revision, "dvc_path": "p"} | ({"dvc_md5": md5} if md5 else {})
+        options = [part for name, value in given.items() for part in ("--param", f"{name}={value}")]
+        assert run("submit", "--package", package, *options)[0] == 0
+        assert server.sent("POST", "runs")[0]["runtime_config"]["parameters"] == given
+
+    @pytest.mark.parametrize(
+        ("param", "message"),
+        [
+            ("users=[1", "parameter users: not a JSON list of ids"),
+            ("users=[1]", "parameter users: not a JSON list of ids"),
+            ("k=0", "parameter k: 0 is not positive"),
+        ],
+    )
+    def test_a_faulty_wish_for_recommendations_is_refused_before_anything_is_sent(
+        self, server: Server, run: Run, param: str, message: str
+    ) -> None:
+        code, _, err = run("submit", "recommendation", "--param", param)
+        assert (code, server.requests) == (2, [])
+        assert err.startswith(message)
 
     def test_a_package_that_is_none_is_refused(self, server: Server, tmp_path: Path, run: Run) -> None:
         (tmp_path / "dvc.yaml").write_text("stages: {}", encoding="utf-8")
@@ -302,6 +339,15 @@ class TestConnection:
         code, _, err = run("status", "r1")
         assert code == 2
         assert "no Kubeflow Pipelines server is named; give --host or set KF_PIPELINES_ENDPOINT" in err
+
+    @pytest.mark.parametrize("host", ["ftp://foo", "https://", "http://[foo"])
+    def test_an_address_of_another_kind_is_one_line(
+        self, run: Run, recwarn: pytest.WarningsRecorder, host: str
+    ) -> None:
+        code, out, err = run("status", "r1", "--host", host)
+        assert (code, out, recwarn.list) == (2, "", [])
+        assert err.startswith(f"{host}: not the address of a Kubeflow Pipelines server; give one such as https://")
+        assert "\n" not in err
 
     def test_nobody_listens(self, run: Run) -> None:
         with socket.socket() as closed:

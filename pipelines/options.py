@@ -1,0 +1,66 @@
+"""Options that make no sense together: refused, as none is accepted and ignored."""
+
+import argparse
+from collections.abc import Iterable
+
+from elcrec.errors import UserError
+
+CLUSTER = (
+    "host",
+    "namespace",
+    "ca_file",
+    "package",
+    "name",
+    "experiment",
+    "create_experiment",
+    "service_account",
+    "no_cache",
+    "wait",
+    "accelerators",
+    "store_claim",
+    "workspace_claim",
+)
+"""What only a run on a cluster has."""
+LOCAL = ("docker", "root", "store")
+"""What only a run on this machine has."""
+COMPILED = (
+    "pipeline",
+    "params",
+    "presets",
+    "platform",
+    "image",
+    "accelerators",
+    "nodes",
+    "store_claim",
+    "workspace_claim",
+)
+"""What a package has been compiled with already."""
+
+_WRITTEN = {"pipeline": "PIPELINE", "presets": "--preset"}
+"""How an option is written, where that is not its name after two dashes."""
+
+
+def refuse(options: argparse.Namespace, names: Iterable[str], *, because: str) -> None:
+    """Refuse options that are given but would be ignored; one that is not given is `None`, `False` or empty.
+
+    Raises:
+        UserError: one of `names` is given.
+    """
+    values = {name: getattr(options, name, None) for name in names}
+    given = [name for name, value in values.items() if value not in (None, []) and value is not False]
+    if given:
+        written = ", ".join(_WRITTEN.get(name, f"--{name.replace('_', '-')}") for name in given)
+        raise UserError(f"{written}: {because}", fix="leave it away" if len(given) == 1 else "leave them away")
+
+
+def arguments_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return the parameters of a run by name.
+
+    Raises:
+        UserError: a parameter is given twice.
+    """
+    names = [name for name, _ in options.arguments]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"parameter {twice} is given twice", fix="give one value")
+    return dict(options.arguments)
