@@ -88,8 +88,13 @@ def docker_runner(*folders: Path, variables: Collection[str]) -> Any:
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="host",
         mounts=[Mount(target=str(folder), source=str(folder), type="bind") for folder in folders],
-        environment={name: os.environ[name] for name in variables if name in os.environ},
+        environment=passed_on(variables),
     )
+
+
+def passed_on(variables: Collection[str]) -> dict[str, str]:
+    """Return those of this process's environment variables that are set and named."""
+    return {name: os.environ[name] for name in variables if name in os.environ}
 
 
 def _next_folder(root: Path, name: str) -> Callable[[], Path | None]:

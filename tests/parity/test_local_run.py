@@ -72,7 +72,8 @@ def progress_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_pipeline(workspace)
-    steps = ["configure", "fetch", "validate", "sequences", "train", "baseline", "evaluate", "gate", "push", "outcome"]
+    steps = ["configure", "resolve", "fetch", "validate", "require-valid", "sequences", "train", "baseline", "evaluate"]
+    steps += ["gate", "push", "outcome"]
     lines = [f"{state} {step}" for step in steps for state in ("RUNNING", "SUCCEEDED")]
     said = progress_of(capsys)
     assert f"log: {run / 'log.txt'}" in said
@@ -127,7 +128,7 @@ def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(
     assert not read_json(run / "validate" / "validated" / "validation.json")["passed"]
     assert not (run / "sequences").exists()
     said = progress_of(capsys)
-    (failed,) = [line for line in said if line.startswith("FAILED validate: ")]
+    (failed,) = [line for line in said if line.startswith("FAILED require-valid: ")]
     assert "validation failed: accepted rows; see " in failed
     assert said[-2:] == ["elcrec-training: FAILED", f"outputs: {run}"]
     assert "Traceback" in text(run / "log.txt")
