@@ -10,7 +10,7 @@ from elcrec import cli
 from pipelines.cli import main
 
 Edges = set[tuple[str, str]]
-KUBEFLOW_ONLY = {"configure", "gate", "outcome"}
+KUBEFLOW_ONLY = {"configure", "resolve", "require-valid", "gate", "outcome"}
 SAME_VERB = {"train-2": "baseline"}
 
 
