@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from elcrec import cli
 from elcrec.adapters.store import open_store
 from elcrec.artifacts import code_revision, read_json
 from elcrec.config import Config
@@ -157,9 +158,15 @@ def test_a_retraining_starts_from_the_champion(workspace: Path) -> None:
 
 def test_many_users_are_recommended_to_at_once(workspace: Path) -> None:
     run = run_pipeline(workspace, "recommendation", 'users=["u0003", "nobody"]', "k=4")
-    rows = pq.read_table(run / "recommend" / "recommendations" / "recommendations.parquet").to_pylist()
+    written = run / "recommend" / "recommendations" / "recommendations.parquet"
+    rows = pq.read_table(written).to_pylist()
     assert [(row["user_id"], row["source"]) for row in rows] == [("u0003", "model"), ("nobody", "popular")]
     assert {len(row["item_ids"]) for row in rows} == {4}
+    (workspace / "users.txt").write_text("u0003\nnobody\n", encoding="utf-8")
+    paths = {"store": workspace / "store", "users": workspace / "users.txt", "out": workspace / "by_command.parquet"}
+    options = [f"--{name}={path}" for name, path in paths.items()]
+    assert cli.main(["recommend-all", "--k=4", f"--params={workspace / 'params.yaml'}", *options]) == 0
+    assert paths["out"].read_bytes() == written.read_bytes()
 
 
 @contextmanager
