@@ -31,8 +31,14 @@ def facts(command: Sequence[str], threads: int, rates: Result) -> Facts:
         "Python": platform.python_version(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "revision": code_revision() or "unknown",
-        "command": " ".join(["python", *command]),
+        "command": " ".join(["python", *map(without_folder, command)]),
     }
+
+
+def without_folder(argument: str) -> str:
+    """Return an argument of a command without the folders of this machine, which mean nothing elsewhere."""
+    path = Path(argument)
+    return path.name if path.is_absolute() else argument
 
 
 def _processor() -> str:

@@ -8,12 +8,14 @@ import pytest
 
 from benchmarks import markdown
 from benchmarks.jobs import Numbers
+from benchmarks.machine import facts
 from benchmarks.measurements import POSITIONS, Section
 from benchmarks.page import NUMBERS, record, render
 from benchmarks.runner import medians
 from benchmarks.sections import CHART, epoch_seconds
 from elcrec.artifacts import read_json
 
+RATES = {"device": "cpu", "square_gflops": 100.0}
 ROOT = Path(__file__).parents[3]
 FACTS = {"processor": "a made-up one", "date": "2026-01-01", "command": "python -m benchmarks --pairs 2"}
 
@@ -128,6 +130,11 @@ def test_the_chart_is_one_xml_document_with_a_point_for_each_size(tmp_path: Path
     names = {element.text: float(element.attrib["y"]) for element in texts if "rec, " in (element.text or "")}
     assert len(names) == 4
     assert min(abs(a - b) for a in names.values() for b in names.values() if a != b) >= 15
+
+
+def test_a_page_names_no_folder_of_the_machine() -> None:
+    said = facts(["-m", "benchmarks", "--model", "/somewhere/model", "--out", "docs/x.md"], 1, RATES)
+    assert said["command"] == "python -m benchmarks --model model --out docs/x.md"
 
 
 def test_medians_are_taken_number_by_number() -> None:
