@@ -43,8 +43,7 @@ def find_version(repository: str, revision: str, path: str, md5: str = "") -> Dv
     Raises:
         UserError: the repository, revision or file is missing, or DVC records another md5 than one that is given.
     """
-    if not revision or not path:
-        raise UserError("dvc_repository needs dvc_revision and dvc_path", where=repository)
+    check_origin(repository=repository, revision=revision, path=path, md5=md5)
     where = f"{repository}@{revision}:{path}"
     with _open(repository, revision, where) as files:
         recorded, commit = _recorded_md5(files, path), str(files.repo.get_rev())

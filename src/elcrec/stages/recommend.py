@@ -20,6 +20,8 @@ from elcrec.serving.recommender import Query, Recommendation, Recommender
 CHAMPION = "champion"
 """Stands for the version that serves."""
 _TYPICAL = 5
+_COLUMNS = ("user_id", "item_ids", "created", "event_timestamp")
+"""What is read of histories; the last two say which of several rows of a user is the newest."""
 
 
 def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features: FeatureStore) -> Iterator[str]:
@@ -79,8 +81,13 @@ def first_users(histories: Path, number: int = 200) -> list[str]:
     """Return the first users of a file of histories, none where there is no such file."""
     if not histories.is_file():
         return []
-    users = dict.fromkeys(pq.read_table(histories, columns=["user_id"])["user_id"].to_pylist())
-    return [str(user) for user in users][:number]
+    users: dict[str, None] = {}
+    with pq.ParquetFile(histories) as file:
+        for batch in file.iter_batches(columns=["user_id"]):
+            users |= dict.fromkeys(map(str, batch["user_id"].to_pylist()))
+            if len(users) >= number:
+                break
+    return list(users)[:number]
 
 
 def recommend_all(
@@ -132,7 +139,8 @@ def _read_histories(
     path: Path, recommender: Recommender, wanted: Sequence[str] | None
 ) -> tuple[pa.ChunkedArray, Ragged]:
     try:
-        table = _newest(pq.read_table(path)).select(["user_id", "item_ids"]).combine_chunks()
+        columns = [name for name in pq.read_schema(path).names if name in _COLUMNS]
+        table = _newest(pq.read_table(path, columns=columns)).select(["user_id", "item_ids"]).combine_chunks()
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage, or push again") from error
     if wanted is not None:

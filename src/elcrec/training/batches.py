@@ -74,9 +74,11 @@ class TrainingData:
         lengths = self._train_end[self._users]
         if not self._config.next_item.prefixes:
             return starts, starts + lengths
-        starts, firsts = np.repeat(starts, lengths - 1), np.repeat(np.cumsum(lengths - 1) - lengths + 1, lengths - 1)
-        ends = starts + np.arange(len(starts)) - firsts + 2
-        return np.maximum(starts, ends - self._config.encoder.window - 1), ends
+        prefixes = lengths - 1
+        # The first prefix of a user ends two items after her start, each one after it an item later.
+        first_ends = starts + 2 - (np.cumsum(prefixes) - prefixes)
+        ends = np.repeat(first_ends, prefixes) + np.arange(prefixes.sum())
+        return np.maximum(np.repeat(starts, prefixes), ends - self._config.encoder.window - 1), ends
 
     def _make_sampler(self) -> NegativeSampler:
         counts = np.zeros(self._num_items + 1, np.int64)
