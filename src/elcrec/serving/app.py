@@ -159,15 +159,10 @@ class App:
         body = bytearray()
         try:
             async with asyncio.timeout(self._config.client_timeout):
-                more = True
-                while more:
-                    part = await request.receive()
-                    if part["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    body += part.get("body", b"")
+                async for chunk in request.stream():
+                    body += chunk
                     if len(body) > most:
                         raise too_large
-                    more = part.get("more_body", False)
         except TimeoutError as error:
             message = f"the body took more than {self._config.client_timeout:g} s to arrive"
             raise Refusal(_TIMEOUT, message, headers={"connection": "close"}) from error
