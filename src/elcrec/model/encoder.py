@@ -17,6 +17,10 @@ from elcrec.data.dataset import PADDING
 from elcrec.model.dropout import Dropout, dropout_masks
 from elcrec.model.grouping import Group, GroupedBatch
 
+# oneDNN would make a primitive for every number of rows that GELU meets and keep the last thousand. Every step has
+# another number: making them is a tenth of its time, and those that are kept cut the heap into ever smaller pieces.
+torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
+
 _INIT_STD = 0.02
 _NORM_EPS = 1e-12
 _FAR = 1e9  # Below the score of any key that may be seen: the weight is exactly 0 in float32.

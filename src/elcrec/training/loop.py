@@ -33,7 +33,6 @@ from elcrec.training.distributed import (
     local_rank,
     mean_over_ranks,
 )
-from elcrec.training.memory import release_freed
 from elcrec.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,6 @@ SELECTION_METRIC = "ndcg@20"
 _POINTS_PER_CENTER = 256
 """k-means sees at most so many users a centre; more move no centre (faiss, which the published code uses, does so)."""
 _USERS_AT_ONCE = 16_384
-_STEPS_BETWEEN_RELEASES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,12 +217,8 @@ class _Run:
         steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
         self.model.train()
         total, quiet = len(self.batches), not self.ranks.leads
-        rows = []
-        for batch in track(steps, total=total, label=f"epoch {epoch}", quiet=quiet):
-            rows.append(self._step(batch))
-            if len(rows) % _STEPS_BETWEEN_RELEASES == 0:
-                release_freed()
-        return self._mean(rows)
+        batches = track(steps, total=total, label=f"epoch {epoch}", quiet=quiet)
+        return self._mean([self._step(batch) for batch in batches])
 
     def _step(self, batch: TrainingBatch) -> dict[str, Tensor]:
         losses = self.model.losses(batch)
