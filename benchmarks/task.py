@@ -44,8 +44,9 @@ def measure(job: Job) -> Result:
     presets = [Path(preset) for preset in job.presets]
     overrides = [*job.overrides, f"train.objective={job.objective}"] if job.engine == "ours" else job.overrides
     config = load_config(Path(job.params), presets=presets, overrides=overrides).train
-    # Our encoder turns oneDNN off for the whole process; the textbook has PyTorch as it comes.
-    with torch.backends.mkldnn.flags(enabled=job.engine == "textbook"):
+    # Our encoder turns oneDNN off for the whole process; the textbook has PyTorch as it comes. TF32 is left alone:
+    # without an Intel GPU PyTorch warns of any value.
+    with torch.backends.mkldnn.flags(enabled=job.engine == "textbook", allow_tf32=None):
         result = _KINDS[job.kind](job, config)
     result |= {"imported_mib": imported, "total_mib": peak_mib()}
     if torch.cuda.is_available() and choose_device(config.device).type == "cuda":
