@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
+from elcrec.model.transfer import to_device
 
 _TILE = 64
 
@@ -54,12 +55,13 @@ def rank_targets(
         block_users: users ranked at a time.
     """
     num_users, num_items = len(users_ND), len(items_VD) - 1
-    ranks = np.empty(num_users, np.int32)
-    top_items = np.empty((num_users, min(top_k, num_items)), np.int32)
+    # Kept where they are found: a GPU is asked for its answers once.
+    ranks_N = torch.empty(num_users, dtype=torch.int32, device=users_ND.device)
+    top_items_NK = ranks_N.new_empty(num_users, min(top_k, num_items))
     scores_buffer = users_ND.new_empty((min(block_users, num_users), num_items + 1))
     # Rows of a matrix product this flat are read faster the other way round.
     items_DV = items_VD.T.contiguous()
-    targets_N1 = torch.from_numpy(target_items).to(users_ND.device)[:, None]
+    targets_N1 = to_device(torch.from_numpy(target_items), users_ND.device)[:, None]
     for start in range(0, num_users, block_users):
         block = slice(start, min(start + block_users, num_users))
         scores_BV = torch.mm(users_ND[block], items_DV, out=scores_buffer[: block.stop - start])
@@ -67,10 +69,10 @@ def rank_targets(
         target_scores_B1 = scores_BV.gather(1, targets_N1[block])
         # Of V items and padding, those not below the target stand before it or are it; padding is below
         # every target but an excluded one, which is last.
-        ranks[block] = np.minimum(num_items, num_items + 1 - _count_below(scores_BV, target_scores_B1))
-        if top_items.size:
-            top_items[block] = best_items(scores_BV, top_items.shape[1]).cpu().numpy()
-    return Ranking(ranks=ranks, top_items=top_items)
+        ranks_N[block] = (num_items + 1 - _count_below(scores_BV, target_scores_B1)).clamp_(max=num_items)
+        if top_items_NK.shape[1]:
+            top_items_NK[block] = best_items(scores_BV, top_items_NK.shape[1])
+    return Ranking(ranks=ranks_N.cpu().numpy(), top_items=top_items_NK.cpu().numpy())
 
 
 def best_items(scores_BV: Tensor, k: int) -> Tensor:
@@ -95,17 +97,17 @@ def best_items(scores_BV: Tensor, k: int) -> Tensor:
 
 def mask_history(scores_BV: Tensor, histories: Ragged) -> Tensor:
     """Set the scores of padding and of each row's history to -inf, in place."""
-    row_N = torch.from_numpy(histories.owners).to(scores_BV.device)
-    item_N = torch.from_numpy(histories.values.astype(np.int64)).to(scores_BV.device)
+    row_N = to_device(torch.from_numpy(histories.owners), scores_BV.device)
+    item_N = to_device(torch.from_numpy(histories.values.astype(np.int64)), scores_BV.device)
     scores_BV[row_N, item_N] = -torch.inf
     scores_BV[:, PADDING] = -torch.inf
     return scores_BV
 
 
-def _count_below(scores_BV: Tensor, bounds_B1: Tensor) -> npt.NDArray[np.integer]:
+def _count_below(scores_BV: Tensor, bounds_B1: Tensor) -> Tensor:
     """Count the scores of each row below its bound; on the CPU NumPy does it several times faster than PyTorch."""
     if scores_BV.device.type == "cpu":
         below = scores_BV.numpy() < bounds_B1.numpy()
         # Counted along an axis, NumPy would add the flags as integers; row by row it counts them.
-        return np.array([np.count_nonzero(row) for row in below])
-    return np.asarray((scores_BV < bounds_B1).sum(1, dtype=torch.int32).cpu())
+        return torch.tensor([np.count_nonzero(row) for row in below], dtype=torch.int32)
+    return (scores_BV < bounds_B1).sum(1, dtype=torch.int32)

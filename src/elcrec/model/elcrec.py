@@ -19,6 +19,7 @@ from elcrec.model.grouping import GroupedBatch, Rows, group_rows
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
 from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, view_similarities
 from elcrec.model.softmax import sampled_softmax_loss, softmax_loss
+from elcrec.model.transfer import to_device
 
 
 class Exchange(Protocol):
@@ -249,7 +250,8 @@ class SequenceModel(nn.Module):
         padding_TD = self.padding_states() if intents else None
         for block, batch in self._blocks(recent, rows, batch_size):
             encoded = self.encode_batch(batch, padding_TD, intents=intents)
-            vectors[block], nearest[block] = encoded.vectors, encoded.intents
+            places = to_device(torch.from_numpy(block), self.device)
+            vectors[places], nearest[places] = encoded.vectors, encoded.intents
         return Encoded(vectors=vectors, intents=nearest)
 
     def encode_batch(self, batch: GroupedBatch, padding_TD: Tensor | None, *, intents: bool = True) -> Encoded:

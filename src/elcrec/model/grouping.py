@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elcrec.model.transfer import to_device
+
 _LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, 1024)
 _LENGTHS_ARRAY = np.array(_LENGTHS)
 _CPU = torch.device("cpu")
@@ -56,7 +58,7 @@ class Rows:
     def of(cls, lengths_B: Tensor, device: torch.device = _CPU) -> Self:
         """Number the items of rows of these lengths."""
         row_M = torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B)
-        return cls(lengths_B=lengths_B.to(device), row_M=row_M.to(device))
+        return cls(lengths_B=to_device(lengths_B, device), row_M=to_device(row_M, device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +104,9 @@ def group_rows(items_M: Tensor, lengths_B: Tensor, device: torch.device = _CPU) 
     arrays = {"row_M": row_M, "items_N": items_N, "age_N": age_N, "positions_M": flat_M, "slot_B": slot_B}
     counts = np.bincount(bucket_B, minlength=len(padded))
     return GroupedBatch(
-        lengths_B=lengths_B.to(device),
+        lengths_B=to_device(lengths_B, device),
         groups=_step_groups(counts.tolist(), padded.tolist()),
-        **{name: torch.from_numpy(array).to(device) for name, array in arrays.items()},
+        **{name: to_device(torch.from_numpy(array), device) for name, array in arrays.items()},
     )
 
 
@@ -139,18 +141,16 @@ def group_steps(
     items_N = items_M.new_zeros(sum(sizes)).index_copy_(0, flat_M, items_M)
     age_N = torch.repeat_interleave(ends_B, padded_B) - 1 - torch.arange(len(items_N))
     items_S = torch.zeros(len(rows_S), dtype=torch.int64).index_add_(0, step_B, lengths_B).tolist()
-    parts = zip(
-        torch.split(lengths_B.to(device), list(rows_S)),
-        torch.split((row_M - first_rows[step_B][row_M]).to(device), items_S),
-        torch.split(items_N.to(device), sizes),
-        torch.split(age_N.to(device), sizes),
-        torch.split((flat_M - starts[step_B][row_M]).to(device), items_S),
-        torch.split((slot_B - first_rows[step_B]).to(device), list(rows_S)),
-        groups,
-        strict=True,
-    )
-    names = ("lengths_B", "row_M", "items_N", "age_N", "positions_M", "slot_B", "groups")
-    return [GroupedBatch(**dict(zip(names, part, strict=True))) for part in parts]
+    cuts = {
+        "lengths_B": (lengths_B, list(rows_S)),
+        "row_M": (row_M - first_rows[step_B][row_M], items_S),
+        "items_N": (items_N, sizes),
+        "age_N": (age_N, sizes),
+        "positions_M": (flat_M - starts[step_B][row_M], items_S),
+        "slot_B": (slot_B - first_rows[step_B], list(rows_S)),
+    }
+    parts = zip(*(torch.split(to_device(host, device), counts) for host, counts in cuts.values()), groups, strict=True)
+    return [GroupedBatch(**dict(zip((*cuts, "groups"), part, strict=True))) for part in parts]
 
 
 def _groups(step_B: Tensor, bucket_B: Tensor, padded: Tensor, num_steps: int) -> list[tuple[Group, ...]]:

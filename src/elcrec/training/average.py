@@ -3,25 +3,42 @@
 Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992), in the exponential form.
 """
 
+import copy
+from typing import Generic, TypeVar
+
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-_Tensors = tuple[Tensor, ...] | list[Tensor]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of the model whose weights follow those of the model with every `update_parameters`.
+class MovingAverage(nn.Module, Generic[_Model]):
+    """A model whose weights follow those of another.
 
-    Args:
-        model: the model that is trained; buffers are copied as they are.
-        decay: share of the average that is kept at a step. Early steps keep less, (1 + n) / (10 + n) after n, so that
-            the first random weights are soon forgotten.
+    PyTorch's `AveragedModel` asks the device for the number of steps at each of them, so that the host would wait.
     """
 
-    @torch.no_grad()
-    def follow(averages: _Tensors, weights: _Tensors, steps: Tensor | int) -> None:
-        taken = int(steps)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + taken) / (10 + taken)))
+    steps: Tensor
 
-    return AveragedModel(model, multi_avg_fn=follow)
+    def __init__(self, model: _Model, decay: float) -> None:
+        """Start from a copy of the model.
+
+        Args:
+            model: the model that is trained.
+            decay: share of the average that is kept at a step. Early steps keep less, (1 + n) / (10 + n) after n, so
+                that the first random weights are soon forgotten.
+        """
+        super().__init__()
+        self.module = copy.deepcopy(model)
+        self.register_buffer("steps", torch.tensor(0))  # On the CPU, wherever the weights are.
+        self._decay = decay
+
+    @torch.no_grad()
+    def follow(self, model: _Model) -> None:
+        """Move the weights towards those of the model after a step of its training; take its buffers as they are."""
+        taken = int(self.steps)
+        kept = min(self._decay, (1 + taken) / (10 + taken)) if taken else 0.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - kept)
+        for own, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(theirs)
+        self.steps += 1

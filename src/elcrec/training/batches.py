@@ -18,6 +18,7 @@ from elcrec.errors import UserError
 from elcrec.model.elcrec import Negatives, TrainingBatch, pools_padding
 from elcrec.model.grouping import GroupedBatch, Rows, group_steps
 from elcrec.model.softmax import NegativeSampler
+from elcrec.model.transfer import to_device
 from elcrec.model.views import augment
 from elcrec.training.distributed import ALONE, Exchange, Ranks
 
@@ -113,7 +114,7 @@ class TrainingData:
         nothing = [None] * len(steps)
         parts = zip(
             pieces.group([pieces.encoded(step) for step in mine], device),
-            torch.split(_tensor(targets.take(np.concatenate(mine))).to(device), counts),
+            torch.split(to_device(_tensor(targets.take(np.concatenate(mine))), device), counts),
             self._negatives(rows, targets, mine, counts, generator, device),
             nothing if views is None else pieces.group([pieces.views(step) for step in steps], device),
             nothing if ranks.count == 1 else [pieces.exchange(step, ranks, device) for step in steps],
@@ -143,10 +144,10 @@ class TrainingData:
         if self._config.next_item.loss == "softmax":
             return [None] * len(mine)
         if self._sampler is not None:
-            draws = [self._sampler.draw(generator) for _ in mine]
-            return [Negatives(items=items_S.to(device), log_counts=counts_S.to(device)) for items_S, counts_S in draws]
+            draws = [[to_device(part, device) for part in self._sampler.draw(generator)] for _ in mine]
+            return [Negatives(items=items_S, log_counts=log_counts_S) for items_S, log_counts_S in draws]
         drawn = self._draw_negatives(rows, targets, generator)
-        items_M = _tensor(drawn.take(np.concatenate(mine))).to(device)
+        items_M = to_device(_tensor(drawn.take(np.concatenate(mine))), device)
         return [Negatives(items=part, log_counts=None) for part in torch.split(items_M, counts)]
 
     def _draw_negatives(self, rows: Ragged, targets: Ragged, generator: torch.Generator) -> Ragged:
@@ -212,7 +213,7 @@ class _Pieces:
         rows = Rows.of(torch.from_numpy(lengths[every]), device)
         source_M = np.repeat(starts[every] - np.cumsum(lengths[every]) + lengths[every], lengths[every])
         source_M += np.arange(len(source_M))
-        return Exchange(rows=rows, source_M=torch.from_numpy(source_M).to(device), longest=longest)
+        return Exchange(rows=rows, source_M=to_device(torch.from_numpy(source_M), device), longest=longest)
 
 
 def contrastive(config: TrainConfig) -> bool:

@@ -21,7 +21,7 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel, TrainingBatch
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents
 from elcrec.progress import track
-from elcrec.training.average import moving_average
+from elcrec.training.average import MovingAverage
 from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
 from elcrec.training.distributed import (
@@ -139,7 +139,7 @@ class _Run:
         self.config, self.batches, self.device, self.ranks = config, batches, device, ranks
         self.model = SequenceModel(config, data.num_items).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
-        self.average = moving_average(self.model, config.averaging) if config.averaging else None
+        self.average = MovingAverage(self.model, config.averaging) if config.averaging else None
         self.best: dict[str, Tensor] = {}
         self.warm_start = warm_start
         origin = warm_start.digest if warm_start else None
@@ -195,7 +195,6 @@ class _Run:
         if self.average is None:
             return self.model
         model = self.average.module
-        assert isinstance(model, SequenceModel)
         if isinstance(model.intents, LearnedIntents):
             model.intents.renormalise()
         return model
@@ -231,7 +230,7 @@ class _Run:
         if isinstance(self.model.intents, LearnedIntents):
             self.model.intents.renormalise()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.follow(self.model)
         return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
 
     def _mean(self, steps: list[dict[str, Tensor]]) -> dict[str, float]:
