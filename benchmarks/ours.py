@@ -1,10 +1,10 @@
 """Our engine, as the benchmarks call it: the only module that knows its names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from unittest import mock
 
 import msgspec
@@ -18,14 +18,15 @@ from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel
 from elcrec.training import loop
-from elcrec.training.batches import TrainingData
+
+T = TypeVar("T")
 
 
 def train(data: SequenceData, config: TrainConfig, clock: Clock, scratch: Path) -> None:
     """Run `elcrec.training.loop.fit`, the loop behind `elcrec train`, an epoch for each of the clock's limits.
 
     Raises:
-        RuntimeError: the loop did not take its steps from `TrainingData.epoch`.
+        RuntimeError: the loop did not take its steps through `elcrec.progress.track`.
     """
     epochs = len(clock.limits)
     with _watched(clock):
@@ -36,18 +37,13 @@ def train(data: SequenceData, config: TrainConfig, clock: Clock, scratch: Path) 
 
 @contextmanager
 def _watched(clock: Clock) -> Iterator[None]:
-    """Let the clock see every batch that the loop draws."""
+    """Let the clock see every step that the loop tracks."""
 
-    class Watched(TrainingData):
-        def __len__(self) -> int:
-            clock.whole = super().__len__()
-            return clock.whole if clock.limit is None else min(clock.limit, clock.whole)
+    def watch(steps: Iterable[T], *, total: int, **_: object) -> Iterator[T]:
+        clock.whole = total
+        return clock.watch(steps)
 
-        def epoch(self, *arguments: Any, **options: Any) -> Iterator[Any]:
-            len(self)
-            return clock.watch(super().epoch(*arguments, **options))
-
-    with mock.patch.object(loop, "TrainingData", Watched):
+    with mock.patch.object(loop, "track", watch):
         yield
 
 

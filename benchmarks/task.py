@@ -19,7 +19,8 @@ from elcrec.data.dataset import SequenceData, load_sequences
 from elcrec.data.ragged import Ragged
 from elcrec.training.loop import choose_device
 
-_WARM_STEPS = 3
+_WARM_STEPS = 5
+"""On a GPU a step is recorded among them."""
 _PROFILED_STEPS = 20
 _BLOCK_USERS = 256
 

@@ -243,6 +243,9 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Seeds weights, batches, negatives, views and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA where there is a GPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the matrix products of the encoder and of L_next over items, in training. Weights, sums, the contrastive
+    losses and every ranking stay in float32."""
     learning_rate: PositiveFloat = 1e-3
     """Adam's learning rate."""
     averaging: Annotated[float, Meta(ge=0, lt=1)] = 0.0

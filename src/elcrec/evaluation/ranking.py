@@ -16,6 +16,8 @@ from elcrec.data.ragged import Ragged
 from elcrec.model.transfer import to_device
 
 _TILE = 64
+_BLOCK_ON_CPU, _SCORES_ON_GPU = 128, 2**27
+"""Users of a default block on a CPU, whose scores its caches hold, and scores of one on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ def rank_targets(
     target_items: npt.NDArray[np.int64],
     *,
     top_k: int = 20,
-    block_users: int = 128,
+    block_users: int | None = None,
 ) -> Ranking:
     """Rank each user's target by dot product among all items outside her history.
 
@@ -52,9 +54,11 @@ def rank_targets(
         histories: items to exclude, N rows of indices.
         target_items: the item to find, [N].
         top_k: how many best items to return, at most V; 0 where only ranks are wanted.
-        block_users: users ranked at a time.
+        block_users: users ranked at a time; `None` chooses for the device.
     """
     num_users, num_items = len(users_ND), len(items_VD) - 1
+    on_cpu = users_ND.device.type == "cpu"
+    block_users = block_users or (_BLOCK_ON_CPU if on_cpu else max(1, _SCORES_ON_GPU // num_items))
     # Kept where they are found: a GPU is asked for its answers once.
     ranks_N = torch.empty(num_users, dtype=torch.int32, device=users_ND.device)
     top_items_NK = ranks_N.new_empty(num_users, min(top_k, num_items))

@@ -4,6 +4,7 @@ Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `V` items.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,12 +15,16 @@ from torch.nn import functional as F
 
 from elcrec.config import TrainConfig
 from elcrec.data.ragged import IntArray, Ragged
-from elcrec.model.encoder import Encoder
+from elcrec.model.encoder import Encoder, Layout
 from elcrec.model.grouping import GroupedBatch, Rows, group_rows
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
-from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, view_similarities
+from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, sum_rows, view_similarities
+from elcrec.model.packing import pack
 from elcrec.model.softmax import sampled_softmax_loss, softmax_loss
 from elcrec.model.transfer import to_device
+
+_ROWS_AT_ONCE = {"cpu": 256, "gpu": 8192}
+"""Rows encoded at a time: on a CPU what the caches hold, on a GPU enough to keep it busy."""
 
 
 class Exchange(Protocol):
@@ -56,18 +61,20 @@ class TrainingBatch:
             window, one window of nothing but padding.
         num_sequences: B, over all processes: users, or prefixes of users.
         positives_M: the item that came next at each item of the sequences, or at the last of each prefix.
+        weights_M: weight of each of them in L_next; `None` where all weigh alike.
         negatives: drawn items; `None` where the loss sees the whole catalogue.
         share: weight of this process's L_next, so that the mean over processes is the mean over all positions.
         views: the views of all processes, laid out on their own to be compared; `None` without contrastive losses.
         exchange: `None` on a process alone.
     """
 
-    rows: GroupedBatch
+    rows: Layout
     num_sequences: int
     positives_M: Tensor
+    weights_M: Tensor | None
     negatives: Negatives | None
     share: float
-    views: GroupedBatch | None
+    views: Layout | None
     exchange: Exchange | None
 
 
@@ -133,20 +140,25 @@ class SequenceModel(nn.Module):
 
     def _training_states(self, batch: TrainingBatch, embedded_ND: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the states that predict the batch's positives, and all states that other losses need."""
-        if not self.config.next_item.prefixes:
+        with self._products():
+            if self.config.next_item.prefixes and self.intents is None:
+                last_BD: Tensor = self.encoder.last(batch.rows, embedded_ND)
+                return last_BD, last_BD
             states_MD = self._states(batch.rows, embedded_ND)
+        if not self.config.next_item.prefixes:
             return states_MD[: len(batch.positives_M)], states_MD
-        if self.intents is None:
-            last_BD: Tensor = self.encoder.last(batch.rows, embedded_ND)
-            return last_BD, last_BD
-        states_MD = self._states(batch.rows, embedded_ND)
         ends_B = batch.rows.lengths_B[: len(batch.positives_M)].cumsum(0) - 1
         return states_MD.index_select(0, ends_B), states_MD
 
-    def _states(self, rows: GroupedBatch, embedded_ND: Tensor | None = None) -> Tensor:
+    def _products(self) -> AbstractContextManager[object]:
+        """Run matrix products in the configured type; LayerNorm gives float32 back."""
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _states(self, rows: Layout, embedded_ND: Tensor | None = None) -> Tensor:
         """Encode rows: a state for every item, row after row."""
-        states_ND: Tensor = self.encoder(rows, embedded_ND)
-        return states_ND.index_select(0, rows.positions_M)
+        return rows.of_items(self.encoder(rows, embedded_ND))
 
     def _binary(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """L_next by binary cross entropy, and the states.
@@ -158,14 +170,20 @@ class SequenceModel(nn.Module):
         vectors = self.encoder.item_embedding(torch.cat(wanted))
         embedded_ND, positives_MD, negatives_MD = torch.split(vectors, [len(items) for items in wanted])
         predicting_MD, states_MD = self._training_states(batch, embedded_ND)
-        return next_item_loss(predicting_MD, positives_MD, negatives_MD), states_MD
+        loss = next_item_loss(predicting_MD, positives_MD, negatives_MD, batch.weights_M)
+        return loss, states_MD
 
     def _softmax(self, states_MD: Tensor, batch: TrainingBatch) -> Tensor:
         """L_next by cross entropy among all items, or among some that all positions share."""
         table_VD, negatives = self.encoder.item_embedding.weight, batch.negatives
+        targets_M, weights_M = batch.positives_M, batch.weights_M
+        products = torch.bfloat16 if self.config.precision == "bfloat16" else None
         if negatives is None or negatives.log_counts is None:
-            return softmax_loss(states_MD, table_VD, batch.positives_M)
-        return sampled_softmax_loss(states_MD, table_VD, batch.positives_M, negatives.items, negatives.log_counts)
+            return softmax_loss(states_MD, table_VD, targets_M, weights_N=weights_M, products=products)
+        drawn_S, log_counts_S = negatives.items, negatives.log_counts
+        return sampled_softmax_loss(
+            states_MD, table_VD, targets_M, drawn_S, log_counts_S, weights_N=weights_M, products=products
+        )
 
     def _intent_losses(self, intents: Intents, states_MD: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
         alpha, padding_TD = self.config.intents.cluster_weight, None
@@ -184,7 +202,7 @@ class SequenceModel(nn.Module):
         return losses
 
     def _contrasts(
-        self, intents: Intents, users_BD: Tensor, views_MD: Tensor, views: GroupedBatch, padding_TD: Tensor | None
+        self, intents: Intents, users_BD: Tensor, views_MD: Tensor, views: Layout, padding_TD: Tensor | None
     ) -> dict[str, Tensor]:
         """L_seq and L_intent, as far as they have a weight."""
         weights, losses = self.config.intents, {}
@@ -198,9 +216,7 @@ class SequenceModel(nn.Module):
             losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
         return losses
 
-    def _sequence_loss(
-        self, intents: Intents, states_MD: Tensor, views: GroupedBatch, padding_TD: Tensor | None
-    ) -> Tensor:
+    def _sequence_loss(self, intents: Intents, states_MD: Tensor, views: Layout, padding_TD: Tensor | None) -> Tensor:
         """L_seq: each view must find the other view of its sequence among all views of the batch."""
         fused_MD = self._fuse(intents, states_MD)
         if self.config.intents.comparison == "mean":
@@ -232,12 +248,11 @@ class SequenceModel(nn.Module):
         return states_TD
 
     @torch.inference_mode()
-    def encode(self, histories: Ragged, batch_size: int = 256, *, intents: bool = True) -> Encoded:
+    def encode(self, histories: Ragged, *, intents: bool = True) -> Encoded:
         """Encode histories of item indices, oldest first; the encoder sees the last `window` of each.
 
         Args:
             histories: B rows of indices from 1 to `num_items`; a row may be empty.
-            batch_size: rows encoded at a time; bounds memory.
             intents: whether intents are wanted; without them the encoder has less to do.
         """
         self.eval()
@@ -248,13 +263,13 @@ class SequenceModel(nn.Module):
         rows = np.argsort(recent.lengths, kind="stable")
         rows = rows[recent.lengths[rows] > 0]
         padding_TD = self.padding_states() if intents else None
-        for block, batch in self._blocks(recent, rows, batch_size):
+        for block, batch in self._blocks(recent, rows):
             encoded = self.encode_batch(batch, padding_TD, intents=intents)
             places = to_device(torch.from_numpy(block), self.device)
             vectors[places], nearest[places] = encoded.vectors, encoded.intents
         return Encoded(vectors=vectors, intents=nearest)
 
-    def encode_batch(self, batch: GroupedBatch, padding_TD: Tensor | None, *, intents: bool = True) -> Encoded:
+    def encode_batch(self, batch: Layout, padding_TD: Tensor | None, *, intents: bool = True) -> Encoded:
         """Encode rows that are laid out for the encoder.
 
         Args:
@@ -296,19 +311,22 @@ class SequenceModel(nn.Module):
         return Encoded(vectors=states_LD[-1:], intents=nearness_K.argmax(keepdim=True))
 
     @torch.inference_mode()
-    def pooled(self, histories: Ragged, batch_size: int = 256) -> Tensor:
+    def pooled(self, histories: Ragged) -> Tensor:
         """Pooled state of each history, all non-empty, [B, D]; where k-means places the first centres."""
         self.eval()
         recent = histories.tail(self.config.encoder.window)
         padding_TD = self.padding_states()
-        blocks = self._blocks(recent, np.arange(len(recent)), batch_size)
+        blocks = self._blocks(recent, np.arange(len(recent)))
         return torch.cat([pool(self._states(batch), batch, padding_TD) for _, batch in blocks])
 
-    def _blocks(self, recent: Ragged, rows: IntArray, batch_size: int) -> Iterator[tuple[IntArray, GroupedBatch]]:
+    def _blocks(self, recent: Ragged, rows: IntArray) -> Iterator[tuple[IntArray, Layout]]:
         """Yield some of the named rows at a time, laid out for the encoder."""
-        for start in range(0, len(rows), batch_size):
-            block = rows[start : start + batch_size]
-            yield block, batch_of(recent.take(block), self.device)
+        device, window = self.device, self.config.encoder.window
+        size = _ROWS_AT_ONCE["cpu" if device.type == "cpu" else "gpu"]
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            taken = recent.take(block)
+            yield block, batch_of(taken, device) if device.type == "cpu" else pack(taken, window, device)
 
     def item_vectors(self) -> Tensor:
         """Item embeddings, [V + 1, D]; row 0 is padding."""
@@ -335,8 +353,7 @@ def pool(states_MD: Tensor, rows: Rows, padding_TD: Tensor | None = None) -> Ten
         padding_TD: states of an empty window; where given, the mean is over all T positions of the window and these
             stand before the row's own, else it is over the row's own positions.
     """
-    sums_BD = states_MD.new_zeros(len(rows.lengths_B), states_MD.shape[1])
-    sums_BD = sums_BD.index_add(0, rows.row_M[: len(states_MD)], states_MD)
+    sums_BD = sum_rows(states_MD, rows)
     if padding_TD is None:
         return sums_BD / rows.lengths_B[:, None]
     window = len(padding_TD)

@@ -16,14 +16,17 @@ from elcrec.config import EncoderConfig
 from elcrec.data.dataset import PADDING
 from elcrec.model.dropout import Dropout, dropout_masks
 from elcrec.model.grouping import Group, GroupedBatch
+from elcrec.model.packing import PackedBatch, attend_chunks
 
 # oneDNN would make a primitive for every number of rows that GELU meets and keep the last thousand. Every step has
 # another number: making them is a tenth of its time, and those that are kept cut the heap into ever smaller pieces.
 torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
 
+Layout = GroupedBatch | PackedBatch
+"""How a batch's rows lie in its flat array of positions."""
+
 _INIT_STD = 0.02
 _NORM_EPS = 1e-12
-_FAR = 1e9  # Below the score of any key that may be seen: the weight is exactly 0 in float32.
 
 
 class Encoder(nn.Module):
@@ -40,7 +43,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.apply(_initialise)
 
-    def forward(self, batch: GroupedBatch, embedded_ND: Tensor | None = None) -> Tensor:
+    def forward(self, batch: Layout, embedded_ND: Tensor | None = None) -> Tensor:
         """Return the last block's state at every flat position, [N, D]; padded positions hold noise.
 
         Args:
@@ -49,17 +52,21 @@ class Encoder(nn.Module):
         """
         states_ND, masks = self._embed(batch, embedded_ND)
         for block in self.blocks:
-            states_ND = block(states_ND, batch.groups, masks)
+            states_ND = block(states_ND, batch, masks)
         return states_ND
 
-    def last(self, batch: GroupedBatch, embedded_ND: Tensor | None = None) -> Tensor:
+    def last(self, batch: Layout, embedded_ND: Tensor | None = None) -> Tensor:
         """Return the last block's state at the last item of each row, [B, D].
 
-        That is all that a ranking needs, or training on prefixes; the last block asks one query a row.
+        That is all that a ranking needs, or training on prefixes. In groups the last block asks one query a row; a
+        packed batch has no rows to take it from, and a GPU does not mind.
         """
+        if isinstance(batch, PackedBatch):
+            states_ND: Tensor = self(batch, embedded_ND)
+            return states_ND.index_select(0, batch.lengths_B.cumsum(0) - 1)
         states_ND, masks = self._embed(batch, embedded_ND)
         for block in self.blocks[:-1]:
-            states_ND = block(states_ND, batch.groups, masks)
+            states_ND = block(states_ND, batch, masks)
         final = self.blocks[-1]
         assert isinstance(final, Block)
         return final.last(states_ND, batch.groups, masks).index_select(0, batch.slot_B)
@@ -78,14 +85,14 @@ class Encoder(nn.Module):
             states_LD = block.alone(states_LD)
         return states_LD
 
-    def _embed(self, batch: GroupedBatch, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """What the first block reads, and a mask for each group."""
+    def _embed(self, batch: Layout, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """What the first block reads, and the attention's masks."""
         if embedded_ND is None:
             embedded_ND = self.item_embedding(batch.items_N)
         # Right-aligned: a row's last item stands at the window's last position.
         placed_ND = embedded_ND + self.position_embedding(self.window - 1 - batch.age_N)
         states_ND = self.dropout(self.norm(placed_ND))
-        return states_ND, [_attention_mask(batch.items_N, group, states_ND.dtype) for group in batch.groups]
+        return states_ND, batch.masks(states_ND.dtype)
 
 
 class Block(nn.Module):
@@ -102,9 +109,9 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.dropout = Dropout(config.hidden_dropout)
 
-    def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
+    def forward(self, states_ND: Tensor, batch: Layout, masks: list[Tensor]) -> Tensor:
         """Transform the states, [N, D] to [N, D]."""
-        return self._feed_forward(states_ND, self.attention(states_ND, groups, masks))
+        return self._feed_forward(states_ND, self.attention(states_ND, batch, masks))
 
     def last(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
         """Transform the states at the last position of each row, [N, D] to [B, D], in the order of the groups."""
@@ -122,7 +129,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention, a group at a time."""
+    """Causal multi-head attention, a group at a time or over chunks."""
 
     def __init__(self, config: EncoderConfig) -> None:
         """Create the projections; query, key and value are one matrix."""
@@ -132,13 +139,20 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
+    def forward(self, states_ND: Tensor, batch: Layout, masks: list[Tensor]) -> Tensor:
         """Attend inside each row, [N, D] to [N, D]."""
-        projected = torch.split(self.query_key_value(states_ND), [group.size for group in groups])
-        drops = self._drops([(group.rows, group.length, group.length) for group in groups], states_ND.device)
-        contexts = [self._attend(*inputs) for inputs in zip(projected, groups, masks, drops, strict=True)]
-        attended: Tensor = self.out(torch.cat(contexts))
+        projected = self.query_key_value(states_ND)
+        if isinstance(batch, PackedBatch):
+            context_ND = attend_chunks(projected, masks[0], self.num_heads, self.dropout if self.training else 0.0)
+        else:
+            context_ND = self._attend_groups(projected, batch.groups, masks)
+        attended: Tensor = self.out(context_ND)
         return attended
+
+    def _attend_groups(self, projected: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> Tensor:
+        parts = torch.split(projected, [group.size for group in groups])
+        drops = self._drops([(group.rows, group.length, group.length) for group in groups], projected.device)
+        return torch.cat([self._attend(*inputs) for inputs in zip(parts, groups, masks, drops, strict=True)])
 
     def last(self, states_ND: Tensor, groups: tuple[Group, ...], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Attend from the last position of each row.
@@ -208,16 +222,6 @@ def _attend_dropping(
     mask = mask_BQL.repeat(len(query_HBQd), 1, 1)
     scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))
     return torch.bmm(scores.softmax(-1) * drop, value).view(query_HBQd.shape)
-
-
-def _attention_mask(items_N: Tensor, group: Group, dtype: torch.dtype) -> Tensor:
-    """What to add to scores, [B, L, L]: a query sees the items up to its own position, or itself if there are none."""
-    visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
-    causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
-    sees_BLL = visible_BL[:, None, :] & causal_LL
-    blind_BL = visible_BL.cumsum(1) == 0
-    sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
-    return sees_BLL.to(dtype).sub_(1).mul_(_FAR)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -16,7 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elcrec.data.dataset import PADDING
 from elcrec.model.transfer import to_device
+
+FAR = 1e9
+"""How far below its score a key is put that may not be seen: the weight is exactly 0 in float32."""
 
 _LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, 1024)
 _LENGTHS_ARRAY = np.array(_LENGTHS)
@@ -78,6 +82,18 @@ class GroupedBatch(Rows):
     positions_M: Tensor
     slot_B: Tensor
     groups: tuple[Group, ...]
+
+    def item_ages(self) -> Tensor:
+        """Return how many positions each item stands before the end of its row, [M]."""
+        return self.age_N.index_select(0, self.positions_M)
+
+    def of_items(self, states_ND: Tensor) -> Tensor:
+        """Take the states of the items, row after row, out of those of all positions, [M, D]."""
+        return states_ND.index_select(0, self.positions_M)
+
+    def masks(self, dtype: torch.dtype) -> list[Tensor]:
+        """What to add to each group's scores, [B, L, L]: a query sees its row up to itself, or itself if nothing."""
+        return [_attention_mask(self.items_N, group, dtype) for group in self.groups]
 
 
 def group_rows(items_M: Tensor, lengths_B: Tensor, device: torch.device = _CPU) -> GroupedBatch:
@@ -165,3 +181,12 @@ def _step_groups(rows: list[int], lengths: list[int]) -> tuple[Group, ...]:
     sizes = [(count, length) for count, length in zip(rows, lengths, strict=True) if count]
     starts = accumulate((count * length for count, length in sizes), initial=0)
     return tuple(Group(start, *size) for start, size in zip(starts, sizes, strict=False))
+
+
+def _attention_mask(items_N: Tensor, group: Group, dtype: torch.dtype) -> Tensor:
+    visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
+    causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
+    sees_BLL = visible_BL[:, None, :] & causal_LL
+    blind_BL = visible_BL.cumsum(1) == 0
+    sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
+    return sees_BLL.to(dtype).sub_(1).mul_(FAR)

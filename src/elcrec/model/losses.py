@@ -10,20 +10,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elcrec.model.grouping import GroupedBatch
+from elcrec.model.encoder import Layout
+from elcrec.model.grouping import Rows
+from elcrec.model.packing import PackedBatch
 
 
-def next_item_loss(states_MD: Tensor, positives_MD: Tensor, negatives_MD: Tensor) -> Tensor:
+def next_item_loss(
+    states_MD: Tensor, positives_MD: Tensor, negatives_MD: Tensor, weights_M: Tensor | None = None
+) -> Tensor:
     """L_next: binary cross entropy of the next item against one drawn item, averaged over positions.
 
     Args:
         states_MD: encoder states.
         positives_MD: embedding of the item that came next.
         negatives_MD: embedding of a drawn item.
+        weights_M: weight of each position, not all 0; `None` weighs all alike.
     """
     positive_M = (states_MD * positives_MD).sum(1)
     negative_M = (states_MD * negatives_MD).sum(1)
-    return (F.softplus(-positive_M) + F.softplus(negative_M)).mean()
+    losses_M = F.softplus(-positive_M) + F.softplus(negative_M)
+    return losses_M.mean() if weights_M is None else (losses_M * weights_M).sum() / weights_M.sum()
 
 
 def cluster_loss(pooled_BD: Tensor, centers_KD: Tensor) -> Tensor:
@@ -68,7 +74,7 @@ def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float) -> Ten
     return info_nce(both_2BD @ both_2BD.T, temperature)
 
 
-def view_similarities(states_MD: Tensor, rows: GroupedBatch, padding_TD: Tensor | None, window: int) -> Tensor:
+def view_similarities(states_MD: Tensor, rows: Layout, padding_TD: Tensor | None, window: int) -> Tensor:
     """Dot products of flattened sequences of states, all rows with all rows, divided by the window's length.
 
     With `padding_TD` every row fills its window: the states of padding, which are the same in each row, stand before
@@ -90,17 +96,24 @@ def view_similarities(states_MD: Tensor, rows: GroupedBatch, padding_TD: Tensor 
     """
     if padding_TD is None:
         return sequence_similarities(states_MD, rows) / window
-    empty_MD = F.embedding(window - 1 - rows.age_N[rows.positions_M], padding_TD)
+    empty_MD = F.embedding(window - 1 - rows.item_ages(), padding_TD)
     residual_MD = states_MD - empty_MD
-    shared_B = residual_MD.new_zeros(len(rows.lengths_B)).index_add(0, rows.row_M, (residual_MD * empty_MD).sum(1))
+    shared_B = sum_rows((residual_MD * empty_MD).sum(1), rows)
     return (sequence_similarities(residual_MD, rows) + shared_B[None, :] + shared_B[:, None]) / window
 
 
-def sequence_similarities(states_MD: Tensor, rows: GroupedBatch) -> Tensor:
+def sum_rows(values: Tensor, rows: Rows) -> Tensor:
+    """Sum what the items of each row have, [M, …] to [B, …]; what stands after the last row counts nowhere."""
+    sums = values.new_zeros(len(rows.lengths_B) + 1, *values.shape[1:])
+    return sums.index_add(0, rows.row_M[: len(values)], values)[:-1]
+
+
+def sequence_similarities(states_MD: Tensor, rows: Layout) -> Tensor:
     """Dot products of whole sequences of states, summed over the positions (from the end) that both rows have.
 
-    This equals the product of the flattened, zero-padded states, [B, T D] by [T D, B], but multiplies only what is
-    there: the columns of a group's extra length meet only rows that are at least as long.
+    This equals the product of the flattened, zero-padded states, [B, T D] by [T D, B]. A packed batch takes that
+    product; groups multiply only what is there: the columns of a group's extra length meet only rows that are at least
+    as long.
 
     Args:
         states_MD: a state for every item of the rows.
@@ -109,6 +122,9 @@ def sequence_similarities(states_MD: Tensor, rows: GroupedBatch) -> Tensor:
     Returns:
         Similarities, [B, B].
     """
+    if isinstance(rows, PackedBatch):
+        padded_BX = _padded(states_MD, rows)
+        return padded_BX @ padded_BX.T
     groups, slot_B = rows.groups, rows.slot_B
     states_ND = states_MD.new_zeros(len(rows.items_N), states_MD.shape[1]).index_copy(0, rows.positions_M, states_MD)
     parts = torch.split(states_ND, [group.size for group in groups])
@@ -122,3 +138,12 @@ def sequence_similarities(states_MD: Tensor, rows: GroupedBatch) -> Tensor:
         added = groups[index].rows
         similarities_BB = torch.addmm(F.pad(similarities_BB, (added, 0, added, 0)), extra, extra.T)
     return similarities_BB[slot_B][:, slot_B]
+
+
+def _padded(states_ND: Tensor, rows: PackedBatch) -> Tensor:
+    """Flattened states of each row, its last one last, zeros before the first, [B, W D]."""
+    count, width = len(rows.lengths_B), rows.chunk
+    # What stands after the last row is written where nobody looks.
+    padded = states_ND.new_zeros((count + 1) * width, states_ND.shape[1])
+    places_N = rows.row_M * width + width - 1 - rows.age_N
+    return padded.index_copy(0, places_N, states_ND).view(count + 1, -1)[:-1]

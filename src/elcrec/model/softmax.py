@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_LOGITS_AT_ONCE = {"cpu": 5 * 2**18, "cuda": 2**25}
+_LOGITS_ON_CPU, _LOGITS_ON_GPU = 5 * 2**18, 2**25
 """Logits of a default block: on a CPU what the caches hold, on a GPU enough to keep it busy."""
 _LEAST_BLOCK = 64
 """Fewer positions than this make slow matrix products; at this many the logits are no larger than a 64-wide table."""
@@ -34,6 +34,7 @@ def softmax_loss(
     weights_N: Tensor | None = None,
     temperature: float = 1.0,
     block: int | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """L_next over the catalogue: cross entropy of the next item among all items, averaged over positions.
 
@@ -42,18 +43,19 @@ def softmax_loss(
     Args:
         states_ND: encoder states.
         items_VD: item vectors, [V + 1, D]; row 0 is padding: never scored, and its gradient is zero.
-        targets_N: the item that came next, 1 to V, int64; anything where the weight is 0.
-        weights_N: constant weight of each position, 0 at padding, not all 0. `None` weighs all positions alike.
+        targets_N: the item that came next, 1 to V, int64.
+        weights_N: constant weight of each position, not all 0; `None` weighs all positions alike.
         temperature: divides the logits, which are dot products.
         block: positions scored at a time; `None` chooses for the device. Changes the result by rounding alone.
+        products: type of logits and matrix products, such as bfloat16; sums stay exact. `None` is the table's own.
     """
-    positions = _counted(states_ND / temperature, targets_N, weights_N)
+    positions = _weighted(states_ND / temperature, targets_N, weights_N)
 
     def erase(exps_nC: Tensor, rows: slice) -> None:
         exps_nC.scatter_(1, positions.targets_N[rows, None] - 1, 0.0)
 
     scoring = _Scoring(rows_R=slice(1, None), targets_N=positions.targets_N, log_counts_C=None, erase=erase)
-    return _cross_entropy(positions, items_VD, scoring, block)
+    return _cross_entropy(positions, items_VD, scoring, block, products)
 
 
 def sampled_softmax_loss(
@@ -66,6 +68,7 @@ def sampled_softmax_loss(
     weights_N: Tensor | None = None,
     temperature: float = 1.0,
     block: int | None = None,
+    products: torch.dtype | None = None,
 ) -> Tensor:
     """L_next over drawn items: cross entropy of the next item among itself and negatives that all positions share.
 
@@ -80,14 +83,15 @@ def sampled_softmax_loss(
     Args:
         states_ND: encoder states.
         items_VD: item vectors, [V + 1, D]; row 0 is padding.
-        targets_N: the item that came next, 1 to V, int64; 0 to V where the weight is 0.
+        targets_N: the item that came next, 1 to V, int64.
         negatives_S: drawn items, 1 to V, int64, repeats allowed; see `NegativeSampler`.
         log_counts_S: log of the number of times that each is expected among S draws; zeros switch the correction off.
-        weights_N: constant weight of each position, 0 at padding, not all 0. `None` weighs all positions alike.
+        weights_N: constant weight of each position, not all 0; `None` weighs all positions alike.
         temperature: divides the dot products, before the correction.
         block: positions scored at a time; `None` chooses for the device. Changes the result by rounding alone.
+        products: type of logits and matrix products, such as bfloat16; sums stay exact. `None` is the table's own.
     """
-    positions = _counted(states_ND / temperature, targets_N, weights_N)
+    positions = _weighted(states_ND / temperature, targets_N, weights_N)
     looked_up_R = torch.cat((negatives_S, positions.targets_N))
     size, device = len(negatives_S), negatives_S.device
 
@@ -100,7 +104,7 @@ def sampled_softmax_loss(
         log_counts_C=log_counts_S,
         erase=erase,
     )
-    return _cross_entropy(positions, F.embedding(looked_up_R, items_VD), scoring, block)
+    return _cross_entropy(positions, F.embedding(looked_up_R, items_VD), scoring, block, products)
 
 
 class NegativeSampler:
@@ -123,11 +127,11 @@ class NegativeSampler:
         self._below_V = (below_V / below_V[-1]).to(counts_V.device)
         self._log_counts_V = (share_V * num_samples).log().to(counts_V.device)
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Draw once.
 
         Args:
-            generator: on the sampler's device.
+            generator: on the sampler's device; `None` is PyTorch's own.
 
         Returns:
             Items from 1 to V, int64, [S], and the log of their expected count, log(S Q), float32, [S].
@@ -140,7 +144,7 @@ class NegativeSampler:
 
 @dataclass(frozen=True)
 class _Positions:
-    """The positions that count, and their weights, which sum to 1."""
+    """What is averaged: positions, their targets, and weights that sum to 1."""
 
     states_ND: Tensor
     targets_N: Tensor
@@ -164,25 +168,22 @@ class _Scoring:
     erase: Callable[[Tensor, slice], None]
 
 
-def _counted(states_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None) -> _Positions:
-    """Leave out positions of weight 0: no logit of theirs is ever computed."""
+def _weighted(states_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None) -> _Positions:
     if weights_N is None:
-        return _Positions(states_ND, targets_N, states_ND.new_full((len(states_ND),), 1 / len(states_ND)))
-    kept = weights_N.nonzero()[:, 0]
-    return _Positions(states_ND.index_select(0, kept), targets_N[kept], weights_N[kept] / weights_N.sum())
+        weights_N = states_ND.new_ones(len(states_ND))
+    return _Positions(states_ND, targets_N, weights_N / weights_N.sum())
 
 
-def _cross_entropy(positions: _Positions, table_RD: Tensor, scoring: _Scoring, block: int | None) -> Tensor:
-    device, columns = table_RD.device.type, len(table_RD[scoring.rows_R])
-    block = block or max(_LEAST_BLOCK, _LOGITS_AT_ONCE[device] // columns // 32 * 32)
-    dtype = table_RD.dtype
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16:
-        dtype = torch.bfloat16
-    # float16 lacks the range for exponentials: under its autocast the loss stays in the table's own type.
-    with torch.autocast(device, enabled=False):
-        loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-            positions.states_ND, table_RD, positions.weights_N, scoring, block, dtype, torch.is_grad_enabled()
-        )
+def _cross_entropy(
+    positions: _Positions, table_RD: Tensor, scoring: _Scoring, block: int | None, products: torch.dtype | None
+) -> Tensor:
+    columns = len(table_RD[scoring.rows_R])
+    at_once = _LOGITS_ON_CPU if table_RD.device.type == "cpu" else _LOGITS_ON_GPU
+    block = block or max(_LEAST_BLOCK, at_once // columns // 32 * 32)
+    states_ND, weights_N, dtype = positions.states_ND, positions.weights_N, products or table_RD.dtype
+    loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        states_ND, table_RD, weights_N, scoring, block, dtype, torch.is_grad_enabled()
+    )
     return loss
 
 
@@ -229,7 +230,7 @@ class _Scores:
         self.exact = torch.promote_types(table_RD.dtype, torch.float32)
         self.scored_CD = table_RD[scoring.rows_R]
         # A GPU is not asked: the host would wait for the answer, and the maximum costs little there.
-        self._shifted = table_RD.is_cuda or not bool(self._reach() <= _SPREAD / 2)
+        self._shifted = table_RD.device.type != "cpu" or not bool(self._reach() <= _SPREAD / 2)
         self._buffer_nC = table_RD.new_empty(block, len(self.scored_CD))
 
     def _reach(self) -> Tensor:

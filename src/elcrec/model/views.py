@@ -1,12 +1,13 @@
 """Two augmented views of each sequence, for a whole batch at once.
 
 For each view one of crop, mask and reorder is drawn (Chen et al., WWW 2022, with the lengths and bounds of the
-published code). One sort of random keys serves all three.
+published code). One sort of random keys serves masks and reorders; a crop is a span of its row. Nothing here depends on
+a value of a tensor, so that a GPU is never asked for one.
 
-Axes: `B` rows, `M` items of all rows, one after another.
+Axes: `B` rows, `M` positions of all rows, one row after another.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,62 +18,69 @@ from elcrec.data.dataset import PADDING
 _CROP, _MASK, _REORDER = 0, 1, 2
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What happens to each row: which operation, from which place on, over how many items."""
+class ViewPlan(NamedTuple):
+    """What happens to each row: its length, which operation, from which place on, over how many items, [B] each."""
 
-    operation: Tensor
-    start: Tensor
-    touched: Tensor
+    lengths_B: Tensor
+    operation_B: Tensor
+    start_B: Tensor
+    touched_B: Tensor
 
-    def of(self, rows: Tensor) -> "_Plan":
-        return _Plan(self.operation[rows], self.start[rows], self.touched[rows])
+    @classmethod
+    def draw(cls, lengths_B: Tensor, config: ViewConfig, generator: torch.Generator | None) -> "ViewPlan":
+        """Draw a view of every row.
+
+        Args:
+            lengths_B: length of each row, at least 1, int64.
+            config: shares that crop, mask and reorder touch.
+            generator: draws the operations and their places, on the rows' device; `None` is PyTorch's own.
+        """
+        device = lengths_B.device
+        operation_B = torch.randint(3, lengths_B.shape, generator=generator, device=device)
+        shares = torch.tensor([config.crop, config.mask, config.reorder], dtype=torch.float64, device=device)
+        touched_B = (shares[operation_B] * lengths_B).long()
+        uniform_B = torch.rand(lengths_B.shape, dtype=torch.float64, generator=generator, device=device)
+        # A touched run of the whole row begins at 0; otherwise all starts are as likely.
+        start_B = (uniform_B * (lengths_B - touched_B)).long()
+        return cls(lengths_B, operation_B, start_B, touched_B)
+
+    def take(self, rows: Tensor) -> "ViewPlan":
+        """Return the plans of the named rows."""
+        return ViewPlan(*(part[rows] for part in self))
+
+    def spans(self, window: int) -> tuple[Tensor, Tensor]:
+        """Where in its row each view begins, and its length, [B] each; at most the last `window` items are kept."""
+        crops_B = self.operation_B == _CROP
+        kept_B = torch.where(crops_B, self.touched_B.clamp(min=1), self.lengths_B)
+        ends_B = torch.where(crops_B, self.start_B + kept_B, self.lengths_B)
+        kept_B = kept_B.clamp(max=window)
+        return ends_B - kept_B, kept_B
 
 
-def augment(
-    items_M: Tensor, lengths_B: Tensor, config: ViewConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw one view of every row.
+def apply_plan(
+    plan: ViewPlan, items_M: Tensor, row_M: Tensor, place_M: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Mask and reorder whole rows; what a crop keeps, `ViewPlan.spans` says.
 
     Args:
+        plan: what happens to each row.
         items_M: item indices of all rows, one row after another, int64.
-        lengths_B: length of each row, at least 1, int64.
-        config: shares that crop, mask and reorder touch.
-        generator: draws the operations and their places.
+        row_M: row of each item, ascending.
+        place_M: place of each item in its row.
+        generator: draws which items are masked and how they are reordered.
 
     Returns:
-        The views' items, row after row (0 where masked), and their lengths.
+        The items, 0 where masked, [M].
     """
-    plan = _draw(lengths_B, config, generator)
-    row_M = torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B)
-    offset_M = (lengths_B.cumsum(0) - lengths_B)[row_M]
-    each = plan.of(row_M)
-    place_M = torch.arange(len(items_M)) - offset_M
-
-    order_M = torch.argsort(row_M * (float(lengths_B.max()) + 1) + _keys(each, place_M, generator))
-    rank_M = torch.empty_like(order_M)
-    rank_M[order_M] = place_M
-    shuffled_M = torch.where(each.operation == _REORDER, items_M[order_M], items_M)
-    viewed_M = shuffled_M.masked_fill((each.operation == _MASK) & (rank_M < each.touched), PADDING)
-
-    kept_B = torch.where(plan.operation == _CROP, plan.touched.clamp(min=1), lengths_B)
-    kept_M = (each.operation != _CROP) | ((place_M >= each.start) & (place_M < each.start + kept_B[row_M]))
-    return viewed_M[kept_M], kept_B
-
-
-def _draw(lengths_B: Tensor, config: ViewConfig, generator: torch.Generator) -> _Plan:
-    operation_B = torch.randint(3, lengths_B.shape, generator=generator)
-    share_B = torch.tensor([config.crop, config.mask, config.reorder], dtype=torch.float64)[operation_B]
-    touched_B = (share_B * lengths_B).long()
-    uniform_B = torch.rand(lengths_B.shape, dtype=torch.float64, generator=generator)
-    # A touched run of the whole row begins at 0; otherwise all starts are as likely.
-    start_B = (uniform_B * (lengths_B - touched_B)).long()
-    return _Plan(operation_B, start_B, touched_B)
-
-
-def _keys(each: _Plan, place_M: Tensor, generator: torch.Generator) -> Tensor:
-    """Sort keys inside a row: random for a mask, random inside the run of a reorder, elsewhere the place."""
-    random_M = torch.rand(place_M.shape, dtype=torch.float64, generator=generator)
-    in_run_M = (place_M >= each.start) & (place_M < each.start + each.touched)
-    key_M = torch.where((each.operation == _REORDER) & in_run_M, each.start + random_M * each.touched, place_M.double())
-    return torch.where(each.operation == _MASK, random_M, key_M)
+    each = plan.take(row_M)
+    random_M = torch.rand(items_M.shape, dtype=torch.float64, generator=generator, device=items_M.device)
+    masks_M, reorders_M = each.operation_B == _MASK, each.operation_B == _REORDER
+    # Keys from 0 to 1 inside a row: random for a mask, random inside the run of a reorder, elsewhere the place. Halved,
+    # because a key that rounding lifts to 1 would be the next row's.
+    in_run_M = (place_M >= each.start_B) & (place_M < each.start_B + each.touched_B)
+    shuffled_M = torch.where(reorders_M & in_run_M, each.start_B + random_M * each.touched_B, place_M.double())
+    key_M = torch.where(masks_M, random_M, shuffled_M / each.lengths_B)
+    order_M = torch.argsort(row_M + key_M / 2)
+    rank_M = torch.empty_like(order_M).index_copy_(0, order_M, place_M)
+    viewed_M = torch.where(reorders_M, items_M[order_M], items_M)
+    return viewed_M.masked_fill(masks_M & (rank_M < each.touched_B), PADDING)

@@ -5,7 +5,9 @@ Many steps are assembled at once and moved to the device in one go; a step is th
 Axes: `U` sequences of a chunk, `B` sequences of a step, `M` items of rows one after another.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +21,29 @@ from elcrec.model.elcrec import Negatives, TrainingBatch, pools_padding
 from elcrec.model.grouping import GroupedBatch, Rows, group_steps
 from elcrec.model.softmax import NegativeSampler
 from elcrec.model.transfer import to_device
-from elcrec.model.views import augment
+from elcrec.model.views import ViewPlan, apply_plan
 from elcrec.training.distributed import ALONE, Exchange, Ranks
+from elcrec.training.negatives import UnseenItems
 
-_REDRAWS = 8
 _CHUNK_STEPS = 32
 _USERS_AT_ONCE = 65_536
+_CPU = torch.device("cpu")
+
+
+class Spans(NamedTuple):
+    """The sequences of an epoch among all items.
+
+    Attributes:
+        items: item indices of all users, one after another, held-out ones among them.
+        starts: where each sequence starts, [S].
+        ends: one past its last item, [S].
+        owners: place of its user among those that are trained on, [S].
+    """
+
+    items: IntArray
+    starts: IntArray
+    ends: IntArray
+    owners: IntArray
 
 
 class TrainingData:
@@ -41,13 +60,18 @@ class TrainingData:
             raise UserError(f"{len(users)} users have two or more training items", fix="bring a longer log")
         self._config, self._ranks, self._num_items = config, ranks, data.num_items
         self._sequences, self._users, self._train_end = data.sequences, users, data.train_end
-        self._starts, self._ends = self._spans()
-        self._sampler = self._make_sampler() if config.next_item.loss == "sampled_softmax" else None
+        self._starts, self._ends = self._cut()
+        self._sampler = self.sampler() if config.next_item.loss == "sampled_softmax" else None
 
     def __len__(self) -> int:
-        """Steps in an epoch; a last step is dropped where it has nothing to contrast or a rank would get no user."""
-        steps, rest = divmod(len(self._ends), self._config.batch_size)
-        return steps + (rest >= max(2, self._ranks.count))
+        """Steps in an epoch."""
+        return math.ceil(self.num_sequences / self._config.batch_size)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences in an epoch, without a last step that has nothing to contrast or leaves a rank without a user."""
+        rest = len(self._ends) % self._config.batch_size
+        return len(self._ends) - (rest if rest < max(2, self._ranks.count) else 0)
 
     @property
     def num_users(self) -> int:
@@ -69,7 +93,7 @@ class TrainingData:
         starts = self._sequences.offsets[users]
         return self._sequences.spans(starts, starts + self._train_end[users])
 
-    def _spans(self) -> tuple[IntArray, IntArray]:
+    def _cut(self) -> tuple[IntArray, IntArray]:
         """Where each sequence of an epoch starts and ends among all items: one a user, or one a prefix."""
         starts = self._sequences.offsets[self._users]
         lengths = self._train_end[self._users]
@@ -81,12 +105,24 @@ class TrainingData:
         ends = np.repeat(first_ends, prefixes) + np.arange(prefixes.sum())
         return np.maximum(np.repeat(starts, prefixes), ends - self._config.encoder.window - 1), ends
 
-    def _make_sampler(self) -> NegativeSampler:
+    def spans(self) -> Spans:
+        """Return the sequences of an epoch as spans of all items."""
+        owners = self._owners(np.arange(len(self._ends)))
+        return Spans(items=self._sequences.values, starts=self._starts, ends=self._ends, owners=owners)
+
+    def sampler(self, device: torch.device = _CPU) -> NegativeSampler:
+        """Return what draws the negatives that a step's positions share."""
         counts = np.zeros(self._num_items + 1, np.int64)
         for part in np.array_split(np.arange(self.num_users), -(-self.num_users // _USERS_AT_ONCE)):
             counts += np.bincount(self._training(part).values, minlength=len(counts))
         settings = self._config.next_item
-        return NegativeSampler(torch.from_numpy(counts[1:]), settings.samples, settings.exponent)
+        return NegativeSampler(torch.from_numpy(counts[1:]).to(device), settings.samples, settings.exponent)
+
+    def unseen_items(self, users: IntArray | None = None, device: torch.device = _CPU) -> UnseenItems:
+        """Return what draws items that users have not interacted with in training; all users by default."""
+        known = self._training(np.arange(self.num_users) if users is None else users)
+        items, owners = (part.to(device) for part in (_tensor(known), torch.from_numpy(known.owners)))
+        return UnseenItems(items, owners, len(known), self._num_items)
 
     def epoch(self, generator: torch.Generator, device: torch.device) -> Iterator[TrainingBatch]:
         """Draw an epoch: sequences in random order, fresh negatives and views.
@@ -94,7 +130,7 @@ class TrainingData:
         All ranks draw the same and take their share of every step.
         """
         order = torch.randperm(len(self._ends), generator=generator).numpy()
-        order = order[: len(self) * self._config.batch_size]
+        order = order[: self.num_sequences]
         chunk = _CHUNK_STEPS * self._config.batch_size
         for start in range(0, len(order), chunk):
             yield from self._assemble(order[start : start + chunk], generator, device)
@@ -115,7 +151,7 @@ class TrainingData:
         parts = zip(
             pieces.group([pieces.encoded(step) for step in mine], device),
             torch.split(to_device(_tensor(targets.take(np.concatenate(mine))), device), counts),
-            self._negatives(rows, targets, mine, counts, generator, device),
+            self._negatives(chosen, targets, mine, counts, generator, device),
             nothing if views is None else pieces.group([pieces.views(step) for step in steps], device),
             nothing if ranks.count == 1 else [pieces.exchange(step, ranks, device) for step in steps],
             strict=True,
@@ -125,6 +161,7 @@ class TrainingData:
                 rows=own,
                 num_sequences=len(step),
                 positives_M=positives_M,
+                weights_M=None,
                 negatives=negatives,
                 share=ranks.count * len(positives_M) / int(targets.lengths[step].sum()),
                 views=compared,
@@ -133,7 +170,7 @@ class TrainingData:
 
     def _negatives(
         self,
-        rows: Ragged,
+        chosen: IntArray,
         targets: Ragged,
         mine: Sequence[IntArray],
         counts: list[int],
@@ -146,35 +183,32 @@ class TrainingData:
         if self._sampler is not None:
             draws = [[to_device(part, device) for part in self._sampler.draw(generator)] for _ in mine]
             return [Negatives(items=items_S, log_counts=log_counts_S) for items_S, log_counts_S in draws]
-        drawn = self._draw_negatives(rows, targets, generator)
+        drawn = self._draw_unseen(chosen, targets, generator)
         items_M = to_device(_tensor(drawn.take(np.concatenate(mine))), device)
         return [Negatives(items=part, log_counts=None) for part in torch.split(items_M, counts)]
 
-    def _draw_negatives(self, rows: Ragged, targets: Ragged, generator: torch.Generator) -> Ragged:
-        """Draw an item for each target, uniformly, again where one stands in its row.
-
-        A few rounds leave next to no collision, and none can hang on a user who has seen the whole catalogue.
-        """
-        width = self._num_items + 1
-        known = torch.from_numpy(np.sort(rows.owners * width + rows.values))
-        owner_M = torch.from_numpy(targets.owners * width)
-        drawn_M = torch.randint(1, width, owner_M.shape, generator=generator)
-        for _ in range(_REDRAWS):
-            keys_M = owner_M + drawn_M
-            place_M = torch.searchsorted(known, keys_M).clamp_(max=len(known) - 1)
-            clash = (known[place_M] == keys_M).nonzero()[:, 0]
-            if not len(clash):
-                break
-            drawn_M[clash] = torch.randint(1, width, clash.shape, generator=generator)
+    def _draw_unseen(self, chosen: IntArray, targets: Ragged, generator: torch.Generator) -> Ragged:
+        """Draw an item for each target that its user has not interacted with in training."""
+        users, row = np.unique(self._owners(chosen), return_inverse=True)
+        rows = torch.from_numpy(np.repeat(row, targets.lengths))
+        drawn_M = self.unseen_items(users).draw(rows, generator)
         return Ragged(values=drawn_M.numpy(), offsets=targets.offsets)
+
+    def _owners(self, chosen: IntArray) -> IntArray:
+        """Place of each sequence's user among the users that are trained on."""
+        row_ends = self._sequences.offsets[self._users + 1]
+        return np.searchsorted(row_ends, self._ends[chosen])
 
     def _views(self, rows: Ragged, generator: torch.Generator) -> Ragged:
         """Two views of every input: the first views of all users, then the second."""
         inputs = rows.head(rows.lengths - 1)
-        items_2M = _tensor(inputs).repeat(2)
-        lengths_2U = torch.from_numpy(inputs.lengths).repeat(2)
-        viewed, kept_2U = augment(items_2M, lengths_2U, self._config.views, generator)
-        return Ragged.of(viewed.numpy(), kept_2U.numpy()).tail(self._config.encoder.window)
+        both = Ragged.of(np.tile(inputs.values, 2), np.tile(inputs.lengths, 2))
+        owners, starts = both.owners, both.offsets[:-1]
+        plan = ViewPlan.draw(torch.from_numpy(both.lengths), self._config.views, generator)
+        places = torch.from_numpy(np.arange(len(owners)) - starts[owners])
+        viewed = apply_plan(plan, _tensor(both), torch.from_numpy(owners), places, generator)
+        first, kept = (part.numpy() for part in plan.spans(self._config.encoder.window))
+        return Ragged(values=viewed.numpy(), offsets=both.offsets).spans(starts + first, starts + first + kept)
 
 
 class _Pieces:

@@ -33,6 +33,8 @@ from elcrec.training.distributed import (
     local_rank,
     mean_over_ranks,
 )
+from elcrec.training.recording import Recorder
+from elcrec.training.resident import ResidentData
 from elcrec.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
@@ -138,7 +140,12 @@ class _Run:
         torch.manual_seed(config.seed)
         self.config, self.batches, self.device, self.ranks = config, batches, device, ranks
         self.model = SequenceModel(config, data.num_items).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        resident = device.type == "cuda" and ranks.count == 1
+        self.resident = ResidentData(batches, config, device) if resident else None
+        self.recorder = Recorder(device)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.learning_rate, fused=True, capturable=resident
+        )
         self.average = MovingAverage(self.model, config.averaging) if config.averaging else None
         self.best: dict[str, Tensor] = {}
         self.warm_start = warm_start
@@ -213,13 +220,31 @@ class _Run:
             copy_from_leader(self.model)
         # Ranks draw the same users, negatives and views, but drop out elements of their own.
         torch.manual_seed(seed + 7_919 * self.ranks.index)
-        steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
         self.model.train()
-        total, quiet = len(self.batches), not self.ranks.leads
-        batches = track(steps, total=total, label=f"epoch {epoch}", quiet=quiet)
+        label, quiet = f"epoch {epoch}", not self.ranks.leads
+        if self.resident is not None:
+            with self.recorder.running():
+                if self.resident.begin_epoch():
+                    self.recorder.forget()
+                counts = track(self.resident.epoch(), total=len(self.resident), label=label)
+                return self._mean([self._recorded_step(self.resident, count) for count in counts])
+        steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
+        batches = track(steps, total=len(self.batches), label=label, quiet=quiet)
         return self._mean([self._step(batch) for batch in batches])
 
+    def _recorded_step(self, resident: ResidentData, count: int) -> dict[str, Tensor]:
+        """Take a step that is assembled on the device."""
+        losses = self.recorder.run(count, lambda: self._update(resident.next_batch(count)))
+        self._follow()
+        return losses
+
     def _step(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        losses = self._update(batch)
+        self._follow()
+        return losses
+
+    def _update(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Move the weights; return the losses, their sum first."""
         losses = self.model.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -229,9 +254,11 @@ class _Run:
         self.optimizer.step()
         if isinstance(self.model.intents, LearnedIntents):
             self.model.intents.renormalise()
+        return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
+
+    def _follow(self) -> None:
         if self.average is not None:
             self.average.follow(self.model)
-        return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
 
     def _mean(self, steps: list[dict[str, Tensor]]) -> dict[str, float]:
         """Mean of each loss over steps and ranks; the device is asked once an epoch."""

@@ -6,6 +6,7 @@ import torch
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
+from elcrec.model import elcrec
 from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model, save_model
 
@@ -34,9 +35,11 @@ def test_an_empty_history_has_a_zero_vector_and_no_intent(folder: Path) -> None:
     assert (encoded.intents[[0, 2, 3]] >= 0).all()
 
 
-def test_batch_size_does_not_change_what_is_encoded(folder: Path) -> None:
+def test_how_many_are_encoded_at_a_time_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(folder)
-    torch.testing.assert_close(model.encode(HISTORIES, batch_size=1).vectors, model.encode(HISTORIES).vectors)
+    together = model.encode(HISTORIES).vectors
+    monkeypatch.setitem(elcrec._ROWS_AT_ONCE, "cpu", 1)
+    torch.testing.assert_close(model.encode(HISTORIES).vectors, together)
 
 
 def test_only_the_window_is_read(folder: Path) -> None:

@@ -7,16 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elcrec.config import ViewConfig
-from elcrec.model.views import augment
+from elcrec.model.views import ViewPlan, apply_plan
 
 Check = Callable[[list[int], list[int]], bool]
 
 
-def _views(rows: list[list[int]], seed: int, config: ViewConfig | None = None) -> list[list[int]]:
+def _views(rows: list[list[int]], seed: int, config: ViewConfig | None = None, window: int = 100) -> list[list[int]]:
     items = torch.tensor([item for row in rows for item in row])
     lengths = torch.tensor([len(row) for row in rows])
-    viewed, kept = augment(items, lengths, config or ViewConfig(), torch.Generator().manual_seed(seed))
-    return [view.tolist() for view in viewed.split(kept.tolist())]
+    generator = torch.Generator().manual_seed(seed)
+    plan = ViewPlan.draw(lengths, config or ViewConfig(), generator)
+    owners = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+    places = torch.cat([torch.arange(len(row)) for row in rows])
+    viewed = apply_plan(plan, items, owners, places, generator).split(lengths.tolist())
+    spans = zip(viewed, *plan.spans(window), strict=True)
+    return [row[first : first + kept].tolist() for row, first, kept in spans]
 
 
 def _is_crop(row: list[int], view: list[int]) -> bool:
@@ -71,3 +76,9 @@ def test_a_reorder_shuffles_its_run() -> None:
 def test_the_same_seed_gives_the_same_views_and_another_seed_others() -> None:
     rows = [list(range(1, 20))] * 50
     assert _views(rows, 1) == _views(rows, 1) != _views(rows, 2)
+
+
+def test_a_view_keeps_the_last_items_that_the_window_holds() -> None:
+    rows = [list(range(1, 31))] * 60
+    for whole, cut in zip(_views(rows, 4), _views(rows, 4, window=5), strict=True):
+        assert cut == whole[-5:]

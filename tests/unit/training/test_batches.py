@@ -87,14 +87,17 @@ def test_negatives_are_drawn_from_the_whole_catalogue() -> None:
     assert drawn == set(range(1, data.num_items + 1))
 
 
-def test_a_negative_never_clashes_for_a_single_user() -> None:
-    data = ring_data(users=2, rings=3)
-    trained = TrainingData(data, tiny_config(batch_size=2))
-    rows = data.training()
-    for seed in range(300):
-        drawn = trained._draw_negatives(rows, rows, torch.Generator().manual_seed(seed))
-        for user in (0, 1):
-            assert not set(drawn.row(user).tolist()) & set(rows.row(user).tolist())
+@pytest.mark.parametrize("prefixes", [False, True])
+def test_a_negative_is_no_training_item_of_its_user(prefixes: bool) -> None:
+    data = ring_data(users=6, rings=2)
+    trained = TrainingData(data, tiny_config(batch_size=4, next_item=NextItemConfig(prefixes=prefixes)))
+    owners = trained.spans().owners
+    for seed in range(100):
+        chosen = torch.randperm(len(owners), generator=torch.Generator().manual_seed(seed)).numpy()
+        targets = Ragged.of(np.zeros(3 * len(chosen), np.int64), np.full(len(chosen), 3))
+        drawn = trained._draw_unseen(chosen, targets, torch.Generator().manual_seed(seed))
+        for row, user in enumerate(owners[chosen]):
+            assert not set(drawn.row(row).tolist()) & set(data.training().row(user).tolist())
 
 
 def test_a_user_who_has_seen_the_whole_catalogue_does_not_hang_training() -> None:

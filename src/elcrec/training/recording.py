@@ -1,0 +1,82 @@
+"""Steps on a GPU, recorded once as CUDA graphs and replayed.
+
+A step of a small model is some hundreds of operations of a few microseconds each. Launched one by one from Python they
+take several times as long as they run; replayed they are one launch.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[], dict[str, Tensor]]
+
+_WARM_STEPS = 3
+"""Times that work is launched one by one before it is recorded: what an operation sets up the first time is no part of
+the record."""
+
+
+@dataclass(kw_only=True)
+class _Record:
+    """What is known of work of one name: how often it ran as it is, then its graph and where that leaves results."""
+
+    runs: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    results: dict[str, Tensor] | None = None
+
+
+class Recorder:
+    """Does the same work again and again: at first as it is, then as a graph.
+
+    Work of one name must read and write the same memory each time and ask the device for no value. Without CUDA
+    everything runs as it is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Record nothing yet."""
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._may_record = self._stream is not None
+        self._records: dict[Hashable, _Record] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Queue what is inside behind what the device has to do, on the stream that work is recorded from."""
+        if self._stream is None:
+            yield
+            return
+        outer = torch.cuda.current_stream()
+        self._stream.wait_stream(outer)
+        with torch.cuda.stream(self._stream):
+            yield
+        outer.wait_stream(self._stream)
+
+    def forget(self) -> None:
+        """Let go of all records: work of the same name has other shapes now."""
+        self._records.clear()
+
+    def run(self, name: Hashable, work: Work) -> dict[str, Tensor]:
+        """Do the work once; return its results, which later work leaves alone."""
+        record = self._records.setdefault(name, _Record())
+        if self._may_record and record.graph is None and record.runs >= _WARM_STEPS:
+            self._record(record, work)
+        if record.graph is None or record.results is None:
+            record.runs += 1
+            return work()
+        record.graph.replay()
+        return {name: result.clone() for name, result in record.results.items()}
+
+    def _record(self, record: _Record, work: Work) -> None:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                record.results = work()
+        except RuntimeError as error:
+            logger.warning("steps are launched one by one, because recording failed: %s", error)
+            self._may_record = False
+        else:
+            record.graph = graph
