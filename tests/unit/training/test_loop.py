@@ -6,7 +6,9 @@ import torch
 
 from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, ViewConfig
 from elcrec.errors import UserError
+from elcrec.model.elcrec import SequenceModel
 from elcrec.training import loop
+from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import FILE
 from elcrec.training.loop import Fitted, fit
 from tests.unit.training.helpers import ring_data, tiny_config
@@ -196,6 +198,27 @@ def test_every_option_of_the_sampled_softmax_changes_what_is_learned(tmp_path: P
         config = tiny_config(next_item=NextItemConfig(loss="sampled_softmax", **options))
         losses.append([row["next_item"] for row in fit(ring_data(64), config, tmp_path / name).progress.history])
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax", "sampled_softmax"])
+def test_products_in_bfloat16_change_the_losses_of_a_step_by_rounding_alone(loss: str) -> None:
+    still = EncoderConfig(window=8, hidden_size=16, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0)
+    data, found = ring_data(), []
+    for precision in ("float32", "bfloat16"):
+        config = tiny_config(precision=precision, encoder=still, next_item=NextItemConfig(loss=loss))
+        torch.manual_seed(0)
+        model = SequenceModel(config, data.num_items)
+        for weight in model.encoder.parameters():
+            torch.nn.init.normal_(weight, std=0.2)
+        batch = next(TrainingData(data, config).epoch(torch.Generator().manual_seed(0), torch.device("cpu")))
+        found.append(model.losses(batch))
+        torch.stack(list(found[-1].values())).sum().backward()
+        assert all(weight.grad.dtype == torch.float32 for weight in model.parameters())
+    exact, rough = found
+    for name, value in exact.items():
+        assert rough[name].dtype == torch.float32
+        assert rough[name] != value, "the products did run in bfloat16"
+        torch.testing.assert_close(rough[name], value, rtol=2e-2, atol=2e-2)
 
 
 def test_more_intents_than_users_is_refused(tmp_path: Path) -> None:
