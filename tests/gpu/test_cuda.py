@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel
 from elcrec.training.batches import TrainingData
 from elcrec.training.loop import _Run, fit
+from elcrec.training.resident import ResidentData
 from tests.unit.training.helpers import ring_data, tiny_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 UNDROPPED = EncoderConfig(window=8, hidden_size=16, num_blocks=2, hidden_dropout=0, attention_dropout=0)
-OBJECTIVES = [
+OBJECTIVES: list[tuple[str, NextItemConfig]] = [
     ("elcrec", NextItemConfig()),
     ("iclrec", NextItemConfig()),
     ("sasrec", NextItemConfig(loss="softmax")),
@@ -78,17 +81,71 @@ def _waits() -> Iterator[list[str]]:
         waits += [text for text in (str(warning.message) for warning in caught) if "called a synchronizing" in text]
 
 
+def _moved(value: Any, device: torch.device) -> Any:
+    """A batch with all that it holds, on another device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if is_dataclass(value):
+        fields = {field: _moved(part, device) for field, part in vars(value).items()}
+        return type(value)(**fields)
+    return value
+
+
 @pytest.mark.parametrize(("objective", "next_item"), OBJECTIVES)
-def test_the_host_never_waits_inside_an_epoch(objective: str, next_item: NextItemConfig, tmp_path: Path) -> None:
-    config = tiny_config(objective=objective, next_item=next_item, averaging=0.9, device="cuda")
+def test_a_step_that_the_gpu_assembles_has_the_losses_of_the_cpu(objective: str, next_item: NextItemConfig) -> None:
+    config, data = tiny_config(objective=objective, next_item=next_item, encoder=UNDROPPED), ring_data()
+    resident = ResidentData(TrainingData(data, config), config, CUDA)
+    resident.begin_epoch()
+    batch = resident.next_batch(32)
+    torch.manual_seed(1)
+    model = SequenceModel(config, data.num_items)
+    theirs = model.losses(_moved(batch, CPU))
+    ours = model.to(CUDA).losses(batch)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name].cpu(), value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def _run(config: TrainConfig, folder: Path) -> _Run:
     data = ring_data()
     run = _Run(data, config, TrainingData(data, config), CUDA)
-    run.resume(tmp_path)
+    run.resume(folder)
     run.model.train()
-    with _waits() as waits:
-        steps = [run._step(batch) for batch in run.batches.epoch(torch.Generator().manual_seed(1), CUDA)]
-    assert not waits
-    assert all(np.isfinite(loss) for loss in run._mean(steps).values())
+    return run
+
+
+def _epoch(run: _Run, seed: int) -> list[dict[str, torch.Tensor]]:
+    torch.manual_seed(seed)
+    assert run.resident is not None
+    with run.recorder.running():
+        if run.resident.begin_epoch():
+            run.recorder.forget()
+        with _waits() as waits:
+            steps = [run._recorded_step(run.resident, count) for count in run.resident.epoch()]
+    # The last step, shorter than the others, is recorded in the fourth epoch.
+    assert seed <= 4 or not waits
+    return steps
+
+
+@pytest.mark.parametrize(("objective", "next_item"), OBJECTIVES)
+def test_steps_are_replayed_and_the_host_never_waits_inside_an_epoch(
+    objective: str, next_item: NextItemConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config(objective=objective, next_item=next_item, averaging=0.9, device="cuda")
+    run = _run(config, tmp_path)
+    epochs = [run._mean(_epoch(run, seed)) for seed in range(1, 7)]
+    assert not caplog.records, "recording failed"
+    assert any(record.graph is not None for record in run.recorder._records.values())
+    assert all(np.isfinite(loss) for epoch in epochs for loss in epoch.values())
+
+
+def test_replayed_steps_draw_anew_and_move_the_weights(tmp_path: Path) -> None:
+    run = _run(tiny_config(device="cuda"), tmp_path)
+    for seed in (1, 2, 3):
+        _epoch(run, seed)
+    before = [weight.clone() for weight in run.model.parameters()]
+    losses = [float(step["loss"]) for step in _epoch(run, 4)]
+    assert len(set(losses)) == len(losses)
+    assert all(not torch.equal(old, new) for old, new in zip(before, run.model.parameters(), strict=True))
 
 
 def test_the_host_waits_at_the_end_of_a_ranking_alone() -> None:
