@@ -107,7 +107,8 @@ def render(rows: Sequence[Row]) -> str:
         cited = [{"run": name, **metrics} for name, metrics in known.get(dataset, {}).items()]
         own = [row for row in rows if row["dataset"] == dataset]
         cells = [_cells(row, known.get(dataset, {})) for row in own]
-        parts += [f"## {dataset}\n", _table([*map(_formatted, cited), *cells, *_means(own)], _COLUMNS)]
+        means = _means(own, known.get(dataset, {}))
+        parts += [f"## {dataset}\n", _table([*map(_formatted, cited), *cells, *means], _COLUMNS)]
         parts += _left_in(own)
     return "\n".join(parts)
 
@@ -118,17 +119,21 @@ def published() -> dict[str, dict[str, dict[str, float]]]:
     return msgspec.json.decode(document, type=dict[str, dict[str, dict[str, float]]])
 
 
-def _means(rows: Sequence[Row]) -> list[dict[str, str]]:
+def _means(rows: Sequence[Row], cited: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
     """A row for each preset and objective that ran with several seeds."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["preset"], row["objective"]), []).append(row)
-    return [
-        {"run": f"{preset}, {objective}, mean", "seed": f"{len(group)} seeds"}
-        | {name: _spread([row[name] for row in group]) for name in METRICS}
-        for (preset, objective), group in groups.items()
-        if len(group) > 1
-    ]
+    return [_mean(group, cited) for group in groups.values() if len(group) > 1]
+
+
+def _mean(group: Sequence[Row], cited: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    mean = group[0] | {name: statistics.mean(row[name] for row in group) for name in METRICS}
+    return {
+        "run": f"{mean['preset']}, {mean['objective']}, mean",
+        "seed": f"{len(group)} seeds",
+        "of published": _of_published(mean, cited),
+    } | {name: _spread([row[name] for row in group]) for name in METRICS}
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -54,6 +54,7 @@ def test_another_seed_is_another_row_and_both_have_a_mean(tmp_path: Path) -> Non
     (mean,) = rows_of(tmp_path, "paper, elcrec, mean")
     assert "2 seeds" in mean
     assert "0.0550 ± 0.0071" in mean
+    assert "108.1% / 51.0%" in mean
 
 
 def test_a_paper_run_is_given_in_percent_of_the_published_one(tmp_path: Path) -> None:
