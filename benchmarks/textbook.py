@@ -198,7 +198,7 @@ class TextbookModel(nn.Module):
         if self.objective == "elcrec":
             states_BTD = self._fuse(states_BTD)
         first, second = states_BTD.flatten(1).chunk(2)
-        return info_nce(first, second, self.weights.temperature)
+        return info_nce(first, second, self.weights.sequence_temperature)
 
     def _fuse(self, states_BTD: Tensor) -> Tensor:
         centers_BTD = self.centers_KD[self.nearest(states_BTD)]
@@ -210,7 +210,7 @@ class TextbookModel(nn.Module):
         """Encode both views once more, as the published code does."""
         first, second = self.encoder(torch.cat(tuple(views))).mean(1).chunk(2)
         centers_BD = self.centers_KD[self.nearest(pooled_BD)]
-        temperature = self.weights.temperature
+        temperature = self.weights.intent_temperature
         return (info_nce(first, centers_BD, temperature) + info_nce(second, centers_BD, temperature)) / 2
 
     @torch.no_grad()

@@ -183,14 +183,16 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     fusion: Literal["shift", "concat", "none"] = "shift"
     """How a state is joined with its nearest centre before L_seq: added, appended, or not at all."""
     pooling: Literal["window", "items"] = "window"
-    """What the pooled state of L_cluster and of the nearest centre is the mean of: `window` (all T positions, padding
-    included, as in the published code; with the paper's large alphas nothing else learns) or `items` (the sequence's
-    own positions; with a small `cluster_weight` the intents stay apart)."""
+    """What the behaviour of L_cluster is the mean of: `window` (all T positions, padding included, as in the published
+    code; with the paper's large alphas nothing else learns) or `items` (the sequence's own positions). Which intent a
+    sequence belongs to is always said by the mean of its own."""
     comparison: Literal["mean", "positions"] = "mean"
     """How L_seq compares two views: `mean` by the mean states of their own items; `positions` over the whole window,
     one position with the same position of the other, averaged."""
-    temperature: PositiveFloat = 4.0
-    """Temperature of the contrastive losses; a product of two mean states is up to D."""
+    sequence_temperature: PositiveFloat = 4.0
+    """Temperature of L_seq; a product of two mean states is up to D."""
+    intent_temperature: PositiveFloat = 4.0
+    """Temperature of L_intent; a product of a mean state and a centre is up to the root of D."""
     sequence_weight: Weight = 0.1
     """Weight of L_seq."""
     intent_weight: Weight = 0.1

@@ -84,26 +84,11 @@ class Encoded:
 
     Attributes:
         vectors: state at the last item, zeros for an empty history, [B, D].
-        intents: nearest intent centre of the pooled states; -1 for an empty history or a model without intents, [B].
+        intents: centre nearest to the mean state of its items; -1 for an empty history or a model without intents, [B].
     """
 
     vectors: Tensor
     intents: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """What depends on the weights alone.
-
-    Attributes:
-        padding_TD: states of an empty window; `None` where pooling is over a sequence's own items.
-        before_TD: row `t` is the sum of the first `t` of them, [T + 1, D].
-        half_norms_K: half the squared length of each intent centre; `None` without intents.
-    """
-
-    padding_TD: Tensor | None
-    before_TD: Tensor | None
-    half_norms_K: Tensor | None
 
 
 class SequenceModel(nn.Module):
@@ -192,27 +177,27 @@ class SequenceModel(nn.Module):
             states_MD, padding_TD = states_MD.tensor_split([-self.config.encoder.window])
         if batch.exchange is not None:
             rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
-        users_BD = pool(states_MD, rows, padding_TD)[: batch.num_sequences]
         losses: dict[str, Tensor] = {}
         if batch.views is not None:
+            centers_BD = intents.lookup(intents.nearest(pool(states_MD, rows)[: batch.num_sequences]))
             views_MD = states_MD[-len(batch.views.row_M) :]
-            losses |= self._contrasts(intents, users_BD, views_MD, batch.views, padding_TD)
+            losses |= self._contrasts(intents, centers_BD, views_MD, batch.views, padding_TD)
         if isinstance(intents, LearnedIntents) and alpha:
-            losses["cluster"] = alpha * cluster_loss(spherical(users_BD), intents.centers_KD)
+            behaviours_BD = pool(states_MD, rows, padding_TD)[: batch.num_sequences]
+            losses["cluster"] = alpha * cluster_loss(spherical(behaviours_BD), intents.centers_KD)
         return losses
 
     def _contrasts(
-        self, intents: Intents, users_BD: Tensor, views_MD: Tensor, views: Layout, padding_TD: Tensor | None
+        self, intents: Intents, centers_BD: Tensor, views_MD: Tensor, views: Layout, padding_TD: Tensor | None
     ) -> dict[str, Tensor]:
-        """L_seq and L_intent, as far as they have a weight."""
+        """L_seq and L_intent, as far as they have a weight; `centers_BD` are those nearest to the sequences."""
         weights, losses = self.config.intents, {}
         if weights.sequence_weight:
             sequence = self._sequence_loss(intents, views_MD, views, padding_TD)
             losses["sequence"] = weights.sequence_weight * sequence
         if weights.intent_weight:
-            centers_BD = intents.lookup(intents.nearest(users_BD))
-            pooled = torch.split(pool(views_MD, views), len(users_BD))
-            contrast = [intent_loss(view_BD, centers_BD, weights.temperature) for view_BD in pooled]
+            pooled = torch.split(pool(views_MD, views), len(centers_BD))
+            contrast = [intent_loss(view_BD, centers_BD, weights.intent_temperature) for view_BD in pooled]
             losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
         return losses
 
@@ -225,7 +210,7 @@ class SequenceModel(nn.Module):
         else:
             empty_TD = None if padding_TD is None else self._fuse(intents, padding_TD)
             similarities_BB = view_similarities(fused_MD, views, empty_TD, self.config.encoder.window)
-        return info_nce(similarities_BB, self.config.intents.temperature)
+        return info_nce(similarities_BB, self.config.intents.sequence_temperature)
 
     def _fuse(self, intents: Intents, states_ND: Tensor) -> Tensor:
         """Join every state with its nearest centre."""
@@ -234,18 +219,6 @@ class SequenceModel(nn.Module):
             return states_ND
         nearest_ND = intents.lookup(intents.nearest(states_ND))
         return states_ND + nearest_ND if fusion == "shift" else torch.cat((states_ND, nearest_ND), dim=1)
-
-    def padding_states(self) -> Tensor | None:
-        """States of a window of nothing but padding, [T, D]: what pooling over the window adds to a short sequence.
-
-        Padding is the same for every sequence, so it is encoded once instead of once a row.
-        """
-        if not pools_padding(self.config):
-            return None
-        window = self.config.encoder.window
-        nothing = torch.zeros(window, dtype=torch.int64)
-        states_TD: Tensor = self.encoder(group_rows(nothing, torch.tensor([window]), self.device))
-        return states_TD
 
     @torch.inference_mode()
     def encode(self, histories: Ragged, *, intents: bool = True) -> Encoded:
@@ -262,62 +235,46 @@ class SequenceModel(nn.Module):
         # Neighbours in length share a batch, which keeps padding out.
         rows = np.argsort(recent.lengths, kind="stable")
         rows = rows[recent.lengths[rows] > 0]
-        padding_TD = self.padding_states() if intents else None
         for block, batch in self._blocks(recent, rows):
-            encoded = self.encode_batch(batch, padding_TD, intents=intents)
+            encoded = self.encode_batch(batch, intents=intents)
             places = to_device(torch.from_numpy(block), self.device)
             vectors[places], nearest[places] = encoded.vectors, encoded.intents
         return Encoded(vectors=vectors, intents=nearest)
 
-    def encode_batch(self, batch: Layout, padding_TD: Tensor | None, *, intents: bool = True) -> Encoded:
+    def encode_batch(self, batch: Layout, *, intents: bool = True) -> Encoded:
         """Encode rows that are laid out for the encoder.
 
         Args:
             batch: rows no longer than the window.
-            padding_TD: what `padding_states` returned under these weights.
             intents: as for `encode`.
         """
         if self.intents is None or not intents:
             nowhere = torch.full((len(batch.lengths_B),), -1, dtype=torch.int64, device=self.device)
             return Encoded(vectors=self.encoder.last(batch), intents=nowhere)
         states_MD = self._states(batch)
-        nearest = self.intents.nearest(pool(states_MD, batch, padding_TD))
+        nearest = self.intents.nearest(pool(states_MD, batch))
         return Encoded(vectors=states_MD[batch.lengths_B.cumsum(0) - 1], intents=nearest)
 
-    def freeze(self) -> "Frozen":
-        """Compute what answers every request alike while the weights stay as they are."""
-        padding_TD = self.padding_states()
-        return Frozen(
-            padding_TD=padding_TD,
-            before_TD=None if padding_TD is None else _sums_before(padding_TD),
-            half_norms_K=None if self.intents is None else self.intents.half_norms(),
-        )
-
-    def encode_alone(self, items_L: Tensor, frozen: "Frozen") -> Encoded:
+    def encode_alone(self, items_L: Tensor, half_norms_K: Tensor | None) -> Encoded:
         """Encode one row: `encode_batch` without what only several rows need.
 
         Args:
             items_L: item indices, oldest first, from one to `window` of them.
-            frozen: what `freeze` returned under these weights.
+            half_norms_K: of the centres under these weights, see `Intents.half_norms`; `None` without intents.
         """
-        states_LD, window = self.encoder.alone(items_L), self.config.encoder.window
-        if self.intents is None or frozen.half_norms_K is None:
+        states_LD = self.encoder.alone(items_L)
+        if self.intents is None or half_norms_K is None:
             return Encoded(vectors=states_LD[-1:], intents=items_L.new_tensor([-1]))
-        if frozen.before_TD is None:
-            pooled_D = states_LD.mean(0)
-        else:
-            pooled_D = (states_LD.sum(0) + frozen.before_TD[window - len(items_L)]) / window
-        nearness_K = torch.addmv(frozen.half_norms_K, self.intents.centers_KD, pooled_D, beta=-1)
+        nearness_K = torch.addmv(half_norms_K, self.intents.centers_KD, states_LD.mean(0), beta=-1)
         return Encoded(vectors=states_LD[-1:], intents=nearness_K.argmax(keepdim=True))
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged) -> Tensor:
-        """Pooled state of each history, all non-empty, [B, D]; where k-means places the first centres."""
+        """Mean state of each history's own items, all non-empty, [B, D]; where k-means places the centres."""
         self.eval()
         recent = histories.tail(self.config.encoder.window)
-        padding_TD = self.padding_states()
         blocks = self._blocks(recent, np.arange(len(recent)))
-        return torch.cat([pool(self._states(batch), batch, padding_TD) for _, batch in blocks])
+        return torch.cat([pool(self._states(batch), batch) for _, batch in blocks])
 
     def _blocks(self, recent: Ragged, rows: IntArray) -> Iterator[tuple[IntArray, Layout]]:
         """Yield some of the named rows at a time, laid out for the encoder."""
@@ -334,8 +291,11 @@ class SequenceModel(nn.Module):
 
 
 def pools_padding(config: TrainConfig) -> bool:
-    """Whether a sequence's pooled state counts the padding of its window."""
-    return config.has_intents and config.intents.pooling == "window"
+    """Whether a loss counts the padding of a sequence's window."""
+    weights = config.intents
+    by_positions = weights.comparison == "positions" and bool(weights.sequence_weight)
+    clusters = config.objective == "elcrec" and bool(weights.cluster_weight)
+    return config.has_intents and weights.pooling == "window" and (by_positions or clusters)
 
 
 def batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:

@@ -96,7 +96,7 @@ class Recommender:
         with torch.inference_mode():
             # Rows of a matrix product this flat are read faster the other way round.
             self._items_DV = model.item_vectors().T.contiguous()
-            self._frozen = model.freeze()
+            self._half_norms_K = None if model.intents is None else model.intents.half_norms()
         self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
 
@@ -177,9 +177,9 @@ class Recommender:
         window = self._model.config.encoder.window
         if len(histories) > _FEW:
             batch = batch_of(histories.tail(window), self._model.device)
-            return self._model.encode_batch(batch, self._frozen.padding_TD)
+            return self._model.encode_batch(batch)
         recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
-        alone = [self._model.encode_alone(torch.from_numpy(items), self._frozen) for items in recent]
+        alone = [self._model.encode_alone(torch.from_numpy(items), self._half_norms_K) for items in recent]
         return Encoded(
             vectors=torch.cat([one.vectors for one in alone]), intents=torch.cat([one.intents for one in alone])
         )

@@ -86,11 +86,12 @@ def terms(
     weights, rows = config.intents, step.inputs
     pooled = np.stack([_pooled(window, row, config) for window, row in zip(inputs, rows, strict=True)])
     if step.views:
-        nearest = np.stack([_nearest(centers, state) for state in pooled])
+        behaviours = [_own(window, row).mean(0) for window, row in zip(inputs, rows, strict=True)]
+        nearest = np.stack([_nearest(centers, state) for state in behaviours])
         if config.objective == "iclrec":  # means of states; ELCRec's are unit vectors already
             nearest = _unit(nearest)
         means = np.stack([_own(window, row).mean(0) for window, row in zip(views, step.views, strict=True)])
-        halves = [intent_loss(half, nearest, weights.temperature) for half in np.split(means, 2)]
+        halves = [intent_loss(half, nearest, weights.intent_temperature) for half in np.split(means, 2)]
         losses["sequence"] = weights.sequence_weight * sequence_loss(views, centers, step, config)
         losses["intent"] = weights.intent_weight * (halves[0] + halves[1]) / 2
     if config.objective == "elcrec" and weights.cluster_weight:
@@ -209,7 +210,7 @@ def _squared(one: Array, other: Array) -> float:
 def sequence_loss(views: Sequence[Array], centers: Array, step: Step, config: TrainConfig) -> float:
     """L_seq: each of the 2 B views must find the other view of its sequence among all views."""
     vectors = [_compared(window, row, centers, config) for window, row in zip(views, step.views, strict=True)]
-    return info_nce(np.stack(vectors), config.intents.temperature)
+    return info_nce(np.stack(vectors), config.intents.sequence_temperature)
 
 
 def _compared(window: Array, row: list[int], centers: Array, config: TrainConfig) -> Array:

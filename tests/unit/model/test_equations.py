@@ -30,9 +30,10 @@ EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 
 def _config(case: tuple[str, ...], **weights: float) -> TrainConfig:
-    """Every weight and the temperature differ from each other and from 1, so that none can stand for another."""
+    """Every weight and temperature differ from each other and from 1, so that none can stand for another."""
     objective, loss, fusion, comparison, pooling = case
-    intents = {"sequence_weight": 0.3, "intent_weight": 0.2, "cluster_weight": 1.7, "temperature": 0.6} | weights
+    intents = {"sequence_weight": 0.3, "intent_weight": 0.2, "cluster_weight": 1.7}
+    intents |= {"sequence_temperature": 0.6, "intent_temperature": 0.8} | weights
     return tiny_config(
         objective=objective,
         encoder=EncoderConfig(
@@ -126,7 +127,10 @@ def test_an_ablation_leaves_exactly_the_other_terms_and_draws_no_view_that_none_
     losses = {name: loss.item() for name, loss in problem.model.losses(problem.batch).items()}
     assert list(losses) == left
     assert losses == {name: pytest.approx(expected[name], rel=EXACT["rtol"]) for name in left}
-    rows, contrasted = len(problem.batch.rows.lengths_B) - (pooling == "window"), {"sequence", "intent"} & set(left)
+    rows, contrasted = (
+        len(problem.batch.rows.lengths_B) - pools_padding(problem.config),
+        {"sequence", "intent"} & set(left),
+    )
     assert rows == (3 if contrasted else 1) * USERS
     assert (problem.batch.views is None) == (not contrasted)
 
