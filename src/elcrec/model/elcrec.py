@@ -179,25 +179,26 @@ class SequenceModel(nn.Module):
             rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
         losses: dict[str, Tensor] = {}
         if batch.views is not None:
-            centers_BD = intents.lookup(intents.nearest(pool(states_MD, rows)[: batch.num_sequences]))
+            nearest_B = intents.nearest(pool(states_MD, rows)[: batch.num_sequences])
             views_MD = states_MD[-len(batch.views.row_M) :]
-            losses |= self._contrasts(intents, centers_BD, views_MD, batch.views, padding_TD)
+            losses |= self._contrasts(intents, nearest_B, views_MD, batch.views, padding_TD)
         if isinstance(intents, LearnedIntents) and alpha:
             behaviours_BD = pool(states_MD, rows, padding_TD)[: batch.num_sequences]
             losses["cluster"] = alpha * cluster_loss(spherical(behaviours_BD), intents.centers_KD)
         return losses
 
     def _contrasts(
-        self, intents: Intents, centers_BD: Tensor, views_MD: Tensor, views: Layout, padding_TD: Tensor | None
+        self, intents: Intents, nearest_B: Tensor, views_MD: Tensor, views: Layout, padding_TD: Tensor | None
     ) -> dict[str, Tensor]:
-        """L_seq and L_intent, as far as they have a weight; `centers_BD` are those nearest to the sequences."""
+        """L_seq and L_intent, as far as they have a weight; `nearest_B` are the intents of the sequences."""
         weights, losses = self.config.intents, {}
         if weights.sequence_weight:
             sequence = self._sequence_loss(intents, views_MD, views, padding_TD)
             losses["sequence"] = weights.sequence_weight * sequence
         if weights.intent_weight:
-            pooled = torch.split(pool(views_MD, views), len(centers_BD))
-            contrast = [intent_loss(view_BD, centers_BD, weights.intent_temperature) for view_BD in pooled]
+            centers_BD, groups_B = intents.lookup(nearest_B), nearest_B if weights.mask_same_intent else None
+            pooled = torch.split(pool(views_MD, views), len(nearest_B))
+            contrast = [intent_loss(view_BD, centers_BD, weights.intent_temperature, groups_B) for view_BD in pooled]
             losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
         return losses
 

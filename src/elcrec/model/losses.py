@@ -49,29 +49,33 @@ def cluster_loss(pooled_BD: Tensor, centers_KD: Tensor) -> Tensor:
     return to_centers - between_centers
 
 
-def info_nce(similarities_BB: Tensor, temperature: float) -> Tensor:
+def info_nce(similarities_BB: Tensor, temperature: float, groups_B: Tensor | None = None) -> Tensor:
     """InfoNCE (NT-Xent): every row must find its partner, which stands half the rows away, among all other rows.
 
     Args:
         similarities_BB: dot products of all rows with all rows, an even number.
         temperature: divides the similarities.
+        groups_B: group of each row; it is not told apart from others of its own. `None`: all are told apart.
     """
-    size = len(similarities_BB)
-    partner_B = torch.arange(size, device=similarities_BB.device).roll(size // 2)
-    logits_BB = (similarities_BB / temperature).fill_diagonal_(-torch.inf)
-    return F.cross_entropy(logits_BB, partner_B)
+    rows_B = torch.arange(len(similarities_BB), device=similarities_BB.device)
+    partner_B = rows_B.roll(len(rows_B) // 2)
+    groups_B = rows_B if groups_B is None else groups_B
+    left_out_BB = (groups_B[:, None] == groups_B).scatter(1, partner_B[:, None], value=False)
+    return F.cross_entropy((similarities_BB / temperature).masked_fill(left_out_BB, -torch.inf), partner_B)
 
 
-def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float) -> Tensor:
+def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float, intents_B: Tensor | None = None) -> Tensor:
     """L_intent for one view: InfoNCE between pooled states and the centres of their sequences' intents.
 
     Args:
         views_BD: pooled state of a view of each sequence.
         centers_BD: the centre nearest to each sequence.
         temperature: divides the similarities.
+        intents_B: which centre that is; where given, sequences of one intent are not told apart (false negative
+            mitigation, ICLRec).
     """
     both_2BD = torch.cat((views_BD, centers_BD))
-    return info_nce(both_2BD @ both_2BD.T, temperature)
+    return info_nce(both_2BD @ both_2BD.T, temperature, None if intents_B is None else intents_B.repeat(2))
 
 
 def view_similarities(states_MD: Tensor, rows: Layout, padding_TD: Tensor | None, window: int) -> Tensor:

@@ -87,11 +87,13 @@ def terms(
     pooled = np.stack([_pooled(window, row, config) for window, row in zip(inputs, rows, strict=True)])
     if step.views:
         behaviours = [_own(window, row).mean(0) for window, row in zip(inputs, rows, strict=True)]
-        nearest = np.stack([_nearest(centers, state) for state in behaviours])
+        ids = [_nearest(centers, state) for state in behaviours]
+        nearest = centers[ids]
         if config.objective == "iclrec":  # means of states; ELCRec's are unit vectors already
             nearest = _unit(nearest)
         means = np.stack([_own(window, row).mean(0) for window, row in zip(views, step.views, strict=True)])
-        halves = [intent_loss(half, nearest, weights.intent_temperature) for half in np.split(means, 2)]
+        told_apart = ids if weights.mask_same_intent else None
+        halves = [intent_loss(half, nearest, weights.intent_temperature, told_apart) for half in np.split(means, 2)]
         losses["sequence"] = weights.sequence_weight * sequence_loss(views, centers, step, config)
         losses["intent"] = weights.intent_weight * (halves[0] + halves[1]) / 2
     if config.objective == "elcrec" and weights.cluster_weight:
@@ -226,7 +228,7 @@ def _compared(window: Array, row: list[int], centers: Array, config: TrainConfig
 def _fused(window: Array, centers: Array, fusion: str) -> Array:
     if fusion == "none":
         return window
-    nearest = [_nearest(centers, state) for state in window]
+    nearest = [centers[_nearest(centers, state)] for state in window]
     return np.stack(
         [
             state + center if fusion == "shift" else np.concatenate((state, center))
@@ -235,18 +237,25 @@ def _fused(window: Array, centers: Array, fusion: str) -> Array:
     )
 
 
-def intent_loss(views: Array, centers: Array, temperature: float) -> float:
-    """L_intent of one view: B mean states and the B centres of their sequences' intents must find each other."""
-    return info_nce(np.concatenate((views, centers)), temperature)
+def intent_loss(views: Array, centers: Array, temperature: float, intents: Sequence[int] | None) -> float:
+    """L_intent of one view: B mean states and the B centres of their sequences' intents must find each other.
+
+    With `intents`, the others among which a row's partner must be found are those of other intents.
+    """
+    groups = None if intents is None else [*intents, *intents]
+    return info_nce(np.concatenate((views, centers)), temperature, groups)
 
 
-def info_nce(vectors: Array, temperature: float) -> float:
+def info_nce(vectors: Array, temperature: float, groups: Sequence[int] | None = None) -> float:
     """-log of the partner's share of the sum of exp over all other rows; partners stand half the rows apart."""
     size, losses = len(vectors), []
     for row in range(size):
-        scores = [float(vectors[row] @ vectors[other]) / temperature for other in range(size)]
-        partner = scores[(row + size // 2) % size]
-        losses.append(_log_sum(scores[:row] + scores[row + 1 :]) - partner)
+        partner = (row + size // 2) % size
+        others = [other for other in range(size) if other not in (row, partner)]
+        if groups is not None:
+            others = [other for other in others if groups[other] != groups[row]]
+        scores = [float(vectors[row] @ vectors[other]) / temperature for other in (partner, *others)]
+        losses.append(_log_sum(scores) - scores[0])
     return float(np.mean(losses))
 
 
@@ -260,9 +269,8 @@ def _pooled(window: Array, row: list[int], config: TrainConfig) -> Array:
     return pooled
 
 
-def _nearest(centers: Array, state: Array) -> Array:
-    nearest: Array = centers[np.argmin([_squared(state, center) for center in centers])]
-    return nearest
+def _nearest(centers: Array, state: Array) -> int:
+    return int(np.argmin([_squared(state, center) for center in centers]))
 
 
 def _unit(vectors: Array) -> Array:

@@ -106,6 +106,17 @@ def test_every_term_of_a_step_equals_its_equation(case: tuple[str, ...]) -> None
     assert losses == {name: pytest.approx(value, rel=EXACT["rtol"]) for name, value in expected.items()}
 
 
+@pytest.mark.parametrize("objective", ["elcrec", "iclrec"])
+def test_unmasked_sequences_are_told_apart_from_those_of_their_own_intent_too(objective: str) -> None:
+    case, losses = (objective, "bce", "shift", "mean", "items"), []
+    for masked in (True, False):
+        problem = _problem(_config(case, mask_same_intent=masked))
+        expected = reference.objective(problem.weights, problem.step, problem.config)
+        losses.append(problem.model.losses(problem.batch)["intent"].item())
+        assert losses[-1] == pytest.approx(expected["intent"], rel=EXACT["rtol"])
+    assert losses[0] < losses[1]
+
+
 ABLATIONS = [
     ("elcrec", {"cluster_weight": 0.0}, ["next_item", "sequence", "intent"]),
     ("elcrec", {"sequence_weight": 0.0, "intent_weight": 0.0}, ["next_item", "cluster"]),
