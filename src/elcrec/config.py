@@ -197,7 +197,7 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     """Weight of L_seq."""
     intent_weight: Weight = 0.1
     """Weight of L_intent."""
-    mask_same_intent: bool = True
+    mask_same_intent: bool = False
     """Whether L_intent tells a sequence apart from sequences of other intents alone, not from those of its own
     (false negative mitigation, ICLRec)."""
     cluster_weight: Weight = 1.0

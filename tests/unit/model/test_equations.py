@@ -33,7 +33,7 @@ def _config(case: tuple[str, ...], **weights: float) -> TrainConfig:
     """Every weight and temperature differ from each other and from 1, so that none can stand for another."""
     objective, loss, fusion, comparison, pooling = case
     intents = {"sequence_weight": 0.3, "intent_weight": 0.2, "cluster_weight": 1.7}
-    intents |= {"sequence_temperature": 0.6, "intent_temperature": 0.8} | weights
+    intents |= {"sequence_temperature": 0.6, "intent_temperature": 0.8, "mask_same_intent": True} | weights
     return tiny_config(
         objective=objective,
         encoder=EncoderConfig(

@@ -178,7 +178,7 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
         {"intents": IntentConfig(num_intents=4, intent_temperature=0.5)},
         {"intents": IntentConfig(num_intents=4, sequence_weight=0.2)},
         {"intents": IntentConfig(num_intents=4, intent_weight=0.2)},
-        {"intents": IntentConfig(num_intents=4, mask_same_intent=False)},
+        {"intents": IntentConfig(num_intents=4, mask_same_intent=True)},
         {"intents": IntentConfig(num_intents=4, cluster_weight=2.0)},
         {"views": ViewConfig(crop=0.6)},
         {"views": ViewConfig(mask=0.3)},
