@@ -52,6 +52,9 @@ def measure(options: argparse.Namespace, command: Sequence[str]) -> None:
         sizes = tuple(options.sizes)
         setting = Setting(job=job, gpu=gpu, rounds=options.pairs, steps=options.steps, sizes=sizes)
         for name in options.only:
+            if gpu and name == "profile":
+                say("left out: profile, as a GPU replays its steps and a profiler sees no operator of a replay")
+                continue
             say(f"== {name}")
             section: Section = {"dataset": options.dataset, "facts": described, **MEASUREMENTS[name](setting)}
             record(options.out, name, section)

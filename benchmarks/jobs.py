@@ -19,7 +19,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         kind: `train`: steps of an epoch; `rank`: full ranking of the test users; `profile`: where our step's time goes;
             `rates`: what the machine's matrix product reaches.
         engine: whose code runs.
-        objective: what is trained; ours takes it as an override, so that a name it does not know is refused.
+        objective: what is trained.
         sequences: folder of the sequences stage.
         params: parameters file.
         presets: laid over it.

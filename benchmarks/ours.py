@@ -1,4 +1,4 @@
-"""Our engine, as the benchmarks call it: the only module that knows its names."""
+"""Our engine, as the benchmarks call it."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

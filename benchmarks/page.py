@@ -18,7 +18,8 @@ passes a step.
 - Every run is a fresh process with the same number of threads. The engines take turns (A B, B A, …); a figure is the
   median of the runs, with the lowest and highest beside it.
 - *CPU seconds* are user and system time of all threads of the process: what other work on the machine disturbs least.
-- A *ratio* is the textbook's figure over ours: above 1 we are cheaper.
+- A *ratio* is the textbook's figure over ours: above 1 we are cheaper. It is of CPU seconds, or of wall seconds where a
+  GPU does the work.
 - Where an epoch was run in part, its cost is that of the steps that were run times the number of steps, and the table
   says how many were run.
 - The published code's figures are for reference: they come from another machine (one thread of a 2-core AVX2 server
@@ -52,8 +53,7 @@ def render(sections: Mapping[str, Section]) -> str:
     for name, (title, write) in WRITERS.items():
         if name in sections:
             section = sections[name]
-            skipped = [f"Left out: {line}." for line in section.get("skipped", [])]
-            parts += [f"## {title}", *write(section), *skipped, _facts(section["facts"])]
+            parts += [f"## {title}", *write(section), _facts(section["facts"])]
     return "\n\n".join(parts) + "\n"
 
 

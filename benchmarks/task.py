@@ -13,7 +13,7 @@ from torch.profiler import profile
 
 from benchmarks import anatomy, ours, textbook
 from benchmarks.jobs import Job, Kind, Numbers, Result
-from benchmarks.meter import Clock, now, peak_mib
+from benchmarks.meter import Clock, Cost, now, peak_mib
 from elcrec.config import TrainConfig, load_config
 from elcrec.data.dataset import SequenceData, load_sequences
 from elcrec.data.ragged import Ragged
@@ -64,12 +64,12 @@ def _train(job: Job, config: TrainConfig) -> Numbers:
     clock = Clock(device=device, limits=limits, contexts={2: kernels})
     begun = now(device)
     _ENGINES[job.engine](data, config, clock, job)
-    return _costs(clock, begun.cpu) | (_busy(clock, kernels) if len(limits) > 2 else {})  # noqa: PLR2004 - see above
+    return _costs(clock, begun) | (_busy(clock, kernels) if len(limits) > 2 else {})  # noqa: PLR2004 - see above
 
 
-def _costs(clock: Clock, begun_cpu: float) -> Numbers:
+def _costs(clock: Clock, begun: Cost) -> Numbers:
     warm, counted = clock.epochs[:2]
-    between = counted.start - warm.end
+    between, before = counted.start - warm.end, warm.start - begun
     return {
         "steps": counted.steps,
         "whole": clock.whole,
@@ -77,7 +77,8 @@ def _costs(clock: Clock, begun_cpu: float) -> Numbers:
         "steps_wall": counted.cost.wall,
         "between_cpu": between.cpu,
         "between_wall": between.wall,
-        "before_cpu": warm.start.cpu - begun_cpu,
+        "before_cpu": before.cpu,
+        "before_wall": before.wall,
         "steps_mib": counted.peak_mib,
     }
 

@@ -156,7 +156,7 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
 class EncoderConfig(Section, frozen=True, kw_only=True):
     """The SASRec encoder: post-norm causal transformer blocks."""
 
-    window: Positive = 50
+    window: Annotated[int, Meta(gt=0, le=1024)] = 50
     """Most recent items that the encoder sees (T)."""
     hidden_size: Positive = 64
     """Width of embeddings and states (D)."""
@@ -184,11 +184,11 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     """How a state is joined with its nearest centre before L_seq: added, appended, or not at all."""
     pooling: Literal["window", "items"] = "window"
     """What the behaviour of L_cluster is the mean of: `window` (all T positions, padding included, as in the published
-    code; with the paper's large alphas nothing else learns) or `items` (the sequence's own positions). Which intent a
-    sequence belongs to is always said by the mean of its own."""
+    code; with the paper's large alphas nothing else learns) or `items` (the sequence's own positions). `comparison:
+    positions` follows it. Which intent a sequence belongs to is always said by the mean of its own positions."""
     comparison: Literal["mean", "positions"] = "mean"
-    """How L_seq compares two views: `mean` by the mean states of their own items; `positions` over the whole window,
-    one position with the same position of the other, averaged."""
+    """How L_seq compares two views: `mean` by the mean states of their own items; `positions` one position with the
+    same position of the other, over the whole window (`pooling: window`) or those that both have, averaged."""
     sequence_temperature: PositiveFloat = 4.0
     """Temperature of L_seq; a product of two mean states is up to D."""
     intent_temperature: PositiveFloat = 4.0
@@ -263,6 +263,11 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Epochs without a better validation NDCG@20 before training stops."""
     eval_every: Positive = 1
     """Epochs between validations."""
+
+    def __post_init__(self) -> None:
+        """Check that a run is validated before it may stop."""
+        if self.eval_every > self.patience:
+            raise ValueError(f"eval_every {self.eval_every} is more than patience {self.patience}")
 
     @property
     def has_intents(self) -> bool:

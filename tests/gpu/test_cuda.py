@@ -17,6 +17,7 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.elcrec import SequenceModel
 from elcrec.training.batches import TrainingData
 from elcrec.training.loop import _Run, fit
+from elcrec.training.recording import Recorder
 from elcrec.training.resident import ResidentData
 from tests.unit.training.helpers import ring_data, tiny_config
 
@@ -49,9 +50,7 @@ def _losses_and_gradients(config: TrainConfig, device: torch.device) -> dict[str
 def test_losses_and_gradients_are_those_of_the_cpu(objective: str, next_item: NextItemConfig) -> None:
     config = tiny_config(objective=objective, next_item=next_item, encoder=UNDROPPED)
     ours, theirs = (_losses_and_gradients(config, device) for device in (CUDA, CPU))
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_ranks_and_best_items_are_those_of_the_cpu() -> None:
@@ -101,8 +100,7 @@ def test_a_step_that_the_gpu_assembles_has_the_losses_of_the_cpu(objective: str,
     model = SequenceModel(config, data.num_items)
     theirs = model.losses(_moved(batch, CPU))
     ours = model.to(CUDA).losses(batch)
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name].cpu(), value, rtol=1e-4, atol=1e-5, msg=name)
+    torch.testing.assert_close({name: loss.cpu() for name, loss in ours.items()}, theirs, rtol=1e-4, atol=1e-5)
 
 
 def _run(config: TrainConfig, folder: Path) -> _Run:
@@ -134,8 +132,22 @@ def test_steps_are_replayed_and_the_host_never_waits_inside_an_epoch(
     run = _run(config, tmp_path)
     epochs = [run._mean(_epoch(run, seed)) for seed in range(1, 7)]
     assert not caplog.records, "recording failed"
-    assert any(record.graph is not None for record in run.recorder._records.values())
+    assert any(record.recorded is not None for record in run.recorder._records.values())
     assert all(np.isfinite(loss) for epoch in epochs for loss in epoch.values())
+
+
+def test_work_that_cannot_be_recorded_goes_on_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    recorder, total = Recorder(CUDA), torch.zeros((), device=CUDA)
+
+    def work() -> dict[str, torch.Tensor]:
+        total.add_(1)
+        assert float(total) > 0  # asks the device for a value
+        return {"total": total.clone()}
+
+    with recorder.running():
+        totals = [recorder.run("counting", work)["total"] for _ in range(6)]
+    assert [float(one) for one in totals] == [1, 2, 3, 4, 5, 6]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_replayed_steps_draw_anew_and_move_the_weights(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
         ("train.epoch=5", "epoch"),
         ("trian.epochs=5", "trian"),
         ("train.encoder.num_heads=3", "train.encoder"),
+        ("train.encoder.window=1025", "train.encoder.window"),
+        ("train.eval_every=16", "eval_every 16 is more than patience 15"),
         ("train.intents.fusion=glue", "train.intents.fusion"),
         ("fetch.dataset=nowhere", "nowhere"),
         ("fetch.sources.beauty.md5=abc", "fetch.sources"),

@@ -103,7 +103,8 @@ def mask_history(scores_BV: Tensor, histories: Ragged) -> Tensor:
     """Set the scores of padding and of each row's history to -inf, in place."""
     row_N = to_device(torch.from_numpy(histories.owners), scores_BV.device)
     item_N = to_device(torch.from_numpy(histories.values.astype(np.int64)), scores_BV.device)
-    scores_BV[row_N, item_N] = -torch.inf
+    # A plain number would be copied from the host, which waits for it.
+    scores_BV.index_put_((row_N, item_N), scores_BV.new_full((), -torch.inf))
     scores_BV[:, PADDING] = -torch.inf
     return scores_BV
 

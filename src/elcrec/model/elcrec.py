@@ -284,7 +284,7 @@ class SequenceModel(nn.Module):
         for start in range(0, len(rows), size):
             block = rows[start : start + size]
             taken = recent.take(block)
-            yield block, batch_of(taken, device) if device.type == "cpu" else pack(taken, window, device)
+            yield block, batch_of(taken) if device.type == "cpu" else pack(taken, window, device)
 
     def item_vectors(self) -> Tensor:
         """Item embeddings, [V + 1, D]; row 0 is padding."""
@@ -299,10 +299,10 @@ def pools_padding(config: TrainConfig) -> bool:
     return config.has_intents and weights.pooling == "window" and (by_positions or clusters)
 
 
-def batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:
-    """Lay out rows of item indices, none of them empty, for the encoder."""
+def batch_of(rows: Ragged) -> GroupedBatch:
+    """Lay out rows of item indices, none of them empty, for the encoder on a CPU."""
     items = torch.from_numpy(rows.values.astype(np.int64))
-    return group_rows(items, torch.from_numpy(rows.lengths), device)
+    return group_rows(items, torch.from_numpy(rows.lengths))
 
 
 def pool(states_MD: Tensor, rows: Rows, padding_TD: Tensor | None = None) -> Tensor:

@@ -96,7 +96,7 @@ class GroupedBatch(Rows):
         return [_attention_mask(self.items_N, group, dtype) for group in self.groups]
 
 
-def group_rows(items_M: Tensor, lengths_B: Tensor, device: torch.device = _CPU) -> GroupedBatch:
+def group_rows(items_M: Tensor, lengths_B: Tensor) -> GroupedBatch:
     """Lay rows, given one after another in `items_M`, out in groups: `group_steps` for one step.
 
     In NumPy, because a request of a few rows would pay for PyTorch's calls alone.
@@ -104,7 +104,6 @@ def group_rows(items_M: Tensor, lengths_B: Tensor, device: torch.device = _CPU) 
     Args:
         items_M: item indices of all rows, int64.
         lengths_B: length of each row, at least 1, int64.
-        device: where the batch is wanted; the arguments are on the CPU.
     """
     items, lengths = items_M.numpy(), lengths_B.numpy()
     bucket_B, padded = np.searchsorted(_LENGTHS_ARRAY, lengths), np.minimum(_LENGTHS_ARRAY, lengths.max())
@@ -120,9 +119,9 @@ def group_rows(items_M: Tensor, lengths_B: Tensor, device: torch.device = _CPU) 
     arrays = {"row_M": row_M, "items_N": items_N, "age_N": age_N, "positions_M": flat_M, "slot_B": slot_B}
     counts = np.bincount(bucket_B, minlength=len(padded))
     return GroupedBatch(
-        lengths_B=to_device(lengths_B, device),
+        lengths_B=lengths_B,
         groups=_step_groups(counts.tolist(), padded.tolist()),
-        **{name: to_device(torch.from_numpy(array), device) for name, array in arrays.items()},
+        **{name: torch.from_numpy(array) for name, array in arrays.items()},
     )
 
 

@@ -31,7 +31,7 @@ class PackedBatch(Rows):
         row_M: row of each flat position (N of them); B after the last row.
         place_N: how many positions each flat position stands after the start of its row.
         age_N: and how many before its end; 0 after the last row.
-        chunk: W, no less than the longest row; N is a multiple of it.
+        chunk: W, no less than the longest row; N is a multiple of it where the encoder reads the batch.
     """
 
     items_N: Tensor

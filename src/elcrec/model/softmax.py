@@ -32,7 +32,6 @@ def softmax_loss(
     targets_N: Tensor,
     *,
     weights_N: Tensor | None = None,
-    temperature: float = 1.0,
     block: int | None = None,
     products: torch.dtype | None = None,
 ) -> Tensor:
@@ -45,11 +44,10 @@ def softmax_loss(
         items_VD: item vectors, [V + 1, D]; row 0 is padding: never scored, and its gradient is zero.
         targets_N: the item that came next, 1 to V, int64.
         weights_N: constant weight of each position, not all 0; `None` weighs all positions alike.
-        temperature: divides the logits, which are dot products.
         block: positions scored at a time; `None` chooses for the device. Changes the result by rounding alone.
         products: type of logits and matrix products, such as bfloat16; sums stay exact. `None` is the table's own.
     """
-    positions = _weighted(states_ND / temperature, targets_N, weights_N)
+    positions = _weighted(states_ND, targets_N, weights_N)
 
     def erase(exps_nC: Tensor, rows: slice) -> None:
         exps_nC.scatter_(1, positions.targets_N[rows, None] - 1, 0.0)
@@ -66,7 +64,6 @@ def sampled_softmax_loss(
     log_counts_S: Tensor,
     *,
     weights_N: Tensor | None = None,
-    temperature: float = 1.0,
     block: int | None = None,
     products: torch.dtype | None = None,
 ) -> Tensor:
@@ -87,11 +84,10 @@ def sampled_softmax_loss(
         negatives_S: drawn items, 1 to V, int64, repeats allowed; see `NegativeSampler`.
         log_counts_S: log of the number of times that each is expected among S draws; zeros switch the correction off.
         weights_N: constant weight of each position, not all 0; `None` weighs all positions alike.
-        temperature: divides the dot products, before the correction.
         block: positions scored at a time; `None` chooses for the device. Changes the result by rounding alone.
         products: type of logits and matrix products, such as bfloat16; sums stay exact. `None` is the table's own.
     """
-    positions = _weighted(states_ND / temperature, targets_N, weights_N)
+    positions = _weighted(states_ND, targets_N, weights_N)
     looked_up_R = torch.cat((negatives_S, positions.targets_N))
     size, device = len(negatives_S), negatives_S.device
 

@@ -176,7 +176,7 @@ class Recommender:
     def _encode(self, histories: Ragged) -> Encoded:
         window = self._model.config.encoder.window
         if len(histories) > _FEW:
-            batch = batch_of(histories.tail(window), self._model.device)
+            batch = batch_of(histories.tail(window))
             return self._model.encode_batch(batch)
         recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
         alone = [self._model.encode_alone(torch.from_numpy(items), self._half_norms_K) for items in recent]

@@ -1,7 +1,7 @@
 """A training run on disk: one safetensors file that appears whole, so that a killed run goes on where it was.
 
 It is written between epochs. Every epoch draws its randomness from (seed, epoch), so a resumed run equals one that was
-never disturbed.
+never disturbed: on a CPU bit for bit, on a GPU but for the order of its sums.
 """
 
 import json
@@ -29,12 +29,14 @@ class Progress:
         best_epoch: the epoch of the best validation, 0 before the first.
         best_score: its NDCG@20.
         history: a row an epoch, as in history.csv.
+        room: positions that a step on a GPU has room for (`resident.Sizes`): what is drawn hangs on it.
     """
 
     epoch: int = 0
     best_epoch: int = 0
     best_score: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    room: list[int] = field(default_factory=list)
 
 
 def save_checkpoint(

@@ -34,7 +34,7 @@ from elcrec.training.distributed import (
     mean_over_ranks,
 )
 from elcrec.training.recording import Recorder
-from elcrec.training.resident import ResidentData
+from elcrec.training.resident import ResidentData, Sizes
 from elcrec.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ def fit(
 def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
     """Rank the validation targets, each rank its share, and describe how the users spread over the intents."""
     own, items_VD = valid.part(ranks.index, ranks.count), model.item_vectors()
-    places, intents = [], []
+    # A rank may have no user at all.
+    places, intents = [torch.empty(0, dtype=torch.int32)], [torch.empty(0, dtype=torch.int64)]
     for start in range(0, len(own.users), _USERS_AT_ONCE):
         block = own.slice(start, start + _USERS_AT_ONCE)
         encoded = model.encode(block.histories)
@@ -168,6 +169,8 @@ class _Run:
                 self._place(self.model.intents, self.config.seed)
             return Progress()
         progress, self.best = restored
+        if self.resident is not None and progress.room:
+            self.resident.sizes = Sizes(*progress.room)
         logger.info("resuming after epoch %d from %s", progress.epoch, checkpoint)
         return progress
 
@@ -184,6 +187,8 @@ class _Run:
         started = time.perf_counter()
         progress.epoch += 1
         row: dict[str, Any] = {"epoch": progress.epoch, **self._train_epoch(progress.epoch)}
+        if self.resident is not None:
+            progress.room = list(self.resident.sizes)
         if progress.epoch % self.config.eval_every == 0 or progress.epoch == self.config.epochs:
             model = self._candidate()
             metrics = validate(model, valid, self.ranks)

@@ -35,7 +35,7 @@ class UnseenItems:
         self._gaps_M = keys_M - rank_M
 
     def draw(self, row_N: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draw an item for each of the named rows, int64, [N]; any item for a row that knows the whole catalogue.
+        """Draw an item for each of the named rows, int64, [N]; the last item for a row that knows all.
 
         Args:
             row_N: rows, repeats allowed.

@@ -26,8 +26,7 @@ class _Record:
     """What is known of work of one name: how often it ran as it is, then its graph and where that leaves results."""
 
     runs: int = 0
-    graph: torch.cuda.CUDAGraph | None = None
-    results: dict[str, Tensor] | None = None
+    recorded: tuple[torch.cuda.CUDAGraph, dict[str, Tensor]] | None = None
 
 
 class Recorder:
@@ -62,21 +61,22 @@ class Recorder:
     def run(self, name: Hashable, work: Work) -> dict[str, Tensor]:
         """Do the work once; return its results, which later work leaves alone."""
         record = self._records.setdefault(name, _Record())
-        if self._may_record and record.graph is None and record.runs >= _WARM_STEPS:
+        if self._may_record and record.recorded is None and record.runs >= _WARM_STEPS:
             self._record(record, work)
-        if record.graph is None or record.results is None:
+        if record.recorded is None:
             record.runs += 1
             return work()
-        record.graph.replay()
-        return {name: result.clone() for name, result in record.results.items()}
+        graph, results = record.recorded
+        graph.replay()
+        return {key: result.clone() for key, result in results.items()}
 
     def _record(self, record: _Record, work: Work) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
-                record.results = work()
+                results = work()
         except RuntimeError as error:
             logger.warning("steps are launched one by one, because recording failed: %s", error)
             self._may_record = False
         else:
-            record.graph = graph
+            record.recorded = graph, results

@@ -59,9 +59,8 @@ class ResidentData:
         self._steps = len(source)
         self._unseen = source.unseen_items(device=device) if config.next_item.loss == "bce" else None
         self._sampler = source.sampler(device) if config.next_item.loss == "sampled_softmax" else None
-        self._contrastive = contrastive(config)
         self._order = torch.zeros(self._count, dtype=torch.int64, device=device)
-        self._plan = self._no_plan(device)
+        self._plan = self._no_plan(device) if contrastive(config) else None
         self._cursor = torch.zeros(1, dtype=torch.int64, device=device)
         self.sizes = Sizes(0, 0, 0)
 
@@ -88,7 +87,7 @@ class ResidentData:
         starts_S, ends_S = self._starts_S[self._order], self._ends_S[self._order] - 1
         lengths_S = ends_S - starts_S
         sums = [self._largest(lengths_S.clamp(max=self._window)), lengths_S.new_zeros(()), lengths_S.new_zeros(())]
-        if self._contrastive:
+        if self._plan is not None:
             plan = ViewPlan.draw(lengths_S.repeat(2), self._config.views, None)
             for own, new in zip(self._plan, plan, strict=True):
                 own[:-1].copy_(new)
@@ -126,7 +125,7 @@ class ResidentData:
         step_B = self._order[places_B]
         starts_B, ends_B = self._starts_S[step_B], self._ends_S[step_B] - 1
         inputs, source_N = self._inputs(starts_B, ends_B)
-        views = self._views(starts_B, ends_B, places_B) if self._contrastive else None
+        views = None if self._plan is None else self._views(self._plan, starts_B, ends_B, places_B)
         owners_B = self._owners_S[step_B]
         if self._config.next_item.prefixes:
             positives, weights, owners = self._items[ends_B].long(), None, owners_B
@@ -154,13 +153,13 @@ class ResidentData:
         items_N, source_N = _read(self._items, starts_B, where)
         return _Piece(lengths_B, where, items_N), source_N
 
-    def _views(self, starts_B: Tensor, ends_B: Tensor, places_B: Tensor) -> _Piece:
+    def _views(self, drawn: ViewPlan, starts_B: Tensor, ends_B: Tensor, places_B: Tensor) -> _Piece:
         """First views of all sequences, then second views."""
         starts_2B, lengths_2B = starts_B.repeat(2), (ends_B - starts_B).repeat(2)
         where = slots(lengths_2B, self.sizes.whole)
         items_N, _ = _read(self._items, starts_2B, where)
         after_last = torch.full_like(self._cursor, 2 * self._count)
-        plan = self._plan.take(torch.cat((places_B, places_B + self._count, after_last)))
+        plan = drawn.take(torch.cat((places_B, places_B + self._count, after_last)))
         viewed_N = apply_plan(plan, items_N, where.row, where.place, None)
         first_2B, kept_2B = (part[:-1] for part in plan.spans(self._window))
         begins_2B = lengths_2B.cumsum(0) - lengths_2B + first_2B

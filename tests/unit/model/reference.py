@@ -161,11 +161,11 @@ def binary_losses(states: Array, table: Array, positives: Sequence[int], negativ
     return losses
 
 
-def softmax_losses(states: Array, table: Array, targets: Sequence[int], temperature: float = 1.0) -> list[float]:
+def softmax_losses(states: Array, table: Array, targets: Sequence[int]) -> list[float]:
     """-log of the target's share of the sum of exp over all items but padding, at each position."""
     losses = []
     for state, target in zip(states, targets, strict=True):
-        logits = [float(state @ vector) / temperature for vector in table[1:]]
+        logits = [float(state @ vector) for vector in table[1:]]
         losses.append(_log_sum(logits) - logits[target - 1])
     return losses
 

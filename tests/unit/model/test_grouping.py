@@ -22,7 +22,7 @@ def test_every_row_can_be_read_back_from_its_positions(rows: list[list[int]]) ->
 
 @given(rows_of_items)
 def test_rows_are_right_aligned_in_blocks_that_tile_the_flat_array(rows: list[list[int]]) -> None:
-    batch = batch_of(Ragged.from_rows(rows), torch.device("cpu"))
+    batch = batch_of(Ragged.from_rows(rows))
     edge = 0
     for group in batch.groups:
         assert group.start == edge
@@ -37,7 +37,7 @@ def test_rows_are_right_aligned_in_blocks_that_tile_the_flat_array(rows: list[li
 
 def test_padding_stays_under_a_quarter_on_skewed_lengths() -> None:
     lengths = np.random.default_rng(0).geometric(0.15, 2000).clip(1, 50)
-    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]), torch.device("cpu"))
+    batch = batch_of(Ragged.from_rows([[1] * int(length) for length in lengths]))
     assert len(batch.items_N) < 1.25 * lengths.sum()
 
 

@@ -16,7 +16,7 @@ def test_next_item_loss_keeps_its_gradient_where_the_sigmoid_saturates() -> None
 
 def test_sequence_similarities_of_many_lengths_equal_the_product_of_padded_flattened_states() -> None:
     lengths, window = (1, 7, 3, 3, 50, 12, 2, 5, 9, 31), 50
-    batch = batch_of(Ragged.from_rows([[1] * length for length in lengths]), torch.device("cpu"))
+    batch = batch_of(Ragged.from_rows([[1] * length for length in lengths]))
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(sum(lengths), 4, generator=generator, dtype=torch.float64).requires_grad_()
     rows = states.split(list(lengths))

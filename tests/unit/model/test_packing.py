@@ -55,7 +55,7 @@ def test_gradients_are_those_of_the_grouped_layout(encoder: Encoder) -> None:
     def gradients(states_MD: Tensor) -> list[Tensor]:
         return torch.autograd.grad(states_MD.square().sum(), list(encoder.parameters()))
 
-    grouped = batch_of(Ragged.from_rows(ROWS), CPU)
+    grouped = batch_of(Ragged.from_rows(ROWS))
     theirs = gradients(grouped.of_items(encoder(grouped)))
     for ours, other in zip(gradients(encoder(_packed())[:SIZE]), theirs, strict=True):
         torch.testing.assert_close(ours, other)
@@ -80,7 +80,7 @@ def test_every_position_knows_its_row_its_place_and_its_age(lengths: list[int], 
 
 def test_sums_and_similarities_of_rows_are_those_of_the_grouped_layout() -> None:
     generator = torch.Generator().manual_seed(3)
-    packed, grouped = _packed(), batch_of(Ragged.from_rows(ROWS), CPU)
+    packed, grouped = _packed(), batch_of(Ragged.from_rows(ROWS))
     noisy_ND = torch.randn(len(packed.items_N), 8, generator=generator, dtype=torch.float64)
     states_MD, padding_TD = noisy_ND[:SIZE], torch.randn(WINDOW, 8, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(sum_rows(noisy_ND, packed), sum_rows(states_MD, grouped))

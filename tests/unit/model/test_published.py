@@ -48,7 +48,7 @@ def imported(state: object, folder: Path, heads: int = 2) -> SequenceModel:
 def states_of(model: SequenceModel, rows: Ragged) -> list[Tensor]:
     """The encoder's states, a tensor for each row."""
     recent = rows.tail(model.config.encoder.window)
-    batch, lengths = batch_of(recent, torch.device("cpu")), torch.from_numpy(recent.lengths)
+    batch, lengths = batch_of(recent), torch.from_numpy(recent.lengths)
     with torch.inference_mode():
         flat = model.encoder(batch)[batch.positions_M]
     return list(flat.split(lengths.tolist()))

@@ -54,7 +54,7 @@ def double_ranks(model: SequenceModel, sequences: Path) -> list[int]:
     parts = []
     with torch.inference_mode():
         for block in np.array_split(np.arange(len(recent)), max(1, len(recent) // 256)):
-            batch = batch_of(recent.take(block), model.device)
+            batch = batch_of(recent.take(block))
             parts.append(model.encoder(batch)[batch.positions_M[batch.lengths_B.cumsum(0) - 1]])
     return rank_targets(torch.cat(parts), model.item_vectors(), test.histories, test.target_items).ranks.tolist()
 
