@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,10 +235,10 @@ class _Run:
                 if self.resident.begin_epoch():
                     self.recorder.forget()
                 counts = track(self.resident.epoch(), total=len(self.resident), label=label)
-                return self._mean([self._recorded_step(self.resident, count) for count in counts])
+                return self._mean(self._recorded_step(self.resident, count) for count in counts)
         steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
         batches = track(steps, total=len(self.batches), label=label, quiet=quiet)
-        return self._mean([self._step(batch) for batch in batches])
+        return self._mean(self._step(batch) for batch in batches)
 
     def _recorded_step(self, resident: ResidentData, count: int) -> dict[str, Tensor]:
         """Take a step that is assembled on the device."""
@@ -267,12 +268,20 @@ class _Run:
         if self.average is not None:
             self.average.follow(self.model)
 
-    def _mean(self, steps: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Mean of each loss over steps and ranks; the device is asked once an epoch."""
-        means = torch.stack([torch.stack(list(step.values())) for step in steps]).double().mean(0)
+    def _mean(self, steps: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+        """Take the steps; return the mean of each loss over them and over ranks. The device is asked once an epoch.
+
+        Summed as they come: thousands of small tensors, kept to the end, would keep the heap from being used again.
+        """
+        names: list[str] = []
+        sums, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        for step in steps:
+            names, count = list(step), count + 1
+            sums = sums + torch.stack(list(step.values()))
+        means = sums / count
         if self.ranks.count > 1:
             means = mean_over_ranks(means)
-        return dict(zip(steps[0], means.tolist(), strict=True))
+        return dict(zip(names, means.tolist(), strict=True))
 
 
 def _line(row: dict[str, Any], progress: Progress, config: TrainConfig) -> str:
