@@ -23,6 +23,9 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 LogFormat = Literal["csv", "parquet", "benchmark"]
 
+LONGEST_WINDOW = 1024
+"""Rows are laid out in groups of one length, up to this one."""
+
 
 T = TypeVar("T")
 
@@ -156,7 +159,7 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
 class EncoderConfig(Section, frozen=True, kw_only=True):
     """The SASRec encoder: post-norm causal transformer blocks."""
 
-    window: Annotated[int, Meta(gt=0, le=1024)] = 50
+    window: Annotated[int, Meta(gt=0, le=LONGEST_WINDOW)] = 50
     """Most recent items that the encoder sees (T)."""
     hidden_size: Positive = 64
     """Width of embeddings and states (D)."""

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elcrec.config import LONGEST_WINDOW
 from elcrec.data.dataset import PADDING
 from elcrec.model.transfer import to_device
 
 FAR = 1e9
 """How far below its score a key is put that may not be seen: the weight is exactly 0 in float32."""
 
-_LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, 1024)
+_LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, LONGEST_WINDOW)
 _LENGTHS_ARRAY = np.array(_LENGTHS)
 _CPU = torch.device("cpu")
 

@@ -15,9 +15,14 @@ _ASSIGN_BLOCK = 16384
 
 
 class Intents(nn.Module):
-    """`K` intent centres and which of them a vector belongs to."""
+    """`K` intent centres and which of them a vector belongs to.
+
+    Attributes:
+        points_per_center: most users a centre that k-means is to see.
+    """
 
     centers_KD: Tensor
+    points_per_center: int
 
     @torch.no_grad()
     def initialise(self, pooled_ND: Tensor, generator: torch.Generator) -> None:
@@ -43,6 +48,9 @@ class Intents(nn.Module):
 class LearnedIntents(Intents):
     """ELCRec: unit vectors that the optimiser moves; `renormalise` brings them back to the sphere after a step."""
 
+    # They are placed once; faiss takes as many by default, as more move no centre.
+    points_per_center = 256
+
     def __init__(self, num_intents: int, hidden_size: int) -> None:
         """Draw random unit centres; `initialise` puts them where the users are."""
         super().__init__()
@@ -66,6 +74,9 @@ class LearnedIntents(Intents):
 
 class ClusteredIntents(Intents):
     """ICLRec: the centres of a k-means over all users, run again before every epoch and constant inside it."""
+
+    # As many as the published code sets: with 256 intents, all of a million users.
+    points_per_center = 4_096
 
     def __init__(self, num_intents: int, hidden_size: int) -> None:
         """Draw random centres; `initialise` puts them where the users are."""

@@ -60,8 +60,8 @@ def info_nce(similarities_BB: Tensor, temperature: float, groups_B: Tensor | Non
     rows_B = torch.arange(len(similarities_BB), device=similarities_BB.device)
     partner_B = rows_B.roll(len(rows_B) // 2)
     groups_B = rows_B if groups_B is None else groups_B
-    left_out_BB = (groups_B[:, None] == groups_B).scatter(1, partner_B[:, None], value=False)
-    return F.cross_entropy((similarities_BB / temperature).masked_fill(left_out_BB, -torch.inf), partner_B)
+    left_out_BB = (groups_B[:, None] == groups_B).scatter_(1, partner_B[:, None], value=False)
+    return F.cross_entropy((similarities_BB / temperature).masked_fill_(left_out_BB, -torch.inf), partner_B)
 
 
 def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float, intents_B: Tensor | None = None) -> Tensor:

@@ -41,9 +41,6 @@ from elcrec.training.warm_start import WarmStart
 logger = logging.getLogger(__name__)
 
 SELECTION_METRIC = "ndcg@20"
-_PLACING_POINTS, _CLUSTERING_POINTS = 256, 4_096
-"""k-means sees at most so many users a centre: to place learned centres once as many as faiss takes by default, as more
-move none; ICLRec's, before every epoch, as many as the published code sets, so all of a million users."""
 _USERS_AT_ONCE = 16_384
 
 
@@ -215,8 +212,7 @@ class _Run:
 
     def _place(self, intents: Intents, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        points = _PLACING_POINTS if isinstance(intents, LearnedIntents) else _CLUSTERING_POINTS
-        sample = self.batches.sample(points * self.config.intents.num_intents, generator)
+        sample = self.batches.sample(intents.points_per_center * self.config.intents.num_intents, generator)
         intents.initialise(self.model.pooled(sample), generator)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:

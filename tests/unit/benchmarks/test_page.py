@@ -41,6 +41,13 @@ def train_section(dataset: str = "beauty") -> Section:
     return {"dataset": dataset, "facts": FACTS, "runs": runs}
 
 
+def on_gpu(section: Section) -> Section:
+    """Return the section as if a GPU had done the work."""
+    for one in (one for runs in section["runs"].values() for one in runs):
+        one |= {"gpu_mib": 1000.0, "gpu_busy": 0.25}
+    return section
+
+
 def cells(page: str, start: str) -> list[list[str]]:
     """Return the cells of the table rows that begin with `start`."""
     rows = [line for line in page.splitlines() if line.startswith(f"| {start} |")]
@@ -56,21 +63,18 @@ def test_the_training_table_scales_a_part_to_an_epoch_and_draws_the_ratio() -> N
 
 
 def test_the_published_figures_stand_beside_beauty_on_a_processor_alone() -> None:
-    on_gpu = train_section()
-    for one in (one for runs in on_gpu["runs"].values() for one in runs):
-        one |= {"gpu_mib": 1000.0, "gpu_busy": 0.25}
-    beauty, sample, gpu = (render({"train": one}) for one in (train_section(), train_section("sample"), on_gpu))
+    sections = (train_section(), train_section("sample"), on_gpu(train_section()))
+    beauty, sample, gpu = (render({"train": one}) for one in sections)
     assert "| published code, for reference | ELCRec, on another machine |  | 118.0 |" in beauty
     assert "| published code" not in sample + gpu
     assert "| ours | 1,000 | 25.0% |" in gpu
 
 
 def test_on_a_gpu_wall_seconds_are_compared() -> None:
-    on_gpu = train_section()
-    for one in (one for runs in on_gpu["runs"].values() for one in runs):
-        one |= {"gpu_mib": 1000.0, "gpu_busy": 0.25}
-    on_gpu["runs"]["textbook"][0]["steps_wall"] = on_gpu["runs"]["textbook"][1]["steps_wall"] = 100.0
-    page = render({"train": on_gpu})
+    section = on_gpu(train_section())
+    for one in section["runs"]["textbook"]:
+        one["steps_wall"] = 100.0
+    page = render({"train": section})
     assert "ratio (Wall)" in page
     assert cells(page, "ours")[0][2:] == ["10 of 10", "10.0", "20.0", "18.0 to 22.0, 2 runs", "25.0x"]
 
