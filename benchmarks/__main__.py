@@ -47,8 +47,9 @@ def measure(options: argparse.Namespace, command: Sequence[str]) -> None:
     start = start_job(options)
     described, gpu = describe(start, command)
     with tempfile.TemporaryDirectory() as folder:
-        sequences = prepare(options.dataset, options.params, Path(folder), options.data)
-        job = msgspec.structs.replace(start, sequences=str(sequences))
+        ready = options.sequences
+        sequences = ready or prepare(options.dataset, options.params, Path(folder), options.data)
+        job = msgspec.structs.replace(start, sequences=str(sequences.resolve()))
         sizes = tuple(options.sizes)
         setting = Setting(job=job, gpu=gpu, rounds=options.pairs, steps=options.steps, sizes=sizes)
         for name in options.only:
@@ -124,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
         help="folder with the benchmark sets (default $ELCREC_MIRROR, else the download)",
     )
     parser.add_argument("--dataset", default="beauty", help="a set of params.yaml (default beauty)")
+    parser.add_argument(
+        "--sequences",
+        type=Path,
+        metavar="FOLDER",
+        help="its sequences stage, run elsewhere; a GPU machine then needs no more than torch and pyarrow",
+    )
     parser.add_argument("--pairs", type=positive, default=3, help="rounds of every comparison (default 3)")
     parser.add_argument("--sizes", type=positive, nargs="+", default=_SIZES, metavar="USERS", help="of the random logs")
     parser.add_argument("--only", nargs="+", choices=tuple(MEASUREMENTS), default=tuple(MEASUREMENTS))

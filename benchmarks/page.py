@@ -1,4 +1,4 @@
-"""docs/BENCHMARKS.md, rendered from the numbers in docs/benchmarks.json; nothing on the page is written by hand."""
+"""docs/BENCHMARKS.md, rendered from the numbers in the JSON file beside it; nothing on the page is written by hand."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,6 @@ from pathlib import Path
 from benchmarks.measurements import Section
 from benchmarks.sections import CHART, WRITERS, draw_users
 from elcrec.artifacts import SCHEMA_VERSION, atomic_file, read_json, write_json
-
-NUMBERS = "benchmarks.json"
 
 _HEAD = """# Benchmarks
 
@@ -25,7 +23,8 @@ passes a step.
 - The published code's figures are for reference: they come from another machine (one thread of a 2-core AVX2 server
   CPU), so no ratio is drawn with them.
 
-Written by `python -m benchmarks`; every run's numbers are in benchmarks.json. Nothing here is edited by hand."""
+Written by `python -m benchmarks`; every run's numbers are in the JSON file of the same name. Nothing here is edited by
+hand."""
 
 
 def record(out: Path, name: str, section: Section) -> None:
@@ -36,7 +35,7 @@ def record(out: Path, name: str, section: Section) -> None:
         name: of the measurement.
         section: what it gave, with `facts` of the machine.
     """
-    numbers = out.parent / NUMBERS
+    numbers = numbers_of(out)
     sections = read_json(numbers)["sections"] if numbers.is_file() else {}
     sections = {**sections, name: section}
     write_json(numbers, {"schema_version": SCHEMA_VERSION, "sections": sections})
@@ -45,6 +44,11 @@ def record(out: Path, name: str, section: Section) -> None:
             temporary.write_text(draw_users(sections["users"]), encoding="utf-8")
     with atomic_file(out) as temporary:
         temporary.write_text(render(sections), encoding="utf-8")
+
+
+def numbers_of(page: Path) -> Path:
+    """Return where the numbers of a page stand: docs/BENCHMARKS.md has docs/benchmarks.json."""
+    return page.with_name(f"{page.stem.lower()}.json")
 
 
 def render(sections: Mapping[str, Section]) -> str:

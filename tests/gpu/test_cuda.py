@@ -148,6 +148,8 @@ def test_work_that_cannot_be_recorded_goes_on_as_it_is(caplog: pytest.LogCapture
         totals = [recorder.run("counting", work)["total"] for _ in range(6)]
     assert [float(one) for one in totals] == [1, 2, 3, 4, 5, 6]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    first, second = torch.rand(2, 8, device=CUDA)
+    assert not torch.equal(first, second), "the generator of the device is of no use after a failed recording"
 
 
 def test_replayed_steps_draw_anew_and_move_the_weights(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,14 +227,18 @@ class _Run:
         self.model.train()
         label, quiet = f"epoch {epoch}", not self.ranks.leads
         if self.resident is not None:
+            counts = track(self._recorded_epoch(self.resident), total=len(self.resident), label=label)
             with self.recorder.running():
-                if self.resident.begin_epoch():
-                    self.recorder.forget()
-                counts = track(self.resident.epoch(), total=len(self.resident), label=label)
                 return self._mean(self._recorded_step(self.resident, count) for count in counts)
         steps = self.batches.epoch(torch.Generator().manual_seed(seed), self.device)
         batches = track(steps, total=len(self.batches), label=label, quiet=quiet)
         return self._mean(self._step(batch) for batch in batches)
+
+    def _recorded_epoch(self, resident: ResidentData) -> Iterator[int]:
+        """Draw an epoch and yield the size of each step."""
+        if resident.begin_epoch():
+            self.recorder.forget()
+        yield from resident.epoch()
 
     def _recorded_step(self, resident: ResidentData, count: int) -> dict[str, Tensor]:
         """Take a step that is assembled on the device."""

@@ -71,12 +71,21 @@ class Recorder:
         return {key: result.clone() for key, result in results.items()}
 
     def _record(self, record: _Record, work: Work) -> None:
-        graph = torch.cuda.CUDAGraph()
+        graph, drawn = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 results = work()
         except RuntimeError as error:
             logger.warning("steps are launched one by one, because recording failed: %s", error)
             self._may_record = False
+            self.forget()
+            _let_go_of_generator(drawn)
         else:
             record.recorded = graph, results
+
+
+def _let_go_of_generator(state: Tensor) -> None:
+    """Give this device's own generator, which a recording that failed still holds, memory of its own again."""
+    generator = torch.Generator("cuda")
+    generator.set_state(state)
+    torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(generator.graphsafe_get_state())

@@ -10,7 +10,7 @@ from benchmarks import markdown
 from benchmarks.jobs import Numbers
 from benchmarks.machine import facts
 from benchmarks.measurements import POSITIONS, Section
-from benchmarks.page import NUMBERS, record, render
+from benchmarks.page import numbers_of, record, render
 from benchmarks.runner import medians
 from benchmarks.sections import CHART, epoch_seconds
 from elcrec.artifacts import read_json
@@ -124,7 +124,7 @@ def test_a_section_replaces_its_predecessor_and_leaves_the_others(tmp_path: Path
     record(out, "users", users)
     record(out, "train", train_section("sample"))
     record(out, "train", train_section("toys"))
-    assert list(read_json(out.parent / NUMBERS)["sections"]) == ["users", "train"]
+    assert list(read_json(numbers_of(out))["sections"]) == ["users", "train"]
     page = out.read_text()
     assert "epoch on toys" in page
     assert "epoch on sample" not in page
