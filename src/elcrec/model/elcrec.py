@@ -11,13 +11,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from elcrec.config import TrainConfig
+from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder, Layout
 from elcrec.model.grouping import GroupedBatch, Rows, group_rows
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
+from elcrec.model.lookup import look_up
 from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, sum_rows, view_similarities
 from elcrec.model.packing import pack
 from elcrec.model.softmax import sampled_softmax_loss, softmax_loss
@@ -152,7 +153,7 @@ class SequenceModel(nn.Module):
         """
         assert batch.negatives is not None
         wanted = (batch.rows.items_N, batch.positives_M, batch.negatives.items)
-        vectors = self.encoder.item_embedding(torch.cat(wanted))
+        vectors = look_up(self.encoder.item_embedding.weight, torch.cat(wanted), PADDING)
         embedded_ND, positives_MD, negatives_MD = torch.split(vectors, [len(items) for items in wanted])
         predicting_MD, states_MD = self._training_states(batch, embedded_ND)
         loss = next_item_loss(predicting_MD, positives_MD, negatives_MD, batch.weights_M)
@@ -171,36 +172,34 @@ class SequenceModel(nn.Module):
         )
 
     def _intent_losses(self, intents: Intents, states_MD: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
-        alpha, padding_TD = self.config.intents.cluster_weight, None
+        weights, padding_TD, losses = self.config.intents, None, {}
         rows: Rows = batch.rows
         if pools_padding(self.config):
-            states_MD, padding_TD = states_MD.tensor_split([-self.config.encoder.window])
+            window = self.config.encoder.window
+            states_MD, padding_TD = torch.split(states_MD, [len(states_MD) - window, window])
         if batch.exchange is not None:
             rows, states_MD = batch.exchange.rows, batch.exchange.gather(states_MD)
-        losses: dict[str, Tensor] = {}
-        if batch.views is not None:
-            nearest_B = intents.nearest(pool(states_MD, rows)[: batch.num_sequences])
+        count, sums_RD = batch.num_sequences, sum_rows(states_MD, rows)
+        own_BD, views_RD = torch.split(sums_RD, [count, len(sums_RD) - count])
+        lengths_B = rows.lengths_B[:count]
+        if batch.views is not None and weights.sequence_weight:
             views_MD = states_MD[-len(batch.views.row_M) :]
-            losses |= self._contrasts(intents, nearest_B, views_MD, batch.views, padding_TD)
-        if isinstance(intents, LearnedIntents) and alpha:
-            behaviours_BD = pool(states_MD, rows, padding_TD)[: batch.num_sequences]
-            losses["cluster"] = alpha * cluster_loss(spherical(behaviours_BD), intents.centers_KD)
+            sequence = self._sequence_loss(intents, views_MD, batch.views, padding_TD)
+            losses["sequence"] = weights.sequence_weight * sequence
+        if batch.views is not None and weights.intent_weight:
+            nearest_B = intents.nearest(mean_states(own_BD, lengths_B))
+            pooled_2BD = mean_states(views_RD[: 2 * count], batch.views.lengths_B).view(2, *own_BD.shape)
+            losses["intent"] = weights.intent_weight * self._intent_loss(intents, pooled_2BD, nearest_B)
+        if isinstance(intents, LearnedIntents) and weights.cluster_weight:
+            behaviours_BD = spherical(mean_states(own_BD, lengths_B, padding_TD))
+            losses["cluster"] = weights.cluster_weight * cluster_loss(behaviours_BD, intents.centers_KD)
         return losses
 
-    def _contrasts(
-        self, intents: Intents, nearest_B: Tensor, views_MD: Tensor, views: Layout, padding_TD: Tensor | None
-    ) -> dict[str, Tensor]:
-        """L_seq and L_intent, as far as they have a weight; `nearest_B` are the intents of the sequences."""
-        weights, losses = self.config.intents, {}
-        if weights.sequence_weight:
-            sequence = self._sequence_loss(intents, views_MD, views, padding_TD)
-            losses["sequence"] = weights.sequence_weight * sequence
-        if weights.intent_weight:
-            centers_BD, groups_B = intents.lookup(nearest_B), nearest_B if weights.mask_same_intent else None
-            pooled = torch.split(pool(views_MD, views), len(nearest_B))
-            contrast = [intent_loss(view_BD, centers_BD, weights.intent_temperature, groups_B) for view_BD in pooled]
-            losses["intent"] = weights.intent_weight * torch.stack(contrast).mean()
-        return losses
+    def _intent_loss(self, intents: Intents, pooled_2BD: Tensor, nearest_B: Tensor) -> Tensor:
+        """L_intent: each view must find the centre of its sequence's intent, `nearest_B`."""
+        weights = self.config.intents
+        told_apart = nearest_B if weights.mask_same_intent else None
+        return intent_loss(pooled_2BD, intents.lookup(nearest_B), weights.intent_temperature, told_apart)
 
     def _sequence_loss(self, intents: Intents, states_MD: Tensor, views: Layout, padding_TD: Tensor | None) -> Tensor:
         """L_seq: each view must find the other view of its sequence among all views of the batch."""
@@ -305,22 +304,27 @@ def batch_of(rows: Ragged) -> GroupedBatch:
     return group_rows(items, torch.from_numpy(rows.lengths))
 
 
-def pool(states_MD: Tensor, rows: Rows, padding_TD: Tensor | None = None) -> Tensor:
-    """Mean state of each row, [B, D].
+def pool(states_MD: Tensor, rows: Rows) -> Tensor:
+    """Mean state of each row's own positions, [B, D].
 
     Args:
         states_MD: a state for every item of the rows.
         rows: says which row an item belongs to.
+    """
+    return mean_states(sum_rows(states_MD, rows), rows.lengths_B)
+
+
+def mean_states(sums_BD: Tensor, lengths_B: Tensor, padding_TD: Tensor | None = None) -> Tensor:
+    """Mean state of each row, [B, D].
+
+    Args:
+        sums_BD: sum of the states of each row's own positions.
+        lengths_B: how many those are.
         padding_TD: states of an empty window; where given, the mean is over all T positions of the window and these
             stand before the row's own, else it is over the row's own positions.
     """
-    sums_BD = sum_rows(states_MD, rows)
     if padding_TD is None:
-        return sums_BD / rows.lengths_B[:, None]
+        return sums_BD / lengths_B[:, None]
     window = len(padding_TD)
-    return (sums_BD + F.embedding(window - rows.lengths_B, _sums_before(padding_TD))) / window
-
-
-def _sums_before(states_TD: Tensor) -> Tensor:
-    """Sum of the states before each position and of all of them, [T + 1, D]."""
-    return F.pad(states_TD.cumsum(0), (0, 0, 1, 0))
+    stands_before_BT = torch.arange(window, device=lengths_B.device) < window - lengths_B[:, None]
+    return torch.addmm(sums_BD, stands_before_BT.to(sums_BD.dtype), padding_TD) / window

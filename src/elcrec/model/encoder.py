@@ -16,6 +16,7 @@ from elcrec.config import EncoderConfig
 from elcrec.data.dataset import PADDING
 from elcrec.model.dropout import Dropout, dropout_masks
 from elcrec.model.grouping import Group, GroupedBatch
+from elcrec.model.lookup import look_up
 from elcrec.model.packing import PackedBatch, attend_chunks
 
 # oneDNN would make a primitive for every number of rows that GELU meets and keep the last thousand. Every step has
@@ -88,9 +89,9 @@ class Encoder(nn.Module):
     def _embed(self, batch: Layout, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """What the first block reads, and the attention's masks."""
         if embedded_ND is None:
-            embedded_ND = self.item_embedding(batch.items_N)
+            embedded_ND = look_up(self.item_embedding.weight, batch.items_N, PADDING)
         # Right-aligned: a row's last item stands at the window's last position.
-        placed_ND = embedded_ND + self.position_embedding(self.window - 1 - batch.age_N)
+        placed_ND = embedded_ND + look_up(self.position_embedding.weight, self.window - 1 - batch.age_N)
         states_ND = self.dropout(self.norm(placed_ND))
         return states_ND, batch.masks(states_ND.dtype)
 

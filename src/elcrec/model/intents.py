@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elcrec.model.lookup import look_up
+
 _ITERATIONS = 20
 _ASSIGN_BLOCK = 16384
 
@@ -69,7 +71,7 @@ class LearnedIntents(Intents):
 
     def lookup(self, intents_N: Tensor) -> Tensor:
         """Return the centres of the named intents, [N, D], with gradient."""
-        return F.embedding(intents_N, self.centers_KD)
+        return look_up(self.centers_KD, intents_N)
 
 
 class ClusteredIntents(Intents):
@@ -85,7 +87,7 @@ class ClusteredIntents(Intents):
 
     def lookup(self, intents_N: Tensor) -> Tensor:
         """Return the unit vectors to the named centres, [N, D], without gradient."""
-        return spherical(F.embedding(intents_N, self.centers_KD))
+        return spherical(look_up(self.centers_KD, intents_N))
 
 
 def spherical(vectors_ND: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 Source: Liu et al. (NeurIPS 2024), equations named where they apply; contrastive terms as in Chen et al., "Intent
 Contrastive Learning for Sequential Recommendation" (WWW 2022).
 
-Axes: `B` rows, `M` items of all rows, row after row, `N` flat positions of a layout, `D` hidden size, `K` intents.
+Axes: `B` rows, `M` items of all rows, row after row, `N` flat positions of a layout, `D` hidden size, `K` intents; `2`
+is the two views.
 """
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from elcrec.model.encoder import Layout
 from elcrec.model.grouping import Rows
+from elcrec.model.lookup import look_up
 from elcrec.model.packing import PackedBatch
 
 
@@ -43,39 +45,40 @@ def cluster_loss(pooled_BD: Tensor, centers_KD: Tensor) -> Tensor:
         pooled_BD: unit behaviour vectors.
         centers_KD: unit centres.
     """
-    mean_behaviour_D, mean_center_D = pooled_BD.mean(0), centers_KD.mean(0)
-    to_centers = pooled_BD.square().sum(1).mean() - 2 * mean_behaviour_D @ mean_center_D
-    between_centers = centers_KD.square().sum(1).mean() - 2 * mean_center_D @ mean_center_D
-    return to_centers - between_centers
+    mean_center_D = centers_KD.mean(0)
+    norms = pooled_BD.square().sum() / len(pooled_BD) - centers_KD.square().sum() / len(centers_KD)
+    return norms + 2 * mean_center_D @ (mean_center_D - pooled_BD.mean(0))
 
 
 def info_nce(similarities_BB: Tensor, temperature: float, groups_B: Tensor | None = None) -> Tensor:
     """InfoNCE (NT-Xent): every row must find its partner, which stands half the rows away, among all other rows.
 
     Args:
-        similarities_BB: dot products of all rows with all rows, an even number.
+        similarities_BB: dot products of all rows with all rows, an even number; or several such tables, [..., B, B],
+            whose mean loss is returned.
         temperature: divides the similarities.
         groups_B: group of each row; it is not told apart from others of its own. `None`: all are told apart.
     """
-    rows_B = torch.arange(len(similarities_BB), device=similarities_BB.device)
+    rows_B = torch.arange(similarities_BB.shape[-1], device=similarities_BB.device)
     partner_B = rows_B.roll(len(rows_B) // 2)
     groups_B = rows_B if groups_B is None else groups_B
     left_out_BB = (groups_B[:, None] == groups_B).scatter_(1, partner_B[:, None], value=False)
-    return F.cross_entropy((similarities_BB / temperature).masked_fill_(left_out_BB, -torch.inf), partner_B)
+    logits_BB = (similarities_BB / temperature).masked_fill_(left_out_BB, -torch.inf)
+    return F.cross_entropy(logits_BB.flatten(0, -2), partner_B.expand(logits_BB.shape[:-1]).flatten())
 
 
-def intent_loss(views_BD: Tensor, centers_BD: Tensor, temperature: float, intents_B: Tensor | None = None) -> Tensor:
-    """L_intent for one view: InfoNCE between pooled states and the centres of their sequences' intents.
+def intent_loss(views_2BD: Tensor, centers_BD: Tensor, temperature: float, intents_B: Tensor | None = None) -> Tensor:
+    """L_intent: InfoNCE between pooled states and the centres of their sequences' intents, the mean of both views.
 
     Args:
-        views_BD: pooled state of a view of each sequence.
+        views_2BD: pooled state of the first view of each sequence, then of the second.
         centers_BD: the centre nearest to each sequence.
         temperature: divides the similarities.
         intents_B: which centre that is; where given, sequences of one intent are not told apart (false negative
             mitigation, ICLRec).
     """
-    both_2BD = torch.cat((views_BD, centers_BD))
-    return info_nce(both_2BD @ both_2BD.T, temperature, None if intents_B is None else intents_B.repeat(2))
+    rows_2RD = torch.cat((views_2BD, centers_BD.expand_as(views_2BD)), dim=1)
+    return info_nce(rows_2RD @ rows_2RD.mT, temperature, None if intents_B is None else intents_B.repeat(2))
 
 
 def view_similarities(states_MD: Tensor, rows: Layout, padding_TD: Tensor | None, window: int) -> Tensor:
@@ -100,7 +103,7 @@ def view_similarities(states_MD: Tensor, rows: Layout, padding_TD: Tensor | None
     """
     if padding_TD is None:
         return sequence_similarities(states_MD, rows) / window
-    empty_MD = F.embedding(window - 1 - rows.item_ages(), padding_TD)
+    empty_MD = look_up(padding_TD, window - 1 - rows.item_ages())
     residual_MD = states_MD - empty_MD
     shared_B = sum_rows((residual_MD * empty_MD).sum(1), rows)
     return (sequence_similarities(residual_MD, rows) + shared_B[None, :] + shared_B[:, None]) / window

@@ -9,6 +9,7 @@ Axes: `B` rows, `N` flat positions, `C` chunks, `W` positions of a chunk.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -50,11 +51,8 @@ class PackedBatch(Rows):
     def masks(self, dtype: torch.dtype) -> list[Tensor]:
         """What to add to scores, [C, 1, W, 2 W]: a query sees what its row holds up to itself, or itself if nothing."""
         width = self.chunk
-        place_CW1 = self.place_N.view(-1, width, 1)
-        visible_C1K = _with_previous((self.items_N != PADDING).view(-1, width))[:, None]
-        step_W = torch.arange(width, device=self.items_N.device)
-        before_WK = step_W[:, None] + width - torch.arange(2 * width, device=self.items_N.device)
-        sees_CWK = (before_WK >= 0) & (before_WK <= place_CW1) & visible_C1K
+        visible_C1K = F.pad(self.items_N, (width, 0)).unfold(0, 2 * width, width)[:, None] != PADDING
+        sees_CWK = (_distances(width, self.items_N.device) <= self.place_N.view(-1, width, 1)) & visible_C1K
         blind_CW = ~sees_CWK.any(2)
         sees_CWK.diagonal(offset=width, dim1=1, dim2=2).logical_or_(blind_CW)
         return [sees_CWK.to(dtype).sub_(1).mul_(FAR)[:, None]]
@@ -69,9 +67,9 @@ class Slots(NamedTuple):
     """Where each of N flat positions lies.
 
     Attributes:
-        row: its row, B after the last one, [N].
-        place: how many positions it stands after the start of its row, [N].
-        age: and how many before its end, 0 after the last row, [N].
+        row: its row, B after the last one, [..., N].
+        place: how many positions it stands after the start of its row, [..., N].
+        age: and how many before its end, 0 after the last row, [..., N].
     """
 
     row: Tensor
@@ -80,12 +78,12 @@ class Slots(NamedTuple):
 
 
 def slots(lengths_B: Tensor, size: int) -> Slots:
-    """Lay rows of these lengths one after another into `size` positions, no fewer than all of them take."""
-    ends_B = lengths_B.cumsum(0)
-    position_N = torch.arange(size, device=lengths_B.device)
-    row_N = torch.searchsorted(ends_B, position_N, right=True)
-    place_N = position_N - F.pad(ends_B, (1, 0))[row_N]
-    return Slots(row_N, place_N, (F.pad(ends_B, (0, 1))[row_N] - 1 - position_N).clamp_(min=0))
+    """Lay rows of these lengths, [..., B], one after another into `size` positions, no fewer than all of them take."""
+    ends_B = lengths_B.cumsum(-1)
+    position_N = torch.arange(size, device=lengths_B.device).expand(*lengths_B.shape[:-1], size)
+    row_N = torch.searchsorted(ends_B, position_N.contiguous(), right=True)
+    place_N = position_N - F.pad(ends_B, (1, 0)).gather(-1, row_N)
+    return Slots(row_N, place_N, (F.pad(ends_B, (0, 1)).gather(-1, row_N) - 1 - position_N).clamp_(min=0))
 
 
 def pack(rows: Ragged, window: int, device: torch.device) -> PackedBatch:
@@ -112,15 +110,21 @@ def attend_chunks(projected: Tensor, mask_C1WK: Tensor, num_heads: int, dropout:
         What each position attends to, [N, D].
     """
     chunks, _, width, _ = mask_C1WK.shape
-    query, key, value = projected.view(chunks, width, 3, num_heads, -1).unbind(2)
-    keys, values = (_with_previous(part).transpose(1, 2) for part in (key, value))
-    context = F.scaled_dot_product_attention(
-        query.transpose(1, 2), keys, values, attn_mask=mask_C1WK, dropout_p=dropout
-    )
+    size = projected.shape[1] // 3
+    queries, keys_values = torch.split(projected.view(chunks, width, -1), [size, 2 * size], dim=2)
+    # Before the first chunk stands the last one, of which no query sees anything.
+    seen = torch.cat((keys_values.roll(1, 0), keys_values), dim=1)
+    query = queries.view(chunks, width, num_heads, -1).transpose(1, 2)
+    key, value = seen.view(chunks, 2 * width, 2, num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+    context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_C1WK, dropout_p=dropout)
     return context.transpose(1, 2).reshape(chunks * width, -1)
 
 
-def _with_previous(chunks: Tensor) -> Tensor:
-    """Put before each chunk, [C, W, …], the chunk before it; before the first, zeros: [C, 2 W, …]."""
-    previous = torch.cat((torch.zeros_like(chunks[:1]), chunks[:-1]))
-    return torch.cat((previous, chunks), dim=1)
+@cache
+def _distances(width: int, device: torch.device) -> Tensor:
+    """How far a key stands before a query, [W, 2 W]; further than any for a key after it.
+
+    Kept for the life of the process: a recorded step reads it where it was.
+    """
+    before_WK = torch.arange(width)[:, None] + width - torch.arange(2 * width)
+    return before_WK.masked_fill_(before_WK < 0, torch.iinfo(torch.int64).max).to(device)

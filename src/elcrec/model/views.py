@@ -7,6 +7,7 @@ a value of a tensor, so that a GPU is never asked for one.
 Axes: `B` rows, `M` positions of all rows, one row after another.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,12 @@ class ViewPlan(NamedTuple):
         # A touched run of the whole row begins at 0; otherwise all starts are as likely.
         start_B = (uniform_B * (lengths_B - touched_B)).long()
         return cls(lengths_B, operation_B, start_B, touched_B)
+
+    @classmethod
+    def of_nothing(cls, shape: Sequence[int], device: torch.device) -> "ViewPlan":
+        """Return plans that leave rows of no items as they are."""
+        nothing = torch.zeros(*shape, dtype=torch.int64, device=device)
+        return cls(nothing, torch.full_like(nothing, _REORDER), nothing.clone(), nothing.clone())
 
     def take(self, rows: Tensor) -> "ViewPlan":
         """Return the plans of the named rows."""

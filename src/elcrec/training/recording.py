@@ -23,17 +23,17 @@ the record."""
 
 @dataclass(kw_only=True)
 class _Record:
-    """What is known of work of one name: how often it ran as it is, then its graph and where that leaves results."""
+    """What is known of work of one name: how often it ran as it is, then its graph, and where that leaves numbers."""
 
     runs: int = 0
-    recorded: tuple[torch.cuda.CUDAGraph, dict[str, Tensor]] | None = None
+    recorded: tuple[torch.cuda.CUDAGraph, list[str], Tensor] | None = None
 
 
 class Recorder:
     """Does the same work again and again: at first as it is, then as a graph.
 
-    Work of one name must read and write the same memory each time and ask the device for no value. Without CUDA
-    everything runs as it is.
+    Work of one name must read and write the same memory each time and ask the device for no value. What it returns are
+    numbers by name. Without CUDA everything runs as it is.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -59,29 +59,30 @@ class Recorder:
         self._records.clear()
 
     def run(self, name: Hashable, work: Work) -> dict[str, Tensor]:
-        """Do the work once; return its results, which later work leaves alone."""
+        """Do the work once; return its numbers, which later work leaves alone."""
         record = self._records.setdefault(name, _Record())
         if self._may_record and record.recorded is None and record.runs >= _WARM_STEPS:
             self._record(record, work)
         if record.recorded is None:
             record.runs += 1
             return work()
-        graph, results = record.recorded
+        graph, names, numbers = record.recorded
         graph.replay()
-        return {key: result.clone() for key, result in results.items()}
+        return dict(zip(names, numbers.clone().unbind(), strict=True))
 
     def _record(self, record: _Record, work: Work) -> None:
         graph, drawn = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
                 results = work()
+                numbers = torch.stack(list(results.values()))
         except RuntimeError as error:
             logger.warning("steps are launched one by one, because recording failed: %s", error)
             self._may_record = False
             self.forget()
             _let_go_of_generator(drawn)
         else:
-            record.recorded = graph, results
+            record.recorded = graph, list(results), numbers
 
 
 def _let_go_of_generator(state: Tensor) -> None:

@@ -1,10 +1,11 @@
 """Training data on a GPU: steps are assembled where they are computed, from one flat array of items.
 
-Nothing in a step depends on a value that the host would have to ask for, and all full steps have the same shapes. So a
-step can be recorded once, assembly and all, and replayed: see `recording`. The host waits once an epoch, before its
-first step, to learn how many positions the largest step needs.
+Many steps are assembled at once, all in the same shapes, into one table with a row a step. What a step then does
+depends on no value that the host would have to ask for, so that it can be recorded once and replayed: see `recording`.
+The host waits once an epoch, before its first step, to learn how many positions the largest step needs.
 
-Axes: `S` sequences of an epoch, `B` sequences of a step, `N` flat positions.
+Axes: `S` sequences of an epoch, `C` steps of a chunk, `B` sequences of a step, `R` rows that a step encodes, `N` flat
+positions.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from elcrec.model.packing import PackedBatch, Slots, chunk_of, slots
 from elcrec.model.views import ViewPlan, apply_plan
 from elcrec.training.batches import TrainingData, contrastive
 
+_CHUNK_STEPS = 32
 _SLACK = 1 / 16
 """Room beyond an epoch's largest step, so that the steps of the next epochs most likely fit as well."""
 
@@ -38,11 +40,11 @@ class Sizes(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Rows of one kind: how long each is, what lies where, and the items."""
+    """Rows of one kind in each step of a chunk: how long each is, what lies where, and the items."""
 
-    lengths_B: Tensor
+    lengths_CB: Tensor
     slots: Slots
-    items_N: Tensor
+    items_CN: Tensor
 
 
 class ResidentData:
@@ -50,28 +52,30 @@ class ResidentData:
 
     def __init__(self, source: TrainingData, config: TrainConfig, device: torch.device) -> None:
         """Copy what training reads to the device."""
-        self._config, self._window = config, config.encoder.window
+        self._config, self._window, self._size = config, config.encoder.window, config.batch_size
         spans = source.spans()
         self._items = torch.from_numpy(spans.items).to(device)
-        self._starts_S, self._ends_S = (torch.from_numpy(part).to(device) for part in (spans.starts, spans.ends))
-        self._owners_S = torch.from_numpy(spans.owners).to(device)
-        self._count = source.num_sequences
-        self._steps = len(source)
+        # One sequence more, of which there is nothing to read, fills up the last chunk.
+        self._nothing = len(spans.ends)
+        self._starts_S, self._owners_S = (
+            F.pad(torch.from_numpy(part), (0, 1)).to(device) for part in (spans.starts, spans.owners)
+        )
+        self._ends_S = F.pad(torch.from_numpy(spans.ends), (0, 1), value=1).to(device)
+        self._count, self._steps = source.num_sequences, len(source)
+        self._chunk_steps = min(_CHUNK_STEPS, self._steps)
         self._unseen = source.unseen_items(device=device) if config.next_item.loss == "bce" else None
         self._sampler = source.sampler(device) if config.next_item.loss == "sampled_softmax" else None
-        self._order = torch.zeros(self._count, dtype=torch.int64, device=device)
-        self._plan = self._no_plan(device) if contrastive(config) else None
+        places = -(-self._steps // self._chunk_steps) * self._chunk_steps * self._size
+        self._order = torch.full((places,), self._nothing, device=device)
+        self._plan = ViewPlan.of_nothing((2, places), device) if contrastive(config) else None
+        self._table_CF = torch.empty(0, 0, dtype=torch.int64, device=device)
+        self._widths: dict[str, int] = {}
         self._cursor = torch.zeros(1, dtype=torch.int64, device=device)
         self.sizes = Sizes(0, 0, 0)
 
     def __len__(self) -> int:
         """Steps in an epoch."""
         return self._steps
-
-    def _no_plan(self, device: torch.device) -> ViewPlan:
-        """Two views of every sequence, and one of the row that follows the last, which no view has."""
-        nothing = torch.zeros(2 * self._count + 1, dtype=torch.int64, device=device)
-        return ViewPlan(nothing + 1, nothing.clone(), nothing.clone(), nothing.clone())
 
     def begin_epoch(self) -> bool:
         """Draw the order of the sequences, and which views of them; make room for the largest step.
@@ -81,29 +85,26 @@ class ResidentData:
         Returns:
             Whether steps are of another shape now.
         """
-        drawn = torch.randperm(len(self._starts_S), device=self._order.device)
-        self._order.copy_(drawn[: self._count])
-        self._cursor.zero_()
-        starts_S, ends_S = self._starts_S[self._order], self._ends_S[self._order] - 1
-        lengths_S = ends_S - starts_S
+        drawn = torch.randperm(self._nothing, device=self._order.device)
+        self._order[: self._count].copy_(drawn[: self._count])
+        lengths_S = self._ends_S[self._order] - 1 - self._starts_S[self._order]
         sums = [self._largest(lengths_S.clamp(max=self._window)), lengths_S.new_zeros(()), lengths_S.new_zeros(())]
         if self._plan is not None:
-            plan = ViewPlan.draw(lengths_S.repeat(2), self._config.views, None)
+            plan = ViewPlan.draw(lengths_S[: self._count].repeat(2, 1), self._config.views, None)
             for own, new in zip(self._plan, plan, strict=True):
-                own[:-1].copy_(new)
-            first_S, second_S = plan.spans(self._window)[1].chunk(2)
-            sums[1:] = [self._largest(2 * lengths_S), self._largest(first_S + second_S)]
+                own[:, : self._count].copy_(new)
+            sums[1:] = [self._largest(2 * lengths_S), self._largest(self._plan.spans(self._window)[1].sum(0))]
         needed = Sizes(*torch.stack(sums).tolist())
-        if self.sizes.fits(needed):
+        if self.sizes.fits(needed) and self._widths:
             return False
-        self.sizes = self._with_slack(needed)
+        if not self.sizes.fits(needed):
+            self.sizes = self._with_slack(needed)
+        self._make_table()
         return True
 
     def _largest(self, lengths_S: Tensor) -> Tensor:
         """Largest sum of a step."""
-        size = self._config.batch_size
-        padded = F.pad(lengths_S, (0, self._steps * size - len(lengths_S)))
-        return padded.view(self._steps, size).sum(1).max()
+        return lengths_S.view(-1, self._size).sum(1).max()
 
     def _with_slack(self, needed: Sizes) -> Sizes:
         """Add some room; all positions together fill whole chunks of the attention."""
@@ -112,95 +113,182 @@ class ResidentData:
         rest = -(inputs + views + padding) % chunk
         return Sizes(inputs, whole, views + rest) if views else Sizes(inputs + rest, whole, views)
 
+    def _make_table(self) -> None:
+        """Make room for what the steps of a chunk read: one row a step, its parts side by side."""
+        size, viewed, padding = self._size, self._plan is not None, pools_padding(self._config)
+        total = self.sizes.inputs + self.sizes.views + self._window * padding
+        asked = size if self._config.next_item.prefixes else self.sizes.inputs
+        self._widths = {"lengths": size * (1 + 2 * viewed) + padding}
+        self._widths |= dict.fromkeys(("row", "items", "place", "age"), total) | {"positives": asked, "counts": asked}
+        if self._unseen is not None:
+            self._widths["negatives"] = asked
+        if viewed:
+            self._widths["view_row"] = self.sizes.views
+        self._table_CF = self._cursor.new_zeros(self._chunk_steps, sum(self._widths.values()))
+
     def epoch(self) -> Iterator[int]:
         """Yield the number of sequences of each step, which `next_batch` is to be asked for."""
-        size = self._config.batch_size
-        for start in range(0, self._count, size):
-            yield min(size, self._count - start)
+        for step in range(self._steps):
+            if step % self._chunk_steps == 0:
+                self._assemble(step)
+            yield min(self._size, self._count - step * self._size)
+
+    def _assemble(self, first: int) -> None:
+        """Write what the steps from `first` on read into the table."""
+        chunk = slice(first * self._size, (first + self._chunk_steps) * self._size)
+        chosen_CB = self._order[chunk].view(self._chunk_steps, self._size)
+        starts_CB, ends_CB = self._starts_S[chosen_CB], self._ends_S[chosen_CB] - 1
+        owners_CB = self._owners_S[chosen_CB]
+        inputs, source_CN = self._inputs(starts_CB, ends_CB)
+        pieces, parts = [inputs], {}
+        if self._plan is not None:
+            views = self._views(ViewPlan(*(part[:, chunk] for part in self._plan)), starts_CB, ends_CB)
+            pieces.append(views)
+            parts["view_row"] = views.slots.row
+        if pools_padding(self._config):
+            pieces.append(self._padding())
+        used_CN = inputs.slots.row < self._size
+        if self._config.next_item.prefixes:
+            parts |= {"positives": self._items[ends_CB].long(), "counts": torch.ones_like(ends_CB)}
+        else:
+            after_CN = (source_CN + 1).clamp_(max=len(self._items) - 1)
+            parts |= {"positives": torch.where(used_CN, self._items[after_CN].long(), 1), "counts": used_CN.long()}
+            owners_CB = F.pad(owners_CB, (0, 1)).gather(1, inputs.slots.row)
+        if self._unseen is not None:
+            parts["negatives"] = self._unseen.draw(owners_CB, None)
+        parts |= self._laid_out(pieces)
+        torch.cat([parts[name] for name in self._widths], 1, out=self._table_CF)
+        self._cursor.zero_()
+
+    def _inputs(self, starts_CB: Tensor, ends_CB: Tensor) -> tuple[_Piece, Tensor]:
+        """The last items of each sequence that the window holds, and where each stands among all items."""
+        starts_CB = torch.maximum(starts_CB, ends_CB - self._window)
+        lengths_CB = ends_CB - starts_CB
+        where = slots(lengths_CB, self.sizes.inputs)
+        items_CN, source_CN = _read(self._items, starts_CB, where)
+        return _Piece(lengths_CB, where, items_CN), source_CN
+
+    def _views(self, drawn: ViewPlan, starts_CB: Tensor, ends_CB: Tensor) -> _Piece:
+        """First views of all sequences of a step, then second views."""
+        steps, room = self._chunk_steps, self.sizes.whole
+        where = slots((ends_CB - starts_CB).repeat(1, 2), room)
+        items_CN, _ = _read(self._items, starts_CB.repeat(1, 2), where)
+        by_step = ViewPlan(*(part.view(2, steps, -1).transpose(0, 1).flatten(1) for part in drawn))
+        # The row after the last takes the rest of the room; a plan of as many items leaves it as it is.
+        plan = ViewPlan(*(F.pad(part, (0, 1)) for part in by_step))
+        plan.lengths_B[:, -1] = room
+        first_row_C1 = torch.arange(steps, device=items_CN.device)[:, None] * plan.lengths_B.shape[1]
+        flat = ViewPlan(*(part.flatten() for part in plan))
+        row_M = (where.row + first_row_C1).flatten()
+        viewed_M = apply_plan(flat, items_CN.flatten(), row_M, where.place.flatten(), None)
+        first_CB, kept_CB = by_step.spans(self._window)
+        begins_CB = by_step.lengths_B.cumsum(1) - by_step.lengths_B + first_CB
+        begins_CB += torch.arange(steps, device=items_CN.device)[:, None] * room
+        where = slots(kept_CB, self.sizes.views)
+        return _Piece(kept_CB, where, _read(viewed_M, begins_CB, where)[0])
+
+    def _padding(self) -> _Piece:
+        """A window of nothing but padding in every step."""
+        length_C1 = torch.full_like(self._table_CF[:, :1], self._window)
+        where = slots(length_C1, self._window)
+        return _Piece(length_C1, where, torch.full_like(where.row, PADDING))
+
+    def _laid_out(self, pieces: list[_Piece]) -> dict[str, Tensor]:
+        """What the encoder reads, a piece after another; rows are numbered through."""
+        total, first, rows = sum(piece.lengths_CB.shape[1] for piece in pieces), 0, []
+        for piece in pieces:
+            count, row_CN = piece.lengths_CB.shape[1], piece.slots.row
+            rows.append(torch.where(row_CN < count, row_CN + first, total))
+            first += count
+        return {
+            "lengths": torch.cat([piece.lengths_CB for piece in pieces], 1),
+            "row": torch.cat(rows, 1),
+            "items": torch.cat([piece.items_CN for piece in pieces], 1),
+            "place": torch.cat([piece.slots.place for piece in pieces], 1),
+            "age": torch.cat([piece.slots.age for piece in pieces], 1),
+        }
 
     def next_batch(self, count: int) -> TrainingBatch:
-        """Assemble the next `count` sequences of the epoch, the number that `epoch` names, into a step."""
-        places_B = self._cursor + torch.arange(count, device=self._cursor.device)
-        self._cursor.add_(count)
-        step_B = self._order[places_B]
-        starts_B, ends_B = self._starts_S[step_B], self._ends_S[step_B] - 1
-        inputs, source_N = self._inputs(starts_B, ends_B)
-        views = None if self._plan is None else self._views(self._plan, starts_B, ends_B, places_B)
-        owners_B = self._owners_S[step_B]
-        if self._config.next_item.prefixes:
-            positives, weights, owners = self._items[ends_B].long(), None, owners_B
-        else:
-            used_N = inputs.slots.row < count
-            after_N = (source_N + 1).clamp_(max=len(self._items) - 1)
-            positives = torch.where(used_N, self._items[after_N].long(), 1)
-            weights, owners = used_N.float(), F.pad(owners_B, (0, 1))[inputs.slots.row]
+        """Return the next step of the epoch, of `count` sequences, the number that `epoch` names."""
+        part = self._next_step()
+        if count < self._size:
+            self._leave_out(part, count)
+        rows = PackedBatch(
+            lengths_B=part["lengths"],
+            row_M=part["row"],
+            items_N=part["items"],
+            place_N=part["place"],
+            age_N=part["age"],
+            chunk=chunk_of(self._window),
+        )
         return TrainingBatch(
-            rows=self._laid_out(inputs, views),
+            rows=rows,
             num_sequences=count,
-            positives_M=positives,
-            weights_M=weights,
-            negatives=self._negatives(owners),
+            positives_M=part["positives"],
+            weights_M=None if self._config.next_item.prefixes else part["counts"].float(),
+            negatives=self._negatives(part),
             share=1.0,
-            views=None if views is None else self._layout([views]),
+            views=self._compared(part, count),
             exchange=None,
         )
 
-    def _inputs(self, starts_B: Tensor, ends_B: Tensor) -> tuple[_Piece, Tensor]:
-        """The last items of each sequence that the window holds, and where each stands among all items."""
-        starts_B = torch.maximum(starts_B, ends_B - self._window)
-        lengths_B = ends_B - starts_B
-        where = slots(lengths_B, self.sizes.inputs)
-        items_N, source_N = _read(self._items, starts_B, where)
-        return _Piece(lengths_B, where, items_N), source_N
+    def _next_step(self) -> dict[str, Tensor]:
+        """Read the table's next row."""
+        (row_F,) = self._table_CF.index_select(0, self._cursor)
+        self._cursor.add_(1)
+        parts = torch.split(row_F, list(self._widths.values()))
+        return dict(zip(self._widths, parts, strict=True))
 
-    def _views(self, drawn: ViewPlan, starts_B: Tensor, ends_B: Tensor, places_B: Tensor) -> _Piece:
-        """First views of all sequences, then second views."""
-        starts_2B, lengths_2B = starts_B.repeat(2), (ends_B - starts_B).repeat(2)
-        where = slots(lengths_2B, self.sizes.whole)
-        items_N, _ = _read(self._items, starts_2B, where)
-        after_last = torch.full_like(self._cursor, 2 * self._count)
-        plan = drawn.take(torch.cat((places_B, places_B + self._count, after_last)))
-        viewed_N = apply_plan(plan, items_N, where.row, where.place, None)
-        first_2B, kept_2B = (part[:-1] for part in plan.spans(self._window))
-        begins_2B = lengths_2B.cumsum(0) - lengths_2B + first_2B
-        where = slots(kept_2B, self.sizes.views)
-        return _Piece(kept_2B, where, _read(viewed_N, begins_2B, where)[0])
+    def _leave_out(self, part: dict[str, Tensor], count: int) -> None:
+        """Take a step of fewer sequences for one that has no rows for the others."""
+        kinds, missing = 1 + 2 * (self._plan is not None), self._size - count
+        lengths_kB, padding = part["lengths"].tensor_split([kinds * self._size])
+        kept_kB = lengths_kB.view(kinds, -1)[:, :count]
+        part["lengths"] = torch.cat((kept_kB.flatten(), padding))
+        part["row"] = _renumbered(part["row"], self._size, missing, kinds)
+        if self._plan is not None:
+            part["view_row"] = _renumbered(part["view_row"], self._size, missing, kinds - 1)
+        if self._config.next_item.prefixes:
+            part |= {name: part[name][:count] for name in ("positives", "negatives") if name in part}
 
-    def _laid_out(self, inputs: _Piece, views: _Piece | None) -> PackedBatch:
-        """What the encoder reads: inputs, views, and a window of nothing but padding, as far as each is wanted."""
-        pieces = [inputs] if views is None else [inputs, views]
-        if pools_padding(self._config):
-            length = torch.full_like(self._cursor, self._window)
-            where = slots(length, self._window)
-            pieces.append(_Piece(length, where, torch.full_like(where.row, PADDING)))
-        return self._layout(pieces)
-
-    def _layout(self, pieces: list[_Piece]) -> PackedBatch:
-        total, first, rows = sum(len(piece.lengths_B) for piece in pieces), 0, []
-        for piece in pieces:
-            count, row_N = len(piece.lengths_B), piece.slots.row
-            rows.append(torch.where(row_N < count, row_N + first, total))
-            first += count
+    def _compared(self, part: dict[str, Tensor], count: int) -> PackedBatch | None:
+        """The views of a step on their own."""
+        if self._plan is None:
+            return None
+        _, items_N, _ = self._split(part["items"])
+        _, place_N, _ = self._split(part["place"])
+        _, age_N, _ = self._split(part["age"])
         return PackedBatch(
-            lengths_B=torch.cat([piece.lengths_B for piece in pieces]),
-            row_M=torch.cat(rows),
-            items_N=torch.cat([piece.items_N for piece in pieces]),
-            place_N=torch.cat([piece.slots.place for piece in pieces]),
-            age_N=torch.cat([piece.slots.age for piece in pieces]),
+            lengths_B=part["lengths"][count : 3 * count],
+            row_M=part["view_row"],
+            items_N=items_N,
+            place_N=place_N,
+            age_N=age_N,
             chunk=chunk_of(self._window),
         )
 
-    def _negatives(self, owners: Tensor) -> Negatives | None:
-        """What next items are told apart from; `owners` are their users."""
-        if self._unseen is not None:
-            return Negatives(items=self._unseen.draw(owners, None), log_counts=None)
+    def _split(self, flat_N: Tensor) -> tuple[Tensor, ...]:
+        """Inputs, views and padding of a flat array."""
+        return flat_N.tensor_split([self.sizes.inputs, self.sizes.inputs + self.sizes.views])
+
+    def _negatives(self, part: dict[str, Tensor]) -> Negatives | None:
+        """What next items are told apart from."""
+        if "negatives" in part:
+            return Negatives(items=part["negatives"], log_counts=None)
         if self._sampler is None:
             return None
         items_S, log_counts_S = self._sampler.draw(None)
         return Negatives(items=items_S, log_counts=log_counts_S)
 
 
-def _read(items: Tensor, starts_B: Tensor, where: Slots) -> tuple[Tensor, Tensor]:
-    """Read rows that begin at `starts_B`: their items, 0 after the last row, and the place of each."""
-    source_N = (F.pad(starts_B, (0, 1))[where.row] + where.place).clamp_(max=len(items) - 1)
-    return torch.where(where.row < len(starts_B), items[source_N].long(), PADDING), source_N
+def _read(items: Tensor, starts_CB: Tensor, where: Slots) -> tuple[Tensor, Tensor]:
+    """Read rows that begin at `starts_CB`: their items, 0 after the last row, and the place of each."""
+    source_CN = F.pad(starts_CB, (0, 1)).gather(1, where.row) + where.place
+    source_CN = source_CN.clamp_(max=len(items) - 1)
+    used_CN = where.row < starts_CB.shape[1]
+    return torch.where(used_CN, items[source_CN].long(), PADDING), source_CN
+
+
+def _renumbered(row_N: Tensor, size: int, missing: int, kinds: int) -> Tensor:
+    """Numbers of rows where each of so many kinds of `size` rows lacks its last `missing` ones."""
+    return row_N - missing * torch.div(row_N, size, rounding_mode="floor").clamp_(max=kinds)

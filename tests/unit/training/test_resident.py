@@ -13,6 +13,7 @@ from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, TrainConf
 from elcrec.data.ragged import Ragged
 from elcrec.model.elcrec import SequenceModel, TrainingBatch, batch_of
 from elcrec.model.grouping import Rows
+from elcrec.training import resident as resident_module
 from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import Progress, save_checkpoint
 from elcrec.training.loop import _Run, validate
@@ -35,6 +36,12 @@ CASES = [
 cases = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case[0]}-{case[1].loss}-{case[1].prefixes}-{case[2:]}"
 )
+
+
+@pytest.fixture(autouse=True)
+def _several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of the rings is four steps."""
+    monkeypatch.setattr(resident_module, "_CHUNK_STEPS", 3)
 
 
 def _config(case: tuple[Any, ...], **changes: object) -> TrainConfig:
@@ -192,9 +199,10 @@ def test_a_step_asks_for_no_value(case: tuple[Any, ...]) -> None:
     for holder in (resident, resident._unseen, resident._sampler):
         if holder is not None:
             _without_data(holder)
+    count = next(resident.epoch())
     with META:
         model = SequenceModel(config, ring_data().num_items).train()
-    losses = model.losses(resident.next_batch(32))
+    losses = model.losses(resident.next_batch(count))
     torch.stack(list(losses.values())).sum().backward()
     assert all(weight.grad is not None for weight in model.encoder.parameters())
 
