@@ -7,6 +7,7 @@ Axes: `U` sequences of a chunk, `B` sequences of a step, `M` items of rows one a
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,6 @@ class TrainingData:
         self._config, self._ranks, self._num_items = config, ranks, data.num_items
         self._sequences, self._users, self._train_end = data.sequences, users, data.train_end
         self._starts, self._ends = self._cut()
-        self._sampler = self.sampler() if config.next_item.loss == "sampled_softmax" else None
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -109,6 +109,11 @@ class TrainingData:
         """Return the sequences of an epoch as spans of all items."""
         owners = self._owners(np.arange(len(self._ends)))
         return Spans(items=self._sequences.values, starts=self._starts, ends=self._ends, owners=owners)
+
+    @cached_property
+    def _sampler(self) -> NegativeSampler:
+        """What draws here; steps that a device assembles draw there."""
+        return self.sampler()
 
     def sampler(self, device: torch.device = _CPU) -> NegativeSampler:
         """Return what draws the negatives that a step's positions share."""
@@ -180,7 +185,7 @@ class TrainingData:
         """What each step's next items are told apart from."""
         if self._config.next_item.loss == "softmax":
             return [None] * len(mine)
-        if self._sampler is not None:
+        if self._config.next_item.loss == "sampled_softmax":
             draws = [[to_device(part, device) for part in self._sampler.draw(generator)] for _ in mine]
             return [Negatives(items=items_S, log_counts=log_counts_S) for items_S, log_counts_S in draws]
         drawn = self._draw_unseen(chosen, targets, generator)
