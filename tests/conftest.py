@@ -19,7 +19,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """Return the folder with the benchmark sets."""
-    folder = Path(os.environ.get("ELCREC_MIRROR", ROOT.parent / "shared" / "datasets"))
+    folder = Path(os.environ.get("ELCREC_MIRROR") or ROOT.parent / "shared" / "datasets")
     if not folder.is_dir():
         pytest.skip(f"no benchmark sets: {folder} is absent (set ELCREC_MIRROR)")
     return folder
