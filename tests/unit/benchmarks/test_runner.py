@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import benchmarks.__main__
 from benchmarks import runner, task
 from benchmarks.__main__ import main
 from benchmarks.jobs import Job
+from benchmarks.logs import prepare
 from elcrec.artifacts import read_json
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +47,17 @@ def test_one_run_takes_every_measurement_and_writes_the_page(
     assert "round 1 of 1: textbook" in capsys.readouterr().err
     runs = read_json(out.parent / "benchmarks.json")["sections"]["train"]["runs"]
     assert all(run["steps_cpu"] > 0 for one in runs.values() for run in one)
+
+
+def test_sequences_that_are_at_hand_are_not_made_again(
+    params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = prepare("sample", str(params), tmp_path, None)
+    monkeypatch.setattr(benchmarks.__main__, "prepare", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(runner, "run", task.measure)
+    out = tmp_path / "BENCHMARKS-GPU.md"
+    assert main([*options(params, out), "--pairs", "1", "--only", "rank", "--sequences", str(sequences)]) == 0
+    assert list(read_json(tmp_path / "benchmarks-gpu.json")["sections"]) == ["rank"]
 
 
 def test_the_large_log_has_a_section_of_its_own_from_fresh_processes(params: Path, tmp_path: Path) -> None:
