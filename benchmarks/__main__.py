@@ -47,8 +47,7 @@ def measure(options: argparse.Namespace, command: Sequence[str]) -> None:
     start = start_job(options)
     described, gpu = describe(start, command)
     with tempfile.TemporaryDirectory() as folder:
-        ready = options.sequences
-        sequences = ready or prepare(options.dataset, options.params, Path(folder), options.data)
+        sequences = options.sequences or prepare(options.dataset, options.params, Path(folder), options.data)
         job = msgspec.structs.replace(start, sequences=str(sequences.resolve()))
         sizes = tuple(options.sizes)
         setting = Setting(job=job, gpu=gpu, rounds=options.pairs, steps=options.steps, sizes=sizes)

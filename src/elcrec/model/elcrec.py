@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from elcrec.config import TrainConfig
-from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder, Layout
 from elcrec.model.grouping import GroupedBatch, Rows, group_rows
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
-from elcrec.model.lookup import look_up
 from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, sum_rows, view_similarities
 from elcrec.model.packing import pack
 from elcrec.model.softmax import sampled_softmax_loss, softmax_loss
@@ -153,7 +151,7 @@ class SequenceModel(nn.Module):
         """
         assert batch.negatives is not None
         wanted = (batch.rows.items_N, batch.positives_M, batch.negatives.items)
-        vectors = look_up(self.encoder.item_embedding.weight, torch.cat(wanted), PADDING)
+        vectors = self.encoder.look_up_items(torch.cat(wanted))
         embedded_ND, positives_MD, negatives_MD = torch.split(vectors, [len(items) for items in wanted])
         predicting_MD, states_MD = self._training_states(batch, embedded_ND)
         loss = next_item_loss(predicting_MD, positives_MD, negatives_MD, batch.weights_M)

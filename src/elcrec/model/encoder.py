@@ -86,10 +86,14 @@ class Encoder(nn.Module):
             states_LD = block.alone(states_LD)
         return states_LD
 
+    def look_up_items(self, items_N: Tensor) -> Tensor:
+        """Return item embeddings, [N, D]; that of padding is never learned."""
+        return look_up(self.item_embedding.weight, items_N, PADDING)
+
     def _embed(self, batch: Layout, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """What the first block reads, and the attention's masks."""
         if embedded_ND is None:
-            embedded_ND = look_up(self.item_embedding.weight, batch.items_N, PADDING)
+            embedded_ND = self.look_up_items(batch.items_N)
         # Right-aligned: a row's last item stands at the window's last position.
         placed_ND = embedded_ND + look_up(self.position_embedding.weight, self.window - 1 - batch.age_N)
         states_ND = self.dropout(self.norm(placed_ND))

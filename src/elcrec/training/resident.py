@@ -95,10 +95,10 @@ class ResidentData:
                 own[:, : self._count].copy_(new)
             sums[1:] = [self._largest(2 * lengths_S), self._largest(self._plan.spans(self._window)[1].sum(0))]
         needed = Sizes(*torch.stack(sums).tolist())
-        if self.sizes.fits(needed) and self._widths:
-            return False
         if not self.sizes.fits(needed):
             self.sizes = self._with_slack(needed)
+        elif self._widths:
+            return False
         self._make_table()
         return True
 
@@ -119,7 +119,9 @@ class ResidentData:
         total = self.sizes.inputs + self.sizes.views + self._window * padding
         asked = size if self._config.next_item.prefixes else self.sizes.inputs
         self._widths = {"lengths": size * (1 + 2 * viewed) + padding}
-        self._widths |= dict.fromkeys(("row", "items", "place", "age"), total) | {"positives": asked, "counts": asked}
+        self._widths |= dict.fromkeys(("row", "items", "place", "age"), total) | {"positives": asked}
+        if not self._config.next_item.prefixes:
+            self._widths["counts"] = asked
         if self._unseen is not None:
             self._widths["negatives"] = asked
         if viewed:
@@ -142,15 +144,15 @@ class ResidentData:
         inputs, source_CN = self._inputs(starts_CB, ends_CB)
         pieces, parts = [inputs], {}
         if self._plan is not None:
-            views = self._views(ViewPlan(*(part[:, chunk] for part in self._plan)), starts_CB, ends_CB)
+            views = self._views(ViewPlan(*(part[:, chunk] for part in self._plan)), starts_CB)
             pieces.append(views)
             parts["view_row"] = views.slots.row
         if pools_padding(self._config):
             pieces.append(self._padding())
-        used_CN = inputs.slots.row < self._size
         if self._config.next_item.prefixes:
-            parts |= {"positives": self._items[ends_CB].long(), "counts": torch.ones_like(ends_CB)}
+            parts["positives"] = self._items[ends_CB].long()
         else:
+            used_CN = inputs.slots.row < self._size
             after_CN = (source_CN + 1).clamp_(max=len(self._items) - 1)
             parts |= {"positives": torch.where(used_CN, self._items[after_CN].long(), 1), "counts": used_CN.long()}
             owners_CB = F.pad(owners_CB, (0, 1)).gather(1, inputs.slots.row)
@@ -168,22 +170,21 @@ class ResidentData:
         items_CN, source_CN = _read(self._items, starts_CB, where)
         return _Piece(lengths_CB, where, items_CN), source_CN
 
-    def _views(self, drawn: ViewPlan, starts_CB: Tensor, ends_CB: Tensor) -> _Piece:
+    def _views(self, drawn: ViewPlan, starts_CB: Tensor) -> _Piece:
         """First views of all sequences of a step, then second views."""
         steps, room = self._chunk_steps, self.sizes.whole
-        where = slots((ends_CB - starts_CB).repeat(1, 2), room)
-        items_CN, _ = _read(self._items, starts_CB.repeat(1, 2), where)
+        step_C1 = torch.arange(steps, device=starts_CB.device)[:, None]
         by_step = ViewPlan(*(part.view(2, steps, -1).transpose(0, 1).flatten(1) for part in drawn))
+        where = slots(by_step.lengths_B, room)
+        items_CN, _ = _read(self._items, starts_CB.repeat(1, 2), where)
         # The row after the last takes the rest of the room; a plan of as many items leaves it as it is.
         plan = ViewPlan(*(F.pad(part, (0, 1)) for part in by_step))
         plan.lengths_B[:, -1] = room
-        first_row_C1 = torch.arange(steps, device=items_CN.device)[:, None] * plan.lengths_B.shape[1]
         flat = ViewPlan(*(part.flatten() for part in plan))
-        row_M = (where.row + first_row_C1).flatten()
+        row_M = (where.row + step_C1 * plan.lengths_B.shape[1]).flatten()
         viewed_M = apply_plan(flat, items_CN.flatten(), row_M, where.place.flatten(), None)
         first_CB, kept_CB = by_step.spans(self._window)
-        begins_CB = by_step.lengths_B.cumsum(1) - by_step.lengths_B + first_CB
-        begins_CB += torch.arange(steps, device=items_CN.device)[:, None] * room
+        begins_CB = step_C1 * room + by_step.lengths_B.cumsum(1) - by_step.lengths_B + first_CB
         where = slots(kept_CB, self.sizes.views)
         return _Piece(kept_CB, where, _read(viewed_M, begins_CB, where)[0])
 
@@ -225,7 +226,7 @@ class ResidentData:
             rows=rows,
             num_sequences=count,
             positives_M=part["positives"],
-            weights_M=None if self._config.next_item.prefixes else part["counts"].float(),
+            weights_M=part["counts"].float() if "counts" in part else None,
             negatives=self._negatives(part),
             share=1.0,
             views=self._compared(part, count),
@@ -255,21 +256,15 @@ class ResidentData:
         """The views of a step on their own."""
         if self._plan is None:
             return None
-        _, items_N, _ = self._split(part["items"])
-        _, place_N, _ = self._split(part["place"])
-        _, age_N, _ = self._split(part["age"])
+        views = slice(self.sizes.inputs, self.sizes.inputs + self.sizes.views)
         return PackedBatch(
             lengths_B=part["lengths"][count : 3 * count],
             row_M=part["view_row"],
-            items_N=items_N,
-            place_N=place_N,
-            age_N=age_N,
+            items_N=part["items"][views],
+            place_N=part["place"][views],
+            age_N=part["age"][views],
             chunk=chunk_of(self._window),
         )
-
-    def _split(self, flat_N: Tensor) -> tuple[Tensor, ...]:
-        """Inputs, views and padding of a flat array."""
-        return flat_N.tensor_split([self.sizes.inputs, self.sizes.inputs + self.sizes.views])
 
     def _negatives(self, part: dict[str, Tensor]) -> Negatives | None:
         """What next items are told apart from."""

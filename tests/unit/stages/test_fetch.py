@@ -1,4 +1,3 @@
-import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +14,6 @@ from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
 
 ROOT = Path(__file__).parents[3]
-MIRROR = Path(os.environ.get("ELCREC_MIRROR") or ROOT.parent / "shared" / "datasets")
 CONTENT = b"u1 a b c\nu2 b c\n"
 
 
@@ -140,8 +138,6 @@ def test_your_own_file_is_copied_with_its_lineage(tmp_path: Path, md5: str) -> N
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["beauty", "sports", "toys", "yelp"])
-def test_the_benchmark_sets_of_the_parameters_come_from_the_mirror(tmp_path: Path, name: str) -> None:
-    if not MIRROR.is_dir():
-        pytest.skip(f"no benchmark sets in {MIRROR}; set ELCREC_MIRROR")
+def test_the_benchmark_sets_of_the_parameters_come_from_the_mirror(tmp_path: Path, mirror: Path, name: str) -> None:
     config = load_config(ROOT / "params.yaml", overrides=[f"fetch.dataset={name}"]).fetch
-    assert fetch(config, tmp_path / "raw", mirror=MIRROR)["md5"] == config.sources[name].md5
+    assert fetch(config, tmp_path / "raw", mirror=mirror)["md5"] == config.sources[name].md5

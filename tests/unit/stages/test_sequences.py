@@ -1,4 +1,3 @@
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
 
 ROOT = Path(__file__).parents[3]
-MIRROR = Path(os.environ.get("ELCREC_MIRROR") or ROOT.parent / "shared" / "datasets")
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
@@ -100,11 +98,9 @@ def test_a_folder_that_validation_did_not_write_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.data
-def test_beauty_has_its_published_size_and_every_line_is_a_sequence(tmp_path: Path) -> None:
-    if not MIRROR.is_dir():
-        pytest.skip(f"no benchmark sets in {MIRROR}; set ELCREC_MIRROR")
+def test_beauty_has_its_published_size_and_every_line_is_a_sequence(tmp_path: Path, mirror: Path) -> None:
     config = load_config(ROOT / "params.yaml", overrides=["fetch.dataset=beauty"])
-    fetch(config.fetch, tmp_path / "raw", mirror=MIRROR)
+    fetch(config.fetch, tmp_path / "raw", mirror=mirror)
     validate(config.validate, tmp_path / "raw", tmp_path / "validated")
     metrics = build_sequences(config.sequences, tmp_path / "validated", tmp_path / "out")
     assert metrics["num_users"] == 22_363
