@@ -21,14 +21,23 @@ Runs = dict[str, list[Result]]
 
 
 def alternate(jobs: Mapping[str, Job], rounds: int) -> Runs:
-    """Run every job once a round; every other round takes them in reverse order."""
+    """Run every job once a round; every other round takes them in reverse order.
+
+    An interrupt once every job has run ends the rounds and keeps what they gave: a lent GPU may be gone any time.
+    """
     runs: Runs = {name: [] for name in jobs}
-    for turn in range(rounds):
-        for name in list(jobs)[:: 1 if turn % 2 == 0 else -1]:
-            started = time.perf_counter()
-            say(f"round {turn + 1} of {rounds}: {name} …")
+    turns = [(turn, name) for turn in range(rounds) for name in list(jobs)[:: 1 if turn % 2 == 0 else -1]]
+    for turn, name in turns:
+        started = time.perf_counter()
+        say(f"round {turn + 1} of {rounds}: {name} …")
+        try:
             runs[name].append(run(jobs[name]))
-            say(f"round {turn + 1} of {rounds}: {name}: {time.perf_counter() - started:.0f} s")
+        except KeyboardInterrupt:
+            if not all(runs.values()):
+                raise
+            say("interrupted: the rounds end here")
+            break
+        say(f"round {turn + 1} of {rounds}: {name}: {time.perf_counter() - started:.0f} s")
     return runs
 
 

@@ -92,3 +92,24 @@ def test_rounds_alternate_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = runner.alternate({"a": Job(kind="rank"), "b": Job(kind="rank", engine="textbook")}, 3)
     assert seen == ["ours", "textbook", "textbook", "ours", "ours", "textbook"]
     assert [len(one) for one in runs.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(("after", "kept"), [(3, [1, 2]), (1, None)])
+def test_an_interrupt_keeps_the_rounds_once_every_job_has_run(
+    monkeypatch: pytest.MonkeyPatch, after: int, kept: list[int] | None
+) -> None:
+    seen: list[str] = []
+
+    def run(job: Job) -> dict[str, float]:
+        if len(seen) == after:
+            raise KeyboardInterrupt
+        seen.append(job.engine)
+        return {"cpu": 1.0}
+
+    monkeypatch.setattr(runner, "run", run)
+    jobs = {"a": Job(kind="rank"), "b": Job(kind="rank", engine="textbook")}
+    if kept is None:
+        with pytest.raises(KeyboardInterrupt):
+            runner.alternate(jobs, 3)
+    else:
+        assert [len(one) for one in runner.alternate(jobs, 3).values()] == kept
