@@ -19,6 +19,7 @@ SIZED_STEPS = 100
 """Steps that stand for an epoch over a random log."""
 SIZED_ITEMS = 20_000
 POSITIONS = "ours, L_seq over positions"
+COMPILED = "ours, compiled"
 OBJECTIVES: tuple[Objective, ...] = ("elcrec", "iclrec", "sasrec")
 
 Section = dict[str, Any]
@@ -54,13 +55,14 @@ class Setting:
 
 
 def train(setting: Setting) -> Section:
-    """Training and its memory: ours as configured, ours with the textbook's form of L_seq, the textbook."""
-    positions = (*setting.job.overrides, "train.intents.comparison=positions")
-    jobs = {
-        "ours": setting.ours(kind="train", validate=True),
-        POSITIONS: setting.ours(kind="train", validate=True, overrides=positions),
-        "textbook": setting.textbook(kind="train", validate=True),
-    }
+    """Training and its memory: ours as configured and otherwise, and the textbook."""
+    others = {POSITIONS: "train.intents.comparison=positions"}
+    if setting.gpu:
+        others[COMPILED] = "train.compile=true"
+    jobs = {"ours": setting.ours(kind="train", validate=True)}
+    for name, override in others.items():
+        jobs[name] = setting.ours(kind="train", validate=True, overrides=(*setting.job.overrides, override))
+    jobs["textbook"] = setting.textbook(kind="train", validate=True)
     return {"runs": alternate(jobs, setting.rounds)}
 
 

@@ -79,6 +79,7 @@ def _costs(clock: Clock, begun: Cost) -> Numbers:
         "between_wall": between.wall,
         "before_cpu": before.cpu,
         "before_wall": before.wall,
+        "first_wall": warm.cost.wall,
         "steps_mib": counted.peak_mib,
     }
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from elcrec.config import EncoderConfig, NextItemConfig, TrainConfig
+from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, TrainConfig
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.ranking import rank_targets
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model.elcrec import SequenceModel, TrainingBatch
 from elcrec.training.batches import TrainingData
+from elcrec.training.compilation import compiled
 from elcrec.training.loop import _Run, fit
 from elcrec.training.recording import Recorder
 from elcrec.training.resident import ResidentData
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 UNDROPPED = EncoderConfig(window=8, hidden_size=16, num_blocks=2, hidden_dropout=0, attention_dropout=0)
+FILLED = IntentConfig(num_intents=4, pooling="filled", comparison="positions")
 OBJECTIVES: list[tuple[str, NextItemConfig]] = [
     ("elcrec", NextItemConfig()),
     ("iclrec", NextItemConfig()),
@@ -90,17 +92,35 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-@pytest.mark.parametrize(("objective", "next_item"), OBJECTIVES)
-def test_a_step_that_the_gpu_assembles_has_the_losses_of_the_cpu(objective: str, next_item: NextItemConfig) -> None:
-    config, data = tiny_config(objective=objective, next_item=next_item, encoder=UNDROPPED), ring_data()
+def _first_step(config: TrainConfig) -> tuple[TrainingBatch, SequenceModel]:
+    """A step that the GPU assembled, and a model on the CPU."""
+    data = ring_data()
     resident = ResidentData(TrainingData(data, config), config, CUDA)
     resident.begin_epoch()
     batch = resident.next_batch(next(resident.epoch()))
     torch.manual_seed(1)
-    model = SequenceModel(config, data.num_items)
+    return batch, SequenceModel(config, data.num_items)
+
+
+@pytest.mark.parametrize(("objective", "next_item"), OBJECTIVES)
+def test_a_step_that_the_gpu_assembles_has_the_losses_of_the_cpu(objective: str, next_item: NextItemConfig) -> None:
+    batch, model = _first_step(tiny_config(objective=objective, next_item=next_item, encoder=UNDROPPED))
     theirs = model.losses(_moved(batch, CPU))
     ours = model.to(CUDA).losses(batch)
     torch.testing.assert_close({name: loss.cpu() for name, loss in ours.items()}, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_filled_step_has_the_losses_of_the_cpu_and_is_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch, model = _first_step(tiny_config(encoder=UNDROPPED, intents=FILLED))
+    theirs = model.losses(_moved(batch, CPU))
+    ours = model.to(CUDA).losses(batch)
+    torch.testing.assert_close({name: loss.cpu() for name, loss in ours.items()}, theirs, rtol=1e-4, atol=1e-5)
+    run = _run(tiny_config(intents=FILLED, device="cuda"), tmp_path)
+    for seed in range(1, 7):
+        _epoch(run, seed)
+    assert not caplog.records, "recording failed"
 
 
 def _run(config: TrainConfig, folder: Path) -> _Run:
@@ -134,6 +154,25 @@ def test_steps_are_replayed_and_the_host_never_waits_inside_an_epoch(
     assert not caplog.records, "recording failed"
     assert any(record.recorded is not None for record in run.recorder._records.values())
     assert all(np.isfinite(loss) for epoch in epochs for loss in epoch.values())
+
+
+def test_compiled_losses_and_gradients_are_those_of_the_plain_ones() -> None:
+    batch, model = _first_step(tiny_config(encoder=UNDROPPED))
+    both, model = [], model.to(CUDA)
+    for losses in (model.losses(batch), compiled(model.losses, batch.num_sequences)(batch)):
+        gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), list(model.parameters()))
+        both.append((losses, gradients))
+    torch.testing.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_steps_are_recorded_and_draw_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = _run(tiny_config(device="cuda", compile=True), tmp_path)
+    for seed in (1, 2, 3):
+        _epoch(run, seed)
+    losses = [float(step["loss"]) for step in _epoch(run, 4)]
+    assert len(set(losses)) == len(losses)
+    assert not [record for record in caplog.records if record.name.startswith("elcrec")], "recording failed"
+    assert any(record.recorded is not None for record in run.recorder._records.values())
 
 
 def test_work_that_cannot_be_recorded_goes_on_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -71,6 +71,13 @@ class Ragged:
         ends = self.offsets[1:]
         return self.spans(np.maximum(self.offsets[:-1], ends - length), ends)
 
+    def filled(self, length: int) -> Self:
+        """Return rows of one length, no less than the longest row has: zeros stand before the values of each."""
+        ends = np.arange(1, len(self) + 1) * length
+        values = np.zeros(len(self) * length, self.values.dtype)
+        values[np.repeat(ends - self.offsets[1:], self.lengths) + np.arange(len(self.values))] = self.values
+        return type(self)(values=values, offsets=np.concatenate(([0], ends)))
+
     @classmethod
     def of(cls, values: IntArray, lengths: "IntArray | list[int]") -> Self:
         """Cut `values` into rows of these lengths."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from elcrec.config import TrainConfig
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder, Layout
-from elcrec.model.grouping import GroupedBatch, Rows, group_rows
+from elcrec.model.grouping import GroupedBatch, Rows, group_rows, group_steps
 from elcrec.model.intents import ClusteredIntents, Intents, LearnedIntents, spherical
 from elcrec.model.losses import cluster_loss, info_nce, intent_loss, next_item_loss, sum_rows, view_similarities
 from elcrec.model.packing import pack
@@ -99,6 +99,8 @@ class SequenceModel(nn.Module):
         self.config = config
         self.num_items = num_items
         self.encoder = Encoder(config.encoder, num_items)
+        if fills_windows(config):
+            self.encoder.draw_padding()
         kind = {"elcrec": LearnedIntents, "iclrec": ClusteredIntents}.get(config.objective)
         self.intents = kind(config.intents.num_intents, config.encoder.hidden_size) if kind else None
 
@@ -268,28 +270,37 @@ class SequenceModel(nn.Module):
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged) -> Tensor:
-        """Mean state of each history's own items, all non-empty, [B, D]; where k-means places the centres."""
+        """Mean state by which training tells each history's intent, [B, D]; none is empty. For k-means."""
         self.eval()
-        recent = histories.tail(self.config.encoder.window)
-        blocks = self._blocks(recent, np.arange(len(recent)))
+        window, filled = self.config.encoder.window, fills_windows(self.config)
+        recent = histories.tail(window)
+        blocks = self._blocks(recent.filled(window) if filled else recent, np.arange(len(recent)), filled=filled)
         return torch.cat([pool(self._states(batch), batch) for _, batch in blocks])
 
-    def _blocks(self, recent: Ragged, rows: IntArray) -> Iterator[tuple[IntArray, Layout]]:
+    def _blocks(self, recent: Ragged, rows: IntArray, *, filled: bool = False) -> Iterator[tuple[IntArray, Layout]]:
         """Yield some of the named rows at a time, laid out for the encoder."""
         device, window = self.device, self.config.encoder.window
         size = _ROWS_AT_ONCE["cpu" if device.type == "cpu" else "gpu"]
         for start in range(0, len(rows), size):
             block = rows[start : start + size]
             taken = recent.take(block)
-            yield block, batch_of(taken) if device.type == "cpu" else pack(taken, window, device)
+            if filled:
+                yield block, filled_batch_of(taken, device)
+            else:
+                yield block, batch_of(taken) if device.type == "cpu" else pack(taken, window, device)
 
     def item_vectors(self) -> Tensor:
         """Item embeddings, [V + 1, D]; row 0 is padding."""
         return self.encoder.item_embedding.weight.detach()
 
 
+def fills_windows(config: TrainConfig) -> bool:
+    """Whether training encodes the padding of every row."""
+    return config.has_intents and config.intents.pooling == "filled"
+
+
 def pools_padding(config: TrainConfig) -> bool:
-    """Whether a loss counts the padding of a sequence's window."""
+    """Whether a loss counts the padding of a sequence's window, of which one is encoded for all."""
     weights = config.intents
     by_positions = weights.comparison == "positions" and bool(weights.sequence_weight)
     clusters = config.objective == "elcrec" and bool(weights.cluster_weight)
@@ -300,6 +311,13 @@ def batch_of(rows: Ragged) -> GroupedBatch:
     """Lay out rows of item indices, none of them empty, for the encoder on a CPU."""
     items = torch.from_numpy(rows.values.astype(np.int64))
     return group_rows(items, torch.from_numpy(rows.lengths))
+
+
+def filled_batch_of(rows: Ragged, device: torch.device) -> GroupedBatch:
+    """Lay out rows of one length, whose padding is to be encoded too."""
+    items = torch.from_numpy(rows.values.astype(np.int64))
+    (batch,) = group_steps(items, torch.from_numpy(rows.lengths), [len(rows)], device, sees_all=True)
+    return batch
 
 
 def pool(states_MD: Tensor, rows: Rows) -> Tensor:

@@ -86,6 +86,11 @@ class Encoder(nn.Module):
             states_LD = block.alone(states_LD)
         return states_LD
 
+    @torch.no_grad()
+    def draw_padding(self) -> None:
+        """Give padding a vector of its own in place of zeros; like those, it is never learned."""
+        nn.init.normal_(self.item_embedding.weight[PADDING], std=_INIT_STD)
+
     def look_up_items(self, items_N: Tensor) -> Tensor:
         """Return item embeddings, [N, D]; that of padding is never learned."""
         return look_up(self.item_embedding.weight, items_N, PADDING)

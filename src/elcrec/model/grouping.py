@@ -76,6 +76,8 @@ class GroupedBatch(Rows):
         positions_M: flat position of every item (a masked one included), row after row.
         slot_B: place of each row among the rows of all groups.
         groups: the dense blocks, shortest rows first.
+        sees_all: whether a query that sees no item sees its whole row instead of itself, as padding does that the
+            published code encodes.
     """
 
     items_N: Tensor
@@ -83,6 +85,7 @@ class GroupedBatch(Rows):
     positions_M: Tensor
     slot_B: Tensor
     groups: tuple[Group, ...]
+    sees_all: bool = False
 
     def item_ages(self) -> Tensor:
         """Return how many positions each item stands before the end of its row, [M]."""
@@ -93,8 +96,8 @@ class GroupedBatch(Rows):
         return states_ND.index_select(0, self.positions_M)
 
     def masks(self, dtype: torch.dtype) -> list[Tensor]:
-        """What to add to each group's scores, [B, L, L]: a query sees its row up to itself, or itself if nothing."""
-        return [_attention_mask(self.items_N, group, dtype) for group in self.groups]
+        """What to add to each group's scores, [B, L, L]: a query sees the items of its row up to itself."""
+        return [_attention_mask(self.items_N, group, dtype, sees_all=self.sees_all) for group in self.groups]
 
 
 def group_rows(items_M: Tensor, lengths_B: Tensor) -> GroupedBatch:
@@ -122,12 +125,13 @@ def group_rows(items_M: Tensor, lengths_B: Tensor) -> GroupedBatch:
     return GroupedBatch(
         lengths_B=lengths_B,
         groups=_step_groups(counts.tolist(), padded.tolist()),
+        sees_all=False,
         **{name: torch.from_numpy(array) for name, array in arrays.items()},
     )
 
 
 def group_steps(
-    items_M: Tensor, lengths_B: Tensor, rows_S: Sequence[int], device: torch.device = _CPU
+    items_M: Tensor, lengths_B: Tensor, rows_S: Sequence[int], device: torch.device = _CPU, *, sees_all: bool = False
 ) -> list[GroupedBatch]:
     """Lay the rows of several steps out at once: a batch a step.
 
@@ -136,6 +140,7 @@ def group_steps(
         lengths_B: length of each row, at least 1, int64.
         rows_S: rows of each step.
         device: where the batches are wanted; everything is moved there in one go.
+        sees_all: as for `GroupedBatch`.
     """
     step_B = torch.repeat_interleave(torch.arange(len(rows_S)), torch.tensor(rows_S))
     bucket_B = torch.bucketize(lengths_B, torch.tensor(_LENGTHS))
@@ -166,7 +171,7 @@ def group_steps(
         "slot_B": (slot_B - first_rows[step_B], list(rows_S)),
     }
     parts = zip(*(torch.split(to_device(host, device), counts) for host, counts in cuts.values()), groups, strict=True)
-    return [GroupedBatch(**dict(zip((*cuts, "groups"), part, strict=True))) for part in parts]
+    return [GroupedBatch(**dict(zip((*cuts, "groups"), part, strict=True)), sees_all=sees_all) for part in parts]
 
 
 def _groups(step_B: Tensor, bucket_B: Tensor, padded: Tensor, num_steps: int) -> list[tuple[Group, ...]]:
@@ -183,10 +188,13 @@ def _step_groups(rows: list[int], lengths: list[int]) -> tuple[Group, ...]:
     return tuple(Group(start, *size) for start, size in zip(starts, sizes, strict=False))
 
 
-def _attention_mask(items_N: Tensor, group: Group, dtype: torch.dtype) -> Tensor:
+def _attention_mask(items_N: Tensor, group: Group, dtype: torch.dtype, *, sees_all: bool) -> Tensor:
     visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
     causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
     sees_BLL = visible_BL[:, None, :] & causal_LL
     blind_BL = visible_BL.cumsum(1) == 0
-    sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
+    if sees_all:
+        sees_BLL.logical_or_(blind_BL[:, :, None])
+    else:
+        sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
     return sees_BLL.to(dtype).sub_(1).mul_(FAR)

@@ -20,7 +20,7 @@ def look_up(table_RD: Tensor, indices_N: Tensor, padding: int | None = None) -> 
         indices_N: which of them, int64.
         padding: a row without a gradient, if there is one.
     """
-    if table_RD.device.type == "cpu":
+    if table_RD.device.type == "cpu" or torch.compiler.is_compiling():
         return F.embedding(indices_N, table_RD, padding_idx=padding)
     looked_up: Tensor = SummedLookup.apply(table_RD, indices_N, padding)  # type: ignore[no-untyped-call]
     return looked_up

@@ -33,12 +33,14 @@ class PackedBatch(Rows):
         place_N: how many positions each flat position stands after the start of its row.
         age_N: and how many before its end; 0 after the last row.
         chunk: W, no less than the longest row; N is a multiple of it where the encoder reads the batch.
+        sees_all: whether a query that sees no item sees its whole row instead of itself; every row is a chunk then.
     """
 
     items_N: Tensor
     place_N: Tensor
     age_N: Tensor
     chunk: int
+    sees_all: bool = False
 
     def item_ages(self) -> Tensor:
         """Return `age_N`: positions are items, row after row."""
@@ -49,12 +51,15 @@ class PackedBatch(Rows):
         return states_ND
 
     def masks(self, dtype: torch.dtype) -> list[Tensor]:
-        """What to add to scores, [C, 1, W, 2 W]: a query sees what its row holds up to itself, or itself if nothing."""
+        """What to add to scores, [C, 1, W, 2 W]: a query sees the items of its row up to itself."""
         width = self.chunk
         visible_C1K = F.pad(self.items_N, (width, 0)).unfold(0, 2 * width, width)[:, None] != PADDING
         sees_CWK = (_distances(width, self.items_N.device) <= self.place_N.view(-1, width, 1)) & visible_C1K
         blind_CW = ~sees_CWK.any(2)
-        sees_CWK.diagonal(offset=width, dim1=1, dim2=2).logical_or_(blind_CW)
+        if self.sees_all:
+            sees_CWK[:, :, width:].logical_or_(blind_CW[:, :, None])
+        else:
+            sees_CWK.diagonal(offset=width, dim1=1, dim2=2).logical_or_(blind_CW)
         return [sees_CWK.to(dtype).sub_(1).mul_(FAR)[:, None]]
 
 

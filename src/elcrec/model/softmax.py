@@ -165,8 +165,7 @@ class _Scoring:
 
 
 def _weighted(states_ND: Tensor, targets_N: Tensor, weights_N: Tensor | None) -> _Positions:
-    if weights_N is None:
-        weights_N = states_ND.new_ones(len(states_ND))
+    weights_N = states_ND.new_ones(len(states_ND)) if weights_N is None else weights_N.to(states_ND.dtype)
     return _Positions(states_ND, targets_N, weights_N / weights_N.sum())
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from elcrec.config import TrainConfig
-from elcrec.data.dataset import SequenceData
+from elcrec.data.dataset import PADDING, SequenceData
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.errors import UserError
-from elcrec.model.elcrec import Negatives, TrainingBatch, pools_padding
+from elcrec.model.elcrec import Negatives, TrainingBatch, fills_windows, pools_padding
 from elcrec.model.grouping import GroupedBatch, Rows, group_steps
 from elcrec.model.softmax import NegativeSampler
 from elcrec.model.transfer import to_device
@@ -147,7 +147,11 @@ class TrainingData:
         inputs, ends = recent.head(recent.lengths - 1), recent.offsets[1:]
         targets = recent.spans(ends - 1 if self._config.next_item.prefixes else recent.offsets[:-1] + 1, ends)
         views = self._views(rows, generator) if contrastive(self._config) else None
-        pieces = _Pieces(inputs, views, self._config.encoder.window if pools_padding(self._config) else None)
+        window, asked, filled = self._config.encoder.window, targets.lengths, fills_windows(self._config)
+        if filled:
+            inputs, views = inputs.filled(window), views and views.filled(window)
+            targets = targets if self._config.next_item.prefixes else targets.filled(window)
+        pieces = _Pieces(inputs, views, window if pools_padding(self._config) else None, filled=filled)
         size, ranks = self._config.batch_size, self._ranks
         steps = [np.arange(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
         mine = [step[ranks.index :: ranks.count] for step in steps]
@@ -161,14 +165,15 @@ class TrainingData:
             nothing if ranks.count == 1 else [pieces.exchange(step, ranks, device) for step in steps],
             strict=True,
         )
-        for step, (own, positives_M, negatives, compared, exchange) in zip(steps, parts, strict=True):
+        for step, own, (encoded, positives_M, negatives, compared, exchange) in zip(steps, mine, parts, strict=True):
             yield TrainingBatch(
-                rows=own,
+                rows=encoded,
                 num_sequences=len(step),
-                positives_M=positives_M,
-                weights_M=None,
+                # No loss knows an item 0; it stands where nothing is asked.
+                positives_M=positives_M.clamp(min=1) if filled else positives_M,
+                weights_M=(positives_M != PADDING).float() if filled else None,
                 negatives=negatives,
-                share=ranks.count * len(positives_M) / int(targets.lengths[step].sum()),
+                share=ranks.count * int(asked[own].sum()) / int(asked[step].sum()),
                 views=compared,
                 exchange=exchange,
             )
@@ -219,13 +224,14 @@ class TrainingData:
 class _Pieces:
     """All rows of a chunk, one after another: U inputs, then 2 U views, then one window of padding, if wanted."""
 
-    def __init__(self, inputs: Ragged, views: Ragged | None, window: int | None) -> None:
+    def __init__(self, inputs: Ragged, views: Ragged | None, window: int | None, *, filled: bool) -> None:
         padding = [] if window is None else [Ragged.of(np.zeros(window, np.int64), [window])]
         parts = [inputs, *([] if views is None else [views]), *padding]
         values = np.concatenate([part.values for part in parts])
         self._rows = Ragged.of(values, np.concatenate([part.lengths for part in parts]))
         self._firsts = [0] if views is None else [0, len(inputs), 2 * len(inputs)]
         self._padding = [] if window is None else [len(self._rows) - 1]
+        self._filled = filled
 
     def encoded(self, users: IntArray) -> IntArray:
         """Rows of what is encoded for these users: their inputs, first views, second views, and the padding."""
@@ -237,8 +243,8 @@ class _Pieces:
 
     def group(self, steps: list[IntArray], device: torch.device) -> list[GroupedBatch]:
         """Lay the named rows of each step out for the encoder."""
-        taken = self._rows.take(np.concatenate(steps))
-        return group_steps(_tensor(taken), torch.from_numpy(taken.lengths), [len(step) for step in steps], device)
+        taken, counts = self._rows.take(np.concatenate(steps)), [len(step) for step in steps]
+        return group_steps(_tensor(taken), torch.from_numpy(taken.lengths), counts, device, sees_all=self._filled)
 
     def exchange(self, users: IntArray, ranks: Ranks, device: torch.device) -> Exchange:
         """Say where the items of all ranks' rows lie once their states are gathered."""

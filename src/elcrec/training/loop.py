@@ -25,6 +25,7 @@ from elcrec.progress import track
 from elcrec.training.average import MovingAverage
 from elcrec.training.batches import TrainingData
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from elcrec.training.compilation import compiled
 from elcrec.training.distributed import (
     ALONE,
     Ranks,
@@ -142,6 +143,10 @@ class _Run:
         self.model = SequenceModel(config, data.num_items).to(device)
         resident = device.type == "cuda" and ranks.count == 1
         self.resident = ResidentData(batches, config, device) if resident else None
+        if config.compile and not resident:
+            where = "a CPU" if device.type == "cpu" else f"{ranks.count} of them"
+            raise UserError(f"train.compile is for training on one GPU, not on {where}", fix="leave it off")
+        self._losses = compiled(self.model.losses, config.batch_size) if config.compile else self.model.losses
         self.recorder = Recorder(device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.learning_rate, fused=True, capturable=resident
@@ -253,7 +258,7 @@ class _Run:
 
     def _update(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Move the weights; return the losses, their sum first."""
-        losses = self.model.losses(batch)
+        losses = self._losses(batch)
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]

@@ -17,14 +17,15 @@ from torch.nn import functional as F
 
 from elcrec.config import TrainConfig
 from elcrec.data.dataset import PADDING
-from elcrec.model.elcrec import Negatives, TrainingBatch, pools_padding
+from elcrec.model.elcrec import Negatives, TrainingBatch, fills_windows, pools_padding
 from elcrec.model.packing import PackedBatch, Slots, chunk_of, slots
 from elcrec.model.views import ViewPlan, apply_plan
 from elcrec.training.batches import TrainingData, contrastive
 
 _CHUNK_STEPS = 32
-_SLACK = 1 / 16
-"""Room beyond an epoch's largest step, so that the steps of the next epochs most likely fit as well."""
+_DEVIATIONS = 5
+"""Room beyond a mean step, in standard deviations: of millions of steps hardly one is larger."""
+_NEVER = 1 << 40
 
 
 class Sizes(NamedTuple):
@@ -40,11 +41,21 @@ class Sizes(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Rows of one kind in each step of a chunk: how long each is, what lies where, and the items."""
+    """Rows of one kind in each step of a chunk.
+
+    Attributes:
+        lengths_CB: length of each row, in positions.
+        slots: what lies where.
+        items_CN: the items, 0 where there is none.
+        source_CN: where each was read.
+        used_CN: which positions were read at all.
+    """
 
     lengths_CB: Tensor
     slots: Slots
     items_CN: Tensor
+    source_CN: Tensor
+    used_CN: Tensor
 
 
 class ResidentData:
@@ -53,6 +64,8 @@ class ResidentData:
     def __init__(self, source: TrainingData, config: TrainConfig, device: torch.device) -> None:
         """Copy what training reads to the device."""
         self._config, self._window, self._size = config, config.encoder.window, config.batch_size
+        self._filled = fills_windows(config)
+        self._chunk = self._window if self._filled else chunk_of(self._window)
         spans = source.spans()
         self._items = torch.from_numpy(spans.items).to(device)
         # One sequence more, of which there is nothing to read, fills up the last chunk.
@@ -88,29 +101,38 @@ class ResidentData:
         drawn = torch.randperm(self._nothing, device=self._order.device)
         self._order[: self._count].copy_(drawn[: self._count])
         lengths_S = self._ends_S[self._order] - 1 - self._starts_S[self._order]
-        sums = [self._largest(lengths_S.clamp(max=self._window)), lengths_S.new_zeros(()), lengths_S.new_zeros(())]
+        by_sequence = [self._taken(lengths_S), torch.zeros_like(lengths_S), torch.zeros_like(lengths_S)]
         if self._plan is not None:
             plan = ViewPlan.draw(lengths_S[: self._count].repeat(2, 1), self._config.views, None)
             for own, new in zip(self._plan, plan, strict=True):
                 own[:, : self._count].copy_(new)
-            sums[1:] = [self._largest(2 * lengths_S), self._largest(self._plan.spans(self._window)[1].sum(0))]
-        needed = Sizes(*torch.stack(sums).tolist())
+            by_sequence[1:] = [2 * lengths_S, self._taken(self._plan.spans(self._window)[1]).sum(0)]
+        needed, likely = self._step_sizes(torch.stack(by_sequence))
         if not self.sizes.fits(needed):
-            self.sizes = self._with_slack(needed)
+            self.sizes = self._rounded(Sizes(*map(max, needed, likely)))
         elif self._widths:
             return False
         self._make_table()
         return True
 
-    def _largest(self, lengths_S: Tensor) -> Tensor:
-        """Largest sum of a step."""
-        return lengths_S.view(-1, self._size).sum(1).max()
+    def _taken(self, lengths: Tensor) -> Tensor:
+        """Positions that rows of so many items take: a window at most, or always where windows are filled."""
+        return self._window * (lengths > 0) if self._filled else lengths.clamp(max=self._window)
 
-    def _with_slack(self, needed: Sizes) -> Sizes:
-        """Add some room; all positions together fill whole chunks of the attention."""
-        inputs, whole, views = (-(-int(size * (1 + _SLACK)) // 8) * 8 for size in needed)
-        padding, chunk = self._window * pools_padding(self._config), chunk_of(self._window)
-        rest = -(inputs + views + padding) % chunk
+    def _step_sizes(self, by_sequence_3S: Tensor) -> tuple[Sizes, Sizes]:
+        """Size of the largest step of this epoch, and one that the steps of others most likely do not pass."""
+        largest_3 = by_sequence_3S.view(3, -1, self._size).sum(2).max(1).values
+        deviation_3, mean_3 = torch.std_mean(by_sequence_3S[:, : self._count].float(), 1)
+        likely_3 = self._size * mean_3 + _DEVIATIONS * self._size**0.5 * deviation_3
+        needed, likely = torch.stack((largest_3, likely_3.long())).tolist()
+        return Sizes(*needed), Sizes(*likely)
+
+    def _rounded(self, sizes: Sizes) -> Sizes:
+        """Add a little room, so that all positions together fill whole chunks of the attention."""
+        if self._filled:
+            return sizes
+        inputs, whole, views = (-(-size // 8) * 8 for size in sizes)
+        rest = -(inputs + views + self._window * pools_padding(self._config)) % self._chunk
         return Sizes(inputs, whole, views + rest) if views else Sizes(inputs + rest, whole, views)
 
     def _make_table(self) -> None:
@@ -141,7 +163,7 @@ class ResidentData:
         chosen_CB = self._order[chunk].view(self._chunk_steps, self._size)
         starts_CB, ends_CB = self._starts_S[chosen_CB], self._ends_S[chosen_CB] - 1
         owners_CB = self._owners_S[chosen_CB]
-        inputs, source_CN = self._inputs(starts_CB, ends_CB)
+        inputs = self._piece(self._items, ends_CB, (ends_CB - starts_CB).clamp(max=self._window), self.sizes.inputs)
         pieces, parts = [inputs], {}
         if self._plan is not None:
             views = self._views(ViewPlan(*(part[:, chunk] for part in self._plan)), starts_CB)
@@ -152,9 +174,9 @@ class ResidentData:
         if self._config.next_item.prefixes:
             parts["positives"] = self._items[ends_CB].long()
         else:
-            used_CN = inputs.slots.row < self._size
-            after_CN = (source_CN + 1).clamp_(max=len(self._items) - 1)
-            parts |= {"positives": torch.where(used_CN, self._items[after_CN].long(), 1), "counts": used_CN.long()}
+            after_CN = (inputs.source_CN + 1).clamp_(max=len(self._items) - 1)
+            parts["positives"] = torch.where(inputs.used_CN, self._items[after_CN].long(), 1)
+            parts["counts"] = inputs.used_CN.long()
             owners_CB = F.pad(owners_CB, (0, 1)).gather(1, inputs.slots.row)
         if self._unseen is not None:
             parts["negatives"] = self._unseen.draw(owners_CB, None)
@@ -162,13 +184,11 @@ class ResidentData:
         torch.cat([parts[name] for name in self._widths], 1, out=self._table_CF)
         self._cursor.zero_()
 
-    def _inputs(self, starts_CB: Tensor, ends_CB: Tensor) -> tuple[_Piece, Tensor]:
-        """The last items of each sequence that the window holds, and where each stands among all items."""
-        starts_CB = torch.maximum(starts_CB, ends_CB - self._window)
-        lengths_CB = ends_CB - starts_CB
-        where = slots(lengths_CB, self.sizes.inputs)
-        items_CN, source_CN = _read(self._items, starts_CB, where)
-        return _Piece(lengths_CB, where, items_CN), source_CN
+    def _piece(self, items: Tensor, ends_CB: Tensor, lengths_CB: Tensor, room: int) -> _Piece:
+        """Read rows of so many items that end before `ends_CB`, behind padding where windows are filled."""
+        taken_CB = self._taken(lengths_CB)
+        where = slots(taken_CB, room)
+        return _Piece(taken_CB, where, *_read(items, ends_CB - taken_CB, taken_CB - lengths_CB, where))
 
     def _views(self, drawn: ViewPlan, starts_CB: Tensor) -> _Piece:
         """First views of all sequences of a step, then second views."""
@@ -176,7 +196,7 @@ class ResidentData:
         step_C1 = torch.arange(steps, device=starts_CB.device)[:, None]
         by_step = ViewPlan(*(part.view(2, steps, -1).transpose(0, 1).flatten(1) for part in drawn))
         where = slots(by_step.lengths_B, room)
-        items_CN, _ = _read(self._items, starts_CB.repeat(1, 2), where)
+        items_CN, *_ = _read(self._items, starts_CB.repeat(1, 2), torch.zeros_like(by_step.lengths_B), where)
         # The row after the last takes the rest of the room; a plan of as many items leaves it as it is.
         plan = ViewPlan(*(F.pad(part, (0, 1)) for part in by_step))
         plan.lengths_B[:, -1] = room
@@ -185,14 +205,14 @@ class ResidentData:
         viewed_M = apply_plan(flat, items_CN.flatten(), row_M, where.place.flatten(), None)
         first_CB, kept_CB = by_step.spans(self._window)
         begins_CB = step_C1 * room + by_step.lengths_B.cumsum(1) - by_step.lengths_B + first_CB
-        where = slots(kept_CB, self.sizes.views)
-        return _Piece(kept_CB, where, _read(viewed_M, begins_CB, where)[0])
+        return self._piece(viewed_M, begins_CB + kept_CB, kept_CB, self.sizes.views)
 
     def _padding(self) -> _Piece:
         """A window of nothing but padding in every step."""
         length_C1 = torch.full_like(self._table_CF[:, :1], self._window)
         where = slots(length_C1, self._window)
-        return _Piece(length_C1, where, torch.full_like(where.row, PADDING))
+        nothing_CN = torch.full_like(where.row, PADDING)
+        return _Piece(length_C1, where, nothing_CN, nothing_CN, nothing_CN > 0)
 
     def _laid_out(self, pieces: list[_Piece]) -> dict[str, Tensor]:
         """What the encoder reads, a piece after another; rows are numbered through."""
@@ -220,7 +240,8 @@ class ResidentData:
             items_N=part["items"],
             place_N=part["place"],
             age_N=part["age"],
-            chunk=chunk_of(self._window),
+            chunk=self._chunk,
+            sees_all=self._filled,
         )
         return TrainingBatch(
             rows=rows,
@@ -263,7 +284,8 @@ class ResidentData:
             items_N=part["items"][views],
             place_N=part["place"][views],
             age_N=part["age"][views],
-            chunk=chunk_of(self._window),
+            chunk=self._chunk,
+            sees_all=self._filled,
         )
 
     def _negatives(self, part: dict[str, Tensor]) -> Negatives | None:
@@ -276,12 +298,16 @@ class ResidentData:
         return Negatives(items=items_S, log_counts=log_counts_S)
 
 
-def _read(items: Tensor, starts_CB: Tensor, where: Slots) -> tuple[Tensor, Tensor]:
-    """Read rows that begin at `starts_CB`: their items, 0 after the last row, and the place of each."""
+def _read(items: Tensor, starts_CB: Tensor, skipped_CB: Tensor, where: Slots) -> tuple[Tensor, Tensor, Tensor]:
+    """Read rows that begin at `starts_CB`, all but the first positions of each that are to be skipped.
+
+    Returns:
+        Their items, 0 at what is skipped and after the last row; where each was read; and which were.
+    """
     source_CN = F.pad(starts_CB, (0, 1)).gather(1, where.row) + where.place
-    source_CN = source_CN.clamp_(max=len(items) - 1)
-    used_CN = where.row < starts_CB.shape[1]
-    return torch.where(used_CN, items[source_CN].long(), PADDING), source_CN
+    source_CN = source_CN.clamp_(min=0, max=len(items) - 1)
+    used_CN = F.pad(skipped_CB, (0, 1), value=_NEVER).gather(1, where.row) <= where.place
+    return torch.where(used_CN, items[source_CN].long(), PADDING), source_CN, used_CN
 
 
 def _renumbered(row_N: Tensor, size: int, missing: int, kinds: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 Sources: Kang and McAuley, ICDM 2018 (encoder); Chen et al., WWW 2022 (views and contrastive losses); Liu et al.,
 NeurIPS 2024 (clustering loss and fusion); docs/adr/0004 (what padding counts). Every row fills its whole window here,
-padding and all, which the model never does.
+padding and all, which the model does with `pooling: filled` alone.
 
 Axes: `B` rows, `M` items of all rows, `T` window, `D` hidden size, `K` intents, `V` items, `S` drawn negatives.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from elcrec.config import EncoderConfig, TrainConfig
@@ -31,8 +32,8 @@ class Step:
     """What a step of training is made of, as lists.
 
     Attributes:
-        inputs: what the encoder reads of each user, B rows.
-        positives: the item that came next at each item of the inputs, [M].
+        inputs: what the encoder reads of each user, B rows; with `pooling: filled` whole windows, as the views.
+        positives: the item that came next at each item of the inputs, [M]; 0 at padding.
         negatives: one for each positive (bce), or some for all (sampled softmax).
         log_counts: log of how often each of those is expected.
         views: the first views of all users, then the second views, 2 B rows; none without contrastive losses.
@@ -50,9 +51,10 @@ def read_step(batch: TrainingBatch) -> Step:
     flat = batch.rows.items_N[batch.rows.positions_M]
     rows = [row.tolist() for row in flat.split(batch.rows.lengths_B.tolist())]
     users, negatives = batch.num_sequences, batch.negatives
+    asked = torch.ones_like(batch.positives_M) if batch.weights_M is None else batch.weights_M.long()
     return Step(
         inputs=rows[:users],
-        positives=batch.positives_M.tolist(),
+        positives=(batch.positives_M * asked).tolist(),
         negatives=[] if negatives is None else negatives.items.tolist(),
         log_counts=[] if negatives is None or negatives.log_counts is None else negatives.log_counts.tolist(),
         views=[] if batch.views is None else rows[users : 3 * users],
@@ -66,7 +68,10 @@ def read_weights(model: nn.Module) -> dict[str, Array]:
 
 def objective(weights: Weights, step: Step, config: TrainConfig) -> dict[str, float]:
     """The weighted terms of one step, from items to losses, without dropout."""
-    inputs, views = ([encode(weights, row, config.encoder) for row in rows] for rows in (step.inputs, step.views))
+    sees_all = config.has_intents and config.intents.pooling == "filled"
+    inputs, views = (
+        [encode(weights, row, config.encoder, sees_all=sees_all) for row in rows] for rows in (step.inputs, step.views)
+    )
     return terms(inputs, views, weights[TABLE], weights.get(CENTERS), step, config)
 
 
@@ -80,7 +85,8 @@ def terms(
 ) -> dict[str, float]:
     """The weighted terms, given a window of states, [T, D], for every row."""
     own = np.concatenate([_own(window, row) for window, row in zip(inputs, step.inputs, strict=True)])
-    losses = {"next_item": next_item_loss(own, table, step, config.next_item.loss)}
+    asked = np.array(step.positives) != 0
+    losses = {"next_item": next_item_loss(own, table, step, config.next_item.loss, asked)}
     if centers is None:
         return losses
     weights, rows = config.intents, step.inputs
@@ -101,14 +107,18 @@ def terms(
     return losses
 
 
-def encode(weights: Weights, items: Sequence[int], config: EncoderConfig) -> Array:
-    """States of a whole window, [T, D]: the row's items on the right, padding before them."""
+def encode(weights: Weights, items: Sequence[int], config: EncoderConfig, *, sees_all: bool = False) -> Array:
+    """States of a whole window, [T, D]: the row's items on the right, padding before them.
+
+    With `sees_all` a position that sees no item sees the whole window instead of itself.
+    """
     window = [0] * (config.window - len(items)) + list(items)
     places = weights["encoder.position_embedding.weight"]
     states = _norm(weights, "encoder.norm", weights[TABLE][window] + places)
     for index in range(config.num_blocks):
         block = f"encoder.blocks.{index}"
-        attended = _attend(weights, f"{block}.attention", states, window, config.num_heads)
+        seen = [_seen(window, place, sees_all=sees_all) for place in range(len(window))]
+        attended = _attend(weights, f"{block}.attention", states, seen, config.num_heads)
         states = _norm(weights, f"{block}.attention_norm", states + attended)
         inner = _linear(weights, f"{block}.up", states)
         inner = inner * (1 + _erf(inner / math.sqrt(2))) / 2
@@ -116,18 +126,23 @@ def encode(weights: Weights, items: Sequence[int], config: EncoderConfig) -> Arr
     return states
 
 
-def _attend(weights: Weights, name: str, states: Array, window: list[int], heads: int) -> Array:
-    """Each position sees the items up to itself, or itself alone where there are none."""
+def _seen(window: list[int], place: int, *, sees_all: bool) -> list[int]:
+    """Each position sees the items up to itself, or itself alone or all where there are none."""
+    items = [other for other in range(place + 1) if window[other] != 0]
+    return items or (list(range(len(window))) if sees_all else [place])
+
+
+def _attend(weights: Weights, name: str, states: Array, seen: list[list[int]], heads: int) -> Array:
+    """Mix the values of the positions that each position sees."""
     query, key, value = np.split(_linear(weights, f"{name}.query_key_value", states), 3, axis=1)
     width = states.shape[1] // heads
     context = np.empty_like(states)
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
-        for place in range(len(window)):
-            seen = [other for other in range(place + 1) if window[other] != 0] or [place]
-            scores = np.array([query[place, part] @ key[other, part] / math.sqrt(width) for other in seen])
+        for place, others in enumerate(seen):
+            scores = np.array([query[place, part] @ key[other, part] / math.sqrt(width) for other in others])
             shares = np.exp(scores - scores.max())
-            context[place, part] = shares / shares.sum() @ value[seen, part]
+            context[place, part] = shares / shares.sum() @ value[others, part]
     return _linear(weights, f"{name}.out", context)
 
 
@@ -141,15 +156,15 @@ def _norm(weights: Weights, name: str, states: Array) -> Array:
     return weights[f"{name}.weight"] * scaled + weights[f"{name}.bias"]
 
 
-def next_item_loss(states: Array, table: Array, step: Step, kind: str) -> float:
-    """L_next: the mean over all positions of all rows."""
+def next_item_loss(states: Array, table: Array, step: Step, kind: str, asked: npt.NDArray[np.bool_]) -> float:
+    """L_next: the mean over all positions of all rows that hold an item."""
     if kind == "bce":
         losses = binary_losses(states, table, step.positives, step.negatives)
     elif kind == "softmax":
         losses = softmax_losses(states, table, step.positives)
     else:
         losses = sampled_softmax_losses(states, table, step.positives, step.negatives, step.log_counts)
-    return float(np.mean(losses))
+    return float(np.mean(np.array(losses)[asked]))
 
 
 def binary_losses(states: Array, table: Array, positives: Sequence[int], negatives: Sequence[int]) -> list[float]:

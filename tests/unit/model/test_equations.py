@@ -19,7 +19,7 @@ from tests.unit.training.helpers import ring_data, tiny_config
 
 WINDOW, WIDTH, USERS = 5, 8, 12
 LOSSES, FUSIONS = ("bce", "softmax", "sampled_softmax"), ("shift", "concat", "none")
-COMPARISONS, POOLINGS = ("positions", "mean"), ("window", "items")
+COMPARISONS, POOLINGS = ("positions", "mean"), ("window", "items", "filled")
 CASES = [
     *product(("elcrec", "iclrec"), LOSSES, FUSIONS, COMPARISONS, POOLINGS),
     *(("sasrec", loss, "shift", "positions", "window") for loss in LOSSES),
@@ -90,6 +90,14 @@ def test_the_step_has_rows_shorter_and_as_long_as_the_window_and_views_with_mask
     assert {len(row) for row in step.views} >= {1, 2, WINDOW}
     assert any(0 in row[1:] and row[0] != 0 for row in step.views)
     assert any(row[0] == 0 for row in step.views), "a query that sees no item"
+
+
+def test_a_filled_step_has_windows_that_begin_with_padding_which_is_asked_nothing() -> None:
+    step = _problem(_config((*CASES[0][:-1], "filled"))).step
+    assert {len(row) for row in (*step.inputs, *step.views)} == {WINDOW}
+    asked = np.array(step.positives).reshape(USERS, WINDOW) != 0
+    np.testing.assert_array_equal(asked, np.array(step.inputs) != 0)
+    assert not asked.all()
 
 
 def test_the_shared_negatives_have_repeats_and_next_items_among_them() -> None:
@@ -212,6 +220,7 @@ def _along(losses: dict[str, Tensor], leaf: Tensor, direction: Array) -> Array:
     [
         ("elcrec", "bce", "shift", "positions", "window"),
         ("elcrec", "softmax", "concat", "mean", "items"),
+        ("elcrec", "bce", "concat", "positions", "filled"),
         ("iclrec", "sampled_softmax", "none", "positions", "window"),
         ("sasrec", "softmax", "none", "mean", "items"),
     ],

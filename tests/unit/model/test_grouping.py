@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elcrec.data.ragged import Ragged
-from elcrec.model.elcrec import batch_of
+from elcrec.model.elcrec import batch_of, filled_batch_of
 from elcrec.model.grouping import group_rows, group_steps
 
 rows_of_items = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=60), min_size=1, max_size=30)
@@ -33,6 +33,15 @@ def test_rows_are_right_aligned_in_blocks_that_tile_the_flat_array(rows: list[li
     assert edge == len(batch.items_N)
     last = batch.positions_M[batch.lengths_B.cumsum(0) - 1]
     assert batch.items_N[last].tolist() == [row[-1] for row in rows]
+
+
+def test_where_rows_are_filled_what_sees_no_item_sees_its_whole_row() -> None:
+    rows = Ragged.from_rows([[7, 8], [5, 0, 6, 4]]).filled(4)
+    np.testing.assert_array_equal(rows.values, [0, 0, 7, 8, 5, 0, 6, 4])
+    (mask_BLL,) = filled_batch_of(rows, torch.device("cpu")).masks(torch.float32)
+    sees = (mask_BLL == 0).int().tolist()
+    assert sees[0] == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert sees[1] == [[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
 
 
 def test_padding_stays_under_a_quarter_on_skewed_lengths() -> None:

@@ -84,6 +84,7 @@ def _history(folder: Path) -> dict[str, list[float]]:
             "next_item": {"loss": "softmax"},
         },
         {"objective": "iclrec", "next_item": {"loss": "sampled_softmax", "samples": 64}},
+        {"objective": "elcrec", "intents": {"num_intents": 4, "comparison": "positions", "pooling": "filled"}},
     ],
     ids=str,
 )

@@ -173,6 +173,7 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
         {"intents": IntentConfig(num_intents=4, fusion="concat")},
         {"intents": IntentConfig(num_intents=4, fusion="none")},
         {"intents": IntentConfig(num_intents=4, pooling="items")},
+        {"intents": IntentConfig(num_intents=4, pooling="filled")},
         {"intents": IntentConfig(num_intents=4, comparison="positions")},
         {"intents": IntentConfig(num_intents=4, sequence_temperature=0.5)},
         {"intents": IntentConfig(num_intents=4, intent_temperature=0.5)},
@@ -239,3 +240,8 @@ def test_no_validation_target_is_refused(tmp_path: Path) -> None:
 def test_asking_for_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="finds no GPU"):
         fit(ring_data(), tiny_config(device="cuda"), tmp_path)
+
+
+def test_compiling_what_no_gpu_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="for training on one GPU, not on a CPU"):
+        fit(ring_data(), tiny_config(compile=True), tmp_path)

@@ -1,5 +1,6 @@
 """Steps that a device assembles for itself are those that the host assembles, in other words."""
 
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, TrainConfig
 from elcrec.data.ragged import Ragged
-from elcrec.model.elcrec import SequenceModel, TrainingBatch, batch_of
+from elcrec.model.elcrec import SequenceModel, TrainingBatch, batch_of, filled_batch_of
 from elcrec.model.grouping import Rows
 from elcrec.training import resident as resident_module
 from elcrec.training.batches import TrainingData
@@ -30,7 +31,7 @@ LOSSES = [
     NextItemConfig(loss="softmax", prefixes=True),
 ]
 CASES = [
-    *product(("elcrec", "iclrec"), LOSSES, ("mean", "positions"), ("window", "items")),
+    *product(("elcrec", "iclrec"), LOSSES, ("mean", "positions"), ("window", "items", "filled")),
     *(("sasrec", loss, "mean", "items") for loss in LOSSES),
 ]
 cases = pytest.mark.parametrize(
@@ -71,9 +72,13 @@ def _rows(items_N: Tensor, rows: Rows) -> list[list[int]]:
 
 def _as_the_host_lays_it_out(batch: TrainingBatch) -> TrainingBatch:
     """The same step in groups, with nothing after the last row."""
-    grouped = batch_of(Ragged.from_rows(_rows(batch.rows.items_N, batch.rows)))
-    views = batch.views and batch_of(Ragged.from_rows(_rows(batch.views.items_N, batch.views)))
+    filled, lay_out = batch.rows.sees_all, batch_of
     kept = slice(None) if batch.weights_M is None else batch.weights_M > 0
+    if filled:
+        lay_out = partial(filled_batch_of, device=CPU)
+        kept = slice(None) if batch.weights_M is None else slice(batch.num_sequences * STILL.window)
+    grouped = lay_out(Ragged.from_rows(_rows(batch.rows.items_N, batch.rows)))
+    views = batch.views and lay_out(Ragged.from_rows(_rows(batch.views.items_N, batch.views)))
     negatives = batch.negatives
     if negatives is not None and negatives.log_counts is None:
         negatives = type(negatives)(items=negatives.items[kept], log_counts=None)
@@ -81,7 +86,7 @@ def _as_the_host_lays_it_out(batch: TrainingBatch) -> TrainingBatch:
         rows=grouped,
         num_sequences=batch.num_sequences,
         positives_M=batch.positives_M[kept],
-        weights_M=None,
+        weights_M=batch.weights_M[kept] if filled and batch.weights_M is not None else None,
         negatives=negatives,
         share=1.0,
         views=views,
@@ -117,6 +122,21 @@ def test_an_epoch_holds_every_next_training_item_once() -> None:
     for batch in _epoch(config):
         kept = batch.weights_M > 0
         seen += zip(batch.rows.items_N[: len(kept)][kept].tolist(), batch.positives_M[kept].tolist(), strict=True)
+    assert sorted(seen) == sorted(expected)
+
+
+def test_a_filled_epoch_asks_for_every_next_item_once_behind_windows_of_padding() -> None:
+    config, data = _config(("elcrec", NextItemConfig(), "positions", "filled")), ring_data()
+    expected, seen = [], []
+    for index in range(data.num_users):
+        row = data.training().row(index)[-6:].tolist()
+        expected += [(0, 1)] * (STILL.window - len(row) + 1) + list(pairwise(row))
+    for batch in _epoch(config):
+        size = batch.num_sequences * STILL.window
+        items_N, positives_N = batch.rows.items_N[:size], batch.positives_M[:size]
+        assert torch.equal(batch.weights_M > 0, batch.rows.items_N[: len(batch.weights_M)] > 0)
+        seen += zip(items_N.tolist(), positives_N.tolist(), strict=True)
+        assert batch.rows.lengths_B.tolist() == [STILL.window] * 3 * batch.num_sequences
     assert sorted(seen) == sorted(expected)
 
 
@@ -161,10 +181,10 @@ def test_negatives_are_unknown_to_their_users() -> None:
 def test_full_steps_of_all_epochs_have_one_shape() -> None:
     config = _config(CASES[0])
     resident, shapes = _resident(config), set()
-    for epoch in range(6):
+    for epoch in range(30):
         torch.manual_seed(epoch)
         grown = resident.begin_epoch()
-        assert not grown, "the slack holds the next epochs"
+        assert not grown, "there is room for the next epochs"
         for count in resident.epoch():
             batch = resident.next_batch(count)
             if count == config.batch_size:
