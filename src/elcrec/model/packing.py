@@ -54,7 +54,9 @@ class PackedBatch(Rows):
         """What to add to scores, [C, 1, W, 2 W]: a query sees the items of its row up to itself."""
         width = self.chunk
         visible_C1K = F.pad(self.items_N, (width, 0)).unfold(0, 2 * width, width)[:, None] != PADDING
-        sees_CWK = (_distances(width, self.items_N.device) <= self.place_N.view(-1, width, 1)) & visible_C1K
+        # A compiler folds constants itself, and warns of a cache.
+        distances = _distances.__wrapped__ if torch.compiler.is_compiling() else _distances
+        sees_CWK = (distances(width, self.items_N.device) <= self.place_N.view(-1, width, 1)) & visible_C1K
         blind_CW = ~sees_CWK.any(2)
         if self.sees_all:
             sees_CWK[:, :, width:].logical_or_(blind_CW[:, :, None])

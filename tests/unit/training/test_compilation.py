@@ -1,5 +1,6 @@
-"""What `train.compile` does on a machine without a GPU; what it computes is tested on one (tests/gpu)."""
+"""What `train.compile` does, as far as a machine without a GPU can show it; the rest is in tests/gpu."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
+from elcrec.config import EncoderConfig
 from elcrec.errors import UserError
-from elcrec.model.elcrec import TrainingBatch
+from elcrec.model.elcrec import SequenceModel, TrainingBatch
 from elcrec.training.batches import TrainingData
 from elcrec.training.compilation import compiled
+from elcrec.training.resident import ResidentData
 from tests.unit.training.helpers import ring_data, tiny_config
 
 
@@ -18,6 +21,23 @@ from tests.unit.training.helpers import ring_data, tiny_config
 def batch() -> TrainingBatch:
     config = tiny_config()
     return next(TrainingData(ring_data(), config).epoch(torch.Generator(), torch.device("cpu")))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("default")
+def test_compiled_losses_and_gradients_are_those_of_the_plain_ones() -> None:
+    encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0, attention_dropout=0)
+    config, data = tiny_config(encoder=encoder), ring_data()
+    resident = ResidentData(TrainingData(data, config), config, torch.device("cpu"))
+    resident.begin_epoch()
+    model = SequenceModel(config, data.num_items)
+    whole = compiled(model.losses, config.batch_size)
+    for count in resident.epoch():
+        batch, both = resident.next_batch(count), []
+        for losses in (model.losses(batch), whole(batch)):
+            gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), list(model.parameters()))
+            both.append((losses, gradients))
+        torch.testing.assert_close(both[1], both[0])
 
 
 def _losses(batch: TrainingBatch) -> dict[str, Tensor]:
