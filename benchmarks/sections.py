@@ -62,7 +62,8 @@ def _train_cells(name: str, section: Section, middle: Mapping[str, Numbers]) -> 
 
 def _gpu(middle: Mapping[str, Numbers]) -> list[str]:
     rows = [
-        [name, mib(one["gpu_mib"]), percent(one["gpu_busy"]), seconds(one["first_wall"])]
+        # Numbers of earlier runs lack the first steps.
+        [name, mib(one["gpu_mib"]), percent(one["gpu_busy"]), seconds(one["first_wall"]) if "first_wall" in one else ""]
         for name, one in middle.items()
         if "gpu_busy" in one
     ]

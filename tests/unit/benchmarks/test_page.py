@@ -79,6 +79,20 @@ def test_on_a_gpu_wall_seconds_are_compared() -> None:
     assert cells(page, "ours")[0][2:] == ["10 of 10", "10.0", "20.0", "18.0 to 22.0, 2 runs", "25.0x"]
 
 
+def test_gpu_numbers_of_earlier_runs_lack_what_was_not_measured_then() -> None:
+    section = on_gpu(train_section())
+    assert cells(render({"train": section}), "ours")[1][1:] == ["1,000", "25.0%", "16.0"]
+    for one in (one for runs in section["runs"].values() for one in runs):
+        del one["first_wall"]
+    assert cells(render({"train": section}), "ours")[1][1:] == ["1,000", "25.0%", ""]
+
+
+@pytest.mark.parametrize("numbers", sorted((ROOT / "docs").glob("benchmarks*.json")), ids=lambda path: path.stem)
+def test_the_pages_are_what_their_numbers_say(numbers: Path) -> None:
+    page = numbers.with_name(f"{numbers.stem.upper()}.md")
+    assert page.read_text(encoding="utf-8") == render(read_json(numbers)["sections"])
+
+
 def test_the_ranking_table_scales_to_all_users() -> None:
     one = {"users": 100, "whole": 200, "cpu": 1.0, "wall": 1.5}
     runs = {"ours": [one], "textbook": [one | {"cpu": 4.0}]}
