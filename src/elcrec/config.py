@@ -193,7 +193,7 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     sequence's own positions here holds for all T, in training. That costs many times as much."""
     comparison: Literal["mean", "positions"] = "mean"
     """How L_seq compares two views: `mean` by the mean states of their own items; `positions` one position with the
-    same position of the other, over the whole window (`pooling: window`) or those that both have, averaged."""
+    same position of the other, over the whole window or, with `pooling: items`, those that both have, averaged."""
     sequence_temperature: PositiveFloat = 4.0
     """Temperature of L_seq; a product of two mean states is up to D."""
     intent_temperature: PositiveFloat = 4.0

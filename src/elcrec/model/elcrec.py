@@ -272,9 +272,8 @@ class SequenceModel(nn.Module):
     def pooled(self, histories: Ragged) -> Tensor:
         """Mean state by which training tells each history's intent, [B, D]; none is empty. For k-means."""
         self.eval()
-        window, filled = self.config.encoder.window, fills_windows(self.config)
-        recent = histories.tail(window)
-        blocks = self._blocks(recent.filled(window) if filled else recent, np.arange(len(recent)), filled=filled)
+        recent = histories.tail(self.config.encoder.window)
+        blocks = self._blocks(recent, np.arange(len(recent)), filled=fills_windows(self.config))
         return torch.cat([pool(self._states(batch), batch) for _, batch in blocks])
 
     def _blocks(self, recent: Ragged, rows: IntArray, *, filled: bool = False) -> Iterator[tuple[IntArray, Layout]]:
@@ -285,7 +284,7 @@ class SequenceModel(nn.Module):
             block = rows[start : start + size]
             taken = recent.take(block)
             if filled:
-                yield block, filled_batch_of(taken, device)
+                yield block, filled_batch_of(taken.filled(window), device)
             else:
                 yield block, batch_of(taken) if device.type == "cpu" else pack(taken, window, device)
 

@@ -25,7 +25,6 @@ from elcrec.training.batches import TrainingData, contrastive
 _CHUNK_STEPS = 32
 _DEVIATIONS = 5
 """Room beyond a mean step, in standard deviations: of millions of steps hardly one is larger."""
-_NEVER = 1 << 40
 
 
 class Sizes(NamedTuple):
@@ -41,21 +40,11 @@ class Sizes(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Rows of one kind in each step of a chunk.
-
-    Attributes:
-        lengths_CB: length of each row, in positions.
-        slots: what lies where.
-        items_CN: the items, 0 where there is none.
-        source_CN: where each was read.
-        used_CN: which positions were read at all.
-    """
+    """Rows of one kind in each step of a chunk: how many positions each takes, what lies where, and the items."""
 
     lengths_CB: Tensor
     slots: Slots
     items_CN: Tensor
-    source_CN: Tensor
-    used_CN: Tensor
 
 
 class ResidentData:
@@ -129,10 +118,8 @@ class ResidentData:
 
     def _rounded(self, sizes: Sizes) -> Sizes:
         """Add a little room, so that all positions together fill whole chunks of the attention."""
-        if self._filled:
-            return sizes
-        inputs, whole, views = (-(-size // 8) * 8 for size in sizes)
-        rest = -(inputs + views + self._window * pools_padding(self._config)) % self._chunk
+        inputs, whole, views = (-(-size // self._chunk) * self._chunk for size in sizes)
+        rest = -self._window * pools_padding(self._config) % self._chunk
         return Sizes(inputs, whole, views + rest) if views else Sizes(inputs + rest, whole, views)
 
     def _make_table(self) -> None:
@@ -163,7 +150,8 @@ class ResidentData:
         chosen_CB = self._order[chunk].view(self._chunk_steps, self._size)
         starts_CB, ends_CB = self._starts_S[chosen_CB], self._ends_S[chosen_CB] - 1
         owners_CB = self._owners_S[chosen_CB]
-        inputs = self._piece(self._items, ends_CB, (ends_CB - starts_CB).clamp(max=self._window), self.sizes.inputs)
+        lengths_CB = (ends_CB - starts_CB).clamp(max=self._window)
+        inputs = self._piece(self._items, ends_CB, lengths_CB, self.sizes.inputs)
         pieces, parts = [inputs], {}
         if self._plan is not None:
             views = self._views(ViewPlan(*(part[:, chunk] for part in self._plan)), starts_CB)
@@ -174,9 +162,9 @@ class ResidentData:
         if self._config.next_item.prefixes:
             parts["positives"] = self._items[ends_CB].long()
         else:
-            after_CN = (inputs.source_CN + 1).clamp_(max=len(self._items) - 1)
-            parts["positives"] = torch.where(inputs.used_CN, self._items[after_CN].long(), 1)
-            parts["counts"] = inputs.used_CN.long()
+            after_CN = self._piece(self._items, ends_CB + 1, lengths_CB, self.sizes.inputs).items_CN
+            # No loss knows an item 0; it stands where nothing is asked.
+            parts |= {"positives": after_CN.clamp(min=1), "counts": (after_CN != PADDING).long()}
             owners_CB = F.pad(owners_CB, (0, 1)).gather(1, inputs.slots.row)
         if self._unseen is not None:
             parts["negatives"] = self._unseen.draw(owners_CB, None)
@@ -188,7 +176,7 @@ class ResidentData:
         """Read rows of so many items that end before `ends_CB`, behind padding where windows are filled."""
         taken_CB = self._taken(lengths_CB)
         where = slots(taken_CB, room)
-        return _Piece(taken_CB, where, *_read(items, ends_CB - taken_CB, taken_CB - lengths_CB, where))
+        return _Piece(taken_CB, where, _read(items, ends_CB - taken_CB, taken_CB - lengths_CB, where))
 
     def _views(self, drawn: ViewPlan, starts_CB: Tensor) -> _Piece:
         """First views of all sequences of a step, then second views."""
@@ -196,7 +184,7 @@ class ResidentData:
         step_C1 = torch.arange(steps, device=starts_CB.device)[:, None]
         by_step = ViewPlan(*(part.view(2, steps, -1).transpose(0, 1).flatten(1) for part in drawn))
         where = slots(by_step.lengths_B, room)
-        items_CN, *_ = _read(self._items, starts_CB.repeat(1, 2), torch.zeros_like(by_step.lengths_B), where)
+        items_CN = _read(self._items, starts_CB.repeat(1, 2), torch.zeros_like(by_step.lengths_B), where)
         # The row after the last takes the rest of the room; a plan of as many items leaves it as it is.
         plan = ViewPlan(*(F.pad(part, (0, 1)) for part in by_step))
         plan.lengths_B[:, -1] = room
@@ -211,8 +199,7 @@ class ResidentData:
         """A window of nothing but padding in every step."""
         length_C1 = torch.full_like(self._table_CF[:, :1], self._window)
         where = slots(length_C1, self._window)
-        nothing_CN = torch.full_like(where.row, PADDING)
-        return _Piece(length_C1, where, nothing_CN, nothing_CN, nothing_CN > 0)
+        return _Piece(length_C1, where, torch.full_like(where.row, PADDING))
 
     def _laid_out(self, pieces: list[_Piece]) -> dict[str, Tensor]:
         """What the encoder reads, a piece after another; rows are numbered through."""
@@ -298,16 +285,13 @@ class ResidentData:
         return Negatives(items=items_S, log_counts=log_counts_S)
 
 
-def _read(items: Tensor, starts_CB: Tensor, skipped_CB: Tensor, where: Slots) -> tuple[Tensor, Tensor, Tensor]:
-    """Read rows that begin at `starts_CB`, all but the first positions of each that are to be skipped.
-
-    Returns:
-        Their items, 0 at what is skipped and after the last row; where each was read; and which were.
-    """
+def _read(items: Tensor, starts_CB: Tensor, skipped_CB: Tensor, where: Slots) -> Tensor:
+    """Read the items of rows that begin at `starts_CB`; 0 at so many first positions of each and after the last row."""
     source_CN = F.pad(starts_CB, (0, 1)).gather(1, where.row) + where.place
     source_CN = source_CN.clamp_(min=0, max=len(items) - 1)
-    used_CN = F.pad(skipped_CB, (0, 1), value=_NEVER).gather(1, where.row) <= where.place
-    return torch.where(used_CN, items[source_CN].long(), PADDING), source_CN, used_CN
+    # What stands after the last row is skipped: no place there is as far as there are positions.
+    skipped_CN = F.pad(skipped_CB, (0, 1), value=where.row.shape[1]).gather(1, where.row)
+    return torch.where(where.place >= skipped_CN, items[source_CN].long(), PADDING)
 
 
 def _renumbered(row_N: Tensor, size: int, missing: int, kinds: int) -> Tensor:
