@@ -17,6 +17,7 @@ from benchmarks.measurements import MEASUREMENTS, Section, Setting
 from benchmarks.page import record
 from benchmarks.runner import say
 from elcrec.errors import UserError
+from elcrec.process import set_up_process
 
 _SIZES = (10_000, 100_000, 1_000_000)
 
@@ -33,6 +34,7 @@ def launch(
     arguments: Sequence[str] | None,
 ) -> int:
     """Call `work` with the options and the command that gives them; return the exit status, 2 after an error."""
+    set_up_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         work(parser.parse_args(arguments), ["-m", module, *arguments])

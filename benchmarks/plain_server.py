@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from elcrec.adapters.store import open_store
 from elcrec.model.grouping import group_rows
 from elcrec.model.io import load_model
+from elcrec.process import set_up_process
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.ports import FeatureStore
 
@@ -80,6 +81,7 @@ def application(ranker: Ranker, features: FeatureStore, service: str) -> FastAPI
 
 def main() -> None:
     """Serve until killed."""
+    set_up_process()
     torch.set_num_threads(1)
     store = open_store(Path(sys.argv[1]))
     champion = store.registry.champion("elcrec")

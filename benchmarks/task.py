@@ -17,6 +17,7 @@ from benchmarks.meter import Clock, Cost, now, peak_mib
 from elcrec.config import TrainConfig, load_config
 from elcrec.data.dataset import SequenceData, load_sequences
 from elcrec.data.ragged import Ragged
+from elcrec.process import set_up_process
 from elcrec.training.loop import choose_device
 
 _WARM_STEPS = 5
@@ -27,6 +28,7 @@ _BLOCK_USERS = 256
 
 def main(argument: str) -> int:
     """Run the job and print what it cost."""
+    set_up_process()
     sys.stdout.buffer.write(msgspec.json.encode(measure(msgspec.json.decode(argument, type=Job))) + b"\n")
     return 0
 
@@ -45,7 +47,7 @@ def measure(job: Job) -> Result:
     presets = [Path(preset) for preset in job.presets]
     overrides = [*job.overrides, f"train.objective={job.objective}"] if job.engine == "ours" else job.overrides
     config = load_config(Path(job.params), presets=presets, overrides=overrides).train
-    # Our encoder turns oneDNN off for the whole process; the textbook has PyTorch as it comes. TF32 is left alone:
+    # A process of ours works without oneDNN (elcrec.process); the textbook has PyTorch as it comes. TF32 is left alone:
     # without an Intel GPU PyTorch warns of any value.
     with torch.backends.mkldnn.flags(enabled=job.engine == "textbook", allow_tf32=None):
         result = _KINDS[job.kind](job, config)

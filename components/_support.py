@@ -16,7 +16,7 @@ import msgspec
 
 from elcrec import __version__
 from elcrec.artifacts import code_revision, md5_of
-from elcrec.config import Config, Section, merge, parse_config, to_dict
+from elcrec.config import Config, Section, merge, parse_config, parse_part, to_dict
 from elcrec.errors import UserError
 from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.ports import ModelRegistry
@@ -33,8 +33,7 @@ def read_section(component: str, text: str) -> Any:
         UserError: a key is unknown, or a value has the wrong type or range.
     """
     name = SECTIONS.get(component, component)
-    document = {name: msgspec.json.decode(text)}
-    return getattr(parse_config(document, source=f"component {component}"), name)
+    return parse_part(name, msgspec.json.decode(text), source=f"component {component}")
 
 
 PARAMETERS = {

@@ -17,6 +17,10 @@ def champion(config: str, store: str) -> str:
         Its name and the digest of its bundle, `NAME@DIGEST`, which decides whether a cached model is the one meant;
         empty where there is no champion yet.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from pathlib import Path
 
     from components._support import name_champion, read_section

@@ -51,6 +51,10 @@ def configure(
         max_regression: Replaces `push.gate.max_regression`.
         overrides: JSON of sections laid over the rest, such as `{"train": {"eval_every": 5}}`.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from components._support import apply, write_sections
 
     parameters = {

@@ -32,6 +32,10 @@ def evaluate(
         card: The model card.
         metrics: The stage's numbers.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from pathlib import Path
 
     from components._support import describe, log, publish, read_section

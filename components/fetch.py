@@ -26,6 +26,10 @@ def fetch(
         raw: The raw log and source.json.
         metrics: The stage's numbers.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     import os
     from pathlib import Path
     from tempfile import TemporaryDirectory

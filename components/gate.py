@@ -27,6 +27,10 @@ def gate(
     Returns:
         Whether the model may be pushed.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from pathlib import Path
 
     from components._support import describe, read_section

@@ -14,6 +14,10 @@ def outcome(pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Out
         status: How the steps ended, as KFP tells an exit task.
         summary: The outcome in words.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     import json
     import os
     from pathlib import Path

@@ -15,6 +15,10 @@ def plan(config: str, grid: str) -> List[str]:  # noqa: UP006 - as above
         config: JSON of the section `train`.
         grid: JSON of fields and their values, such as `{"seed": [1, 2], "encoder.num_blocks": [1, 2]}`.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from components._sweep import spread
 
     return spread(config, grid)

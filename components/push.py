@@ -26,6 +26,10 @@ def push(
         pushed: The decision and the bundle.
         metrics: The stage's numbers.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from pathlib import Path
 
     from components._support import describe, log, read_section

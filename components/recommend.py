@@ -26,6 +26,10 @@ def recommend(
         recommendations: A Parquet file: user_id, item_ids, scores, intent, source.
         metrics: The stage's numbers.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     import json
     from pathlib import Path
 

@@ -16,6 +16,10 @@ def require_valid(accepted: bool, reason: str) -> None:
     Raises:
         UserError: the log was refused.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from elcrec.errors import UserError
 
     if not accepted:

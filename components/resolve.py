@@ -31,6 +31,10 @@ def resolve(
     Returns:
         The commit, and the md5 in the .dvc file or dvc.lock of that commit; both empty without a repository.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from components._dvc import find_version
 
     if not dvc_repository:

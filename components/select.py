@@ -20,6 +20,10 @@ def select(
         model: The best one.
         table: All members, best first.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     import json
     import shutil
     from pathlib import Path

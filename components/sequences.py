@@ -20,6 +20,10 @@ def sequences(
         sequences: Sequences, histories, items and the split.
         metrics: The stage's numbers.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from pathlib import Path
 
     from components._support import describe, log, read_section

@@ -33,6 +33,10 @@ def train(
         metrics: The stage's numbers.
         processes: How many processes train in this pod, one an accelerator.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     from pathlib import Path
 
     from components._support import checkpoint_folder, describe, find_champion, log, publish, read_section, stage_on

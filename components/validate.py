@@ -32,6 +32,10 @@ def validate(
     Returns:
         Whether the log may be used, and which checks say no.
     """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
     import logging
     from pathlib import Path
 

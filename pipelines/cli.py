@@ -10,6 +10,7 @@ from typing import Any
 
 from elcrec.config import load_config
 from elcrec.errors import UserError
+from elcrec.process import set_up_process
 from pipelines.cluster_cli import add_commands
 from pipelines.cluster_cli import submit as submit_to_cluster
 from pipelines.options import CLUSTER, LOCAL, arguments_of, refuse
@@ -23,6 +24,7 @@ ROOT, STORE = Path("local_outputs"), Path("artifacts/store")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 1 after a failed run, 2 after a user's mistake, 130 after Ctrl-C."""
+    set_up_process()
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))

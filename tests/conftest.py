@@ -4,14 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+from elcrec.process import set_up_process
 
 ROOT = Path(__file__).parents[1]
+
+set_up_process()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Threads of tests that run side by side would wait for each other."""
+    import torch  # noqa: PLC0415 - once the process is set up
+
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from elcrec import __version__
 from elcrec.errors import UserError
+from elcrec.process import set_up_process
 
 if TYPE_CHECKING:  # `elcrec --help` reads no configuration
     from elcrec.config import Config
@@ -21,6 +22,7 @@ ARTIFACTS = Path("artifacts")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (2 after a user's mistake, 130 after Ctrl-C)."""
+    set_up_process()
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("elcrec").setLevel(logging.INFO)

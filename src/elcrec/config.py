@@ -26,6 +26,7 @@ LogFormat = Literal["csv", "parquet", "benchmark"]
 LONGEST_WINDOW = 1024
 """Rows are laid out in groups of one length, up to this one."""
 
+_DESCRIBED_IN = "src/elcrec/config.py"
 
 T = TypeVar("T")
 
@@ -153,7 +154,8 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     test_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     """Temporal split: share of interactions after the second cut."""
     history: Positive = 50
-    """Most recent items of a user in histories.parquet, which the feature store serves."""
+    """Most recent items of a user in histories.parquet, which the feature store serves; at least the encoder's
+    window. Above 50 the feature view's WINDOW (features/views.py) must grow as well."""
 
 
 class EncoderConfig(Section, frozen=True, kw_only=True):
@@ -296,8 +298,8 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     """Level of the confidence intervals."""
     seed: NonNegative = 1
     """Seeds the bootstrap."""
-    block_users: Positive = 128
-    """Users ranked at a time; bounds memory, changes no result."""
+    block_users: Positive | None = None
+    """Users ranked at a time; bounds memory, changes no result. `None`: what suits the device that ranks."""
     top_items: Positive = 8
     """Items listed for each intent."""
 
@@ -399,6 +401,26 @@ class Config(Section, frozen=True, kw_only=True):
     serve: ServeConfig = ServeConfig()
     """The server."""
 
+    def __post_init__(self) -> None:
+        """Check that a model is served all the history that it was evaluated on."""
+        window, kept = self.train.encoder.window, self.sequences.history
+        if window > kept:
+            raise ValueError(
+                f"train.encoder.window {window} is more than sequences.history {kept}: the model would be served "
+                "shorter histories than it was evaluated on. Raise sequences.history or lower the window"
+            )
+
+
+def parse_part(name: str, document: Mapping[str, Any], *, source: object = "configuration") -> Any:
+    """Check one section of `Config` alone, without the other sections and what holds between them.
+
+    Raises:
+        UserError: a key is unknown, or a value has the wrong type or range.
+    """
+    kind = next(field.type for field in msgspec.structs.fields(Config) if field.name == name)
+    whole = msgspec.defstruct("Part", [(name, kind)])
+    return getattr(parse_section({name: document}, whole, source=source, described_in=_DESCRIBED_IN), name)
+
 
 def load_config(params: Path, *, presets: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
     """Read `params`, lay `presets` over it in their order, then `overrides` such as `train.epochs=5`.
@@ -420,7 +442,7 @@ def parse_config(document: Mapping[str, Any], *, source: object = "configuration
     Raises:
         UserError: a key is unknown, or a value has the wrong type or range.
     """
-    return parse_section(document, Config, source=source, described_in="src/elcrec/config.py")
+    return parse_section(document, Config, source=source, described_in=_DESCRIBED_IN)
 
 
 def parse_section(document: Mapping[str, Any], kind: type[T], *, source: object, described_in: str) -> T:

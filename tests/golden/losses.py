@@ -12,6 +12,7 @@ import torch
 
 from elcrec.config import NextItemConfig, TrainConfig
 from elcrec.model.elcrec import TrainingBatch
+from elcrec.process import set_up_process
 from elcrec.training.batches import TrainingData
 from elcrec.training.loop import _Run
 from tests.unit.training.helpers import ring_data, tiny_config
@@ -58,6 +59,7 @@ def trajectory(config: TrainConfig) -> Trajectory:
 
 def write() -> None:
     """Write what the present code computes."""
+    set_up_process()
     torch.set_num_threads(1)
     runs = [f'"{name}": [\n{_lines(trajectory(config))}\n]' for name, config in CONFIGS.items()]
     FILE.write_text("{\n" + ",\n".join(runs) + "\n}\n", encoding="utf-8")

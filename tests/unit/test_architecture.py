@@ -1,10 +1,10 @@
 """Dependencies point inward: orchestrators know elcrec, elcrec knows none of them."""
 
-import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.imports import imports_of
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "elcrec"
@@ -13,12 +13,8 @@ CORE = ("data", "model", "training", "evaluation", "serving")
 
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, at its head or inside a function, by its full name."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for module, names in imports_of(path):
+        yield from (f"{module}.{name}" for name in names) if names else (module,)
 
 
 def offences(folder: Path, forbidden: tuple[str, ...]) -> list[str]:

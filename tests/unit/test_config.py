@@ -34,6 +34,8 @@ def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
         ("trian.epochs=5", "trian"),
         ("train.encoder.num_heads=3", "train.encoder"),
         ("train.encoder.window=1025", "train.encoder.window"),
+        ("train.encoder.window=51", "train.encoder.window 51 is more than sequences.history 50"),
+        ("sequences.history=49", "train.encoder.window 50 is more than sequences.history 49"),
         ("train.eval_every=16", "eval_every 16 is more than patience 15"),
         ("train.intents.fusion=glue", "train.intents.fusion"),
         ("fetch.dataset=nowhere", "nowhere"),

@@ -1,9 +1,6 @@
 """Feast as the feature store: definitions from the repository folder, data under the store folder or on servers."""
 
-import atexit
-import os
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.adapters.quiet import quiet, unguarded
+from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.histories import Fate, History, add_events, instant, merge_publication, require_valid
 from elcrec.serving.ports import Event, FeatureTables, PushOutcome, StoreUnavailable, UserFeatures, UserHistory
 
-with quiet("feast"), unguarded():
+with quiet("feast"):
     from feast import FeatureService, FeatureStore, FeatureView
     from feast.errors import FeastError, FeatureServiceNotFoundException, FeatureViewNotFoundException
     from sqlalchemy.exc import SQLAlchemyError
@@ -33,16 +30,6 @@ with quiet("feast"), unguarded():
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
     from elcrec.adapters.online_rows import HistoryRows, open_rows, redis_errors
     from elcrec.adapters.publication import Publication
-
-
-def _mute_stderr() -> None:
-    """DuckDB's binding lists dozens of "leaked" objects when a process ends that has loaded torch as well."""
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-# First registered is last called: whatever other exit handlers have to say is still heard.
-atexit.register(_mute_stderr)
 
 _MARGIN = timedelta(days=1)
 _CHECKED_KEYS = 5000

@@ -1,6 +1,5 @@
 """MLflow as the model registry: bundles are run artifacts, versions carry the bundle's digest as a tag."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,10 +11,6 @@ from elcrec.artifacts import atomic_dir, atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
 from elcrec.serving.ports import RegisteredModel
-
-# MLflow reads both when it is imported.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 with quiet("mlflow", "alembic"):
     from mlflow import MlflowClient

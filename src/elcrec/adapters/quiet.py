@@ -6,48 +6,29 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from typing import TypeVar
-
-T = TypeVar("T")
 
 _lock = threading.Lock()
 _inside = 0
 _hushed = ExitStack()
+_levels: dict[str, int] = {}
+"""What the loggers' levels were when the first thread came in."""
 
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
     """Swallow output and warnings; errors are still raised, and still logged by `loggers`.
 
-    Output and warning filters belong to the process, so of several threads inside at once the first hushes them and
-    the last restores them.
+    Output, warning filters and loggers belong to the process, so of several threads inside at once the first hushes
+    them and the last restores them.
     """
-    for name in loggers:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    _enter()
+    _enter(loggers)
     try:
         yield
     finally:
         _leave()
 
 
-@contextmanager
-def unguarded() -> Iterator[None]:
-    """Import without typeguard: it rewrites all of Feast's classes, which takes longer than the rest of the import."""
-    import typeguard  # noqa: PLC0415 - comes with Feast
-
-    checked, typeguard.typechecked = typeguard.typechecked, _as_it_is  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        typeguard.typechecked = checked
-
-
-def _as_it_is(target: T) -> T:
-    return target
-
-
-def _enter() -> None:
+def _enter(loggers: tuple[str, ...]) -> None:
     global _inside  # noqa: PLW0603 - so are the streams and the filters
     with _lock:
         _inside += 1
@@ -56,6 +37,11 @@ def _enter() -> None:
             _hushed.enter_context(redirect_stdout(io.StringIO()))
             _hushed.enter_context(redirect_stderr(io.StringIO()))
             warnings.simplefilter("ignore")
+        for name in loggers:
+            logger = logging.getLogger(name)
+            _levels.setdefault(name, logger.level)
+            # Again each time: MLflow sets its loggers' levels when it makes a database.
+            logger.setLevel(logging.ERROR)
 
 
 def _leave() -> None:
@@ -64,3 +50,6 @@ def _leave() -> None:
         _inside -= 1
         if _inside == 0:
             _hushed.close()
+            for name, level in _levels.items():
+                logging.getLogger(name).setLevel(level)
+            _levels.clear()

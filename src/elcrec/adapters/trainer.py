@@ -154,7 +154,9 @@ def _hand_over(config: TrainConfig, sequences: Path, warm_start: Path | None, fo
 
 
 def _write_params(config: TrainConfig, path: Path) -> None:
-    path.write_text(yaml.safe_dump({"train": to_dict(config)}, sort_keys=False), encoding="utf-8")
+    # The sequences are made by now, but a configuration says that they keep what the model's window holds.
+    document = {"sequences": {"history": config.encoder.window}, "train": to_dict(config)}
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
 def _collect(model: Path, out: Path) -> dict[str, Any]:

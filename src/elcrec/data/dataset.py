@@ -143,6 +143,27 @@ def _array(size: int) -> npt.NDArray[np.int32]:
         return np.asarray(np.memmap(file, np.int32, "w+", shape=(size,)))
 
 
+def require_served_window(window: int, folder: Path, *, where: object) -> None:
+    """Refuse a model that reads more items of a user than the feature store would serve it.
+
+    Args:
+        window: the most recent items that the model reads.
+        folder: output of the sequences stage. One from before `split.json` said what it keeps is taken as it is.
+        where: what has the window, for the error.
+
+    Raises:
+        UserError: `histories.parquet`, which the feature store serves, keeps fewer.
+    """
+    kept = read_json(folder / "split.json").get("history", window)
+    if window > kept:
+        what = (
+            f"a window of {window} items, but {folder / 'histories.parquet'} keeps {kept}: "
+            "the model would be served shorter histories than it is evaluated on"
+        )
+        fix = f"run the sequences stage with sequences.history={window}; its sequences stay the same"
+        raise UserError(what, where=where, fix=fix)
+
+
 def load_user_ids(folder: Path) -> pa.ChunkedArray:
     """Read the raw ids of the users, in the order of the sequences.
 

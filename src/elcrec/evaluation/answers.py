@@ -49,14 +49,14 @@ class Answers:
     num_intents: int
 
 
-def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int, seed: int) -> Answers:
+def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int | None, seed: int) -> Answers:
     """Load a model, on the GPU where there is one, and rank the test targets.
 
     Args:
         folder: the model folder.
         data: the sequences, on which the model must have been trained.
         test: the test questions, N users.
-        block_users: users ranked at a time.
+        block_users: users ranked at a time; `None` chooses for the device.
         seed: seeds the sample of users that is pictured.
 
     Raises:

@@ -12,6 +12,7 @@ from elcrec.data.ragged import Ragged
 
 IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.float64]
+_BLOCK_USERS = 256
 
 
 def training_counts(training: Ragged, num_items: int) -> npt.NDArray[np.int64]:
@@ -24,7 +25,7 @@ def rank_by_popularity(
     histories: Ragged,
     target_items: npt.NDArray[np.int64],
     *,
-    block_users: int = 256,
+    block_users: int | None = None,
 ) -> npt.NDArray[np.int32]:
     """Rank each target by training count under the protocol of `ranking.rank_targets`, [N].
 
@@ -35,8 +36,9 @@ def rank_by_popularity(
         counts: training count of each item, [V + 1]; entry 0 is ignored.
         histories: items to exclude, N rows of indices.
         target_items: the item to find, [N].
-        block_users: users ranked at a time.
+        block_users: users ranked at a time; `None` takes as many as suit a CPU, where this always runs.
     """
+    block_users = block_users or _BLOCK_USERS
     ranks = np.empty(len(target_items), np.int32)
     ascending = np.sort(counts[1:])
     for start in range(0, len(ranks), block_users):

@@ -19,10 +19,6 @@ from elcrec.model.grouping import Group, GroupedBatch
 from elcrec.model.lookup import look_up
 from elcrec.model.packing import PackedBatch, attend_chunks
 
-# oneDNN would make a primitive for every number of rows that GELU meets and keep the last thousand. Every step has
-# another number: making them is a tenth of its time, and those that are kept cut the heap into ever smaller pieces.
-torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
-
 Layout = GroupedBatch | PackedBatch
 """How a batch's rows lie in its flat array of positions."""
 

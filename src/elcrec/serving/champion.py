@@ -20,9 +20,7 @@ from elcrec.serving.catalogue import UNKNOWN, Catalogue, load_catalogue
 _BELOW_ALL = -1e30
 
 
-def rank_with_champion(
-    bundle: Path, catalogue: Catalogue, test: EvaluationSet, *, block_users: int = 1024
-) -> npt.NDArray[np.int32] | None:
+def rank_with_champion(bundle: Path, catalogue: Catalogue, test: EvaluationSet) -> npt.NDArray[np.int32] | None:
     """Rank the challenger's test targets with the champion, items matched by raw id, [N].
 
     Items that the champion does not know stand below all that it knows, where they tie, and ties count
@@ -32,7 +30,6 @@ def rank_with_champion(
         bundle: the champion's bundle, verified.
         catalogue: the challenger's items.
         test: the challenger's test split.
-        block_users: users ranked at a time.
 
     Raises:
         UserError: the bundle does not load, or its parts do not fit each other.
@@ -47,7 +44,7 @@ def rank_with_champion(
     histories = own.histories(catalogue.item_ids.take(pa.array(test.histories.values - 1)), test.histories.offsets)
     vectors_ND = model.encode(histories.histories, intents=False).vectors
     users_ND, items_VD = _sink_unknown(vectors_ND, model.item_vectors(), as_champion)
-    return rank_targets(users_ND, items_VD, test.histories, test.target_items, block_users=block_users, top_k=1).ranks
+    return rank_targets(users_ND, items_VD, test.histories, test.target_items, top_k=1).ranks
 
 
 def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:

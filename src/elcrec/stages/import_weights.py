@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elcrec.artifacts import atomic_dir, code_revision, sha256_of
-from elcrec.data.dataset import load_item_ids, load_sequences
+from elcrec.data.dataset import load_item_ids, load_sequences, require_served_window
 from elcrec.errors import UserError
 from elcrec.model.io import save_model
 from elcrec.model.published import PublishedWeights, read_published
@@ -51,6 +51,7 @@ def import_weights(
     if absent:
         _accept_absent(published, absent, sequences, drop=drop_absent_items)
     model = published.to_model(rows_V, num_heads)
+    require_served_window(model.config.encoder.window, sequences, where=checkpoint)
     source = {"file": checkpoint.name, "sha256": sha256_of(checkpoint), "absent_items": absent}
     with atomic_dir(out) as scratch:
         save_model(model, scratch, sequences_md5=data.md5, git_revision=code_revision(), imported=source)

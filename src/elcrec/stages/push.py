@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import PushConfig
-from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids
+from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
 from elcrec.data.split_points import split_point_histories
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
@@ -80,6 +80,7 @@ def decide(
 def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) -> Manifest:
     service = config.feature_service
     schema = features.schema(service)
+    require_served_window(load_model(source.model).config.encoder.window, source.sequences, where=source.model)
     return describe_bundle(source, name=config.model_name, feature_service=service, feature_schema=schema)
 
 

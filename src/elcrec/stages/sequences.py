@@ -104,6 +104,7 @@ def _describe(codes: Codes, split: SplitIndex, config: SequencesConfig, time: st
         "valid_cut": _iso(split.valid_cut),
         "test_cut": _iso(split.test_cut),
         "k_core": config.k_core,
+        "history": config.history,
     }
 
 

@@ -317,11 +317,12 @@ def test_the_parameters_that_the_nodes_read_are_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from elcrec.adapters import trainer  # noqa: PLC0415
-    from elcrec.config import load_config  # noqa: PLC0415
+    from elcrec.config import EncoderConfig, SequencesConfig, load_config  # noqa: PLC0415
 
     (tmp_path / "sequences").mkdir()
     (tmp_path / "nodes").mkdir()
-    config = tiny_config(objective="iclrec")
+    config = tiny_config(objective="iclrec", encoder=EncoderConfig(window=SequencesConfig().history + 1))
     trainer._hand_over(config, tmp_path / "sequences", None, tmp_path / "nodes")
     assert load_config(tmp_path / "nodes" / "params.yaml").train == config
-    assert list(yaml.safe_load((tmp_path / "nodes" / "params.yaml").read_text(encoding="utf-8"))) == ["train"]
+    written = yaml.safe_load((tmp_path / "nodes" / "params.yaml").read_text(encoding="utf-8"))
+    assert list(written) == ["sequences", "train"]

@@ -20,7 +20,7 @@ from components._support import (
 from components.configure import configure
 from elcrec import __version__
 from elcrec.artifacts import md5_of
-from elcrec.config import Config, to_dict
+from elcrec.config import Config, SequencesConfig, to_dict
 from elcrec.errors import UserError
 
 DEFAULTS = json.dumps(to_dict(Config()))
@@ -31,6 +31,16 @@ def test_every_section_survives_the_way_through_json() -> None:
     sections = write_sections(config)
     for name in set(sections) - {"baseline"}:
         assert read_section(name, sections[name]) == getattr(config, name)
+
+
+def test_a_section_is_read_without_what_holds_between_sections() -> None:
+    encoder = {"window": SequencesConfig().history + 1}
+
+    assert read_section("train", json.dumps({"encoder": encoder})).encoder.window == encoder["window"]
+    with pytest.raises(UserError, match=r"component train: parameter train\.epochs: "):
+        read_section("train", '{"epochs": 0}')
+    with pytest.raises(UserError, match=r"more than sequences\.history"):
+        apply(DEFAULTS, {}, json.dumps({"train": {"encoder": encoder}}))
 
 
 def test_the_baseline_is_the_train_section_without_intents() -> None:

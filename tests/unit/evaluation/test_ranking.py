@@ -3,13 +3,15 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elcrec.data.ragged import Ragged
+from elcrec.evaluation import ranking
 from elcrec.evaluation.popularity import rank_by_popularity
-from elcrec.evaluation.ranking import best_items, rank_targets
+from elcrec.evaluation.ranking import best_items, mask_history, rank_targets
 
 Case = tuple[torch.Tensor, torch.Tensor, list[list[int]], list[int]]
 
@@ -40,10 +42,10 @@ def brute_force_rank(scores: dict[int, float], target: int) -> int:
     return 1 + sum(score >= scores[target] for item, score in scores.items() if item != target)
 
 
-def ranked(case: Case, **options: int) -> tuple[list[int], list[list[int]]]:
+def ranked(case: Case, **options: int | None) -> tuple[list[int], list[list[int]]]:
     users_ND, items_VD, histories, targets = case
-    ranking = rank_targets(users_ND, items_VD, Ragged.from_rows(histories), np.array(targets), **options)
-    return ranking.ranks.tolist(), ranking.top_items.tolist()
+    found = rank_targets(users_ND, items_VD, Ragged.from_rows(histories), np.array(targets), **options)
+    return found.ranks.tolist(), found.top_items.tolist()
 
 
 @settings(deadline=None)
@@ -75,6 +77,21 @@ def test_the_block_size_changes_nothing(case: Case, block: int) -> None:
     assert [sorted(items) for items in top_items] == [sorted(items) for items in whole_top]
 
 
+@pytest.mark.parametrize(("asked", "blocks"), [(None, [128, 128, 44]), (200, [200, 100])])
+def test_the_device_chooses_the_block_where_nobody_asks_for_one(
+    asked: int | None, blocks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def masked(scores_BV: torch.Tensor, histories: Ragged) -> torch.Tensor:
+        sizes.append(len(scores_BV))
+        return mask_history(scores_BV, histories)
+
+    monkeypatch.setattr(ranking, "mask_history", masked)
+    ranked((torch.ones(300, 2), torch.ones(9, 2), [[1]] * 300, [2] * 300), block_users=asked)
+    assert sizes == blocks
+
+
 @settings(deadline=None)
 @given(cases())
 def test_a_target_in_the_history_is_last(case: Case) -> None:
@@ -90,7 +107,7 @@ def test_popularity_ranks_equal_a_ranking_by_count(case: Case) -> None:
     users_ND, items_VD, histories, targets = case
     counts = np.abs(items_VD[:, 0].numpy()).astype(np.int64)
     by_score = (torch.ones(len(users_ND), 1), torch.from_numpy(counts[:, None]).float(), histories, targets)
-    for block in (2, 100):
+    for block in (2, None):
         ranks = rank_by_popularity(counts, Ragged.from_rows(histories), np.array(targets), block_users=block)
         assert ranks.tolist() == ranked(by_score)[0]
 
@@ -115,9 +132,9 @@ def test_blocks_agree_on_real_numbers(seed: int) -> None:
 
 
 def test_no_users_give_no_ranks() -> None:
-    ranking = rank_targets(torch.zeros(0, 2), torch.zeros(5, 2), Ragged.from_rows([]), np.zeros(0, np.int64))
-    assert ranking.ranks.shape == (0,)
-    assert ranking.top_items.shape == (0, 4)
+    found = rank_targets(torch.zeros(0, 2), torch.zeros(5, 2), Ragged.from_rows([]), np.zeros(0, np.int64))
+    assert found.ranks.shape == (0,)
+    assert found.top_items.shape == (0, 4)
 
 
 def test_the_best_of_a_catalogue_of_many_tiles_are_those_of_a_full_sort() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import EncoderConfig, EvaluateConfig, IntentConfig, TrainConfig
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
-from elcrec.evaluation import pages
+from elcrec.evaluation import answers, findings, pages
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model, save_model
@@ -276,8 +277,29 @@ def test_every_option_has_an_effect(workdir: Path, out: Path, tmp_path: Path, ch
     assert digests(again(workdir, tmp_path / "out", changed, baseline=workdir / "baseline")) != digests(out)
 
 
-def test_the_block_size_changes_no_result(workdir: Path, out: Path, tmp_path: Path) -> None:
-    changed = EvaluateConfig(bootstrap=100, block_users=1000)
+def test_a_configured_block_size_is_what_every_ranking_takes(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def recorded(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*inputs: Any, block_users: int | None, **options: Any) -> Any:
+            asked.append((work.__name__, block_users))
+            return work(*inputs, block_users=block_users, **options)
+
+        return call
+
+    monkeypatch.setattr(answers, "rank_targets", recorded(answers.rank_targets))
+    monkeypatch.setattr(findings, "rank_by_popularity", recorded(findings.rank_by_popularity))
+    for block in (None, 16):
+        asked.clear()
+        again(workdir, tmp_path / "out", EvaluateConfig(bootstrap=10, block_users=block))
+        assert {*asked} == {("rank_targets", block), ("rank_by_popularity", block)}
+
+
+@pytest.mark.parametrize("block", [None, 1000])
+def test_the_block_size_changes_no_result(workdir: Path, out: Path, tmp_path: Path, block: int | None) -> None:
+    changed = EvaluateConfig(bootstrap=100, block_users=block)
     assert digests(again(workdir, tmp_path / "out", changed, baseline=workdir / "baseline")) == digests(out)
 
 

@@ -1,5 +1,6 @@
 """Claims about the stage and its command: an imported model ranks as the published code does, or nothing is written."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from support.raw_log import Log, benchmark_log, sample_log, write_sequences
 from support.textbook import Textbook, sorted_ranks
 
-from elcrec.artifacts import read_json, sha256_of
+from elcrec.artifacts import read_json, sha256_of, write_json
 from elcrec.cli import main
 from elcrec.config import EvaluateConfig, SyntheticConfig
 from elcrec.data.dataset import load_item_ids, load_sequences
@@ -254,6 +255,15 @@ def test_a_folder_that_holds_an_input_is_not_replaced(checkpoint: Path, sequence
     for out in (checkpoint.parent, sequences, sequences.parent):
         assert "would be replaced" in refusal(lambda out=out: import_weights(checkpoint, sequences, out))
     assert checkpoint.is_file()
+
+
+def test_a_model_that_reads_more_than_is_served_is_refused(checkpoint: Path, sequences: Path, tmp_path: Path) -> None:
+    short = shutil.copytree(sequences, tmp_path / "sequences")
+    write_json(short / "split.json", read_json(short / "split.json") | {"history": 49})
+
+    with pytest.raises(UserError, match=r"published\.pt: a window of 50 items, .*keeps 49"):
+        import_weights(checkpoint, short, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_folder_that_is_no_sequences_is_refused(checkpoint: Path, tmp_path: Path) -> None:

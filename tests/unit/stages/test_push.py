@@ -186,6 +186,25 @@ def test_an_evaluation_of_another_model_is_refused(empty: Store, ranked: tuple[I
     assert not empty.out.exists()
 
 
+def test_a_model_that_reads_more_than_is_served_is_refused(
+    empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path
+) -> None:
+    inputs = ranked[0]
+    sequences = shutil.copytree(inputs.sequences, tmp_path / "sequences")
+    split = json.loads((sequences / "split.json").read_text())
+    (sequences / "split.json").write_text(json.dumps(split | {"history": 7}))
+    folders = (inputs.model, sequences, inputs.evaluation)
+
+    for act in (
+        lambda: push(PushConfig(), *folders, empty.out, **empty.sides),
+        lambda: decide(PushConfig(), *folders, **empty.sides),
+    ):
+        with pytest.raises(UserError, match=r"a window of 8 items, .*keeps 7.*run the sequences stage"):
+            act()
+    assert not empty.out.exists()
+    assert empty.versions() == []
+
+
 def test_a_damaged_champion_is_named(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
     bundle = store.sides["registry"].champion("elcrec").bundle
     (bundle / "model.safetensors").write_bytes(b"damaged")

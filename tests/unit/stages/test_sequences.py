@@ -40,6 +40,7 @@ def test_the_folder_describes_itself_and_loads(validated: Path, tmp_path: Path) 
         "valid_cut",
         "test_cut",
         "k_core",
+        "history",
         "md5",
     ]
     assert document["md5"] == md5_of(tmp_path / "out" / "sequences.parquet")

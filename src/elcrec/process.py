@@ -1,0 +1,117 @@
+"""What a process of ours is set up with, and why. Importing any other module changes nothing outside it.
+
+Every entry point calls `set_up_process` first: the commands, the components, the benchmarks and the tests. It loads no
+library. What concerns one is done when that library is imported, so that a command pays for what it uses. A program
+that uses this package as a library may call it too; without it everything works, but slower and with more output.
+"""
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_ENVIRONMENT = {
+    # libgomp reads this when torch is first imported. Its threads otherwise spin while they wait for each other, and
+    # as soon as another process wants a core a step of training takes forty times as long.
+    "OMP_WAIT_POLICY": "passive",
+    # MLflow reads both when it is imported. It would report to its makers, and draw bars in a log.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+"""Variables that a library reads before we could tell it otherwise; what a user has set stays, children inherit it."""
+
+
+@cache
+def set_up_process() -> None:
+    """Set this process up; only the first call counts. It comes before torch, MLflow and Feast are imported."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Requests are answered from threads, where its warnings cannot be swallowed with the streams of the process.
+    logging.getLogger("feast").setLevel(logging.ERROR)
+    # First registered is last called: whatever other exit handlers have to say is still heard.
+    atexit.register(_mute_duckdb)
+    sys.meta_path.insert(0, _Around())
+    if "torch" in sys.modules:
+        _turn_onednn_off()
+
+
+class _Around(MetaPathFinder):
+    """Imports torch and the modules of Feast inside a context of theirs."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        context = _context_of(fullname)
+        spec = PathFinder.find_spec(fullname, path, target) if context else None
+        if context is None or spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def load_inside(module: ModuleType) -> None:
+            with context():
+                load(module)
+
+        # The loader belongs to this one module, and what else it can do (resources, source) stays as it is.
+        spec.loader.exec_module = load_inside  # type: ignore[method-assign]
+        return spec
+
+
+def _context_of(module: str) -> Callable[[], AbstractContextManager[None]] | None:
+    if module == "torch":
+        return _without_onednn
+    return _without_typeguard if module.partition(".")[0] == "feast" else None
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Turn oneDNN off for good, once torch is there.
+
+    It would make a primitive for every number of rows that GELU meets and keep the last thousand. Every step of
+    training has another number: making them is a tenth of its time, and those that are kept cut the heap into ever
+    smaller pieces.
+    """
+    yield
+    _turn_onednn_off()
+
+
+def _turn_onednn_off() -> None:
+    sys.modules["torch"].backends.mkldnn.set_flags(False)
+
+
+@contextmanager
+def _without_typeguard() -> Iterator[None]:
+    """Import a module of Feast without typeguard, which takes longer to rewrite its classes than all the rest takes.
+
+    The check of Feast's own arguments is what is lost. Outside of these imports typeguard works as ever.
+    """
+    import typeguard  # noqa: PLC0415 - comes with Feast
+
+    checked = typeguard.typechecked
+    if checked is _as_it_is:  # a module of Feast that another one imports
+        yield
+        return
+    typeguard.typechecked = _as_it_is  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        typeguard.typechecked = checked
+
+
+def _as_it_is(target: T) -> T:
+    return target
+
+
+def _mute_duckdb() -> None:
+    """DuckDB's binding lists dozens of "leaked" objects when a process ends that has loaded torch as well."""
+    if "duckdb" in sys.modules:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
