@@ -1,6 +1,6 @@
 """Logs with planted intents: the truth is known, so that a model's intents can be judged.
 
-Axes: `U` users, `K` intents, `S` items of an intent, `T` steps.
+Axes: `U` users, `V` items, `K` intents, `S` items of an intent, `T` steps.
 """
 
 from dataclasses import dataclass

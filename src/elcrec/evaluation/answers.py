@@ -1,4 +1,7 @@
-"""What a trained model answers to the test questions: ranks, recommendations, intents."""
+"""What a trained model answers to the test questions: ranks, recommendations, intents.
+
+Axes: `N` test users, `V` items, `D` hidden size.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

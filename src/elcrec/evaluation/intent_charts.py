@@ -1,6 +1,6 @@
 """Charts of intents: their sizes, where their users lie, and how they differ.
 
-Axes: `N` users, `D` hidden, `K` intents, `C` chosen intents, `P` planted intents.
+Axes: `N` users, `D` hidden size, `K` intents, `C` chosen intents, `P` planted intents.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """How intents differ: what their users have in common, how alike they are, who moves between them.
 
-Axes: `N` users, `D` hidden size, `K` intents, `C` chosen intents.
+Axes: `N` users, `D` hidden size, `C` chosen intents.
 """
 
 from collections.abc import Sequence

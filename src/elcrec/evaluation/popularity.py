@@ -1,6 +1,6 @@
 """Popularity: the baseline that ranks by training count, and how far recommendations lean to popular items.
 
-Axes: `N` users, `V` items, `k` recommendations.
+Axes: `N` users, `V` items.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Full ranking over all items, a block of users at a time.
 
-Axes: `B` users of a block, `V` items, `D` hidden size, `N` users.
+Axes: `N` users, `B` users of a block, `V` items, `D` hidden size, `K` best items.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Ranking:
 
     Attributes:
         ranks: 1 is best; ties count against the target; a target in the history is last (V), [N].
-        top_items: indices of the best items, best first; 0 where no item is left, [N, k].
+        top_items: indices of the best items, best first; 0 where no item is left, [N, K].
     """
 
     ranks: npt.NDArray[np.int32]
@@ -80,7 +80,7 @@ def rank_targets(
 
 
 def best_items(scores_BV: Tensor, k: int) -> Tensor:
-    """Return the k best columns of each row, best first, 0 in place of those with a score of -inf, [B, k].
+    """Return the k best columns of each row, best first, 0 in place of those with a score of -inf, [B, K].
 
     The k best are among the k tiles with the highest maxima, so that only those need sorting.
     """

@@ -1,6 +1,6 @@
 """KServe's Open Inference Protocol, version 2, over HTTP with JSON tensors.
 
-Axes: `B` users, `K` items of an answer, `L` longest history, `M` ids of a filter.
+Axes: `B` users, `K` items of an answer, `L` longest history.
 """
 
 from collections.abc import Sequence

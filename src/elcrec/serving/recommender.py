@@ -1,6 +1,6 @@
 """Raw histories in, raw recommendations out: exact top-k over the whole catalogue.
 
-Axes: `B` requests, `V` items, `D` hidden size.
+Axes: `B` requests, `V` items, `D` hidden size, `K` intents, `k` items of an answer.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 In NumPy: for the few rows of a request PyTorch's calls would cost more than the work.
 
-Axes: `B` rows, `V` columns, `C` candidates of all rows.
+Axes: `B` rows, `V` columns, `C` candidates of all rows, `k` best columns.
 """
 
 import numpy as np
