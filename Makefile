@@ -14,7 +14,7 @@ DATASET ?= sample
 EPOCHS ?=
 ARGS ?=
 WORKDIR ?= runs/$(DATASET)
-PRESET := $(if $(filter-out sample,$(DATASET)),--preset presets/$(DATASET).yaml)
+PRESET := $(if $(filter-out sample,$(DATASET)),--preset presets/paper.yaml --preset presets/$(DATASET).yaml)
 # A short run is there to be looked at, so its model passes the gate whatever it is worth.
 LIMIT := $(if $(EPOCHS),--set train.epochs=$(EPOCHS) --set push.gate.floors.ndcg@20=0)
 

@@ -72,10 +72,12 @@ def _train(options: Options) -> None:
 
 
 def _import_weights(options: Options) -> None:
+    from elcrec.adapters.published_weights import read_published
     from elcrec.stages.import_weights import import_weights
 
     inputs = (options.checkpoint, options.sequences, options.out)
-    _show(import_weights(*inputs, num_heads=options.num_heads, drop_absent_items=options.drop_absent_items))
+    settings = {"num_heads": options.num_heads, "drop_absent_items": options.drop_absent_items}
+    _show(import_weights(*inputs, read=read_published, **settings))
 
 
 def _evaluate(options: Options) -> None:

@@ -14,6 +14,7 @@ import yaml
 from msgspec import Meta
 
 from elcrec.errors import UserError
+from elcrec.registry import MIXERS, TERMS, IntentKind, find_objective, require_known
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -167,48 +168,45 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     """Width of embeddings and states (D)."""
     num_blocks: Positive = 2
     """Number of transformer blocks (L)."""
+    mixer: str = "attention"
+    """What a block mixes the positions of a row with (`elcrec.registry.MIXERS`)."""
     num_heads: Positive = 2
     """Attention heads; must divide `hidden_size`."""
     hidden_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
-    """Dropout of embeddings, attention output and feed-forward output."""
+    """Dropout of embeddings, the mixer's output and the feed-forward output."""
     attention_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
     """Dropout of attention weights."""
 
     def __post_init__(self) -> None:
-        """Check that the heads divide the width."""
+        """Check that the mixer is known and the heads divide the width."""
+        require_known(self.mixer, MIXERS, "mixer")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
 
 
+class ModelConfig(Section, frozen=True, kw_only=True):
+    """The architecture of a model: all that is needed to load its weights and to rank with them."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """The sequence encoder."""
+    intents: IntentKind | None = None
+    """How the intent centres came about; `None` for a model without intents."""
+    num_intents: NonNegative = 0
+    """Number of intent centres (K)."""
+
+
 class IntentConfig(Section, frozen=True, kw_only=True):
-    """Learnable cluster centres and the losses that use them (METHOD: ELCRec)."""
+    """Intent centres and how the contrastive losses use them (METHOD: ELCRec)."""
 
     num_intents: Annotated[int, Meta(ge=2)] = 256
     """Number of intent centres (K)."""
     fusion: Literal["shift", "concat", "none"] = "shift"
-    """How a state is joined with its nearest centre before L_seq: added, appended, or not at all."""
-    pooling: Literal["window", "items", "filled"] = "window"
-    """What the behaviour of L_cluster is the mean of: `window` (all T positions, padding included; with the paper's
-    large alphas nothing else learns) or `items` (the sequence's own positions). `comparison: positions` follows it.
-    Which intent a sequence belongs to is said by the mean of its own positions. `filled`: as the published code does
-    it. Every row is filled up to T positions, padding is encoded and sees the whole row, and what is said of a
-    sequence's own positions here holds for all T, in training. That costs many times as much."""
-    comparison: Literal["mean", "positions"] = "mean"
-    """How L_seq compares two views: `mean` by the mean states of their own items; `positions` one position with the
-    same position of the other, over the whole window or, with `pooling: items`, those that both have, averaged."""
-    sequence_temperature: PositiveFloat = 4.0
-    """Temperature of L_seq; a product of two mean states is up to D."""
-    intent_temperature: PositiveFloat = 4.0
+    """How L_seq joins a state with its nearest learned centre: added, appended, or not at all."""
+    temperature: PositiveFloat = 4.0
     """Temperature of L_intent; a product of a mean state and a centre is up to the root of D."""
-    sequence_weight: Weight = 0.1
-    """Weight of L_seq."""
-    intent_weight: Weight = 0.1
-    """Weight of L_intent."""
     mask_same_intent: bool = False
-    """Whether L_intent tells a sequence apart from sequences of other intents alone, not from those of its own
+    """Whether L_intent contrasts a sequence with sequences of other intents alone, not with those of its own
     (false negative mitigation, ICLRec)."""
-    cluster_weight: Weight = 1.0
-    """Weight of L_cluster (alpha)."""
 
 
 class NextItemConfig(Section, frozen=True, kw_only=True):
@@ -235,22 +233,34 @@ class ViewConfig(Section, frozen=True, kw_only=True):
     """Share of the positions that a mask blanks."""
     reorder: Share = 0.2
     """Share of the sequence that is shuffled, in one run."""
+    temperature: PositiveFloat = 4.0
+    """Temperature of L_seq, which compares the views; a product of two mean states is up to D."""
 
 
 class TrainConfig(Section, frozen=True, kw_only=True):
     """Model and optimisation."""
 
-    objective: Literal["elcrec", "iclrec", "sasrec"] = "elcrec"
+    objective: str = "elcrec"
     """`elcrec`: all four losses, intents learned with the model; `iclrec`: intents by k-means over all users before
-    every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents."""
+    every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents. Further loss terms follow a plus sign:
+    `sasrec+sequence` is CL4SRec (`elcrec.registry`)."""
+    weights: dict[str, Weight] = {}
+    """Weight of a loss term by name, where it is not the term's own (`next_item` and `cluster` 1, `sequence` and
+    `intent` 0.1). A term of weight 0 is not computed; a term that the objective does not have is not asked for."""
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
     next_item: NextItemConfig = NextItemConfig()
     """The recommendation loss."""
     intents: IntentConfig = IntentConfig()
-    """Intents and their losses (not `sasrec`)."""
+    """Intents (not `sasrec`)."""
     views: ViewConfig = ViewConfig()
-    """Augmentation for the contrastive losses (not `sasrec`)."""
+    """Augmented views for the contrastive losses (not `sasrec`)."""
+    padding: Literal["ignored", "counted", "encoded"] = "counted"
+    """What training makes of the empty positions of a window. `ignored`: nothing. `counted`: L_cluster's behaviour is
+    the mean over all T positions, for which one empty window a step is encoded; with the paper's large alphas nothing
+    else learns. `encoded`: as the published code does it, every row is filled up to T positions, padding is encoded and
+    sees the whole row, every loss counts it, and L_seq compares two views position by position. That costs many times
+    as much (docs/adr/0004). A served sequence's intent is told by its own items whatever this is."""
     seed: NonNegative = 1
     """Seeds weights, batches, negatives, views and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -275,14 +285,20 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Epochs between validations."""
 
     def __post_init__(self) -> None:
-        """Check that a run is validated before it may stop."""
+        """Check that the names are known and a run is validated before it may stop."""
+        find_objective(self.objective)
+        for name in self.weights:
+            require_known(name, TERMS, "loss term")
         if self.eval_every > self.patience:
             raise ValueError(f"eval_every {self.eval_every} is more than patience {self.patience}")
 
     @property
-    def has_intents(self) -> bool:
-        """Whether the objective knows intents."""
-        return self.objective != "sasrec"
+    def model(self) -> ModelConfig:
+        """The architecture that is trained."""
+        intents = find_objective(self.objective).intents
+        return ModelConfig(
+            encoder=self.encoder, intents=intents, num_intents=self.intents.num_intents if intents else 0
+        )
 
     def as_baseline(self) -> Self:
         """Return the same configuration without intents: what the report compares the model with."""

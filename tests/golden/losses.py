@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 
 from elcrec.config import NextItemConfig, TrainConfig
-from elcrec.model.elcrec import TrainingBatch
 from elcrec.process import set_up_process
-from elcrec.training.batches import TrainingData
-from elcrec.training.loop import _Run
+from elcrec.training.loop import Run
 from tests.unit.training.helpers import ring_data, tiny_config
 
 FILE = Path(__file__).with_suffix(".json")
@@ -33,17 +31,16 @@ CONFIGS = {
 Trajectory = list[dict[str, float]]
 
 
-class _Recorded(_Run):
+class _Recorded(Run):
     """A run that keeps the losses of every step."""
 
     def __init__(self, config: TrainConfig) -> None:
-        data = ring_data(users=160)
-        super().__init__(data, config, TrainingData(data, config), torch.device("cpu"))
-        self.steps: Trajectory = []
+        super().__init__(ring_data(users=160), config, torch.device("cpu"))
+        self.taken: Trajectory = []
 
-    def _step(self, batch: TrainingBatch) -> dict[str, torch.Tensor]:
-        losses = super()._step(batch)
-        self.steps.append({name: loss.item() for name, loss in losses.items()})
+    def take(self, step: object) -> dict[str, torch.Tensor]:
+        losses = super().take(step)
+        self.taken.append({name: loss.item() for name, loss in losses.items()})
         return losses
 
 
@@ -51,10 +48,10 @@ def trajectory(config: TrainConfig) -> Trajectory:
     """Losses of each of ten steps."""
     run = _Recorded(config)
     with tempfile.TemporaryDirectory() as nothing:
-        run.resume(Path(nothing))
+        run.begin(Path(nothing))
     for epoch in (1, 2):
-        run._train_epoch(epoch)
-    return run.steps
+        run.train_epoch(epoch)
+    return run.taken
 
 
 def write() -> None:

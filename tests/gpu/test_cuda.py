@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,25 @@ import numpy as np
 import pytest
 import torch
 
-from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, TrainConfig
+from elcrec.config import EncoderConfig, NextItemConfig, TrainConfig
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.ranking import rank_targets
-from elcrec.model.elcrec import SequenceModel, TrainingBatch
-from elcrec.training.batches import TrainingData
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.compilation import compiled
-from elcrec.training.loop import _Run, fit
+from elcrec.training.data import TrainingData
+from elcrec.training.distributed import ALONE
+from elcrec.training.grouped_steps import GroupedSteps
+from elcrec.training.loop import Run, fit
+from elcrec.training.objective import Objective
+from elcrec.training.packed_steps import PackedSteps
 from elcrec.training.recording import Recorder
-from elcrec.training.resident import ResidentData
+from elcrec.training.step import Step
 from tests.unit.training.helpers import ring_data, tiny_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 UNDROPPED = EncoderConfig(window=8, hidden_size=16, num_blocks=2, hidden_dropout=0, attention_dropout=0)
-FILLED = IntentConfig(num_intents=4, pooling="filled", comparison="positions")
 OBJECTIVES: list[tuple[str, NextItemConfig]] = [
     ("elcrec", NextItemConfig()),
     ("iclrec", NextItemConfig()),
@@ -40,9 +44,9 @@ def _losses_and_gradients(config: TrainConfig, device: torch.device) -> dict[str
     """Losses of the first step and its gradients, from the same weights and draws on either device."""
     data = ring_data()
     torch.manual_seed(1)
-    model = SequenceModel(config, data.num_items).to(device)
-    batch = next(TrainingData(data, config).epoch(torch.Generator().manual_seed(1), device))
-    losses = model.losses(batch)
+    model, objective = SequenceModel(config.model, data.num_items).to(device), Objective(config)
+    steps = GroupedSteps(TrainingData(data, config), config, objective.needs, device, ALONE)
+    losses = objective.losses(model, next(steps.epoch(1)))
     torch.stack(list(losses.values())).sum().backward()
     gradients = {f"gradient of {name}": weight.grad for name, weight in model.named_parameters()}
     return {name: tensor.detach().cpu() for name, tensor in (losses | gradients).items() if tensor is not None}
@@ -83,7 +87,7 @@ def _waits() -> Iterator[list[str]]:
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """A batch with all that it holds, on another device."""
+    """A step with all that it holds, on another device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if is_dataclass(value):
@@ -92,53 +96,56 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def _first_step(config: TrainConfig) -> tuple[TrainingBatch, SequenceModel]:
+def _first_step(config: TrainConfig) -> tuple[Step, SequenceModel, Objective]:
     """A step that the GPU assembled, and a model on the CPU."""
-    data = ring_data()
-    resident = ResidentData(TrainingData(data, config), config, CUDA)
-    resident.begin_epoch()
-    batch = resident.next_batch(next(resident.epoch()))
+    data, objective = ring_data(), Objective(config)
+    steps = PackedSteps(TrainingData(data, config), config, objective.needs, CUDA)
+    step = steps.next_step(next(steps.epoch(1)))
     torch.manual_seed(1)
-    return batch, SequenceModel(config, data.num_items)
+    return step, SequenceModel(config.model, data.num_items), objective
+
+
+def _require_the_losses_of_the_cpu(config: TrainConfig) -> None:
+    step, model, objective = _first_step(config)
+    theirs = objective.losses(model, _moved(step, CPU))
+    ours = objective.losses(model.to(CUDA), step)
+    torch.testing.assert_close({name: loss.cpu() for name, loss in ours.items()}, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("objective", "next_item"), OBJECTIVES)
 def test_a_step_that_the_gpu_assembles_has_the_losses_of_the_cpu(objective: str, next_item: NextItemConfig) -> None:
-    batch, model = _first_step(tiny_config(objective=objective, next_item=next_item, encoder=UNDROPPED))
-    theirs = model.losses(_moved(batch, CPU))
-    ours = model.to(CUDA).losses(batch)
-    torch.testing.assert_close({name: loss.cpu() for name, loss in ours.items()}, theirs, rtol=1e-4, atol=1e-5)
+    _require_the_losses_of_the_cpu(tiny_config(objective=objective, next_item=next_item, encoder=UNDROPPED))
 
 
-def test_a_filled_step_has_the_losses_of_the_cpu_and_is_recorded(
+def test_a_step_with_encoded_padding_has_the_losses_of_the_cpu_and_is_recorded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    batch, model = _first_step(tiny_config(encoder=UNDROPPED, intents=FILLED))
-    theirs = model.losses(_moved(batch, CPU))
-    ours = model.to(CUDA).losses(batch)
-    torch.testing.assert_close({name: loss.cpu() for name, loss in ours.items()}, theirs, rtol=1e-4, atol=1e-5)
-    run = _run(tiny_config(intents=FILLED, device="cuda"), tmp_path)
+    _require_the_losses_of_the_cpu(tiny_config(encoder=UNDROPPED, padding="encoded"))
+    run = _run(tiny_config(padding="encoded", device="cuda"), tmp_path)
     for seed in range(1, 7):
         _epoch(run, seed)
     assert not caplog.records, "recording failed"
 
 
-def _run(config: TrainConfig, folder: Path) -> _Run:
-    data = ring_data()
-    run = _Run(data, config, TrainingData(data, config), CUDA)
-    run.resume(folder)
+def _run(config: TrainConfig, folder: Path) -> Run:
+    run = Run(ring_data(), config, CUDA)
+    run.begin(folder)
     run.model.train()
     return run
 
 
-def _epoch(run: _Run, seed: int) -> list[dict[str, torch.Tensor]]:
+def _packed(run: Run) -> PackedSteps:
+    assert isinstance(run.steps, PackedSteps)
+    return run.steps
+
+
+def _epoch(run: Run, seed: int) -> list[dict[str, torch.Tensor]]:
     torch.manual_seed(seed)
-    assert run.resident is not None
-    with run.recorder.running():
-        if run.resident.begin_epoch():
-            run.recorder.forget()
+    with run.steps.running():
+        counts = run.steps.epoch(seed)
+        first = next(counts)  # what is drawn for an epoch is waited for
         with _waits() as waits:
-            steps = [run._recorded_step(run.resident, count) for count in run.resident.epoch()]
+            steps = [run.take(count) for count in (first, *counts)]
     # The last step, shorter than the others, is recorded in the fourth epoch.
     assert seed <= 4 or not waits
     return steps
@@ -150,16 +157,16 @@ def test_steps_are_replayed_and_the_host_never_waits_inside_an_epoch(
 ) -> None:
     config = tiny_config(objective=objective, next_item=next_item, averaging=0.9, device="cuda")
     run = _run(config, tmp_path)
-    epochs = [run._mean(_epoch(run, seed)) for seed in range(1, 7)]
+    epochs = [run.mean(_epoch(run, seed)) for seed in range(1, 7)]
     assert not caplog.records, "recording failed"
-    assert any(record.recorded is not None for record in run.recorder._records.values())
+    assert _packed(run)._recorder._recorded
     assert all(np.isfinite(loss) for epoch in epochs for loss in epoch.values())
 
 
 def test_compiled_losses_and_gradients_are_those_of_the_plain_ones() -> None:
-    batch, model = _first_step(tiny_config(encoder=UNDROPPED))
-    both, model = [], model.to(CUDA)
-    for losses in (model.losses(batch), compiled(model.losses, batch.num_sequences)(batch)):
+    step, model, objective = _first_step(tiny_config(encoder=UNDROPPED))
+    both, plain = [], partial(objective.losses, model.to(CUDA))
+    for losses in (plain(step), compiled(plain, step.num_sequences)(step)):
         gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), list(model.parameters()))
         both.append((losses, gradients))
     torch.testing.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)
@@ -172,7 +179,7 @@ def test_compiled_steps_are_recorded_and_draw_anew(tmp_path: Path, caplog: pytes
     losses = [float(step["loss"]) for step in _epoch(run, 4)]
     assert len(set(losses)) == len(losses)
     assert not [record for record in caplog.records if record.name.startswith("elcrec")], "recording failed"
-    assert any(record.recorded is not None for record in run.recorder._records.values())
+    assert _packed(run)._recorder._recorded
 
 
 def test_work_that_cannot_be_recorded_goes_on_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

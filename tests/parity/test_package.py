@@ -94,7 +94,7 @@ def test_claims_are_mounted_where_they_are_needed_and_are_the_defaults(package: 
 
 
 def test_the_run_form_is_flat_typed_and_has_the_defaults_of_the_parameters(package: Path) -> None:
-    compile_to(package, "--preset", "presets/beauty.yaml")
+    compile_to(package, "--preset", "presets/paper.yaml", "--preset", "presets/beauty.yaml")
     inputs = kfp_components.load_component_from_file(str(package)).component_spec.inputs
     assert {name: spec.type for name, spec in inputs.items() if spec.type != "String"} == {
         "batch_size": "Integer",

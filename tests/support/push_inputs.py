@@ -14,8 +14,8 @@ from elcrec.data.dataset import load_sequences, load_user_ids
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.ranking import rank_targets
-from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model, save_model
+from elcrec.model.sequence_model import SequenceModel
 
 TIME = pa.timestamp("us", tz="UTC")
 SECOND = 1_000_000
@@ -103,7 +103,7 @@ def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
         encoder=EncoderConfig(window=8, hidden_size=8, num_blocks=1, num_heads=2),
         intents=IntentConfig(num_intents=3),
     )
-    save_model(SequenceModel(config, data.num_items), model, sequences_md5=data.md5)
+    save_model(SequenceModel(config.model, data.num_items), model, config, sequences_md5=data.md5)
     test, loaded = data.evaluation("test"), load_model(model)
     vectors = loaded.encode(test.histories).vectors
     ranking = rank_targets(vectors, loaded.item_vectors(), test.histories, test.target_items)

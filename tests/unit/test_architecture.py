@@ -8,7 +8,7 @@ from support.imports import imports_of
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "elcrec"
-CORE = ("data", "model", "training", "evaluation", "serving")
+CORE = ("data", "ops", "model", "training", "evaluation", "serving")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -42,6 +42,11 @@ def test_outside_systems_are_known_to_adapters_alone() -> None:
 @pytest.mark.parametrize("package", CORE)
 def test_the_core_knows_no_adapter_stage_or_command_line(package: str) -> None:
     assert offences(SOURCE / package, ("elcrec.adapters", "elcrec.stages", "elcrec.cli")) == []
+
+
+def test_operations_know_nothing_of_the_model() -> None:
+    others = tuple(f"elcrec.{name}" for name in (*CORE, "config", "registry") if name != "ops")
+    assert offences(SOURCE / "ops", others) == []
 
 
 def test_stages_are_handed_their_adapters() -> None:

@@ -20,7 +20,11 @@ def test_params_and_every_preset_fit_the_schema(preset: Path | None) -> None:
 
 
 def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
-    config = load_config(PARAMS, presets=[ROOT / "presets/beauty.yaml"], overrides=["train.learning_rate=1e-2"])
+    config = load_config(
+        PARAMS,
+        presets=[ROOT / "presets/paper.yaml", ROOT / "presets/beauty.yaml"],
+        overrides=["train.learning_rate=1e-2"],
+    )
     assert (config.fetch.dataset, config.train.intents.num_intents, config.train.learning_rate) == ("beauty", 256, 0.01)
     assert config.fetch.sources["beauty"].md5 == "cb03635343187f36526ed4ba48102b53"
 

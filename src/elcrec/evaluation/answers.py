@@ -18,8 +18,8 @@ from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.evaluation.lineage import model_label
 from elcrec.evaluation.ranking import Ranking, rank_targets
-from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model
+from elcrec.model.sequence_model import SequenceModel
 
 TOP_K = 20
 _MOST_PICTURED = 1500

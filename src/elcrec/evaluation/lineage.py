@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-_LABELS = {"elcrec": "ELCRec", "iclrec": "ICLRec", "sasrec": "SASRec"}
+from elcrec.registry import find_objective
 
 
 def model_label(config: Mapping[str, Any]) -> str:
     """Return the model's name."""
-    label = _LABELS.get(config["train"]["objective"], "model")
+    label = find_objective(config["train"]["objective"]).label
     return f"Imported {label}" if "imported" in config else label
 
 
@@ -32,4 +32,4 @@ def known_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     encoder = {name: settings["encoder"][name] for name in ("window", "hidden_size", "num_blocks", "num_heads")}
     known = {"objective": settings["objective"], "encoder": encoder}
     num_intents = settings["intents"]["num_intents"]
-    return known | ({} if settings["objective"] == "sasrec" else {"intents": {"num_intents": num_intents}})
+    return known | ({"intents": {"num_intents": num_intents}} if find_objective(settings["objective"]).intents else {})

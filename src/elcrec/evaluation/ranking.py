@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
-from elcrec.model.transfer import to_device
+from elcrec.ops.device import to_device
 
 _TILE = 64
 _BLOCK_ON_CPU, _SCORES_ON_GPU = 128, 2**27

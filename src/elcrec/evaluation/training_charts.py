@@ -1,12 +1,13 @@
 """Charts of a training: what an epoch cost, and what it brought."""
 
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
 
 from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, MUTED, figure
+from elcrec.evaluation.history import terms_among
 
-TERMS = ("next_item", "sequence", "intent", "cluster")
 SIDE_BY_SIDE = (5.2, 3.2)
 """Inches of a chart that shares a row with another."""
 
@@ -23,7 +24,7 @@ def loss_terms(history: pd.DataFrame) -> str:
     """The loss and its terms by epoch."""
     with figure(*SIDE_BY_SIDE) as ((axis,), finish):
         _draw_terms(axis, history)
-        if history[list(TERMS)].notna().any().sum() > 1:
+        if len(_terms(history)) > 1:
             axis.plot(history["epoch"], history["loss"], color=MUTED, linestyle=(0, (3, 2)), label="sum")
             axis.legend(fontsize=9, ncols=2)
         return finish("Loss by epoch")
@@ -58,11 +59,14 @@ def pace(history: pd.DataFrame, *, alone: bool) -> str:
 
 
 def _draw_terms(axis: Any, history: pd.DataFrame) -> None:
-    terms = [name for name in TERMS if history[name].notna().any()]
-    for name, color in zip(terms, INTENT_COLORS, strict=False):
+    for name, color in zip(_terms(history), cycle(INTENT_COLORS), strict=False):
         _draw_line(axis, history["epoch"], history[name], color, label=name.replace("_", " "))
     axis.set_title("Weighted loss terms")
     axis.legend(fontsize=9)
+
+
+def _terms(history: pd.DataFrame) -> list[str]:
+    return [name for name in terms_among(map(str, history)) if history[name].notna().any()]
 
 
 def _draw_validation(axis: Any, history: pd.DataFrame, metric: str, best_epoch: int) -> None:

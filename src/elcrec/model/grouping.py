@@ -1,38 +1,38 @@
-"""Sequences of similar length side by side, so that the encoder works on (almost) no padding.
+"""The layout of a CPU: sequences of similar length side by side, so that (almost) nothing is padded.
 
-A batch is one flat array of positions. Its rows are sorted by length and cut into groups; inside a group every row
-takes the same number of positions and is aligned to the right, so a group is a dense [rows, length] view of the flat
-array and nothing is ever gathered.
+A batch's rows are sorted by length and cut into groups; inside a group every row takes the same number of positions,
+so a group is a dense [rows, length] view of the flat array and nothing is gathered.
 
-Axes: `B` rows, `N` flat positions of all groups, `M` items, row after row, `S` steps.
+Axes: `B` rows, `L` positions of a group's rows, `N` flat positions of all groups, `M` items, row after row, `S` steps,
+`H` heads.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Self
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from elcrec.config import LONGEST_WINDOW
 from elcrec.data.dataset import PADDING
-from elcrec.model.transfer import to_device
+from elcrec.data.ragged import Ragged
+from elcrec.model.layout import CPU, Layout
+from elcrec.ops.device import to_device
+from elcrec.ops.dropout import attend_dropping, dropout_masks
 
-FAR = 1e9
-"""How far below its score a key is put that may not be seen: the weight is exactly 0 in float32."""
-
-_LENGTHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, LONGEST_WINDOW)
-_LENGTHS_ARRAY = np.array(_LENGTHS)
-_CPU = torch.device("cpu")
+_LENGTHS = np.array(
+    (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 512, LONGEST_WINDOW)
+)
+Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Rows that share a length: the flat positions from `start` to `start + rows * length`."""
+class Group(NamedTuple):
+    """A dense block of `rows * length` flat positions: rows that take the same number of them."""
 
-    start: int
     rows: int
     length: int
 
@@ -41,160 +41,146 @@ class Group:
         """Number of flat positions."""
         return self.rows * self.length
 
-    @property
-    def stop(self) -> int:
-        """One past the last flat position."""
-        return self.start + self.size
-
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
-    """Which row each item belongs to.
+class GroupedLayout(Layout):
+    """Rows in dense blocks.
 
     Attributes:
-        lengths_B: length of each row, at least 1.
-        row_M: row of each item.
-    """
-
-    lengths_B: Tensor
-    row_M: Tensor
-
-    @classmethod
-    def of(cls, lengths_B: Tensor, device: torch.device = _CPU) -> Self:
-        """Number the items of rows of these lengths."""
-        row_M = torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B)
-        return cls(lengths_B=to_device(lengths_B, device), row_M=to_device(row_M, device))
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupedBatch(Rows):
-    """A batch of sequences, ready for the encoder.
-
-    Attributes:
-        items_N: item indices; 0 where padded or masked, int64.
-        age_N: how many positions each flat position stands before the end of its row.
         positions_M: flat position of every item (a masked one included), row after row.
-        slot_B: place of each row among the rows of all groups.
+        order_B: the rows in the order of the groups.
+        slots_B: place of each row in that order.
         groups: the dense blocks, shortest rows first.
-        sees_all: whether a query that sees no item sees its whole row instead of itself, as padding does that the
-            published code encodes.
     """
 
-    items_N: Tensor
-    age_N: Tensor
     positions_M: Tensor
-    slot_B: Tensor
+    order_B: Tensor
+    slots_B: Tensor
     groups: tuple[Group, ...]
-    sees_all: bool = False
 
-    def item_ages(self) -> Tensor:
-        """Return how many positions each item stands before the end of its row, [M]."""
-        return self.age_N.index_select(0, self.positions_M)
+    def ends(self) -> Tensor:
+        return self.positions_M[self.lengths_B.cumsum(0) - 1]
+
+    def places(self) -> Tensor:
+        padded_B = torch.tensor([group.length for group in self.groups for _ in range(group.rows)])
+        lengths_B = self.lengths_B[self.order_B]
+        return lengths_B.repeat_interleave(padded_B.to(lengths_B.device)) - 1 - self.ages_N
 
     def of_items(self, states_ND: Tensor) -> Tensor:
-        """Take the states of the items, row after row, out of those of all positions, [M, D]."""
         return states_ND.index_select(0, self.positions_M)
 
     def masks(self, dtype: torch.dtype) -> list[Tensor]:
-        """What to add to each group's scores, [B, L, L]: a query sees the items of its row up to itself."""
-        return [_attention_mask(self.items_N, group, dtype, sees_all=self.sees_all) for group in self.groups]
+        masks = []
+        for visible_BL in self._blocks(self.items_N != PADDING):
+            causal_LL = torch.ones(visible_BL.shape[1], visible_BL.shape[1], dtype=torch.bool, device=visible_BL.device)
+            sees_BLL = visible_BL[:, None, :] & causal_LL.tril_()
+            masks.append(self._additive(sees_BLL, sees_BLL.diagonal(dim1=1, dim2=2), sees_BLL, dtype))
+        return masks
+
+    def _blocks(self, values: Tensor) -> list[Tensor]:
+        """Cut what each position has into the dense blocks, [N, …] to [rows, length, …] each."""
+        parts = torch.split(values, [group.size for group in self.groups])
+        return [part.view(*group, *part.shape[1:]) for part, group in zip(parts, self.groups, strict=True)]
+
+    def attend(self, projected: Tensor, masks: list[Tensor], num_heads: int, dropout: float) -> Tensor:
+        blocks = [_heads(block, 3, num_heads) for block in self._blocks(projected)]
+        return torch.cat(_mix_all(blocks, masks, dropout))
+
+    def attend_from_ends(
+        self, states_ND: Tensor, projection: nn.Linear, masks: list[Tensor], num_heads: int, dropout: float
+    ) -> Tensor:
+        (width,), weight, bias = states_ND.shape[1:], projection.weight, projection.bias
+        ends_BD = torch.cat([block[:, -1] for block in self._blocks(states_ND)])
+        queries = torch.split(F.linear(ends_BD, weight[:width], bias[:width]), [group.rows for group in self.groups])
+        keys_values = self._blocks(F.linear(states_ND, weight[width:], bias[width:]))
+        blocks = [
+            (*_heads(query_BD[:, None], 1, num_heads), *_heads(block, 2, num_heads))
+            for query_BD, block in zip(queries, keys_values, strict=True)
+        ]
+        contexts = _mix_all(blocks, [mask_BLL[:, -1:] for mask_BLL in masks], dropout)
+        return torch.cat(contexts).index_select(0, self.slots_B)
 
 
-def group_rows(items_M: Tensor, lengths_B: Tensor) -> GroupedBatch:
-    """Lay rows, given one after another in `items_M`, out in groups: `group_steps` for one step.
+def _heads(block: Tensor, kinds: int, num_heads: int) -> tuple[Tensor, ...]:
+    """Split projections of several kinds side by side, [B, L, kinds * D], into kinds and heads, [H, B, L, d] each."""
+    return block.view(*block.shape[:2], kinds, num_heads, -1).permute(2, 3, 0, 1, 4).unbind()
 
-    In NumPy, because a request of a few rows would pay for PyTorch's calls alone.
 
-    Args:
-        items_M: item indices of all rows, int64.
-        lengths_B: length of each row, at least 1, int64.
-    """
-    items, lengths = items_M.numpy(), lengths_B.numpy()
-    bucket_B, padded = np.searchsorted(_LENGTHS_ARRAY, lengths), np.minimum(_LENGTHS_ARRAY, lengths.max())
-    order_B, slot_B = np.argsort(bucket_B, kind="stable"), np.empty_like(bucket_B)
-    slot_B[order_B] = np.arange(len(order_B))
-    padded_B = padded[bucket_B[order_B]]
-    ends_B = padded_B.cumsum()
-    row_M = np.repeat(np.arange(len(lengths)), lengths)
-    flat_M = (ends_B[slot_B] - lengths.cumsum())[row_M] + np.arange(len(items))
-    items_N = np.zeros(ends_B[-1], items.dtype)
-    items_N[flat_M] = items
-    age_N = np.repeat(ends_B, padded_B) - 1 - np.arange(len(items_N))
-    arrays = {"row_M": row_M, "items_N": items_N, "age_N": age_N, "positions_M": flat_M, "slot_B": slot_B}
-    counts = np.bincount(bucket_B, minlength=len(padded))
-    return GroupedBatch(
-        lengths_B=lengths_B,
-        groups=_step_groups(counts.tolist(), padded.tolist()),
-        sees_all=False,
-        **{name: torch.from_numpy(array) for name, array in arrays.items()},
-    )
+def _mix_all(blocks: Sequence[tuple[Tensor, ...]], masks: Sequence[Tensor], dropout: float) -> list[Tensor]:
+    """Attend in each block of queries, keys and values, [H, B, L, d] each; return [B Q, D] of each."""
+    drops: Sequence[Tensor | None] = [None] * len(blocks)
+    if dropout and masks[0].device.type == "cpu":
+        heads = len(blocks[0][0])
+        drops = dropout_masks([(heads * len(mask_BQL), *mask_BQL.shape[1:]) for mask_BQL in masks], dropout)
+    contexts = []
+    for (query, key, value), mask_BQL, drop in zip(blocks, masks, drops, strict=True):
+        if drop is None:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BQL[None], dropout_p=dropout)
+        else:
+            mixed = attend_dropping(query, key, value, mask_BQL, drop)
+        contexts.append(mixed.permute(1, 2, 0, 3).flatten(2).flatten(0, 1))
+    return contexts
+
+
+def group_rows(rows: Ragged, device: torch.device = CPU, *, sees_all: bool = False) -> GroupedLayout:
+    """Lay rows of item indices, none of them empty, out in groups."""
+    (layout,) = group_steps(rows, [len(rows)], device, sees_all=sees_all)
+    return layout
 
 
 def group_steps(
-    items_M: Tensor, lengths_B: Tensor, rows_S: Sequence[int], device: torch.device = _CPU, *, sees_all: bool = False
-) -> list[GroupedBatch]:
-    """Lay the rows of several steps out at once: a batch a step.
+    rows: Ragged, rows_S: Sequence[int], device: torch.device = CPU, *, sees_all: bool = False
+) -> list[GroupedLayout]:
+    """Lay the rows of several steps, `rows_S` of each and none of them empty, out at once: a layout a step.
 
-    Args:
-        items_M: item indices of all rows of all steps, int64.
-        lengths_B: length of each row, at least 1, int64.
-        rows_S: rows of each step.
-        device: where the batches are wanted; everything is moved there in one go.
-        sees_all: as for `GroupedBatch`.
+    In NumPy, because a request of a few rows would pay for PyTorch's calls alone. Then everything is moved to the
+    device in one go.
     """
-    step_B = torch.repeat_interleave(torch.arange(len(rows_S)), torch.tensor(rows_S))
-    bucket_B = torch.bucketize(lengths_B, torch.tensor(_LENGTHS))
-    padded = torch.tensor(_LENGTHS).clamp(max=int(lengths_B.max()))
-    order_B = torch.sort(step_B * len(_LENGTHS) + bucket_B, stable=True).indices
-    slot_B = torch.empty_like(order_B)
-    slot_B[order_B] = torch.arange(len(order_B))
-    padded_B = padded[bucket_B[order_B]]
-    ends_B = padded_B.cumsum(0)
-    groups = _groups(step_B, bucket_B, padded, len(rows_S))
-    sizes = [step[-1].stop for step in groups]
-    starts = torch.tensor([0, *accumulate(sizes)])[:-1]
-    first_rows = torch.tensor([0, *accumulate(rows_S)])[:-1]
-
-    first_B = ends_B[slot_B] - lengths_B
-    offsets_B = lengths_B.cumsum(0) - lengths_B
-    row_M = torch.repeat_interleave(torch.arange(len(lengths_B)), lengths_B)
-    flat_M = (first_B - offsets_B)[row_M] + torch.arange(len(items_M))
-    items_N = items_M.new_zeros(sum(sizes)).index_copy_(0, flat_M, items_M)
-    age_N = torch.repeat_interleave(ends_B, padded_B) - 1 - torch.arange(len(items_N))
-    items_S = torch.zeros(len(rows_S), dtype=torch.int64).index_add_(0, step_B, lengths_B).tolist()
-    cuts = {
-        "lengths_B": (lengths_B, list(rows_S)),
-        "row_M": (row_M - first_rows[step_B][row_M], items_S),
-        "items_N": (items_N, sizes),
-        "age_N": (age_N, sizes),
-        "positions_M": (flat_M - starts[step_B][row_M], items_S),
-        "slot_B": (slot_B - first_rows[step_B], list(rows_S)),
+    order, row_M, row_S = _order(rows.lengths, rows_S), rows.owners, np.cumsum([0, *rows_S])
+    flat_M = (order.ends_B[order.slots_B] - rows.offsets[1:])[row_M] + np.arange(len(row_M))
+    items_N = np.zeros(order.ends_B[-1], np.int64)
+    items_N[flat_M] = rows.values
+    ages_N = np.repeat(order.ends_B, np.diff(order.ends_B, prepend=0)) - 1 - np.arange(len(items_N))
+    # Where each step's items and positions begin.
+    item_S, place_S = rows.offsets[row_S], np.concatenate(([0], order.ends_B))[row_S]
+    cuts: dict[str, tuple[Ints, Ints, Ints | None]] = {
+        "lengths_B": (rows.lengths, row_S, None),
+        "row_M": (row_M, item_S, row_S),
+        "items_N": (items_N, place_S, None),
+        "ages_N": (ages_N, place_S, None),
+        "positions_M": (flat_M, item_S, place_S),
+        "order_B": (order.rows_B, row_S, row_S),
+        "slots_B": (order.slots_B, row_S, row_S),
     }
-    parts = zip(*(torch.split(to_device(host, device), counts) for host, counts in cuts.values()), groups, strict=True)
-    return [GroupedBatch(**dict(zip((*cuts, "groups"), part, strict=True)), sees_all=sees_all) for part in parts]
+    parts_S = zip(*(_cut(*cut, device) for cut in cuts.values()), strict=True)
+    return [
+        GroupedLayout(**dict(zip(cuts, parts, strict=True)), groups=groups, sees_all=sees_all)
+        for parts, groups in zip(parts_S, order.groups_S, strict=True)
+    ]
 
 
-def _groups(step_B: Tensor, bucket_B: Tensor, padded: Tensor, num_steps: int) -> list[tuple[Group, ...]]:
-    """Cut each step's rows into groups of one padded length."""
-    width = len(padded)
-    counts = torch.bincount(step_B * width + bucket_B, minlength=num_steps * width).view(num_steps, width)
-    return [_step_groups(rows, padded.tolist()) for rows in counts.tolist()]
+class _Order(NamedTuple):
+    """The rows in the order of their groups, step after step; each row's place there; where it ends; the groups."""
+
+    rows_B: Ints
+    slots_B: Ints
+    ends_B: Ints
+    groups_S: list[tuple[Group, ...]]
 
 
-def _step_groups(rows: list[int], lengths: list[int]) -> tuple[Group, ...]:
-    """Place the groups of one step one after another; a length without rows has none."""
-    sizes = [(count, length) for count, length in zip(rows, lengths, strict=True) if count]
-    starts = accumulate((count * length for count, length in sizes), initial=0)
-    return tuple(Group(start, *size) for start, size in zip(starts, sizes, strict=False))
+def _order(lengths_B: Ints, rows_S: Sequence[int]) -> _Order:
+    width, padded = len(_LENGTHS), np.minimum(_LENGTHS, lengths_B.max())
+    kind_B = np.repeat(np.arange(len(rows_S)) * width, rows_S) + np.searchsorted(_LENGTHS, lengths_B)
+    counts = np.bincount(kind_B, minlength=len(rows_S) * width).reshape(-1, width).tolist()
+    groups_S = [tuple(Group(*size) for size in zip(rows, padded.tolist(), strict=True) if size[0]) for rows in counts]
+    rows_B = np.argsort(kind_B, kind="stable")
+    slots_B = np.empty_like(rows_B)
+    slots_B[rows_B] = np.arange(len(rows_B))
+    return _Order(rows_B, slots_B, padded[kind_B[rows_B] % width].cumsum(), groups_S)
 
 
-def _attention_mask(items_N: Tensor, group: Group, dtype: torch.dtype, *, sees_all: bool) -> Tensor:
-    visible_BL = (items_N[group.start : group.stop] != PADDING).view(group.rows, group.length)
-    causal_LL = torch.ones(group.length, group.length, dtype=torch.bool, device=items_N.device).tril()
-    sees_BLL = visible_BL[:, None, :] & causal_LL
-    blind_BL = visible_BL.cumsum(1) == 0
-    if sees_all:
-        sees_BLL.logical_or_(blind_BL[:, :, None])
-    else:
-        sees_BLL.diagonal(dim1=1, dim2=2).logical_or_(blind_BL)
-    return sees_BLL.to(dtype).sub_(1).mul_(FAR)
+def _cut(values: Ints, bounds_S: Ints, less_S: Ints | None, device: torch.device) -> Sequence[Tensor]:
+    """Move what all steps have to the device and cut it up; `less_S` is taken off each step's numbers."""
+    counts = np.diff(bounds_S)
+    whole = values if less_S is None else values - np.repeat(less_S[:-1], counts)
+    return torch.split(to_device(torch.from_numpy(whole), device), counts.tolist())

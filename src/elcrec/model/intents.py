@@ -6,30 +6,32 @@ al., "Intent Contrastive Learning for Sequential Recommendation" (WWW 2022).
 Axes: `K` intents, `D` hidden size, `B` rows, `N` vectors.
 """
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elcrec.model.lookup import look_up
-
-_ITERATIONS = 20
-_ASSIGN_BLOCK = 16384
+from elcrec.ops.kmeans import kmeans
+from elcrec.ops.lookup import look_up
+from elcrec.registry import IntentKind
 
 
 class Intents(nn.Module):
-    """`K` intent centres and which of them a vector belongs to.
-
-    Attributes:
-        points_per_center: most users a centre that k-means is to see.
-    """
+    """`K` intent centres and which of them a vector belongs to."""
 
     centers_KD: Tensor
-    points_per_center: int
+    points_per_center: ClassVar[int]
+    """Most users a centre that k-means is to see."""
+    placed_every_epoch: ClassVar[bool]
+    """Whether k-means places the centres before every epoch, or once before the first."""
 
     @torch.no_grad()
     def initialise(self, pooled_ND: Tensor, generator: torch.Generator) -> None:
-        """Place the centres by k-means on the users' pooled states."""
+        """Place the centres by k-means on the users' pooled states; until then they are random."""
         self.centers_KD.copy_(kmeans(pooled_ND, len(self.centers_KD), generator))
+        self.after_step()
 
     @torch.no_grad()
     def nearest(self, vectors_ND: Tensor) -> Tensor:
@@ -43,34 +45,29 @@ class Intents(nn.Module):
         return self.centers_KD.square().sum(1) / 2
 
     def lookup(self, intents_N: Tensor) -> Tensor:
-        """Return unit vectors to the centres of the named intents, [N, D]."""
+        """Return unit vectors to the centres of the named intents, [N, D], with gradient if the centres learn."""
         raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Mend what a step of the optimiser, or an average of weights, did to the centres."""
 
 
 class LearnedIntents(Intents):
-    """ELCRec: unit vectors that the optimiser moves; `renormalise` brings them back to the sphere after a step."""
+    """ELCRec: unit vectors that the optimiser moves; `after_step` brings them back to the sphere."""
 
-    # They are placed once; faiss takes as many by default, as more move no centre.
+    # As many as faiss takes by default: more move no centre.
     points_per_center = 256
+    placed_every_epoch = False
 
     def __init__(self, num_intents: int, hidden_size: int) -> None:
-        """Draw random unit centres; `initialise` puts them where the users are."""
         super().__init__()
         self.centers_KD = nn.Parameter(spherical(torch.randn(num_intents, hidden_size)))
 
     @torch.no_grad()
-    def initialise(self, pooled_ND: Tensor, generator: torch.Generator) -> None:
-        """Place the centres by k-means on the users' pooled states, then on the sphere."""
-        super().initialise(pooled_ND, generator)
-        self.renormalise()
-
-    @torch.no_grad()
-    def renormalise(self) -> None:
-        """Project the centres onto the unit sphere, in place."""
+    def after_step(self) -> None:
         self.centers_KD.copy_(spherical(self.centers_KD))
 
     def lookup(self, intents_N: Tensor) -> Tensor:
-        """Return the centres of the named intents, [N, D], with gradient."""
         return look_up(self.centers_KD, intents_N)
 
 
@@ -79,45 +76,19 @@ class ClusteredIntents(Intents):
 
     # As many as the published code sets: with 256 intents, all of a million users.
     points_per_center = 4_096
+    placed_every_epoch = True
 
     def __init__(self, num_intents: int, hidden_size: int) -> None:
-        """Draw random centres; `initialise` puts them where the users are."""
         super().__init__()
         self.register_buffer("centers_KD", torch.randn(num_intents, hidden_size))
 
     def lookup(self, intents_N: Tensor) -> Tensor:
-        """Return the unit vectors to the named centres, [N, D], without gradient."""
         return spherical(look_up(self.centers_KD, intents_N))
+
+
+KINDS: dict[IntentKind, Callable[[int, int], Intents]] = {"learned": LearnedIntents, "clustered": ClusteredIntents}
 
 
 def spherical(vectors_ND: Tensor) -> Tensor:
     """Scale vectors to unit length."""
     return F.normalize(vectors_ND, dim=1)
-
-
-def kmeans(points_ND: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's algorithm from distinct random points; a cluster that empties keeps its centre.
-
-    Args:
-        points_ND: at least `num_clusters` points.
-        num_clusters: number of centres (K).
-        generator: draws the first centres.
-
-    Returns:
-        The centres, [K, D].
-    """
-    chosen = torch.randperm(len(points_ND), generator=generator)[:num_clusters]
-    centers_KD = points_ND[chosen.to(points_ND.device)].clone()
-    for _ in range(_ITERATIONS):
-        centers_KD = _lloyd_step(points_ND, centers_KD)
-    return centers_KD
-
-
-def _lloyd_step(points_ND: Tensor, centers_KD: Tensor) -> Tensor:
-    sums_KD, counts_K = torch.zeros_like(centers_KD), centers_KD.new_zeros(len(centers_KD))
-    for block_ND in torch.split(points_ND, _ASSIGN_BLOCK):
-        nearest_N = (block_ND @ centers_KD.T - 0.5 * centers_KD.square().sum(1)).argmax(1)
-        sums_KD.index_add_(0, nearest_N, block_ND)
-        counts_K += torch.bincount(nearest_N, minlength=len(centers_KD))
-    means_KD = sums_KD / counts_K.clamp(min=1)[:, None]
-    return torch.where(counts_K[:, None] > 0, means_KD, centers_KD)

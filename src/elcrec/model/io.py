@@ -1,5 +1,10 @@
-"""Models on disk: safetensors for the weights, JSON for everything else. Loading never executes code."""
+"""Models on disk: safetensors for the weights, JSON for everything else. Loading never executes code.
 
+What a model is (`model` in config.json) stands apart from how it was trained (`train`), so that a change of the
+training configuration leaves every saved model readable. Version 1 had the training configuration alone.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,35 +12,58 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from elcrec.artifacts import SCHEMA_VERSION, read_json, write_json
-from elcrec.config import TrainConfig, to_dict
+from elcrec.artifacts import read_json, write_json
+from elcrec.config import ModelConfig, TrainConfig, to_dict
 from elcrec.errors import UserError
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model.sequence_model import SequenceModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+VERSION = 2
 
 
-def save_model(model: SequenceModel, folder: Path, **facts: Any) -> None:
-    """Write the weights and config.json; `facts` (where it came from, how it trained) go into config.json."""
+def save_model(model: SequenceModel, folder: Path, train: TrainConfig, **facts: Any) -> None:
+    """Write the weights and config.json, with `facts` such as where the model came from and how training went."""
     save_file(model.state_dict(), folder / WEIGHTS)
-    own = {"schema_version": SCHEMA_VERSION, "num_items": model.num_items, "train": to_dict(model.config)}
-    write_json(folder / CONFIG, own | facts)
+    own = {"schema_version": VERSION, "num_items": model.num_items, "model": to_dict(model.config)}
+    write_json(folder / CONFIG, own | {"train": to_dict(train)} | facts)
+
+
+def read_architecture(folder: Path) -> ModelConfig:
+    """Read what a model is, without its weights.
+
+    Raises:
+        UserError: config.json is missing, damaged or of a later version.
+    """
+    document = read_json(folder / CONFIG)
+    version = document.get("schema_version")
+    if version not in (1, VERSION):
+        fix = "read it with the release that wrote it, or train it again"
+        raise UserError(f"schema version {version} is not one of 1 to {VERSION}", where=folder, fix=fix)
+    try:
+        return msgspec.convert(_architecture_1(document["train"]) if version == 1 else document["model"], ModelConfig)
+    except (KeyError, TypeError, msgspec.ValidationError) as error:
+        raise UserError(f"not a usable model ({error})", where=folder, fix="train it again") from error
 
 
 def load_model(folder: Path, device: str = "cpu") -> SequenceModel:
     """Read a model folder.
 
     Raises:
-        UserError: a file is missing, damaged, of another version, or the weights do not fit the configuration.
+        UserError: a file is missing, damaged, of a later version, or the weights do not fit the configuration.
     """
-    document = read_json(folder / CONFIG)
-    if document.get("schema_version") != SCHEMA_VERSION:
-        found = document.get("schema_version")
-        raise UserError(f"schema version {found} is not {SCHEMA_VERSION}", where=folder, fix="train it again")
+    architecture, document = read_architecture(folder), read_json(folder / CONFIG)
     try:
-        config = msgspec.convert(document["train"], TrainConfig)
-        model = SequenceModel(config, document["num_items"])
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, KeyError, RuntimeError, SafetensorError, msgspec.ValidationError) as error:
+        model = SequenceModel(architecture, document["num_items"])
+        tensors = load_file(folder / WEIGHTS)
+        if document["schema_version"] == 1:
+            tensors = {name.replace(".attention", ".mixer"): tensor for name, tensor in tensors.items()}
+        model.load_state_dict(tensors)
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"not a usable model ({error})", where=folder, fix="train it again") from error
     return model.to(device).eval()
+
+
+def _architecture_1(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the architecture out of the training configuration of version 1."""
+    kind = {"elcrec": "learned", "iclrec": "clustered", "sasrec": None}[train["objective"]]
+    return {"encoder": train["encoder"], "intents": kind, "num_intents": train["intents"]["num_intents"] if kind else 0}

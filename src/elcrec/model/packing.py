@@ -1,11 +1,11 @@
-"""Sequences one right after another in a flat array of a fixed size: the layout of a GPU.
+"""The layout of a GPU: sequences one right after another in a flat array of a fixed size.
 
 Where groups of one length (`grouping`) waste least on a CPU, they are many small operations of ever new shapes. Here
 every step has the same few operations and shapes, so that it can be recorded once and replayed, and nothing depends on
 a value that the host would have to ask for. Attention runs over chunks as long as the window: a row is no longer than
-that, so what a query may see stands in its own chunk or the one before.
+that, so what a position may see stands in its own chunk or the one before.
 
-Axes: `B` rows, `N` flat positions, `C` chunks, `W` positions of a chunk.
+Axes: `B` rows, `N` flat positions, `C` chunks, `W` positions of a chunk, `K` keys of a chunk (2 W).
 """
 
 from dataclasses import dataclass
@@ -19,50 +19,50 @@ from torch.nn import functional as F
 
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
-from elcrec.model.grouping import FAR, Rows
-from elcrec.model.transfer import to_device
+from elcrec.model.layout import Layout
+from elcrec.ops.device import to_device
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedBatch(Rows):
-    """A batch of sequences, ready for the encoder.
+class PackedLayout(Layout):
+    """Rows one right after another: every position up to the last row's end is an item, so M = N.
 
     Attributes:
-        items_N: item indices; 0 where masked and after the last row, int64.
-        row_M: row of each flat position (N of them); B after the last row.
         place_N: how many positions each flat position stands after the start of its row.
-        age_N: and how many before its end; 0 after the last row.
-        chunk: W, no less than the longest row; N is a multiple of it where the encoder reads the batch.
-        sees_all: whether a query that sees no item sees its whole row instead of itself; every row is a chunk then.
+        chunk: W, no less than the longest row; N is a multiple of it.
     """
 
-    items_N: Tensor
     place_N: Tensor
-    age_N: Tensor
     chunk: int
-    sees_all: bool = False
 
-    def item_ages(self) -> Tensor:
-        """Return `age_N`: positions are items, row after row."""
-        return self.age_N
+    def ends(self) -> Tensor:
+        return self.lengths_B.cumsum(0) - 1
+
+    def places(self) -> Tensor:
+        return self.place_N
 
     def of_items(self, states_ND: Tensor) -> Tensor:
-        """Return the states as they are: row after row, and noise after the last row."""
         return states_ND
 
     def masks(self, dtype: torch.dtype) -> list[Tensor]:
-        """What to add to scores, [C, 1, W, 2 W]: a query sees the items of its row up to itself."""
         width = self.chunk
-        visible_C1K = F.pad(self.items_N, (width, 0)).unfold(0, 2 * width, width)[:, None] != PADDING
+        visible_CK = F.pad(self.items_N != PADDING, (width, 0)).unfold(0, 2 * width, width)
         # A compiler folds constants itself, and warns of a cache.
         distances = _distances.__wrapped__ if torch.compiler.is_compiling() else _distances
-        sees_CWK = (distances(width, self.items_N.device) <= self.place_N.view(-1, width, 1)) & visible_C1K
-        blind_CW = ~sees_CWK.any(2)
-        if self.sees_all:
-            sees_CWK[:, :, width:].logical_or_(blind_CW[:, :, None])
-        else:
-            sees_CWK.diagonal(offset=width, dim1=1, dim2=2).logical_or_(blind_CW)
-        return [sees_CWK.to(dtype).sub_(1).mul_(FAR)[:, None]]
+        near_CWK = distances(width, self.items_N.device) <= self.place_N.view(-1, width, 1)
+        sees_CWK = near_CWK & visible_CK[:, None]
+        own_CW = sees_CWK.diagonal(offset=width, dim1=1, dim2=2)
+        return [self._additive(sees_CWK, own_CW, sees_CWK[:, :, width:], dtype)[:, None]]
+
+    def attend(self, projected: Tensor, masks: list[Tensor], num_heads: int, dropout: float) -> Tensor:
+        size, width = projected.shape[1] // 3, self.chunk
+        queries, keys_values = torch.split(projected.view(-1, width, 3 * size), [size, 2 * size], dim=2)
+        # Before the first chunk stands the last one, of which no query sees anything.
+        seen = torch.cat((keys_values.roll(1, 0), keys_values), dim=1)
+        query = queries.view(-1, width, num_heads, size // num_heads).transpose(1, 2)
+        key, value = seen.view(len(seen), 2 * width, 2, num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=masks[0], dropout_p=dropout)
+        return context.transpose(1, 2).reshape(-1, size)
 
 
 def chunk_of(window: int) -> int:
@@ -71,13 +71,7 @@ def chunk_of(window: int) -> int:
 
 
 class Slots(NamedTuple):
-    """Where each of N flat positions lies.
-
-    Attributes:
-        row: its row, B after the last one, [..., N].
-        place: how many positions it stands after the start of its row, [..., N].
-        age: and how many before its end, 0 after the last row, [..., N].
-    """
+    """Where each of N flat positions lies: the row, B after the last one; places after its start and before its end."""
 
     row: Tensor
     place: Tensor
@@ -86,45 +80,30 @@ class Slots(NamedTuple):
 
 def slots(lengths_B: Tensor, size: int) -> Slots:
     """Lay rows of these lengths, [..., B], one after another into `size` positions, no fewer than all of them take."""
-    ends_B = lengths_B.cumsum(-1)
-    position_N = torch.arange(size, device=lengths_B.device).expand(*lengths_B.shape[:-1], size)
-    row_N = torch.searchsorted(ends_B, position_N.contiguous(), right=True)
-    place_N = position_N - F.pad(ends_B, (1, 0)).gather(-1, row_N)
-    return Slots(row_N, place_N, (F.pad(ends_B, (0, 1)).gather(-1, row_N) - 1 - position_N).clamp_(min=0))
+    steps, rows = lengths_B.shape[:-1], lengths_B.shape[-1] + 1
+    # One row more takes the rest, so that all steps take as many positions and a GPU is not asked how many.
+    lengths_R = torch.cat((lengths_B, size - lengths_B.sum(-1, keepdim=True)), -1)
+    numbers_R = torch.arange(rows, device=lengths_B.device).expand_as(lengths_R).flatten()
+    row_N = numbers_R.repeat_interleave(lengths_R.flatten(), output_size=size * steps.numel()).view(*steps, size)
+    place_N = torch.arange(size, device=lengths_B.device) - (lengths_R.cumsum(-1) - lengths_R).gather(-1, row_N)
+    ages_N = torch.where(row_N < rows - 1, lengths_R.gather(-1, row_N) - 1 - place_N, 0)
+    return Slots(row_N, place_N, ages_N)
 
 
-def pack(rows: Ragged, window: int, device: torch.device) -> PackedBatch:
+def pack(rows: Ragged, window: int, device: torch.device) -> PackedLayout:
     """Lay out rows of item indices, none of them empty or longer than the window."""
     chunk, used = chunk_of(window), int(rows.offsets[-1])
-    items_M = to_device(torch.from_numpy(rows.values.astype(np.int64)), device)
     lengths_B = to_device(torch.from_numpy(rows.lengths), device)
-    size = -(-used // chunk) * chunk
-    row_N, place_N, age_N = slots(lengths_B, size)
-    items_N = F.pad(items_M, (0, size - used))
-    return PackedBatch(lengths_B=lengths_B, row_M=row_N, items_N=items_N, place_N=place_N, age_N=age_N, chunk=chunk)
-
-
-def attend_chunks(projected: Tensor, mask_C1WK: Tensor, num_heads: int, dropout: float) -> Tensor:
-    """Causal attention inside each row of a packed batch.
-
-    Args:
-        projected: queries, keys and values of all positions, [N, 3 D].
-        mask_C1WK: what `PackedBatch.masks` returned.
-        num_heads: heads that D is split into.
-        dropout: share of the attention weights to drop.
-
-    Returns:
-        What each position attends to, [N, D].
-    """
-    chunks, _, width, _ = mask_C1WK.shape
-    size = projected.shape[1] // 3
-    queries, keys_values = torch.split(projected.view(chunks, width, -1), [size, 2 * size], dim=2)
-    # Before the first chunk stands the last one, of which no query sees anything.
-    seen = torch.cat((keys_values.roll(1, 0), keys_values), dim=1)
-    query = queries.view(chunks, width, num_heads, -1).transpose(1, 2)
-    key, value = seen.view(chunks, 2 * width, 2, num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
-    context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_C1WK, dropout_p=dropout)
-    return context.transpose(1, 2).reshape(chunks * width, -1)
+    where = slots(lengths_B, -(-used // chunk) * chunk)
+    items_N = np.pad(rows.values.astype(np.int64), (0, len(where.row) - used))
+    return PackedLayout(
+        lengths_B=lengths_B,
+        row_M=where.row,
+        items_N=to_device(torch.from_numpy(items_N), device),
+        place_N=where.place,
+        ages_N=where.age,
+        chunk=chunk,
+    )
 
 
 @cache

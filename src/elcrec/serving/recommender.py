@@ -16,8 +16,8 @@ from elcrec.artifacts import read_json
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.model.elcrec import Encoded, SequenceModel, batch_of
 from elcrec.model.io import load_model
+from elcrec.model.sequence_model import Encoded, SequenceModel
 from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
 from elcrec.serving.topk import Scores, top_k
@@ -176,8 +176,7 @@ class Recommender:
     def _encode(self, histories: Ragged) -> Encoded:
         window = self._model.config.encoder.window
         if len(histories) > _FEW:
-            batch = batch_of(histories.tail(window))
-            return self._model.encode_batch(batch)
+            return self._model.encode_rows(self._model.lay_out(histories.tail(window)))
         recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
         alone = [self._model.encode_alone(torch.from_numpy(items), self._half_norms_K) for items in recent]
         return Encoded(

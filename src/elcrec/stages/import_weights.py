@@ -2,26 +2,47 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from elcrec.artifacts import atomic_dir, code_revision, sha256_of
+from elcrec.config import TrainConfig
 from elcrec.data.dataset import load_item_ids, load_sequences, require_served_window
 from elcrec.errors import UserError
 from elcrec.model.io import save_model
-from elcrec.model.published import PublishedWeights, read_published
+from elcrec.model.sequence_model import SequenceModel
 
 logger = logging.getLogger(__name__)
 
 _ROW = re.compile("[1-9][0-9]*")
 
 
+class ForeignWeights(Protocol):
+    """A checkpoint of other code, read and found complete; its item table has a row for each raw id."""
+
+    @property
+    def num_items(self) -> int:
+        """The largest raw id."""
+
+    def config(self, num_heads: int) -> TrainConfig:
+        """Return what is known of the training's configuration."""
+
+    def to_model(self, rows_V: npt.NDArray[np.int64], num_heads: int) -> SequenceModel:
+        """Return the model of our items 1 to V, each with the named row of the table."""
+
+
 def import_weights(
-    checkpoint: Path, sequences: Path, out: Path, *, num_heads: int = 2, drop_absent_items: bool = False
+    checkpoint: Path,
+    sequences: Path,
+    out: Path,
+    *,
+    read: Callable[[Path], ForeignWeights],
+    num_heads: int = 2,
+    drop_absent_items: bool = False,
 ) -> dict[str, Any]:
     """Write a checkpoint of the published code as `model.safetensors` and `config.json`.
 
@@ -32,6 +53,7 @@ def import_weights(
         checkpoint: the file that the published code saved.
         sequences: output of the sequences stage, of the log that the model was trained on.
         out: the model folder to write.
+        read: reads the checkpoint, or raises a `UserError`.
         num_heads: attention heads, which no shape tells.
         drop_absent_items: accept a table with items that the sequences lack, and leave those out. Ranks are then
             among fewer items than in the published evaluation.
@@ -45,19 +67,20 @@ def import_weights(
     _require_apart(out, checkpoint, sequences)
     data = load_sequences(sequences)
     item_ids = load_item_ids(sequences, data)
-    published = read_published(checkpoint)
+    published = read(checkpoint)
     rows_V = table_rows(item_ids, published.num_items, where=sequences / "items.parquet")
     absent = published.num_items - len(rows_V)
     if absent:
-        _accept_absent(published, absent, sequences, drop=drop_absent_items)
-    model = published.to_model(rows_V, num_heads)
+        missing = f"{absent} of its {published.num_items} items do not occur in {sequences}"
+        _accept_absent(missing, checkpoint, drop=drop_absent_items)
+    config, model = published.config(num_heads), published.to_model(rows_V, num_heads)
     require_served_window(model.config.encoder.window, sequences, where=checkpoint)
     source = {"file": checkpoint.name, "sha256": sha256_of(checkpoint), "absent_items": absent}
     with atomic_dir(out) as scratch:
-        save_model(model, scratch, sequences_md5=data.md5, git_revision=code_revision(), imported=source)
+        save_model(model, scratch, config, sequences_md5=data.md5, git_revision=code_revision(), imported=source)
     encoder = model.config.encoder
     return {
-        "objective": model.config.objective,
+        "objective": config.objective,
         "num_items": model.num_items,
         "window": encoder.window,
         "hidden_size": encoder.hidden_size,
@@ -101,12 +124,11 @@ def _some(items: Sequence[str]) -> str:
     return f"{shown} ({len(items)} in all)" if len(items) > 1 else shown
 
 
-def _accept_absent(published: PublishedWeights, absent: int, sequences: Path, *, drop: bool) -> None:
-    missing = f"{absent} of its {published.num_items} items do not occur in {sequences}"
+def _accept_absent(missing: str, checkpoint: Path, *, drop: bool) -> None:
     if not drop:
         fix = (
             "give the sequences of the log that it was trained on, or leave these items out of the ranking with "
             "--drop-absent-items"
         )
-        raise UserError(f"perhaps trained on another log: {missing}", where=published.path, fix=fix)
+        raise UserError(f"perhaps trained on another log: {missing}", where=checkpoint, fix=fix)
     logger.warning("%s and are left out: ranks are among fewer items than in the published evaluation", missing)

@@ -19,7 +19,7 @@ from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, req
 from elcrec.data.split_points import split_point_histories
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
-from elcrec.model.io import load_model
+from elcrec.model.io import load_model, read_architecture
 from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
@@ -80,7 +80,7 @@ def decide(
 def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) -> Manifest:
     service = config.feature_service
     schema = features.schema(service)
-    require_served_window(load_model(source.model).config.encoder.window, source.sequences, where=source.model)
+    require_served_window(read_architecture(source.model).encoder.window, source.sequences, where=source.model)
     return describe_bundle(source, name=config.model_name, feature_service=service, feature_schema=schema)
 
 

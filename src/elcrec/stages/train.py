@@ -11,31 +11,20 @@ import torch
 
 from elcrec.artifacts import atomic_dir, code_revision, read_json
 from elcrec.config import TrainConfig
-from elcrec.data.dataset import SequenceData, load_sequences
+from elcrec.data.dataset import SequenceData, load_sequences, require_served_window
+from elcrec.evaluation.history import columns_for
 from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.training_page import write_training_page
 from elcrec.model.io import CONFIG, load_model, save_model
+from elcrec.ops.device import choose_device
 from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.training.checkpoint import discard_checkpoint
 from elcrec.training.distributed import Ranks, process_group
-from elcrec.training.loop import Fitted, choose_device, fit
+from elcrec.training.loop import Fitted, fit
 from elcrec.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
-
-HISTORY_COLUMNS = (
-    "epoch",
-    "loss",
-    "next_item",
-    "sequence",
-    "intent",
-    "cluster",
-    "valid_ndcg@20",
-    "valid_hr@20",
-    "effective_intents",
-    "seconds",
-)
 
 
 def train(
@@ -57,19 +46,20 @@ def train(
         Epochs and validation metrics; nothing on a process that does not lead.
 
     Raises:
-        UserError: the data cannot be trained on, the bundle is damaged or has another encoder, or the output cannot
-            be written.
+        UserError: the data cannot be trained on, the window is longer than the histories that are served, the bundle
+            is damaged or has another encoder, or the output cannot be written.
     """
     device = choose_device(config.device)
     with process_group(device) as ranks:
         data = load_sequences(sequences)
+        require_served_window(config.encoder.window, sequences, where=sequences)
         start = _read_start(warm_start, sequences) if warm_start else None
         if not ranks.leads:
             fit(data, config, checkpoint, ranks, start)
             return {}
         with atomic_dir(out) as scratch:
             fitted = fit(data, config, checkpoint, ranks, start)
-            _write(fitted, data, scratch, warm_start=start.digest if start else None)
+            _write(fitted, config, data, scratch, warm_start=start.digest if start else None)
             _write_page(scratch, fitted, data, _machine(device, ranks))
         discard_checkpoint(checkpoint)
     return {"epochs": fitted.progress.epoch, "best_epoch": fitted.progress.best_epoch} | {
@@ -85,7 +75,7 @@ def _read_start(bundle: Path, sequences: Path) -> WarmStart:
     return WarmStart(model=load_model(bundle), items=items, digest=digest)
 
 
-def _write(fitted: Fitted, data: SequenceData, folder: Path, *, warm_start: str | None) -> None:
+def _write(fitted: Fitted, config: TrainConfig, data: SequenceData, folder: Path, *, warm_start: str | None) -> None:
     progress = fitted.progress
     seconds = sum(row["seconds"] for row in progress.history)
     facts: dict[str, Any] = {
@@ -98,8 +88,8 @@ def _write(fitted: Fitted, data: SequenceData, folder: Path, *, warm_start: str 
     }
     if warm_start:
         facts["warm_start"] = warm_start
-    save_model(fitted.model, folder, **facts)
-    write_history(folder / "history.csv", progress.history)
+    save_model(fitted.model, folder, config, **facts)
+    write_history(folder / "history.csv", progress.history, fitted.terms)
     logger.info("trained in %.0f s", seconds)
 
 
@@ -113,14 +103,15 @@ def _write_page(folder: Path, fitted: Fitted, data: SequenceData, trained_on: st
     if not can_write_pages():
         logger.warning("no training.html: the page needs the extra report; %s", INSTALL)
         return
-    history = pd.DataFrame(fitted.progress.history, columns=HISTORY_COLUMNS).astype(float).astype({"epoch": int})
+    columns = columns_for(fitted.terms)
+    history = pd.DataFrame(fitted.progress.history, columns=columns).astype(float).astype({"epoch": int})
     config = read_json(folder / CONFIG)
     write_training_page(folder / "training.html", config=config, history=history, data=data, trained_on=trained_on)
 
 
-def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a row an epoch; what an objective or an epoch does not have stays empty."""
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> None:
+    """Write a row an epoch; what an epoch does not have stays empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HISTORY_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns_for(terms), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

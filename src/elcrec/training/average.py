@@ -4,29 +4,22 @@ Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averag
 """
 
 import copy
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-_Model = TypeVar("_Model", bound=nn.Module)
+from elcrec.model.sequence_model import SequenceModel
 
 
-class MovingAverage(nn.Module, Generic[_Model]):
-    """A model whose weights follow those of another.
-
-    PyTorch's `AveragedModel` asks the device for the number of steps at each of them, so that the host would wait.
-    """
+class MovingAverage(nn.Module):
+    """A model whose weights follow those of another. PyTorch's `AveragedModel` has the host wait at each step."""
 
     steps: Tensor
 
-    def __init__(self, model: _Model, decay: float) -> None:
-        """Start from a copy of the model.
+    def __init__(self, model: SequenceModel, decay: float) -> None:
+        """Start from a copy of the model; a step keeps the share `decay` of the average.
 
-        Args:
-            model: the model that is trained.
-            decay: share of the average that is kept at a step. Early steps keep less, (1 + n) / (10 + n) after n, so
-                that the first random weights are soon forgotten.
+        Early steps keep less, (1 + n) / (10 + n) after n, so that the first random weights are soon forgotten.
         """
         super().__init__()
         self.module = copy.deepcopy(model)
@@ -34,7 +27,7 @@ class MovingAverage(nn.Module, Generic[_Model]):
         self._decay = decay
 
     @torch.no_grad()
-    def follow(self, model: _Model) -> None:
+    def follow(self, model: SequenceModel) -> None:
         """Move the weights towards those of the model after a step of its training; take its buffers as they are."""
         taken = int(self.steps)
         kept = min(self._decay, (1 + taken) / (10 + taken)) if taken else 0.0

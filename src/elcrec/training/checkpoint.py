@@ -22,21 +22,15 @@ FILE = "checkpoint.safetensors"
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far training is.
-
-    Attributes:
-        epoch: epochs that are done.
-        best_epoch: the epoch of the best validation, 0 before the first.
-        best_score: its NDCG@20.
-        history: a row an epoch, as in history.csv.
-        room: positions that a step on a GPU has room for (`resident.Sizes`): what is drawn hangs on it.
-    """
+    """How far training is: epochs done, the epoch of the best validation (0 before the first) and its NDCG@20."""
 
     epoch: int = 0
     best_epoch: int = 0
     best_score: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    """A row an epoch, as in history.csv."""
     room: list[int] = field(default_factory=list)
+    """What the steps need for their draws to go on as they would have (`Steps.room`)."""
 
 
 def save_checkpoint(
@@ -48,24 +42,21 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write the state after an epoch; `fingerprint` names the configuration and data it belongs to."""
-    tensors = {f"best/{name}": tensor for name, tensor in best.items()}
-    for prefix, module in modules.items():
-        tensors |= {f"{prefix}/{name}": tensor for name, tensor in module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
+    parts = {"best": best, **{name: module.state_dict() for name, module in modules.items()}}
+    parts |= {f"optimizer/{index}": state for index, state in optimizer.state_dict()["state"].items()}
+    tensors = {f"{part}/{name}": tensor.contiguous() for part, held in parts.items() for name, tensor in held.items()}
     metadata = {"fingerprint": fingerprint, "progress": json.dumps(asdict(progress))}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / FILE) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        save_file(tensors, temporary, metadata)
 
 
 def restore_checkpoint(
     folder: Path, fingerprint: str, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor]] | None:
-    """Load the state of the same run into `modules` and `optimizer`.
+    """Load the state of the same run into `modules` and `optimizer`; return its progress and its best weights.
 
-    Returns:
-        How far the run was and its best weights; `None` where there is no checkpoint or it belongs to another run.
+    `None` where there is no checkpoint, or that of another run.
     """
     try:
         with safe_open(folder / FILE, framework="pt") as file:
@@ -77,22 +68,16 @@ def restore_checkpoint(
         return None
     for name, module in modules.items():
         module.load_state_dict(_under(f"{name}/", tensors))
-    _restore_optimizer(optimizer, _under("optimizer/", tensors))
+    # PyTorch numbers the parameters; one that never had a gradient has no state.
+    parameters = range(sum(len(group["params"]) for group in optimizer.param_groups))
+    state = {index: _under(f"optimizer/{index}/", tensors) for index in parameters}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return Progress(**json.loads(metadata["progress"])), _under("best/", tensors)
 
 
 def discard_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a finished run."""
     (folder / FILE).unlink(missing_ok=True)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for path, tensor in flat.items():
-        index, _, name = path.partition("/")
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -6,26 +6,25 @@ import torch
 from torch import Tensor
 
 from elcrec.errors import UserError
-from elcrec.model.elcrec import TrainingBatch
+from elcrec.training.step import Step
 
-Losses = Callable[[TrainingBatch], dict[str, Tensor]]
+Losses = Callable[[Step], dict[str, Tensor]]
 
 
 def compiled(losses: Losses, batch_size: int) -> Losses:
-    """Compile the losses of steps of `batch_size` sequences; an epoch's last step, if smaller, stays as it is.
+    """Compile the losses of steps of `batch_size` sequences; smaller ones stay as they are.
 
-    Raises:
-        UserError: of the returned function, at its first such step: this machine cannot compile.
+    The first such step raises a `UserError` on a machine that cannot compile.
     """
     from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - seconds that only a compiler needs
 
     whole = torch.compile(losses, dynamic=False)
 
-    def of(batch: TrainingBatch) -> dict[str, Tensor]:
-        if batch.num_sequences < batch_size:
-            return losses(batch)
+    def of(step: Step) -> dict[str, Tensor]:
+        if step.num_sequences < batch_size:
+            return losses(step)
         try:
-            return whole(batch)
+            return whole(step)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             fix = "install a C compiler such as gcc, or set train.compile to false"

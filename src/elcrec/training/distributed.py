@@ -17,28 +17,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from elcrec.model.grouping import Rows
-
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of the processes this one is."""
+    """Which of how many processes this one is; the leader alone writes and reports."""
 
     index: int
     count: int
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes and reports."""
         return self.index == 0
 
 
 ALONE = Ranks(0, 1)
-
-
-def local_rank() -> int:
-    """Place of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
@@ -56,39 +48,22 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exchange:
-    """How the states of all ranks' rows come together.
+def gather_states(own_MD: Tensor) -> Tensor:
+    """Return the states of all ranks, as many each, one rank after another.
 
-    Attributes:
-        rows: all ranks' rows: inputs, first views, second views.
-        source_M: place of each item among the gathered states.
-        longest: most items that a rank encodes.
+    Backward sums the gradients that all ranks have for a rank's own part.
     """
-
-    rows: Rows
-    source_M: Tensor
-    longest: int
-
-    def gather(self, states_MD: Tensor) -> Tensor:
-        """Return the states of all ranks' items in the order of `rows`; its gradient reaches every rank's states."""
-        padded = torch.nn.functional.pad(states_MD, (0, 0, 0, self.longest - len(states_MD)))
-        return _Gather.apply(padded).index_select(0, self.source_M)  # type: ignore[no-untyped-call, no-any-return]
+    gathered: Tensor = _Gather.apply(own_MD)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks' tensors one after another; backward sums the gradients that all ranks have for a rank's own part."""
-
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004 - PyTorch gives it
-        """Gather."""
-        every = own.new_empty(dist.get_world_size() * len(own), *own.shape[1:])
-        dist.all_gather_into_tensor(every, own.contiguous())
-        return every
+        return _all_gathered(own)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004 - PyTorch gives it
-        """Sum over ranks, keep the own part."""
         summed = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(summed)
         return summed.chunk(dist.get_world_size())[dist.get_rank()]
@@ -97,10 +72,9 @@ class _Gather(torch.autograd.Function):
 def average_gradients(module: nn.Module) -> None:
     """Replace every gradient by its mean over ranks, in one message."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
+    means = mean_over_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, mean in zip(gradients, torch.split(means, sizes), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
@@ -111,7 +85,6 @@ def copy_from_leader(module: nn.Module) -> None:
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
-    """Average a tensor over ranks."""
     dist.all_reduce(values)
     return values / dist.get_world_size()
 
@@ -119,9 +92,13 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 def gather_integers(own: Tensor) -> Tensor:
     """Return all ranks' numbers, however many each has, one rank after another, int64."""
     own = own.long()
-    sizes = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(own)], device=own.device))
-    longest = max(int(size) for size in sizes)
-    parts = [own.new_empty(longest) for _ in sizes]
-    dist.all_gather(parts, torch.nn.functional.pad(own, (0, longest - len(own))))
-    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+    counts = _all_gathered(own.new_tensor([len(own)])).tolist()
+    padded = torch.nn.functional.pad(own, (0, max(counts) - len(own)))
+    parts = _all_gathered(padded).chunk(len(counts))
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def _all_gathered(own: Tensor) -> Tensor:
+    every = own.new_empty(dist.get_world_size() * len(own), *own.shape[1:])
+    dist.all_gather_into_tensor(every, own.contiguous())
+    return every

@@ -5,9 +5,9 @@ take several times as long as they run; replayed they are one launch.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,17 +16,8 @@ logger = logging.getLogger(__name__)
 
 Work = Callable[[], dict[str, Tensor]]
 
-_WARM_STEPS = 3
-"""Times that work is launched one by one before it is recorded: what an operation sets up the first time is no part of
-the record."""
-
-
-@dataclass(kw_only=True)
-class _Record:
-    """What is known of work of one name: how often it ran as it is, then its graph, and where that leaves numbers."""
-
-    runs: int = 0
-    recorded: tuple[torch.cuda.CUDAGraph, list[str], Tensor] | None = None
+# What an operation sets up the first time is no part of the record.
+_RUNS_BEFORE_RECORDING = 3
 
 
 class Recorder:
@@ -37,10 +28,11 @@ class Recorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Record nothing yet."""
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._may_record = self._stream is not None
-        self._records: dict[Hashable, _Record] = {}
+        self._runs: Counter[Hashable] = Counter()
+        # A graph, and the names and the place of the numbers that it leaves.
+        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[str], Tensor]] = {}
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -56,21 +48,21 @@ class Recorder:
 
     def forget(self) -> None:
         """Let go of all records: work of the same name has other shapes now."""
-        self._records.clear()
+        self._runs.clear()
+        self._recorded.clear()
 
     def run(self, name: Hashable, work: Work) -> dict[str, Tensor]:
         """Do the work once; return its numbers, which later work leaves alone."""
-        record = self._records.setdefault(name, _Record())
-        if self._may_record and record.recorded is None and record.runs >= _WARM_STEPS:
-            self._record(record, work)
-        if record.recorded is None:
-            record.runs += 1
+        if self._may_record and self._runs[name] == _RUNS_BEFORE_RECORDING and name not in self._recorded:
+            self._record(name, work)
+        if name not in self._recorded:
+            self._runs[name] += 1
             return work()
-        graph, names, numbers = record.recorded
+        graph, names, numbers = self._recorded[name]
         graph.replay()
         return dict(zip(names, numbers.clone().unbind(), strict=True))
 
-    def _record(self, record: _Record, work: Work) -> None:
+    def _record(self, name: Hashable, work: Work) -> None:
         graph, drawn = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state()
         try:
             with torch.cuda.graph(graph, stream=self._stream):
@@ -80,13 +72,9 @@ class Recorder:
             logger.warning("steps are launched one by one, because recording failed: %s", error)
             self._may_record = False
             self.forget()
-            _let_go_of_generator(drawn)
+            # The failed recording still holds the memory of this device's own generator, which gets other memory.
+            generator, own = torch.Generator("cuda"), torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.set_state(drawn)
+            own.graphsafe_set_state(generator.graphsafe_get_state())
         else:
-            record.recorded = graph, list(results), numbers
-
-
-def _let_go_of_generator(state: Tensor) -> None:
-    """Give this device's own generator, which a recording that failed still holds, memory of its own again."""
-    generator = torch.Generator("cuda")
-    generator.set_state(state)
-    torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(generator.graphsafe_get_state())
+            self._recorded[name] = graph, list(results), numbers

@@ -7,32 +7,23 @@ import numpy.typing as npt
 import torch
 
 from elcrec.errors import UserError
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model.sequence_model import SequenceModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """A trained model, laid over another catalogue.
-
-    Attributes:
-        model: the trained model.
-        items: index in its catalogue of each item to train, 0 where it does not know the item, [V].
-        digest: names the trained model.
-    """
+    """A trained model, named by its digest, and what its catalogue and the one to train have in common."""
 
     model: SequenceModel
     items: npt.NDArray[np.int32]
+    """Index in its catalogue of each item to train, 0 where it does not know the item, [V]."""
     digest: str
 
     @torch.no_grad()
     def lay_over(self, model: SequenceModel) -> bool:
         """Copy the encoder, the vectors of the items that both know, and the centres if they are as many.
 
-        Returns:
-            Whether the centres were copied.
-
-        Raises:
-            UserError: the encoders have different sizes.
+        Returns whether the centres were copied. A `UserError` says that the encoders have different sizes.
         """
         ours, theirs = model.config.encoder, self.model.config.encoder
         if (ours.window, ours.hidden_size, ours.num_blocks) != (theirs.window, theirs.hidden_size, theirs.num_blocks):

@@ -2,7 +2,7 @@
 
 Sources: Kang and McAuley, ICDM 2018 (encoder); Chen et al., WWW 2022 (views and contrastive losses); Liu et al.,
 NeurIPS 2024 (clustering loss and fusion); docs/adr/0004 (what padding counts). Every row fills its whole window here,
-padding and all, which the model does with `pooling: filled` alone.
+padding and all, which the model does with `padding: encoded` alone.
 
 Axes: `B` rows, `M` items of all rows, `T` window, `D` hidden size, `K` intents, `V` items, `S` drawn negatives.
 """
@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from elcrec.config import EncoderConfig, TrainConfig
-from elcrec.model.elcrec import TrainingBatch
+from elcrec.registry import find_objective
+from elcrec.training.step import Step as TrainingStep
 
 Array = npt.NDArray[np.float64]
 Weights = Mapping[str, Array]
@@ -32,7 +33,7 @@ class Step:
     """What a step of training is made of, as lists.
 
     Attributes:
-        inputs: what the encoder reads of each user, B rows; with `pooling: filled` whole windows, as the views.
+        inputs: what the encoder reads of each user, B rows; with `padding: encoded` whole windows, as the views.
         positives: the item that came next at each item of the inputs, [M]; 0 at padding.
         negatives: one for each positive (bce), or some for all (sampled softmax).
         log_counts: log of how often each of those is expected.
@@ -46,18 +47,18 @@ class Step:
     views: list[list[int]]
 
 
-def read_step(batch: TrainingBatch) -> Step:
+def read_step(step: TrainingStep) -> Step:
     """Read a step back from the tensors that the model gets."""
-    flat = batch.rows.items_N[batch.rows.positions_M]
-    rows = [row.tolist() for row in flat.split(batch.rows.lengths_B.tolist())]
-    users, negatives = batch.num_sequences, batch.negatives
-    asked = torch.ones_like(batch.positives_M) if batch.weights_M is None else batch.weights_M.long()
+    flat = step.rows.of_items(step.rows.items_N)
+    rows = [row.tolist() for row in flat.split(step.rows.lengths_B.tolist())]
+    users, negatives = step.num_sequences, step.negatives
+    asked = torch.ones_like(step.targets_M) if step.weights_M is None else step.weights_M.long()
     return Step(
         inputs=rows[:users],
-        positives=(batch.positives_M * asked).tolist(),
+        positives=(step.targets_M * asked).tolist(),
         negatives=[] if negatives is None else negatives.items.tolist(),
         log_counts=[] if negatives is None or negatives.log_counts is None else negatives.log_counts.tolist(),
-        views=[] if batch.views is None else rows[users : 3 * users],
+        views=rows[users : 3 * users] if "views" in step.parts else [],
     )
 
 
@@ -68,7 +69,7 @@ def read_weights(model: nn.Module) -> dict[str, Array]:
 
 def objective(weights: Weights, step: Step, config: TrainConfig) -> dict[str, float]:
     """The weighted terms of one step, from items to losses, without dropout."""
-    sees_all = config.has_intents and config.intents.pooling == "filled"
+    sees_all = config.padding == "encoded"
     inputs, views = (
         [encode(weights, row, config.encoder, sees_all=sees_all) for row in rows] for rows in (step.inputs, step.views)
     )
@@ -86,25 +87,33 @@ def terms(
     """The weighted terms, given a window of states, [T, D], for every row."""
     own = np.concatenate([_own(window, row) for window, row in zip(inputs, step.inputs, strict=True)])
     asked = np.array(step.positives) != 0
-    losses = {"next_item": next_item_loss(own, table, step, config.next_item.loss, asked)}
-    if centers is None:
-        return losses
-    weights, rows = config.intents, step.inputs
+    values = {"next_item": next_item_loss(own, table, step, config.next_item.loss, asked)}
+    if step.views:
+        values["sequence"] = sequence_loss(views, centers, step, config)
+    if centers is not None:
+        values |= _terms_of_intents(inputs, views, centers, step, config)
+    asked_for = find_objective(config.objective).terms
+    weights = {"next_item": 1.0, "sequence": 0.1, "intent": 0.1, "cluster": 1.0} | config.weights
+    return {name: weights[name] * values[name] for name in asked_for if weights[name]}
+
+
+def _terms_of_intents(
+    inputs: Sequence[Array], views: Sequence[Array], centers: Array, step: Step, config: TrainConfig
+) -> dict[str, float]:
+    rows = step.inputs
     pooled = np.stack([_pooled(window, row, config) for window, row in zip(inputs, rows, strict=True)])
+    values = {"cluster": published_cluster_loss(_unit(pooled), centers)}
     if step.views:
         behaviours = [_own(window, row).mean(0) for window, row in zip(inputs, rows, strict=True)]
         ids = [_nearest(centers, state) for state in behaviours]
         nearest = centers[ids]
-        if config.objective == "iclrec":  # means of states; ELCRec's are unit vectors already
+        if config.model.intents == "clustered":  # means of states; ELCRec's are unit vectors already
             nearest = _unit(nearest)
         means = np.stack([_own(window, row).mean(0) for window, row in zip(views, step.views, strict=True)])
-        told_apart = ids if weights.mask_same_intent else None
-        halves = [intent_loss(half, nearest, weights.intent_temperature, told_apart) for half in np.split(means, 2)]
-        losses["sequence"] = weights.sequence_weight * sequence_loss(views, centers, step, config)
-        losses["intent"] = weights.intent_weight * (halves[0] + halves[1]) / 2
-    if config.objective == "elcrec" and weights.cluster_weight:
-        losses["cluster"] = weights.cluster_weight * published_cluster_loss(_unit(pooled), centers)
-    return losses
+        groups = ids if config.intents.mask_same_intent else None
+        halves = [intent_loss(half, nearest, config.intents.temperature, groups) for half in np.split(means, 2)]
+        values["intent"] = (halves[0] + halves[1]) / 2
+    return values
 
 
 def encode(weights: Weights, items: Sequence[int], config: EncoderConfig, *, sees_all: bool = False) -> Array:
@@ -118,8 +127,8 @@ def encode(weights: Weights, items: Sequence[int], config: EncoderConfig, *, see
     for index in range(config.num_blocks):
         block = f"encoder.blocks.{index}"
         seen = [_seen(window, place, sees_all=sees_all) for place in range(len(window))]
-        attended = _attend(weights, f"{block}.attention", states, seen, config.num_heads)
-        states = _norm(weights, f"{block}.attention_norm", states + attended)
+        attended = _attend(weights, f"{block}.mixer", states, seen, config.num_heads)
+        states = _norm(weights, f"{block}.mixer_norm", states + attended)
         inner = _linear(weights, f"{block}.up", states)
         inner = inner * (1 + _erf(inner / math.sqrt(2))) / 2
         states = _norm(weights, f"{block}.feed_forward_norm", states + _linear(weights, f"{block}.down", inner))
@@ -224,20 +233,21 @@ def _squared(one: Array, other: Array) -> float:
     return float(((one - other) ** 2).sum())
 
 
-def sequence_loss(views: Sequence[Array], centers: Array, step: Step, config: TrainConfig) -> float:
+def sequence_loss(views: Sequence[Array], centers: Array | None, step: Step, config: TrainConfig) -> float:
     """L_seq: each of the 2 B views must find the other view of its sequence among all views."""
     vectors = [_compared(window, row, centers, config) for window, row in zip(views, step.views, strict=True)]
-    return info_nce(np.stack(vectors), config.intents.sequence_temperature)
+    return info_nce(np.stack(vectors), config.views.temperature)
 
 
-def _compared(window: Array, row: list[int], centers: Array, config: TrainConfig) -> Array:
+def _compared(window: Array, row: list[int], centers: Array | None, config: TrainConfig) -> Array:
     """What of a view is compared; a product of two of them is a mean over positions, hence the root."""
-    fused = _fused(window, centers, "none" if config.objective == "iclrec" else config.intents.fusion)
-    if config.intents.comparison == "mean":
-        return _own(fused, row).mean(0)
-    if config.intents.pooling == "items":
-        fused = np.concatenate((np.zeros((len(window) - len(row), fused.shape[1])), _own(fused, row)))
-    return fused.flatten() / math.sqrt(len(window))
+    if centers is None or config.model.intents == "clustered":
+        fused = window
+    else:
+        fused = _fused(window, centers, config.intents.fusion)
+    if config.padding == "encoded":
+        return fused.flatten() / math.sqrt(len(window))
+    return _own(fused, row).mean(0)
 
 
 def _fused(window: Array, centers: Array, fusion: str) -> Array:
@@ -280,7 +290,7 @@ def _own(window: Array, row: list[int]) -> Array:
 
 
 def _pooled(window: Array, row: list[int], config: TrainConfig) -> Array:
-    pooled: Array = (window if config.intents.pooling == "window" else _own(window, row)).mean(0)
+    pooled: Array = (window if config.padding == "counted" else _own(window, row)).mean(0)
     return pooled
 
 

@@ -4,8 +4,9 @@ import torch
 
 from elcrec.config import EncoderConfig
 from elcrec.data.ragged import Ragged
-from elcrec.model.elcrec import batch_of
-from elcrec.model.encoder import Encoder, _attend_dropping
+from elcrec.model.encoder import Encoder
+from elcrec.model.grouping import group_rows
+from elcrec.ops.dropout import attend_dropping
 from tests.unit.model.reference import Array, encode, random_direction, slopes
 
 ROWS = [[3], [5, 1, 4], [2, 2], [9, 8, 7, 6, 5, 4, 3], [0, 4, 0, 2], [1] * 12, [7, 0, 0]]
@@ -31,7 +32,7 @@ def _plain(weights: dict[str, Array]) -> Array:
 
 
 def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> None:
-    batch = batch_of(Ragged.from_rows(ROWS))
+    batch = group_rows(Ragged.from_rows(ROWS))
     states = encoder(batch)[batch.positions_M].detach().numpy()
     np.testing.assert_allclose(states, _plain(_weights(encoder)), rtol=1e-9)
 
@@ -44,13 +45,13 @@ def test_a_row_alone_has_the_states_of_the_plain_encoder(encoder: Encoder, row: 
 
 
 def test_last_is_the_state_at_the_end_of_each_row(encoder: Encoder) -> None:
-    batch = batch_of(Ragged.from_rows(ROWS))
+    batch = group_rows(Ragged.from_rows(ROWS))
     ends = np.cumsum([len(row) for row in ROWS]) - 1
     np.testing.assert_allclose(encoder.last(batch).detach(), _plain(_weights(encoder))[ends], rtol=1e-9)
 
 
 def test_grouped_gradients_equal_finite_differences_of_the_plain_encoder(encoder: Encoder) -> None:
-    batch = batch_of(Ragged.from_rows(ROWS))
+    batch = group_rows(Ragged.from_rows(ROWS))
     encoder(batch)[batch.positions_M].square().sum().backward()
     weights, generator = _weights(encoder), np.random.default_rng(0)
     for name, parameter in encoder.named_parameters():
@@ -72,7 +73,7 @@ def test_dropout_of_attention_takes_the_weights_of_dropped_keys_away_after_the_s
     query, key, value = torch.randn(3, 2, 4, 5, 3, generator=generator, dtype=torch.float64)
     mask = torch.full((5, 5), -1e9, dtype=torch.float64).triu(1).expand(4, 5, 5)
     drop = 2.0 * torch.randint(2, (2, 4, 5, 5), generator=generator)
-    context = _attend_dropping(query, key, value, mask, drop.flatten(0, 1))
+    context = attend_dropping(query, key, value, mask, drop.flatten(0, 1))
     for head, row, place in np.ndindex(2, 4, 5):
         seen = (head, row, slice(place + 1))
         shares = (key[seen] @ query[head, row, place] / 3**0.5).softmax(0) * drop[head, row, place, : place + 1]
@@ -83,21 +84,21 @@ def test_attention_of_the_last_position_drops_in_training_alone() -> None:
     torch.manual_seed(0)
     config = EncoderConfig(window=12, hidden_size=8, hidden_dropout=0.0, attention_dropout=0.5)
     encoder = Encoder(config, num_items=9)
-    batch = batch_of(Ragged.from_rows(ROWS))
+    batch = group_rows(Ragged.from_rows(ROWS))
     assert not torch.equal(encoder.train().last(batch), encoder.last(batch))
     torch.testing.assert_close(encoder.eval().last(batch), encoder.last(batch), rtol=0, atol=0)
 
 
 def test_a_later_item_never_changes_an_earlier_state(encoder: Encoder) -> None:
     def states(row: list[int]) -> torch.Tensor:
-        return encoder(batch_of(Ragged.from_rows([row])))
+        return encoder(group_rows(Ragged.from_rows([row])))
 
     torch.testing.assert_close(states([1, 2, 3, 4])[:3], states([1, 2, 3, 9])[:3])
 
 
 def test_company_in_the_batch_does_not_change_a_row(encoder: Encoder) -> None:
     def last(rows: list[list[int]]) -> torch.Tensor:
-        batch = batch_of(Ragged.from_rows(rows))
+        batch = group_rows(Ragged.from_rows(rows))
         return encoder(batch)[batch.positions_M][2]
 
     torch.testing.assert_close(last([[4, 5, 6]]), last([[4, 5, 6], *ROWS]))

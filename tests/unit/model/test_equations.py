@@ -9,39 +9,40 @@ import torch
 from torch import Tensor
 
 from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, TrainConfig, ViewConfig
-from elcrec.model.elcrec import SequenceModel, TrainingBatch, pools_padding
-from elcrec.model.grouping import GroupedBatch
+from elcrec.model.grouping import GroupedLayout
 from elcrec.model.intents import LearnedIntents
-from elcrec.training.batches import TrainingData
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.training.objective import Objective
+from elcrec.training.step import Step as TrainingStep
 from tests.unit.model import reference
 from tests.unit.model.reference import CENTERS, TABLE, Array, Step
-from tests.unit.training.helpers import ring_data, tiny_config
+from tests.unit.training.helpers import grouped_epoch, ring_data, tiny_config
 
 WINDOW, WIDTH, USERS = 5, 8, 12
 LOSSES, FUSIONS = ("bce", "softmax", "sampled_softmax"), ("shift", "concat", "none")
-COMPARISONS, POOLINGS = ("positions", "mean"), ("window", "items", "filled")
+PADDINGS = ("counted", "ignored", "encoded")
 CASES = [
-    *product(("elcrec", "iclrec"), LOSSES, FUSIONS, COMPARISONS, POOLINGS),
-    *(("sasrec", loss, "shift", "positions", "window") for loss in LOSSES),
+    *product(("elcrec", "iclrec"), LOSSES, FUSIONS, PADDINGS),
+    *product(("sasrec", "sasrec+sequence"), LOSSES, ("shift",), ("counted", "encoded")),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids="-".join)
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 """Both sides compute in double precision; nothing but the order of summation differs."""
 
 
-def _config(case: tuple[str, ...], **weights: float) -> TrainConfig:
+def _config(case: tuple[str, ...], *, masked: bool = True, **weights: float) -> TrainConfig:
     """Every weight and temperature differ from each other and from 1, so that none can stand for another."""
-    objective, loss, fusion, comparison, pooling = case
-    intents = {"sequence_weight": 0.3, "intent_weight": 0.2, "cluster_weight": 1.7}
-    intents |= {"sequence_temperature": 0.6, "intent_temperature": 0.8, "mask_same_intent": True} | weights
+    objective, loss, fusion, padding = case
     return tiny_config(
         objective=objective,
         encoder=EncoderConfig(
             window=WINDOW, hidden_size=WIDTH, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0
         ),
         next_item=NextItemConfig(loss=loss, samples=30),
-        intents=IntentConfig(num_intents=4, fusion=fusion, comparison=comparison, pooling=pooling, **intents),
-        views=ViewConfig(crop=0.6, mask=0.5, reorder=0.8),
+        weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7} | weights,
+        intents=IntentConfig(num_intents=4, fusion=fusion, temperature=0.8, mask_same_intent=masked),
+        views=ViewConfig(crop=0.6, mask=0.5, reorder=0.8, temperature=0.6),
+        padding=padding,
         batch_size=USERS,
     )
 
@@ -52,11 +53,14 @@ class _Problem:
 
     config: TrainConfig
     model: SequenceModel
-    batch: TrainingBatch
+    batch: TrainingStep
 
     @property
     def step(self) -> Step:
         return reference.read_step(self.batch)
+
+    def losses(self) -> dict[str, Tensor]:
+        return Objective(self.config).losses(self.model, self.batch)
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -64,10 +68,10 @@ class _Problem:
 
 
 def _problem(config: TrainConfig) -> _Problem:
-    data, generator = ring_data(users=USERS), torch.Generator().manual_seed(0)
-    batch = next(TrainingData(data, config).epoch(generator, torch.device("cpu")))
+    data = ring_data(users=USERS)
+    batch = grouped_epoch(data, config)[0]
     torch.manual_seed(1)
-    model = SequenceModel(config, data.num_items).double().train()
+    model = SequenceModel(config.model, data.num_items).double().train()
     _sharpen(model)
     return _Problem(config, model, batch)
 
@@ -79,7 +83,7 @@ def _sharpen(model: SequenceModel) -> None:
         ones = name.endswith("norm.weight")
         tensor.normal_(mean=float(ones), std=0.3)
     if isinstance(model.intents, LearnedIntents):
-        model.intents.renormalise()
+        model.intents.after_step()
 
 
 def test_the_step_has_rows_shorter_and_as_long_as_the_window_and_views_with_masked_items() -> None:
@@ -93,7 +97,7 @@ def test_the_step_has_rows_shorter_and_as_long_as_the_window_and_views_with_mask
 
 
 def test_a_filled_step_has_windows_that_begin_with_padding_which_is_asked_nothing() -> None:
-    step = _problem(_config((*CASES[0][:-1], "filled"))).step
+    step = _problem(_config((*CASES[0][:-1], "encoded"))).step
     assert {len(row) for row in (*step.inputs, *step.views)} == {WINDOW}
     asked = np.array(step.positives).reshape(USERS, WINDOW) != 0
     np.testing.assert_array_equal(asked, np.array(step.inputs) != 0)
@@ -110,48 +114,45 @@ def test_the_shared_negatives_have_repeats_and_next_items_among_them() -> None:
 def test_every_term_of_a_step_equals_its_equation(case: tuple[str, ...]) -> None:
     problem = _problem(_config(case))
     expected = reference.objective(problem.weights, problem.step, problem.config)
-    losses = {name: loss.item() for name, loss in problem.model.losses(problem.batch).items()}
+    losses = {name: loss.item() for name, loss in problem.losses().items()}
     assert losses == {name: pytest.approx(value, rel=EXACT["rtol"]) for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("objective", ["elcrec", "iclrec"])
 def test_unmasked_sequences_are_told_apart_from_those_of_their_own_intent_too(objective: str) -> None:
-    case, losses = (objective, "bce", "shift", "mean", "items"), []
+    case, losses = (objective, "bce", "shift", "ignored"), []
     for masked in (True, False):
-        problem = _problem(_config(case, mask_same_intent=masked))
+        problem = _problem(_config(case, masked=masked))
         expected = reference.objective(problem.weights, problem.step, problem.config)
-        losses.append(problem.model.losses(problem.batch)["intent"].item())
+        losses.append(problem.losses()["intent"].item())
         assert losses[-1] == pytest.approx(expected["intent"], rel=EXACT["rtol"])
     assert losses[0] < losses[1]
 
 
 ABLATIONS = [
-    ("elcrec", {"cluster_weight": 0.0}, ["next_item", "sequence", "intent"]),
-    ("elcrec", {"sequence_weight": 0.0, "intent_weight": 0.0}, ["next_item", "cluster"]),
-    ("elcrec", {"sequence_weight": 0.0, "intent_weight": 0.0, "cluster_weight": 0.0}, ["next_item"]),
-    ("elcrec", {"sequence_weight": 0.0}, ["next_item", "intent", "cluster"]),
-    ("elcrec", {"intent_weight": 0.0}, ["next_item", "sequence", "cluster"]),
-    ("iclrec", {"cluster_weight": 0.0}, ["next_item", "sequence", "intent"]),
-    ("iclrec", {"sequence_weight": 0.0, "intent_weight": 0.0}, ["next_item"]),
+    ("elcrec", {"cluster": 0.0}, ["next_item", "sequence", "intent"]),
+    ("elcrec", {"sequence": 0.0, "intent": 0.0}, ["next_item", "cluster"]),
+    ("elcrec", {"sequence": 0.0, "intent": 0.0, "cluster": 0.0}, ["next_item"]),
+    ("elcrec", {"sequence": 0.0}, ["next_item", "intent", "cluster"]),
+    ("elcrec", {"intent": 0.0}, ["next_item", "sequence", "cluster"]),
+    ("iclrec", {"cluster": 0.0}, ["next_item", "sequence", "intent"]),
+    ("iclrec", {"sequence": 0.0, "intent": 0.0}, ["next_item"]),
 ]
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize(("objective", "off", "left"), ABLATIONS, ids=str)
 def test_an_ablation_leaves_exactly_the_other_terms_and_draws_no_view_that_none_needs(
-    objective: str, off: dict[str, float], left: list[str], pooling: str
+    objective: str, off: dict[str, float], left: list[str], padding: str
 ) -> None:
-    problem = _problem(_config((objective, "bce", "shift", "positions", pooling), **off))
+    problem = _problem(_config((objective, "bce", "shift", padding), **off))
     expected = reference.objective(problem.weights, problem.step, problem.config)
-    losses = {name: loss.item() for name, loss in problem.model.losses(problem.batch).items()}
+    losses = {name: loss.item() for name, loss in problem.losses().items()}
     assert list(losses) == left
     assert losses == {name: pytest.approx(expected[name], rel=EXACT["rtol"]) for name in left}
-    rows, contrasted = (
-        len(problem.batch.rows.lengths_B) - pools_padding(problem.config),
-        {"sequence", "intent"} & set(left),
-    )
-    assert rows == (3 if contrasted else 1) * USERS
-    assert (problem.batch.views is None) == (not contrasted)
+    contrasted, counted = {"sequence", "intent"} & set(left), padding == "counted" and "cluster" in left
+    assert len(problem.batch.rows.lengths_B) == (3 if contrasted else 1) * USERS + counted
+    assert set(problem.batch.parts) == {"inputs", *(["views"] if contrasted else []), *(["padding"] if counted else [])}
 
 
 @cases
@@ -167,7 +168,7 @@ def test_the_gradient_of_every_term_equals_finite_differences_of_its_equation(
     points = {name: leaf.detach().numpy().copy() for name, leaf in leaves.items()}
     points.setdefault(CENTERS, problem.weights.get(CENTERS))
 
-    losses = problem.model.losses(problem.batch)
+    losses = problem.losses()
     generator = np.random.default_rng(2)
     for name, leaf in leaves.items():
         direction = _direction(name, points[name], generator)
@@ -184,7 +185,7 @@ def _give_states(problem: _Problem, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     shape = (len(problem.batch.rows.positions_M), WIDTH)
     states_MD = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
 
-    def forward(rows: GroupedBatch, _embedded_ND: Tensor | None = None) -> Tensor:
+    def forward(rows: GroupedLayout, _embedded_ND: Tensor | None = None) -> Tensor:
         return states_MD.new_zeros(len(rows.items_N), WIDTH).index_copy(0, rows.positions_M, states_MD)
 
     monkeypatch.setattr(problem.model.encoder, "forward", forward)
@@ -195,7 +196,7 @@ def _terms_of_states(problem: _Problem, points: dict[str, Array]) -> Array:
     """The equations of every term, with windows filled up by the states of the empty one."""
     rows = np.split(points["states"], problem.batch.rows.lengths_B.cumsum(0)[:-1].numpy())
     # Where padding does not count it spoils every number that it enters.
-    empty = rows.pop() if pools_padding(problem.config) else np.full((WINDOW, WIDTH), np.nan)
+    empty = rows.pop() if "padding" in problem.batch.parts else np.full((WINDOW, WIDTH), np.nan)
     windows = [np.concatenate((empty[: WINDOW - len(row)], row)) for row in rows]
     inputs, views = windows[:USERS], windows[USERS:]
     terms = reference.terms(inputs, views, points[TABLE], points[CENTERS], problem.step, problem.config)
@@ -218,17 +219,18 @@ def _along(losses: dict[str, Tensor], leaf: Tensor, direction: Array) -> Array:
 @pytest.mark.parametrize(
     "case",
     [
-        ("elcrec", "bce", "shift", "positions", "window"),
-        ("elcrec", "softmax", "concat", "mean", "items"),
-        ("elcrec", "bce", "concat", "positions", "filled"),
-        ("iclrec", "sampled_softmax", "none", "positions", "window"),
-        ("sasrec", "softmax", "none", "mean", "items"),
+        ("elcrec", "bce", "shift", "counted"),
+        ("elcrec", "softmax", "concat", "ignored"),
+        ("elcrec", "bce", "concat", "encoded"),
+        ("iclrec", "sampled_softmax", "none", "ignored"),
+        ("sasrec", "softmax", "none", "ignored"),
+        ("sasrec+sequence", "bce", "none", "ignored"),
     ],
     ids="-".join,
 )
 def test_the_gradient_of_the_objective_equals_finite_differences_in_every_weight(case: tuple[str, ...]) -> None:
     problem = _problem(_config(case))
-    torch.stack(list(problem.model.losses(problem.batch).values())).sum().backward()  # type: ignore[no-untyped-call]
+    torch.stack(list(problem.losses().values())).sum().backward()  # type: ignore[no-untyped-call]
     weights, generator = problem.weights, np.random.default_rng(4)
     for name, parameter in problem.model.named_parameters():
         direction = _direction(name, weights[name], generator)

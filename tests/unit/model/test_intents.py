@@ -1,7 +1,8 @@
 import torch
 from torch.nn import functional as F
 
-from elcrec.model.intents import ClusteredIntents, LearnedIntents, kmeans
+from elcrec.model.intents import ClusteredIntents, LearnedIntents
+from elcrec.ops.kmeans import kmeans
 
 
 def test_kmeans_finds_well_separated_clusters() -> None:
@@ -27,7 +28,7 @@ def test_centres_stay_on_the_unit_sphere_and_the_nearest_is_found() -> None:
     torch.manual_seed(0)
     intents = LearnedIntents(5, 8)
     intents.centers_KD.data.mul_(3)
-    intents.renormalise()
+    intents.after_step()
     torch.testing.assert_close(intents.centers_KD.norm(dim=1), torch.ones(5))
     states = torch.randn(40, 8)
     distances = torch.cdist(F.normalize(states, dim=1), intents.centers_KD)

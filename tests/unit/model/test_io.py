@@ -3,27 +3,30 @@ from pathlib import Path
 import pytest
 import torch
 
+from elcrec.artifacts import read_json, write_json
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.model import elcrec
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model import sequence_model
 from elcrec.model.io import load_model, save_model
+from elcrec.model.sequence_model import SequenceModel
 
 CONFIG = TrainConfig(encoder=EncoderConfig(window=6, hidden_size=8, num_blocks=1), intents=IntentConfig(num_intents=3))
+SAVED = Path(__file__).parent / "saved"
+"""Model folders as each version of config.json had them, and what the models said of HISTORIES."""
 HISTORIES = Ragged.from_rows([[1, 2, 3], [], [4], [5, 6, 7, 1, 2, 3, 4, 5]])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    save_model(SequenceModel(CONFIG, num_items=7), tmp_path, note="kept")
+    save_model(SequenceModel(CONFIG.model, num_items=7), tmp_path, CONFIG, note="kept")
     return tmp_path
 
 
 def test_a_model_is_the_same_after_a_round_trip(folder: Path) -> None:
     torch.manual_seed(0)
-    original, loaded = SequenceModel(CONFIG, num_items=7).eval(), load_model(folder)
+    original, loaded = SequenceModel(CONFIG.model, num_items=7).eval(), load_model(folder)
     torch.testing.assert_close(loaded.encode(HISTORIES).vectors, original.encode(HISTORIES).vectors, rtol=0, atol=0)
     assert loaded.num_intents == 3
 
@@ -38,7 +41,7 @@ def test_an_empty_history_has_a_zero_vector_and_no_intent(folder: Path) -> None:
 def test_how_many_are_encoded_at_a_time_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(folder)
     together = model.encode(HISTORIES).vectors
-    monkeypatch.setitem(elcrec._ROWS_AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(sequence_model._ROWS_AT_ONCE, "cpu", 1)
     torch.testing.assert_close(model.encode(HISTORIES).vectors, together)
 
 
@@ -49,6 +52,19 @@ def test_only_the_window_is_read(folder: Path) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_how_a_model_was_trained_does_not_matter_to_who_loads_it(folder: Path) -> None:
+    document = read_json(folder / "config.json")
+    write_json(folder / "config.json", document | {"train": {"an option": "that later releases do not have"}})
+    assert load_model(folder).num_intents == 3
+
+
+@pytest.mark.parametrize("saved", sorted(SAVED.iterdir()), ids=lambda folder: folder.name)
+def test_a_model_that_an_earlier_release_saved_says_what_it_said_then(saved: Path) -> None:
+    encoded, expected = load_model(saved).encode(HISTORIES), read_json(saved / "expected.json")
+    torch.testing.assert_close(encoded.vectors, torch.tensor(expected["vectors"]), rtol=0, atol=2e-5)
+    assert encoded.intents.tolist() == expected["intents"]
+
+
 @pytest.mark.parametrize("damage", ["truncate", "remove", "version", "config", "shape"])
 def test_a_damaged_model_is_refused_in_one_line(folder: Path, damage: str) -> None:
     weights, config = folder / "model.safetensors", folder / "config.json"
@@ -57,9 +73,9 @@ def test_a_damaged_model_is_refused_in_one_line(folder: Path, damage: str) -> No
     elif damage == "remove":
         weights.unlink()
     elif damage == "version":
-        config.write_text(config.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+        config.write_text(config.read_text().replace('"schema_version": 2', '"schema_version": 99'))
     elif damage == "config":
-        config.write_text(config.read_text().replace('"objective"', '"objectives"'))
+        config.write_text(config.read_text().replace('"num_blocks"', '"num_block"'))
     else:
         config.write_text(config.read_text().replace('"num_items": 7', '"num_items": 8'))
     with pytest.raises(UserError) as caught:

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from elcrec.config import EncoderConfig
 from elcrec.data.ragged import Ragged
-from elcrec.model.elcrec import batch_of
 from elcrec.model.encoder import Encoder
-from elcrec.model.losses import sum_rows, view_similarities
-from elcrec.model.packing import PackedBatch, chunk_of, pack, slots
+from elcrec.model.grouping import group_rows
+from elcrec.model.packing import PackedLayout, chunk_of, pack, slots
 from tests.unit.model.reference import Array, encode
 
 CPU = torch.device("cpu")
@@ -31,7 +30,7 @@ def encoder() -> Encoder:
     return encoder
 
 
-def _packed(rows: list[list[int]] = ROWS) -> PackedBatch:
+def _packed(rows: list[list[int]] = ROWS) -> PackedLayout:
     return pack(Ragged.from_rows(rows), WINDOW, CPU)
 
 
@@ -55,7 +54,7 @@ def test_gradients_are_those_of_the_grouped_layout(encoder: Encoder) -> None:
     def gradients(states_MD: Tensor) -> list[Tensor]:
         return torch.autograd.grad(states_MD.square().sum(), list(encoder.parameters()))
 
-    grouped = batch_of(Ragged.from_rows(ROWS))
+    grouped = group_rows(Ragged.from_rows(ROWS))
     theirs = gradients(grouped.of_items(encoder(grouped)))
     for ours, other in zip(gradients(encoder(_packed())[:SIZE]), theirs, strict=True):
         torch.testing.assert_close(ours, other)
@@ -78,18 +77,26 @@ def test_every_position_knows_its_row_its_place_and_its_age(lengths: list[int], 
     assert age[len(expected) :] == [0] * unused
 
 
-def test_sums_and_similarities_of_rows_are_those_of_the_grouped_layout() -> None:
+def test_sums_of_rows_are_those_of_the_grouped_layout() -> None:
     generator = torch.Generator().manual_seed(3)
-    packed, grouped = _packed(), batch_of(Ragged.from_rows(ROWS))
+    packed, grouped = _packed(), group_rows(Ragged.from_rows(ROWS))
     noisy_ND = torch.randn(len(packed.items_N), 8, generator=generator, dtype=torch.float64)
-    states_MD, padding_TD = noisy_ND[:SIZE], torch.randn(WINDOW, 8, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(sum_rows(noisy_ND, packed), sum_rows(states_MD, grouped))
-    for padding in (None, padding_TD):
-        ours, theirs = (
-            view_similarities(states, rows, padding, WINDOW)
-            for states, rows in ((noisy_ND, packed), (states_MD, grouped))
-        )
-        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(packed.sum(noisy_ND), grouped.sum(noisy_ND[:SIZE]))
+
+
+def test_what_stands_before_a_position_in_its_row_is_the_same_in_both_layouts() -> None:
+    states_MD = torch.arange(1.0, SIZE + 1)[:, None]
+    expected = [0.0 if place < 2 else first + place - 1 for row, first in _firsts() for place in range(len(row))]
+    packed, grouped = _packed(), group_rows(Ragged.from_rows(ROWS))
+    noisy_ND = torch.full((len(packed.items_N), 1), torch.inf).index_copy(0, torch.arange(SIZE), states_MD)
+    assert packed.before(noisy_ND, 2)[:SIZE, 0].tolist() == expected
+    noisy_ND = torch.full((len(grouped.items_N), 1), -7.0).index_copy(0, grouped.positions_M, states_MD)
+    assert grouped.of_items(grouped.before(noisy_ND, 2))[:, 0].tolist() == expected
+
+
+def _firsts() -> list[tuple[list[int], int]]:
+    """Each row, and how many items stand before it."""
+    return list(zip(ROWS, np.cumsum([0, *map(len, ROWS)]).tolist(), strict=False))
 
 
 @pytest.mark.parametrize("window", [1, 8, 50, 200])

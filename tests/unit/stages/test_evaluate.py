@@ -19,8 +19,8 @@ from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation import answers, findings, pages
 from elcrec.evaluation.metrics import mean_metrics
-from elcrec.model.elcrec import SequenceModel
 from elcrec.model.io import load_model, save_model
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.stages.evaluate import evaluate
 
 NUM_ITEMS, USERS = 40, 60
@@ -61,12 +61,12 @@ def write_model(folder: Path, sequences: Path, *, objective: str = "elcrec", see
     torch.manual_seed(seed)
     encoder = EncoderConfig(window=8, hidden_size=8, num_blocks=1)
     config = TrainConfig(objective=objective, seed=seed, encoder=encoder, intents=IntentConfig(num_intents=4))
-    model = SequenceModel(config, NUM_ITEMS)
+    model = SequenceModel(config.model, NUM_ITEMS)
     if model.intents is not None:
         torch.nn.init.normal_(model.intents.centers_KD)
     folder.mkdir(parents=True)
     md5 = read_json(sequences / "split.json")["md5"]
-    save_model(model, folder, sequences_md5=md5, git_revision=None, epochs=2, best_epoch=1, seconds=3.0)
+    save_model(model, folder, config, sequences_md5=md5, git_revision=None, epochs=2, best_epoch=1, seconds=3.0)
     header = "epoch,loss,next_item,sequence,intent,cluster,valid_ndcg@20,valid_hr@20,effective_intents,seconds"
     (folder / "history.csv").write_text(f"{header}\n1,2.5,1.4,0.5,0.5,0.1,0.01,0.1,3,1\n2,2.4,1.3,0.5,0.5,0.1,,,3,1\n")
     return folder
@@ -216,7 +216,7 @@ def test_intents_that_collapsed_into_one_are_a_page_that_says_so(workdir: Path, 
     (tmp_path / "model").mkdir()
     facts = {"git_revision": None, "epochs": 2, "best_epoch": 1, "seconds": 3.0}
     md5 = read_json(workdir / "sequences" / "split.json")["md5"]
-    save_model(model, tmp_path / "model", sequences_md5=md5, **facts)
+    save_model(model, tmp_path / "model", TrainConfig(), sequences_md5=md5, **facts)
     evaluate(CONFIG, tmp_path / "model", workdir / "sequences", tmp_path / "out")
     page = (tmp_path / "out" / "intents.html").read_text()
     assert "The intents have collapsed" in page
@@ -320,7 +320,8 @@ def test_a_diverged_model_is_refused(workdir: Path, tmp_path: Path) -> None:
     model = load_model(workdir / "model")
     torch.nn.init.constant_(model.encoder.item_embedding.weight, torch.nan)
     (tmp_path / "model").mkdir()
-    save_model(model, tmp_path / "model", sequences_md5=read_json(workdir / "sequences" / "split.json")["md5"])
+    md5 = read_json(workdir / "sequences" / "split.json")["md5"]
+    save_model(model, tmp_path / "model", TrainConfig(), sequences_md5=md5)
     refused("not finite", tmp_path / "model", workdir / "sequences", tmp_path / "out")
 
 

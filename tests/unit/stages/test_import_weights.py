@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,21 @@ import torch
 from support.raw_log import Log, benchmark_log, sample_log, write_sequences
 from support.textbook import Textbook, sorted_ranks
 
+from elcrec.adapters.published_weights import read_published
 from elcrec.artifacts import read_json, sha256_of, write_json
 from elcrec.cli import main
 from elcrec.config import EvaluateConfig, SyntheticConfig
 from elcrec.data.dataset import load_item_ids, load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation.ranking import rank_targets
-from elcrec.model.elcrec import SequenceModel, batch_of
 from elcrec.model.io import load_model
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.stages import import_weights as stage
 from elcrec.stages.evaluate import evaluate
-from elcrec.stages.import_weights import import_weights, table_rows
+from elcrec.stages.import_weights import table_rows
 
 ROOT = Path(__file__).parents[3]
+import_weights = partial(stage.import_weights, read=read_published)
 PARAMS = ("--params", str(ROOT / "params.yaml"))
 SMALL = SyntheticConfig(users=80, items=40, intents=4)
 
@@ -55,8 +59,8 @@ def double_ranks(model: SequenceModel, sequences: Path) -> list[int]:
     parts = []
     with torch.inference_mode():
         for block in np.array_split(np.arange(len(recent)), max(1, len(recent) // 256)):
-            batch = batch_of(recent.take(block))
-            parts.append(model.encoder(batch)[batch.positions_M[batch.lengths_B.cumsum(0) - 1]])
+            rows = model.lay_out(recent.take(block))
+            parts.append(rows.of_ends(model.encoder(rows)))
     return rank_targets(torch.cat(parts), model.item_vectors(), test.histories, test.target_items).ranks.tolist()
 
 

@@ -1,10 +1,17 @@
 """A small data set with structure that a model can learn: after item i comes item i + 1, on one of a few rings."""
 
 import numpy as np
+import torch
 
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
 from elcrec.data.dataset import SequenceData
 from elcrec.data.ragged import Ragged
+from elcrec.training.data import TrainingData
+from elcrec.training.distributed import ALONE
+from elcrec.training.grouped_steps import GroupedSteps
+from elcrec.training.objective import Objective
+from elcrec.training.packed_steps import PackedSteps
+from elcrec.training.step import Step
 
 RING = 10
 
@@ -35,3 +42,21 @@ def tiny_config(**changes: object) -> TrainConfig:
         "device": "cpu",
     }
     return TrainConfig(**(defaults | changes))
+
+
+def grouped_epoch(data: SequenceData, config: TrainConfig, seed: int = 0) -> list[Step]:
+    """The steps of an epoch as a CPU takes them."""
+    steps = GroupedSteps(TrainingData(data, config), config, Objective(config).needs, torch.device("cpu"), ALONE)
+    return list(steps.epoch(seed))
+
+
+def packed_steps(data: SequenceData, config: TrainConfig) -> PackedSteps:
+    """Steps as a GPU takes them, on a CPU."""
+    return PackedSteps(TrainingData(data, config), config, Objective(config).needs, torch.device("cpu"))
+
+
+def packed_epoch(data: SequenceData, config: TrainConfig, seed: int = 0) -> list[Step]:
+    """The steps of an epoch as a GPU takes them, on a CPU."""
+    steps = packed_steps(data, config)
+    torch.manual_seed(seed)
+    return [steps.next_step(count) for count in steps.epoch(seed)]

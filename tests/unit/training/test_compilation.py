@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,17 +11,16 @@ from torch._dynamo.exc import TorchDynamoException
 
 from elcrec.config import EncoderConfig
 from elcrec.errors import UserError
-from elcrec.model.elcrec import SequenceModel, TrainingBatch
-from elcrec.training.batches import TrainingData
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.compilation import compiled
-from elcrec.training.resident import ResidentData
-from tests.unit.training.helpers import ring_data, tiny_config
+from elcrec.training.objective import Objective
+from elcrec.training.step import Step
+from tests.unit.training.helpers import grouped_epoch, packed_epoch, ring_data, tiny_config
 
 
 @pytest.fixture
-def batch() -> TrainingBatch:
-    config = tiny_config()
-    return next(TrainingData(ring_data(), config).epoch(torch.Generator(), torch.device("cpu")))
+def step() -> Step:
+    return grouped_epoch(ring_data(), tiny_config())[0]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
@@ -28,35 +28,34 @@ def batch() -> TrainingBatch:
 def test_compiled_losses_and_gradients_are_those_of_the_plain_ones() -> None:
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0, attention_dropout=0)
     config, data = tiny_config(encoder=encoder), ring_data()
-    resident = ResidentData(TrainingData(data, config), config, torch.device("cpu"))
-    resident.begin_epoch()
-    model = SequenceModel(config, data.num_items)
-    whole = compiled(model.losses, config.batch_size)
-    for count in resident.epoch():
-        batch, both = resident.next_batch(count), []
-        for losses in (model.losses(batch), whole(batch)):
+    model = SequenceModel(config.model, data.num_items)
+    plain = partial(Objective(config).losses, model)
+    whole = compiled(plain, config.batch_size)
+    for step in packed_epoch(data, config):
+        both = []
+        for losses in (plain(step), whole(step)):
             gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), list(model.parameters()))
             both.append((losses, gradients))
         torch.testing.assert_close(both[1], both[0])
 
 
-def _losses(batch: TrainingBatch) -> dict[str, Tensor]:
-    return {"next_item": torch.tensor(float(batch.num_sequences))}
+def _losses(step: Step) -> dict[str, Tensor]:
+    return {"next_item": torch.tensor(float(step.num_sequences))}
 
 
 def _broken(_: object, **_options: object) -> object:
-    def call(_batch: TrainingBatch) -> dict[str, Tensor]:
+    def call(_step: Step) -> dict[str, Tensor]:
         raise TorchDynamoException("no compiler\nand a long story")
 
     return call
 
 
-def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch, batch: TrainingBatch) -> None:
+def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch, step: Step) -> None:
     monkeypatch.setattr(torch, "compile", _broken)
     with pytest.raises(UserError, match=r"torch\.compile failed: no compiler; install a C compiler"):
-        compiled(_losses, batch.num_sequences)(batch)
+        compiled(_losses, step.num_sequences)(step)
 
 
-def test_a_smaller_last_step_is_not_compiled(monkeypatch: pytest.MonkeyPatch, batch: TrainingBatch) -> None:
+def test_a_smaller_last_step_is_not_compiled(monkeypatch: pytest.MonkeyPatch, step: Step) -> None:
     monkeypatch.setattr(torch, "compile", _broken)
-    assert compiled(_losses, batch.num_sequences)(replace(batch, num_sequences=5))["next_item"] == 5
+    assert compiled(_losses, step.num_sequences)(replace(step, num_sequences=5))["next_item"] == 5

@@ -71,7 +71,7 @@ def _train(sequences: Path, folder: Path, **settings: object) -> tuple[str, str]
 def _history(folder: Path) -> dict[str, list[float]]:
     with (folder / "model" / "history.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows if row[name]] for name in LOSSES}
+    return {name: [float(row[name]) for row in rows if row.get(name)] for name in LOSSES}
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,12 @@ def _history(folder: Path) -> dict[str, list[float]]:
         {"objective": "elcrec"},
         {
             "objective": "elcrec",
-            "intents": {"num_intents": 4, "comparison": "mean", "fusion": "concat"},
+            "intents": {"num_intents": 4, "fusion": "concat"},
             "next_item": {"loss": "softmax"},
         },
         {"objective": "iclrec", "next_item": {"loss": "sampled_softmax", "samples": 64}},
-        {"objective": "elcrec", "intents": {"num_intents": 4, "comparison": "positions", "pooling": "filled"}},
+        {"objective": "elcrec", "padding": "encoded"},
+        {"objective": "sasrec+sequence", "next_item": {"loss": "softmax", "prefixes": True}, "padding": "ignored"},
     ],
     ids=str,
 )

@@ -6,12 +6,11 @@ import torch
 
 from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, ViewConfig
 from elcrec.errors import UserError
-from elcrec.model.elcrec import SequenceModel
-from elcrec.training import loop
-from elcrec.training.batches import TrainingData
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.checkpoint import FILE
-from elcrec.training.loop import Fitted, fit
-from tests.unit.training.helpers import ring_data, tiny_config
+from elcrec.training.loop import Fitted, Run, fit
+from elcrec.training.objective import Objective
+from tests.unit.training.helpers import grouped_epoch, ring_data, tiny_config
 
 
 def _weights(fitted: Fitted) -> dict[str, torch.Tensor]:
@@ -40,15 +39,15 @@ def test_the_same_seed_gives_identical_weights_and_another_seed_others(tmp_path:
 
 def _watch_centers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The centres before and after every step that will be taken."""
-    watched, step = [], loop._Run._step
+    watched, step = [], Run.take
 
-    def watching(run: loop._Run, batch: object) -> object:
+    def watching(run: Run, batch: object) -> object:
         before = run.model.intents.centers_KD.detach().clone()
         losses = step(run, batch)
         watched.append((before, run.model.intents.centers_KD.detach().clone()))
         return losses
 
-    monkeypatch.setattr(loop._Run, "_step", watching)
+    monkeypatch.setattr(Run, "take", watching)
     return watched
 
 
@@ -84,9 +83,9 @@ def test_a_run_cut_off_at_any_step_and_resumed_equals_an_undisturbed_one(
 ) -> None:
     config, data = tiny_config(epochs=3, averaging=averaging), ring_data()
     undisturbed = fit(data, config, tmp_path / "whole")
-    step, count = loop._Run._step, 0
+    step, count = Run.take, 0
 
-    def dies(run: loop._Run, batch: object) -> object:
+    def dies(run: Run, batch: object) -> object:
         nonlocal count
         count += 1
         if count == killed_at:
@@ -94,7 +93,7 @@ def test_a_run_cut_off_at_any_step_and_resumed_equals_an_undisturbed_one(
         return step(run, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_step", dies)
+        patch.setattr(Run, "take", dies)
         with pytest.raises(_KilledError):
             fit(data, config, tmp_path / "cut")
     resumed = fit(data, config, tmp_path / "cut")
@@ -104,9 +103,9 @@ def test_a_run_cut_off_at_any_step_and_resumed_equals_an_undisturbed_one(
 
 
 def test_the_moving_average_of_the_weights_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, expected, decay = loop._Run._step, {}, 0.5
+    step, expected, decay = Run.take, {}, 0.5
 
-    def watching(run: loop._Run, batch: object) -> object:
+    def watching(run: Run, batch: object) -> object:
         losses = step(run, batch)
         taken = watching.taken = watching.taken + 1
         share = 1.0 if taken == 1 else 1 - min(decay, taken / (taken + 9))
@@ -116,7 +115,7 @@ def test_the_moving_average_of_the_weights_is_what_is_kept(tmp_path: Path, monke
         return losses
 
     watching.taken = 0
-    monkeypatch.setattr(loop._Run, "_step", watching)
+    monkeypatch.setattr(Run, "take", watching)
     kept = _weights(fit(ring_data(), tiny_config(epochs=1, averaging=decay), tmp_path))
     expected["intents.centers_KD"] = torch.nn.functional.normalize(expected["intents.centers_KD"], dim=1)
     for name, average in expected.items():
@@ -172,15 +171,16 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
         {"intents": IntentConfig(num_intents=5)},
         {"intents": IntentConfig(num_intents=4, fusion="concat")},
         {"intents": IntentConfig(num_intents=4, fusion="none")},
-        {"intents": IntentConfig(num_intents=4, pooling="items")},
-        {"intents": IntentConfig(num_intents=4, pooling="filled")},
-        {"intents": IntentConfig(num_intents=4, comparison="positions")},
-        {"intents": IntentConfig(num_intents=4, sequence_temperature=0.5)},
-        {"intents": IntentConfig(num_intents=4, intent_temperature=0.5)},
-        {"intents": IntentConfig(num_intents=4, sequence_weight=0.2)},
-        {"intents": IntentConfig(num_intents=4, intent_weight=0.2)},
+        {"padding": "ignored"},
+        {"padding": "encoded"},
+        {"intents": IntentConfig(num_intents=4, temperature=0.5)},
         {"intents": IntentConfig(num_intents=4, mask_same_intent=True)},
-        {"intents": IntentConfig(num_intents=4, cluster_weight=2.0)},
+        {"weights": {"next_item": 2.0}},
+        {"weights": {"sequence": 0.2}},
+        {"weights": {"intent": 0.2}},
+        {"weights": {"cluster": 2.0}},
+        {"objective": "sasrec+sequence"},
+        {"views": ViewConfig(temperature=0.5)},
         {"views": ViewConfig(crop=0.6)},
         {"views": ViewConfig(mask=0.3)},
         {"views": ViewConfig(reorder=0.8)},
@@ -210,11 +210,10 @@ def test_products_in_bfloat16_change_the_losses_of_a_step_by_rounding_alone(loss
     for precision in ("float32", "bfloat16"):
         config = tiny_config(precision=precision, encoder=still, next_item=NextItemConfig(loss=loss))
         torch.manual_seed(0)
-        model = SequenceModel(config, data.num_items)
+        model = SequenceModel(config.model, data.num_items)
         for weight in model.encoder.parameters():
             torch.nn.init.normal_(weight, std=0.2)
-        batch = next(TrainingData(data, config).epoch(torch.Generator().manual_seed(0), torch.device("cpu")))
-        found.append(model.losses(batch))
+        found.append(Objective(config).losses(model, grouped_epoch(data, config)[0]))
         torch.stack(list(found[-1].values())).sum().backward()
         assert all(weight.grad.dtype == torch.float32 for weight in model.parameters())
     exact, rough = found
@@ -227,6 +226,12 @@ def test_products_in_bfloat16_change_the_losses_of_a_step_by_rounding_alone(loss
 def test_more_intents_than_users_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="20 users for 64 intents"):
         fit(ring_data(users=20), tiny_config(intents=IntentConfig(num_intents=64)), tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["sasrec+intent", "sasrec+cluster", "iclrec+cluster"])
+def test_a_term_that_needs_other_intents_is_refused_before_anything_is_trained(tmp_path: Path, objective: str) -> None:
+    with pytest.raises(UserError, match=r"train\.objective: the loss term '(intent|cluster)' needs learned"):
+        fit(ring_data(), tiny_config(objective=objective), tmp_path)
 
 
 def test_no_validation_target_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from elcrec.config import EncoderConfig, IntentConfig
 from elcrec.errors import UserError
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.loop import fit
 from elcrec.training.warm_start import WarmStart
 from tests.unit.training.helpers import ring_data, tiny_config
@@ -18,7 +18,7 @@ MOVED = np.array([3, 0, 1, 0, 6, 2], np.int32)
 
 def _model(seed: int, **changes: object) -> SequenceModel:
     torch.manual_seed(seed)
-    return SequenceModel(tiny_config(**changes), ITEMS)
+    return SequenceModel(tiny_config(**changes).model, ITEMS)
 
 
 def _start(model: SequenceModel) -> WarmStart:

@@ -1,0 +1,129 @@
+"""The model: a sequence encoder and, where it has them, intent centres.
+
+Axes: `B` rows, `D` hidden size, `K` intents, `V` items, `L` items of a row alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from elcrec.config import ModelConfig
+from elcrec.data.ragged import IntArray, Ragged
+from elcrec.model.encoder import Encoder
+from elcrec.model.grouping import group_rows
+from elcrec.model.intents import KINDS, Intents
+from elcrec.model.layout import Layout
+from elcrec.model.packing import pack
+from elcrec.ops.device import to_device
+
+_ROWS_AT_ONCE = {"cpu": 256, "gpu": 8192}
+"""Rows encoded at a time: on a CPU what the caches hold, on a GPU enough to keep it busy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What the model says of histories.
+
+    Attributes:
+        vectors: state at the last item, zeros for an empty history, [B, D].
+        intents: centre nearest to the mean state of its items; -1 where there is none, [B].
+    """
+
+    vectors: Tensor
+    intents: Tensor
+
+
+class SequenceModel(nn.Module):
+    """An encoder of histories with the items that it ranks and, for some objectives, intent centres."""
+
+    def __init__(self, config: ModelConfig, num_items: int) -> None:
+        """Create the layers for a catalogue of `num_items`; item 0 is padding."""
+        super().__init__()
+        self.config = config
+        self.num_items = num_items
+        self.encoder = Encoder(config.encoder, num_items)
+        width = config.encoder.hidden_size
+        self.intents: Intents | None = KINDS[config.intents](config.num_intents, width) if config.intents else None
+
+    @property
+    def num_intents(self) -> int:
+        """Number of intent centres (K); 0 for a model without intents."""
+        return self.config.num_intents
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.position_embedding.weight.device
+
+    def item_vectors(self) -> Tensor:
+        """Item embeddings, [V + 1, D]; row 0 is padding."""
+        return self.encoder.item_embedding.weight.detach()
+
+    @torch.inference_mode()
+    def encode(self, histories: Ragged, *, intents: bool = True) -> Encoded:
+        """Encode histories of item indices, oldest first; the encoder sees the last `window` of each.
+
+        Args:
+            histories: B rows of indices from 1 to `num_items`; a row may be empty.
+            intents: whether intents are wanted; without them the encoder has less to do.
+        """
+        self.eval()
+        recent = histories.tail(self.config.encoder.window)
+        vectors = torch.zeros(len(histories), self.config.encoder.hidden_size, device=self.device)
+        nearest = torch.full((len(histories),), -1, dtype=torch.int64, device=self.device)
+        # Neighbours in length share a batch, which keeps padding out.
+        rows = np.argsort(recent.lengths, kind="stable")
+        rows = rows[recent.lengths[rows] > 0]
+        for block in self._parts(rows):
+            encoded = self.encode_rows(self.lay_out(recent.take(block)), intents=intents)
+            places = to_device(torch.from_numpy(block), self.device)
+            vectors[places], nearest[places] = encoded.vectors, encoded.intents
+        return Encoded(vectors=vectors, intents=nearest)
+
+    def encode_rows(self, rows: Layout, *, intents: bool = True) -> Encoded:
+        """Encode rows that are laid out for the encoder: `encode` without empty or too long rows."""
+        if self.intents is None or not intents:
+            nowhere = torch.full((len(rows.lengths_B),), -1, dtype=torch.int64, device=self.device)
+            return Encoded(vectors=self.encoder.last(rows), intents=nowhere)
+        states_ND = self.encoder(rows)
+        nearest = self.intents.nearest(rows.mean(rows.of_items(states_ND)))
+        return Encoded(vectors=rows.of_ends(states_ND), intents=nearest)
+
+    def encode_alone(self, items_L: Tensor, half_norms_K: Tensor | None) -> Encoded:
+        """Encode one row, from one to `window` items: `encode_rows` without what only several rows need.
+
+        `half_norms_K` are those of the centres under these weights (`Intents.half_norms`); `None` without intents.
+        """
+        states_LD = self.encoder.alone(items_L)
+        if self.intents is None or half_norms_K is None:
+            return Encoded(vectors=states_LD[-1:], intents=items_L.new_tensor([-1]))
+        nearness_K = torch.addmv(half_norms_K, self.intents.centers_KD, states_LD.mean(0), beta=-1)
+        return Encoded(vectors=states_LD[-1:], intents=nearness_K.argmax(keepdim=True))
+
+    @torch.inference_mode()
+    def pooled(self, histories: Ragged, *, padded: bool = False) -> Tensor:
+        """Return the mean state of each history, none of them empty, [B, D].
+
+        With `padded` every row is filled up to the window and padding counts, as training with encoded padding has it.
+        """
+        self.eval()
+        recent, means = histories.tail(self.config.encoder.window), []
+        for block in self._parts(np.arange(len(recent))):
+            rows = self.lay_out(recent.take(block), padded=padded)
+            means.append(rows.mean(rows.of_items(self.encoder(rows))))
+        return torch.cat(means)
+
+    def lay_out(self, rows: Ragged, *, padded: bool = False) -> Layout:
+        """Lay out rows, none of them empty or longer than the window, for this model's device; `padded` as there."""
+        window = self.config.encoder.window
+        if padded:
+            return group_rows(rows.filled(window), self.device, sees_all=True)
+        return group_rows(rows) if self.device.type == "cpu" else pack(rows, window, self.device)
+
+    def _parts(self, rows: IntArray) -> Iterator[IntArray]:
+        """Yield some rows at a time."""
+        size = _ROWS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
+        return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -1,0 +1,168 @@
+"""Steps as tensors: sequences, targets, negatives, views and padding, wherever they are computed.
+
+Several steps are assembled at once, `C` of them with as many sequences and room for as many positions each; to a layout
+that asks for exact sizes all are one. Nothing here depends on a value that the host would have to ask a device for.
+
+Axes: `C` steps, `B` sequences of a step, `R` rows of one kind, `N` positions of one kind.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from elcrec.config import TrainConfig
+from elcrec.data.dataset import PADDING
+from elcrec.model.packing import Slots, slots
+from elcrec.ops.negatives import UnseenItems
+from elcrec.training.data import TrainingData
+from elcrec.training.step import PartName
+from elcrec.training.terms.term import Need
+from elcrec.training.views import ViewPlan, apply_plan
+
+
+class Room(NamedTuple):
+    """Positions that a step has room for: inputs, whole sequences before they become views, and views."""
+
+    inputs: int
+    whole: int
+    views: int
+
+
+class Piece(NamedTuple):
+    """Rows of one part of each step: the positions that each takes, what lies where, [C, N], and the items.
+
+    An item is 0 where it is padding or masked, and after the last row.
+    """
+
+    lengths_CR: Tensor
+    slots: Slots
+    items_CN: Tensor
+
+
+class Assembled(NamedTuple):
+    """What the encoder reads, by part; the target at each position of the inputs, or after each prefix; negatives.
+
+    A target is 0 where there is none. Negatives are items that the targets' users have not seen, where the loss wants
+    one each.
+    """
+
+    pieces: dict[PartName, Piece]
+    targets: Tensor
+    negatives: Tensor | None
+
+
+class Assembler:
+    """Assembles steps of a training set on one device."""
+
+    def __init__(
+        self, data: TrainingData, config: TrainConfig, needs: frozenset[Need], device: torch.device, *, resident: bool
+    ) -> None:
+        """Bring what is read to the device.
+
+        If the data is to stay there (`resident`), what users have not seen is worked out once for all of them, else
+        for the users of the steps at hand.
+        """
+        self._data, self._config, self._needs, self._window = data, config, needs, config.encoder.window
+        self._items = torch.from_numpy(data.items).to(device)
+        self._starts_S, self._ends_S = (torch.from_numpy(part) for part in (data.starts_S, data.ends_S))
+        self._unseen: UnseenItems | None = None
+        if resident:
+            # One sequence more, of which there is nothing to read, stands for a missing one.
+            self._starts_S = F.pad(self._starts_S, (0, 1)).to(device)
+            self._ends_S = F.pad(self._ends_S, (0, 1), value=1).to(device)
+        if resident and config.next_item.loss == "bce":
+            self._unseen = data.unseen_items(np.arange(data.num_users), device)
+            self._owners_S = F.pad(torch.from_numpy(data.owners(data.ends_S)), (0, 1)).to(device)
+
+    def lengths(self, chosen: Tensor) -> Tensor:
+        """Items that the encoder could read of sequences: all but the last."""
+        return self._ends_S[chosen] - 1 - self._starts_S[chosen]
+
+    def taken(self, lengths: Tensor) -> Tensor:
+        """Positions that rows of so many items take: a window at most, or always where padding is encoded."""
+        if self._config.padding == "encoded":
+            return self._window * (lengths > 0)
+        return lengths.clamp(max=self._window)
+
+    def draw_views(self, lengths: Tensor, generator: torch.Generator | None) -> ViewPlan | None:
+        """Draw two views of sequences of so many items, [2, …], if a loss term compares them."""
+        if "views" not in self._needs:
+            return None
+        return ViewPlan.draw(lengths.expand(2, *lengths.shape), self._config.views, generator)
+
+    def room(self, lengths: Tensor, plan: ViewPlan | None) -> list[Tensor]:
+        """Return the positions that each sequence takes: of inputs, of whole sequences, of views."""
+        if plan is None:
+            return [self.taken(lengths), torch.zeros_like(lengths), torch.zeros_like(lengths)]
+        return [self.taken(lengths), 2 * lengths, self.taken(plan.spans(self._window)[1]).sum(0)]
+
+    def assemble(
+        self, chosen_CB: Tensor, plan: ViewPlan | None, room: Room, generator: torch.Generator | None
+    ) -> Assembled:
+        """Assemble steps of the chosen sequences, with the views that were drawn for them, [2, C B].
+
+        There must be room for the largest. What the plan leaves open, and negatives, are drawn with the generator;
+        `None` is PyTorch's own.
+        """
+        starts_CB, ends_CB = self._starts_S[chosen_CB], self._ends_S[chosen_CB] - 1
+        lengths_CB = (ends_CB - starts_CB).clamp(max=self._window)
+        inputs = self._piece(self._items, ends_CB, lengths_CB, room.inputs)
+        pieces: dict[PartName, Piece] = {"inputs": inputs}
+        if plan is not None:
+            pieces["views"] = self._views(plan, starts_CB, room, generator)
+        if "padding" in self._needs:
+            length_C1 = torch.full_like(chosen_CB[:, :1], self._window)
+            where = slots(length_C1, self._window)
+            pieces["padding"] = Piece(length_C1, where, torch.full_like(where.row, PADDING))
+        if self._config.next_item.prefixes:
+            targets, row = self._items[ends_CB].long(), None
+        else:
+            targets = self._piece(self._items, ends_CB + 1, lengths_CB, room.inputs).items_CN
+            row = inputs.slots.row
+        negatives = self._negatives(chosen_CB, row, generator) if self._config.next_item.loss == "bce" else None
+        return Assembled(pieces, targets, negatives)
+
+    def _piece(self, items: Tensor, ends_CB: Tensor, lengths_CB: Tensor, room: int) -> Piece:
+        """Read rows of so many items that end before `ends_CB`, behind padding where that is encoded."""
+        taken_CB = self.taken(lengths_CB)
+        where = slots(taken_CB, room)
+        return Piece(taken_CB, where, _read(items, ends_CB - taken_CB, taken_CB - lengths_CB, where))
+
+    def _views(self, drawn: ViewPlan, starts_CB: Tensor, room: Room, generator: torch.Generator | None) -> Piece:
+        """First views of all sequences of a step, then second views."""
+        by_step = ViewPlan(*(part.view(2, len(starts_CB), -1).transpose(0, 1).flatten(1) for part in drawn))
+        where = slots(by_step.lengths_B, room.whole)
+        items_CN = _read(self._items, starts_CB.repeat(1, 2), torch.zeros_like(by_step.lengths_B), where)
+        # The row after the last takes the rest of the room; a plan of as many items leaves it as it is.
+        plan = ViewPlan(*(F.pad(part, (0, 1)) for part in by_step))
+        plan.lengths_B[:, -1] = room.whole
+        step_C1 = torch.arange(len(starts_CB), device=starts_CB.device)[:, None]
+        rows_CN = where.row + step_C1 * plan.lengths_B.shape[1]
+        flat = ViewPlan(*(part.flatten() for part in plan))
+        viewed_M = apply_plan(flat, items_CN.flatten(), rows_CN.flatten(), where.place.flatten(), generator)
+        first_CR, kept_CR = by_step.spans(self._window)
+        first_CR += step_C1 * room.whole + by_step.lengths_B.cumsum(1) - by_step.lengths_B
+        return self._piece(viewed_M, first_CR + kept_CR, kept_CR, room.views)
+
+    def _negatives(self, chosen_CB: Tensor, row_CN: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """Draw an item for each target that its user has not seen in training."""
+        if self._unseen is None:
+            users, owners = np.unique(self._data.owners(self._ends_S[chosen_CB].numpy()), return_inverse=True)
+            unseen, owners_CB = self._data.unseen_items(users), torch.from_numpy(owners).view_as(chosen_CB)
+        else:
+            unseen, owners_CB = self._unseen, self._owners_S[chosen_CB]
+        if row_CN is not None:
+            owners_CB = F.pad(owners_CB, (0, 1)).gather(1, row_CN)
+        return unseen.draw(owners_CB, generator)
+
+
+def _read(items: Tensor, starts_CR: Tensor, skipped_CR: Tensor, where: Slots) -> Tensor:
+    """Read the items of rows that begin at `starts_CR`; 0 at so many first positions of each and after the last row."""
+    source_CN = F.pad(starts_CR, (0, 1)).gather(1, where.row) + where.place
+    source_CN = source_CN.clamp_(min=0, max=len(items) - 1)
+    # What stands after the last row is skipped: no place there is as far as there are positions.
+    skipped_CN = F.pad(skipped_CR, (0, 1), value=where.row.shape[1]).gather(1, where.row)
+    return torch.where(where.place >= skipped_CN, items[source_CN].long(), PADDING)

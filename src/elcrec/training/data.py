@@ -1,0 +1,96 @@
+"""What of a log training reads: the users, their training items, and the sequences that these are cut into.
+
+Axes: `S` sequences of an epoch.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from elcrec.config import TrainConfig
+from elcrec.data.dataset import SequenceData
+from elcrec.data.ragged import IntArray, Ragged
+from elcrec.errors import UserError
+from elcrec.model.layout import CPU
+from elcrec.ops.negatives import NegativeSampler, UnseenItems
+from elcrec.training.distributed import ALONE, Ranks
+
+_USERS_AT_ONCE = 65_536
+
+
+class TrainingData:
+    """The training part of all sequences.
+
+    Attributes:
+        items: item indices of all users, one after another, held-out ones among them.
+        starts_S: where each sequence starts among them.
+        ends_S: one past its last item.
+        num_users: users that are trained on.
+        num_sequences: sequences that an epoch takes, without a last step that has nothing to contrast or leaves a rank
+            without a sequence.
+        num_steps: steps in an epoch.
+    """
+
+    def __init__(self, data: SequenceData, config: TrainConfig, ranks: Ranks = ALONE) -> None:
+        """Keep the users who have at least two training items: one to read, one to predict.
+
+        Raises:
+            UserError: there are too few such users to train on, or fewer than intents.
+        """
+        users = np.flatnonzero(data.train_end > 1)
+        if len(users) < max(2, ranks.count):
+            raise UserError(f"{len(users)} users have two or more training items", fix="bring a longer log")
+        if len(users) < config.model.num_intents:
+            what = f"{len(users)} users for {config.model.num_intents} intents"
+            raise UserError(what, fix="lower train.intents.num_intents")
+        self._config, self._num_items = config, data.num_items
+        self._sequences, self._users, self._train_end = data.sequences, users, data.train_end
+        self.items, self.num_users = data.sequences.values, len(users)
+        self.starts_S, self.ends_S = self._cut()
+        rest = len(self.ends_S) % config.batch_size
+        self.num_sequences = len(self.ends_S) - (rest if rest < max(2, ranks.count) else 0)
+        self.num_steps = math.ceil(self.num_sequences / config.batch_size)
+
+    def _cut(self) -> tuple[IntArray, IntArray]:
+        """Where each sequence of an epoch starts and ends among all items: one a user, or one a prefix."""
+        starts, lengths = self._sequences.offsets[self._users], self._train_end[self._users]
+        if not self._config.next_item.prefixes:
+            return starts, starts + lengths
+        prefixes = lengths - 1
+        # The first prefix of a user ends two items after their first, each one after it an item later.
+        first_ends = starts + 2 - (np.cumsum(prefixes) - prefixes)
+        ends = np.repeat(first_ends, prefixes) + np.arange(prefixes.sum())
+        return np.maximum(np.repeat(starts, prefixes), ends - self._config.encoder.window - 1), ends
+
+    def sample(self, most: int, generator: torch.Generator) -> Ragged:
+        """Return what the encoder reads of some users, at most so many: their training items but the last."""
+        chosen = np.arange(self.num_users)
+        if most < self.num_users:
+            chosen = np.sort(torch.randperm(self.num_users, generator=generator)[:most].numpy())
+        rows = self._training(chosen)
+        return rows.head(rows.lengths - 1)
+
+    def owners(self, ends: IntArray) -> IntArray:
+        """Return the place, among the users that are trained on, of those whose sequences end there."""
+        return np.searchsorted(self._sequences.offsets[self._users + 1], ends)
+
+    def sampler(self, device: torch.device = CPU) -> NegativeSampler:
+        """Return what draws the negatives that a step's targets share."""
+        counts = np.zeros(self._num_items + 1, np.int64)
+        for part in np.array_split(np.arange(self.num_users), -(-self.num_users // _USERS_AT_ONCE)):
+            counts += np.bincount(self._training(part).values, minlength=len(counts))
+        settings = self._config.next_item
+        return NegativeSampler(torch.from_numpy(counts[1:]).to(device), settings.samples, settings.exponent)
+
+    def unseen_items(self, users: IntArray, device: torch.device = CPU) -> UnseenItems:
+        """Return what draws items that these users have not interacted with in training."""
+        known = self._training(users)
+        items, owners = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (known.values, known.owners))
+        return UnseenItems(items, owners, len(known), self._num_items)
+
+    def _training(self, chosen: IntArray) -> Ragged:
+        """Training items of the chosen ones among the users that are trained on."""
+        users = self._users[chosen]
+        starts = self._sequences.offsets[users]
+        return self._sequences.spans(starts, starts + self._train_end[users])

@@ -1,0 +1,100 @@
+"""The objective: which loss terms make up the loss of a step, and what the intents need around it."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from elcrec.config import TrainConfig
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.registry import TERMS, find_objective, load
+from elcrec.training.data import TrainingData
+from elcrec.training.step import Context, States, Step
+from elcrec.training.terms.term import Need, Term
+
+
+class Objective:
+    """The terms of a configuration's objective that have a weight.
+
+    Attributes:
+        terms: the terms by name, in the order of their columns.
+        needs: what they read of a step.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Make the terms.
+
+        Raises:
+            UserError: a term needs intents that the objective does not have.
+        """
+        kinds: dict[str, type[Term]] = {name: load(TERMS[name]) for name in find_objective(config.objective).terms}
+        self._config = config
+        self._weights = {name: config.weights.get(name, kind.weight) for name, kind in kinds.items()}
+        self.terms = {name: kind(name, config) for name, kind in kinds.items() if self._weights[name]}
+        self.needs: frozenset[Need] = frozenset().union(*(term.needs for term in self.terms.values()))
+
+    def losses(self, model: SequenceModel, step: Step) -> dict[str, Tensor]:
+        """Return the weighted terms by name; their sum is what training minimises."""
+        embedded_ND, vectors = self._look_up(model, step)
+        with self._products(model):
+            if self._config.next_item.prefixes and not self.needs:
+                predicting_MD = model.encoder.last(step.rows, embedded_ND)
+                own = States(predicting_MD, step.rows, {})
+            else:
+                own = States(step.rows.of_items(model.encoder(step.rows, embedded_ND)), step.rows, step.parts)
+                predicting_MD = self._predicting(own, step)
+        context = Context(
+            model=model,
+            step=step,
+            predicting_MD=predicting_MD,
+            vectors=vectors,
+            states=_of_all_processes(own, step),
+            padding_TD=own.of("padding") if "padding" in self.needs else None,
+        )
+        return {name: self._weights[name] * term(context) for name, term in self.terms.items()}
+
+    def _look_up(self, model: SequenceModel, step: Step) -> tuple[Tensor | None, dict[str, list[Tensor]]]:
+        """Look up what the encoder and the terms want at once, so that a dense gradient is made once."""
+        wanted = {name: term.looked_up(step) for name, term in self.terms.items()}
+        parts = [step.rows.items_N, *(items for asked in wanted.values() for items in asked)]
+        if len(parts) == 1:
+            return None, {}
+        found = iter(torch.split(model.encoder.look_up_items(torch.cat(parts)), [len(items) for items in parts]))
+        return next(found), {name: [next(found) for _ in asked] for name, asked in wanted.items()}
+
+    def _predicting(self, own: States, step: Step) -> Tensor:
+        """Return the state before each target: at every item, or at the last of each prefix."""
+        if not self._config.next_item.prefixes:
+            return own.of("inputs")
+        ends_B = own.rows.lengths_B[: len(step.targets_M)].cumsum(0) - 1
+        return own.states_MD.index_select(0, ends_B)
+
+    def _products(self, model: SequenceModel) -> AbstractContextManager[object]:
+        """Run matrix products in the configured type; LayerNorm gives float32 back."""
+        exact = self._config.precision == "float32"
+        return nullcontext() if exact else torch.autocast(model.device.type, torch.bfloat16)
+
+    def before_epoch(self, model: SequenceModel, data: TrainingData, seed: int, *, first: bool = False) -> None:
+        """Place the centres by k-means on users' mean states: before every epoch, or before the first alone.
+
+        The seed draws the users, and the first centres among them.
+        """
+        intents = model.intents
+        if intents is None or first == intents.placed_every_epoch:
+            return
+        generator = torch.Generator().manual_seed(seed)
+        users = data.sample(intents.points_per_center * model.num_intents, generator)
+        intents.initialise(model.pooled(users, padded=self._config.padding == "encoded"), generator)
+
+    def after_step(self, model: SequenceModel) -> None:
+        """Bring the centres back to where they belong."""
+        if model.intents is not None:
+            model.intents.after_step()
+
+
+def _of_all_processes(own: States, step: Step) -> States:
+    """Bring the states of all processes together; an empty window is the same for each."""
+    if step.exchange is None:
+        return own
+    last = own.parts["padding"].items.start if "padding" in own.parts else None
+    return step.exchange.gather(own.states_MD[:last])

@@ -1,0 +1,156 @@
+"""The steps of an epoch: each one's input, and what the encoder made of it, by named parts.
+
+Axes: `B` sequences, `R` rows, `M` items of all rows, row after row, `D` hidden size, `T` window.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from elcrec.model.layout import Layout, Rows
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.training.distributed import gather_states
+
+PartName = Literal["inputs", "views", "padding"]
+
+
+class Part(NamedTuple):
+    """Which rows, and which of their items, belong together."""
+
+    rows: slice
+    items: slice
+
+
+Parts = Mapping[PartName, Part]
+"""`inputs`: the sequences without their last items. `views`: the first views of all sequences, then the second ones.
+`padding`: one window of nothing but padding."""
+
+
+class Negatives(NamedTuple):
+    """Items that next items are contrasted with: one for each target, [M], or some that all targets share, [S].
+
+    Of shared ones, `log_counts` is the log of how often each is expected among S draws.
+    """
+
+    items: Tensor
+    log_counts: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class States:
+    """The states of a step's items, row after row, by parts."""
+
+    states_MD: Tensor
+    rows: Rows
+    parts: Parts
+
+    def of(self, part: PartName) -> Tensor:
+        """Return the states of a part's items, [M, D]."""
+        return self.states_MD[self.parts[part].items]
+
+    def rows_of(self, part: PartName) -> Rows:
+        """Return which of a part's rows its items belong to."""
+        rows, items = self.parts[part]
+        lengths_R = self.rows.lengths_B[rows]
+        # What stands after a part's last row is of none of them.
+        return Rows(lengths_B=lengths_R, row_M=(self.rows.row_M[items] - rows.start).clamp(max=len(lengths_R)))
+
+    def means(self, part: PartName) -> Tensor:
+        """Return the mean state of each of a part's rows, [R, D]."""
+        rows = self.parts[part].rows
+        return self._sums[rows] / self.rows.lengths_B[rows, None]
+
+    @cached_property
+    def _sums(self) -> Tensor:
+        """Sum of the states of each row, added up once for all that ask, [R, D]."""
+        return self.rows.sum(self.states_MD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """How the states of all processes' rows come together: their inputs, then their views.
+
+    `source_M` is the place of each of their items among the gathered states, `longest` the most that a process encodes.
+    """
+
+    rows: Rows
+    parts: Parts
+    source_M: Tensor
+    longest: int
+
+    def gather(self, states_MD: Tensor) -> States:
+        """Return all processes' states, given those of this one; their gradient reaches every process."""
+        gathered = gather_states(F.pad(states_MD, (0, 0, 0, self.longest - len(states_MD))))
+        return States(gathered.index_select(0, self.source_M), self.rows, self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step's input.
+
+    Attributes:
+        rows: everything that the encoder reads, in one pass.
+        parts: what of it is what.
+        num_sequences: B, over all processes: users, or prefixes of users.
+        targets_M: the item that came next at each item of the inputs, or at the last of each prefix.
+        weights_M: weight of each of them in L_next; `None` where all weigh alike.
+        negatives: drawn items; `None` where the loss sees the whole catalogue.
+        share: weight of this process's L_next, so that the mean over processes is the mean over all targets.
+        exchange: brings the states of all processes together; `None` on a process alone.
+    """
+
+    rows: Layout
+    parts: Parts
+    num_sequences: int
+    targets_M: Tensor
+    weights_M: Tensor | None = None
+    negatives: Negatives | None = None
+    share: float = 1.0
+    exchange: Exchange | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a loss term sees of a step.
+
+    Attributes:
+        predicting_MD: the state before each target.
+        vectors: item vectors that a term asked for (`Term.looked_up`), by its name.
+        states: the states of all processes' sequences, for terms that need them.
+        padding_TD: the states of an empty window, for terms that need them.
+    """
+
+    model: SequenceModel
+    step: Step
+    predicting_MD: Tensor
+    vectors: Mapping[str, list[Tensor]] = field(default_factory=dict)
+    states: States
+    padding_TD: Tensor | None = None
+
+
+Update = Callable[[Step], dict[str, Tensor]]
+"""Moves the weights by a step; returns its losses by name."""
+
+
+class Steps(ABC):
+    """The steps of an epoch; `room` is what a checkpoint has to keep for the draws to go on as they would have."""
+
+    room: list[int]
+
+    @abstractmethod
+    def epoch(self, seed: int) -> Iterator[Any]:
+        """Draw an epoch, views and negatives anew, and yield its steps in a form that `run` takes."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Return the context that an epoch's steps run in."""
+        return nullcontext()
+
+    def run(self, step: Any, update: Update) -> dict[str, Tensor]:
+        """Update the weights by a step that `epoch` gave."""
+        return update(step)
