@@ -15,9 +15,9 @@ _ZIPF_EXPONENT = 0.8
 
 
 def presets_of(dataset: str) -> tuple[str, ...]:
-    """Return the preset of a benchmark set; the sample has none."""
-    preset = ROOT / "presets" / f"{dataset}.yaml"
-    return (str(preset),) if preset.is_file() else ()
+    """Return the presets of a benchmark set, the paper's first; the sample has none."""
+    paper, preset = (ROOT / "presets" / f"{name}.yaml" for name in ("paper", dataset))
+    return (str(paper), str(preset)) if preset.is_file() else ()
 
 
 def prepare(dataset: str, params: str, folder: Path, mirror: Path | None) -> Path:

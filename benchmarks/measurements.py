@@ -18,7 +18,6 @@ TEXTBOOK_STEPS = 20
 SIZED_STEPS = 100
 """Steps that stand for an epoch over a random log."""
 SIZED_ITEMS = 20_000
-POSITIONS = "ours, L_seq over positions"
 COMPILED = "ours, compiled"
 OBJECTIVES: tuple[Objective, ...] = ("elcrec", "iclrec", "sasrec")
 
@@ -56,12 +55,10 @@ class Setting:
 
 def train(setting: Setting) -> Section:
     """Training and its memory: ours as configured and otherwise, and the textbook."""
-    others = {POSITIONS: "train.intents.comparison=positions"}
-    if setting.gpu:
-        others[COMPILED] = "train.compile=true"
     jobs = {"ours": setting.ours(kind="train", validate=True)}
-    for name, override in others.items():
-        jobs[name] = setting.ours(kind="train", validate=True, overrides=(*setting.job.overrides, override))
+    if setting.gpu:
+        overrides = (*setting.job.overrides, "train.compile=true")
+        jobs[COMPILED] = setting.ours(kind="train", validate=True, overrides=overrides)
     jobs["textbook"] = setting.textbook(kind="train", validate=True)
     return {"runs": alternate(jobs, setting.rounds)}
 

@@ -16,7 +16,7 @@ from benchmarks.meter import Clock
 from elcrec.config import TrainConfig
 from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.evaluation.ranking import rank_targets
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.training import loop
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def rank(model: SequenceModel, asked: EvaluationSet) -> npt.NDArray[np.int32]:
 def new_model(data: SequenceData, config: TrainConfig, device: torch.device) -> SequenceModel:
     """Return an untrained model; the cost of ranking does not depend on what its weights are."""
     torch.manual_seed(config.seed)
-    return SequenceModel(config, data.num_items).to(device).eval()
+    return SequenceModel(config.model, data.num_items).to(device).eval()
 
 
 def with_one_validation_target(data: SequenceData) -> SequenceData:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from elcrec.adapters.store import open_store
+from elcrec.data.ragged import Ragged
 from elcrec.model.grouping import group_rows
 from elcrec.model.io import load_model
 from elcrec.process import set_up_process
@@ -56,8 +57,8 @@ class Ranker:
         """Return the k best items outside the history."""
         window = self._model.config.encoder.window
         known = [self._index[item] for item in history if item in self._index][-window:]
-        padded = torch.tensor([0] * (window - len(known)) + known)
-        states = self._model.encoder(group_rows(padded, torch.tensor([window])))
+        padded = [0] * (window - len(known)) + known
+        states = self._model.encoder(group_rows(Ragged.from_rows([padded])))
         scores = self._model.item_vectors() @ states[-1]
         scores[[0, *known]] = -torch.inf
         best = torch.argsort(scores, descending=True)[:k]

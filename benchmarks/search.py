@@ -15,7 +15,7 @@ from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import say
 from elcrec.config import TrainConfig
-from elcrec.model.elcrec import SequenceModel
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.serving.bundle import Manifest
 from elcrec.serving.catalogue import Catalogue
 from elcrec.serving.recommender import Query, Recommender
@@ -48,7 +48,7 @@ def _recommender(size: int) -> Recommender:
     item_ids = pa.array([f"item-{item}" for item in range(size)])
     catalogue = Catalogue(item_ids=item_ids, counts=np.ones(size, np.int64))
     manifest = Manifest(name="random", feature_service="none", sequences_md5="", split={}, files={})
-    return Recommender(SequenceModel(TrainConfig(), size), catalogue, manifest, {})
+    return Recommender(SequenceModel(TrainConfig().model, size), catalogue, manifest, {})
 
 
 def _seconds(recommender: Recommender, number: int) -> float:

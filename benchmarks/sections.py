@@ -7,7 +7,7 @@ from typing import Literal
 from benchmarks.chart import log_lines
 from benchmarks.jobs import Numbers, Result
 from benchmarks.markdown import Cells, mib, percent, ratio, seconds, spread, table
-from benchmarks.measurements import COMPILED, OBJECTIVES, POSITIONS, Section
+from benchmarks.measurements import COMPILED, OBJECTIVES, Section
 from benchmarks.runner import medians
 
 CHART = "benchmarks-users.svg"
@@ -18,7 +18,6 @@ _PUBLISHED_ICLREC, _PUBLISHED_KMEANS = 128.0, 11.0
 _NAMES = {"cpu": "CPU", "wall": "Wall"}
 _MEANS = {
     "ours": "our engine with the preset",
-    POSITIONS: "our engine with the textbook's form of L_seq: whole windows, not mean states",
     COMPILED: "our engine with `train.compile`",
     "textbook": "the baseline",
 }

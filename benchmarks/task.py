@@ -17,8 +17,8 @@ from benchmarks.meter import Clock, Cost, now, peak_mib
 from elcrec.config import TrainConfig, load_config
 from elcrec.data.dataset import SequenceData, load_sequences
 from elcrec.data.ragged import Ragged
+from elcrec.ops.device import choose_device
 from elcrec.process import set_up_process
-from elcrec.training.loop import choose_device
 
 _WARM_STEPS = 5
 """On a GPU a step is recorded among them."""

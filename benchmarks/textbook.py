@@ -165,7 +165,8 @@ class TextbookModel(nn.Module):
         """Create the layers; only ELCRec's centres are learned."""
         super().__init__()
         self.objective = objective
-        self.weights = config.intents
+        self.config = config
+        self.weights = {"sequence": 0.1, "intent": 0.1, "cluster": 1.0} | config.weights
         self.window = config.encoder.window
         self.encoder = Encoder(config.encoder, num_items)
         centers_KD = F.normalize(torch.randn(config.intents.num_intents, config.encoder.hidden_size), dim=1)
@@ -179,10 +180,10 @@ class TextbookModel(nn.Module):
         if self.objective == "sasrec":
             return losses
         pooled_BD = F.normalize(states_BTD.mean(1), dim=1)
-        losses["sequence"] = self.weights.sequence_weight * self._sequence_loss(views)
-        losses["intent"] = self.weights.intent_weight * self._intent_loss(views, pooled_BD)
+        losses["sequence"] = self.weights["sequence"] * self._sequence_loss(views)
+        losses["intent"] = self.weights["intent"] * self._intent_loss(views, pooled_BD)
         if self.objective == "elcrec":
-            losses["cluster"] = self.weights.cluster_weight * cluster_loss(pooled_BD, self.centers_KD)
+            losses["cluster"] = self.weights["cluster"] * cluster_loss(pooled_BD, self.centers_KD)
         return losses
 
     def next_item_loss(self, states_BTD: Tensor, targets_BT: Tensor, negatives_BT: Tensor) -> Tensor:
@@ -198,19 +199,20 @@ class TextbookModel(nn.Module):
         if self.objective == "elcrec":
             states_BTD = self._fuse(states_BTD)
         first, second = states_BTD.flatten(1).chunk(2)
-        return info_nce(first, second, self.weights.sequence_temperature)
+        return info_nce(first, second, self.config.views.temperature)
 
     def _fuse(self, states_BTD: Tensor) -> Tensor:
         centers_BTD = self.centers_KD[self.nearest(states_BTD)]
-        if self.weights.fusion == "concat":
+        fusion = self.config.intents.fusion
+        if fusion == "concat":
             return torch.cat((states_BTD, centers_BTD), dim=2)
-        return states_BTD + centers_BTD if self.weights.fusion == "shift" else states_BTD
+        return states_BTD + centers_BTD if fusion == "shift" else states_BTD
 
     def _intent_loss(self, views: Sequence[Tensor], pooled_BD: Tensor) -> Tensor:
         """Encode both views once more, as the published code does."""
         first, second = self.encoder(torch.cat(tuple(views))).mean(1).chunk(2)
         centers_BD = self.centers_KD[self.nearest(pooled_BD)]
-        temperature = self.weights.intent_temperature
+        temperature = self.config.intents.temperature
         return (info_nce(first, centers_BD, temperature) + info_nce(second, centers_BD, temperature)) / 2
 
     @torch.no_grad()

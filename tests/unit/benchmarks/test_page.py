@@ -9,7 +9,7 @@ import pytest
 from benchmarks import markdown
 from benchmarks.jobs import Numbers
 from benchmarks.machine import facts
-from benchmarks.measurements import POSITIONS, Section
+from benchmarks.measurements import COMPILED, Section
 from benchmarks.page import numbers_of, record, render
 from benchmarks.runner import medians
 from benchmarks.sections import CHART, epoch_seconds
@@ -37,7 +37,7 @@ def run(cpu: float, *, steps: int = 10, whole: int = 10, mib: float = 500.0, bet
 
 def train_section(dataset: str = "beauty") -> Section:
     textbook = [run(20.0, steps=2, mib=1300.0), run(24.0, steps=2, mib=1300.0)]
-    runs = {"ours": [run(9.0), run(11.0)], POSITIONS: [run(12.0), run(12.0)], "textbook": textbook}
+    runs = {"ours": [run(9.0), run(11.0)], COMPILED: [run(12.0), run(12.0)], "textbook": textbook}
     return {"dataset": dataset, "facts": FACTS, "runs": runs}
 
 

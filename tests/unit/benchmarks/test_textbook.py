@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ours, textbook
-from benchmarks.jobs import Objective
+from benchmarks import jobs, ours, textbook
 from benchmarks.meter import Clock
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig, ViewConfig
 from elcrec.data.dataset import SequenceData
-from elcrec.model.elcrec import SequenceModel
-from elcrec.training.batches import TrainingData
-from tests.unit.training.helpers import ring_data, tiny_config
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.training.objective import Objective
+from tests.unit.training.helpers import grouped_epoch, ring_data, tiny_config
 
 CPU = torch.device("cpu")
 STILL = EncoderConfig(window=8, hidden_size=8, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0)
@@ -31,9 +30,12 @@ def _copy_weights(source: SequenceModel, target: textbook.TextbookModel) -> None
     pairs = [(encoder.items, ours_encoder.item_embedding), (encoder.positions, ours_encoder.position_embedding)]
     pairs.append((encoder.norm, ours_encoder.norm))
     for layer, block in zip(encoder.layers, ours_encoder.blocks, strict=True):
-        same = ("attention_norm", "up", "down", "feed_forward_norm")
-        pairs += [(getattr(layer, name), getattr(block, name)) for name in same] + [(layer.out, block.attention.out)]
-        joined = block.attention.query_key_value
+        same = ("up", "down", "feed_forward_norm")
+        pairs += [(getattr(layer, name), getattr(block, name)) for name in same] + [
+            (layer.out, block.mixer.out),
+            (layer.attention_norm, block.mixer_norm),
+        ]
+        joined = block.mixer.query_key_value
         projections = zip(joined.weight.chunk(3), joined.bias.chunk(3), strict=True)
         for projection, (weight, bias) in zip((layer.query, layer.key, layer.value), projections, strict=True):
             projection.load_state_dict({"weight": weight, "bias": bias})
@@ -44,7 +46,7 @@ def _copy_weights(source: SequenceModel, target: textbook.TextbookModel) -> None
 def _same_models(data: SequenceData) -> tuple[SequenceModel, textbook.TextbookModel]:
     config = tiny_config(encoder=STILL)
     torch.manual_seed(3)
-    model = SequenceModel(config, data.num_items)
+    model = SequenceModel(config.model, data.num_items)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     plain = textbook.TextbookModel(config, data.num_items)
@@ -55,17 +57,17 @@ def _same_models(data: SequenceData) -> tuple[SequenceModel, textbook.TextbookMo
 def test_its_next_item_loss_equals_ours_on_the_same_weights_and_input() -> None:
     data = ring_data()
     model, plain = _same_models(data)
-    steps = TrainingData(data, tiny_config(encoder=STILL)).epoch(torch.Generator().manual_seed(0), torch.device("cpu"))
-    batch = next(iter(steps))
-    lengths = batch.rows.lengths_B[: batch.num_sequences].tolist()
-    items_M = batch.rows.items_N[batch.rows.positions_M][: sum(lengths)]
+    config = tiny_config(encoder=STILL)
+    step = grouped_epoch(data, config)[0]
+    lengths = step.rows.lengths_B[: step.num_sequences].tolist()
+    items_M = step.rows.of_items(step.rows.items_N)[: sum(lengths)]
     columns = [
         [textbook.pad(row.tolist(), STILL.window) for row in torch.split(values, lengths)]
-        for values in (items_M, batch.positives_M, batch.negatives.items)
+        for values in (items_M, step.targets_M, step.negatives.items)
     ]
     inputs, targets, negatives = (torch.tensor(column) for column in columns)
     loss = plain.next_item_loss(plain.encoder(inputs), targets, negatives)
-    assert loss.item() == pytest.approx(model.losses(batch)["next_item"].item(), abs=1e-5)
+    assert loss.item() == pytest.approx(Objective(config).losses(model, step)["next_item"].item(), abs=1e-5)
 
 
 def test_its_cluster_loss_is_the_mean_distance_to_centres_less_that_between_them() -> None:
@@ -86,7 +88,7 @@ def test_its_ranking_gives_our_ranks() -> None:
 
 
 @pytest.mark.parametrize("objective", ["elcrec", "iclrec", "sasrec"])
-def test_its_losses_are_finite_and_fall(objective: Objective) -> None:
+def test_its_losses_are_finite_and_fall(objective: jobs.Objective) -> None:
     data = ring_data()
     clock = Clock(device=CPU, limits=(None,) * 25)
     config = tiny_config(learning_rate=0.01)
@@ -117,7 +119,7 @@ def test_every_objective_has_its_terms(fusion: str) -> None:
     assert _terms(data, config, "sasrec") == ["next_item"]
 
 
-def _terms(data: SequenceData, config: TrainConfig, objective: Objective) -> list[str]:
+def _terms(data: SequenceData, config: TrainConfig, objective: jobs.Objective) -> list[str]:
     dataset = textbook.SampleDataset(_rows(data), data.num_items, config, with_views=objective != "sasrec")
     batch = [torch.stack(column) for column in zip(*(dataset[index] for index in range(4)), strict=True)]
     return list(textbook.TextbookModel(config, data.num_items, objective).losses(batch))
