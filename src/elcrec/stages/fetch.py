@@ -106,7 +106,7 @@ def _download(url: str, data: Path) -> None:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, data.open("wb") as file:  # noqa: S310 - same
             shutil.copyfileobj(response, file, _BLOCK_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        fix = "check the network, or put the file into the folder that ELCREC_MIRROR names"
+        fix = "check the network; without one name a folder with the file in ELCREC_MIRROR, or read your own copy"
         raise UserError(f"download failed ({error})", where=url, fix=fix) from error
 
 
