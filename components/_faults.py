@@ -58,8 +58,8 @@ def _verdict(error: BaseException) -> bool | None:
         return error.errno == socket.EAI_AGAIN
     if isinstance(error, ssl.SSLCertVerificationError) or names & _LASTING:
         return False
-    passes = isinstance(error, ConnectionError | TimeoutError | http.client.HTTPException) or names & _PASSING
-    return True if passes else None
+    broken = ConnectionError, TimeoutError, http.client.IncompleteRead, http.client.BadStatusLine
+    return True if isinstance(error, broken) or names & _PASSING else None
 
 
 def _status(error: Any) -> int | None:

@@ -158,15 +158,11 @@ def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(
 
 def test_a_wrong_input_fails_at_once_though_the_backend_tries_every_failure_again(workspace: Path) -> None:
     """kfp.local tries again as 2.16 does, whatever was wrong: the second attempt ends before it does anything."""
-    run = run_pipeline(
-        workspace, "training", "epochs=1", 'overrides={"push": {"gate": {"floors": {"no": 1}}}}', status=1
-    )
-    log = text(run / "log.txt")
-    assert log.count("push.gate.floors names 'no'") == 1 + 2, (
-        "once by the gate, then by each attempt that was cut short"
-    )
-    assert log.count("not tried again, as it would fail alike") == 2
-    assert "): step gate: push.gate.floors names 'no'" in text(run / "outcome" / "summary")
+    run = run_pipeline(workspace, "recommendation", "model=nobody", status=1)
+    log, wrong = text(run / "log.txt"), "no champion of model 'nobody'; run `elcrec push` first"
+    assert log.count(f"elcrec: error: {wrong}") == 2
+    assert log.count("not tried again, as it would fail alike") == 1
+    assert f"): step recommend: {wrong}" in text(run / "outcome" / "summary")
 
 
 def test_the_best_of_a_sweep_by_validation_goes_to_the_gate(workspace: Path) -> None:

@@ -244,7 +244,8 @@ class TestTraining:
     def test_after_a_killed_launcher_the_next_attempt_goes_on_from_the_third_epoch_or_later(
         self, cluster: Cluster, sequences: Path, tmp_path: Path, log: pytest.LogCaptureFixture
     ) -> None:
-        epochs, workspace, out = 40, tmp_path / "workspace", tmp_path / "model"
+        train_job.import_sdk()  # it takes seconds, in which the nodes would finish
+        epochs, workspace, out = 400, tmp_path / "workspace", tmp_path / "model"
         program = (
             "from pathlib import Path\n"
             "from elcrec.adapters.train_nodes import Nodes\n"

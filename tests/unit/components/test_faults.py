@@ -1,5 +1,6 @@
 """Which errors are worth another try, each raised as its library does."""
 
+import http.client
 import socket
 import ssl
 import urllib.error
@@ -47,6 +48,8 @@ def name_error(number: int) -> urllib.error.URLError:
         (TimeoutError(), True),
         (StoreUnavailable("the online store does not answer"), True),
         (http_error(503), True),
+        (http.client.IncompleteRead(b""), True),
+        (http.client.InvalidURL(), False),
         (http_error(429), True),
         (http_error(404), False),
         (client_error(503), True),

@@ -74,7 +74,13 @@ def test_each_parameter_of_a_run_replaces_a_field_that_is_there() -> None:
     own = values_of(Config())
     assert own["min_ndcg"] == 0.0
     changed = {
-        name: {"dataset": "file", "objective": "iclrec", "loss": "softmax", "max_regression": 0.5}.get(name, 7)
+        name: {
+            "dataset": "file",
+            "objective": "iclrec",
+            "loss": "softmax",
+            "min_ndcg": 0.2,
+            "max_regression": 0.5,
+        }.get(name, 7)
         for name in own
     }
     assert values_of(apply(DEFAULTS, changed, "{}")) == changed
