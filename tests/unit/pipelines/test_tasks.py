@@ -184,7 +184,7 @@ class TestTrainJob:
         package = compiled("training", *self.CLAIM, accelerator={"count": 2, "node_selector": {"pool": "training"}})
         asked = package.resources("train")
         assert (asked["resourceCpuRequest"], asked["resourceCpuLimit"]) == ("100m", "1")
-        assert (asked["resourceMemoryRequest"], asked["resourceMemoryLimit"]) == ("512Mi", "2Gi")
+        assert (asked["resourceMemoryRequest"], asked["resourceMemoryLimit"]) == ("2Gi", "2Gi")
         assert "accelerator" not in asked
         assert not {"nodeSelector", "tolerations", "emptyDirMounts"} & set(package.on_cluster["train"])
         assert package.nodes().resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}
