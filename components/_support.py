@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from elcrec import __version__
 from elcrec.artifacts import code_revision, md5_of
-from elcrec.config import Config, Section, merge, parse_config, parse_part, to_dict
+from elcrec.config import Config, NextItemConfig, Section, merge, parse_config, parse_part, to_dict
 from elcrec.errors import UserError
+from elcrec.registry import OBJECTIVES
 from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.ports import ModelRegistry
 
@@ -62,6 +63,15 @@ def values_of(config: Config) -> dict[str, Any]:
     return values
 
 
+def choices_of(config: Config) -> dict[str, list[str]]:
+    """Return the values that some of `PARAMETERS` may have, where they are few."""
+    return {
+        "dataset": ["sample", "file", *config.fetch.sources],
+        "objective": [*dict.fromkeys((*OBJECTIVES, config.train.objective))],
+        "loss": [*get_args(get_type_hints(NextItemConfig)["loss"])],
+    }
+
+
 def apply(defaults: str, parameters: Mapping[str, object], overrides: str) -> Config:
     """Lay some of `PARAMETERS`, then a JSON object of sections, over the JSON of all sections.
 
@@ -99,11 +109,11 @@ def write_section(section: Section) -> str:
 def describe(*artifacts: Any, config: str, file: str = "", source: Any = None, **facts: str) -> None:
     """Record on KFP artifacts which data, parameters, code and image made them.
 
-    An artifact that is a file or folder also gets the md5 of its bytes and the parameters in full. Metrics are no
-    file, and the UI shows all that they carry as a table of numbers, so that they get a digest of the parameters.
+    An artifact that is a file or folder also gets the md5 of its bytes and the parameters in full.
 
     Args:
-        artifacts: Outputs of one component.
+        artifacts: Outputs of one component; none of them metrics, as the UI shows all that these carry in the table by
+            which people compare runs.
         config: JSON of the component's parameters.
         file: The main file of those that are folders.
         source: The input whose data they were made from; what it says of the log is handed on.
@@ -127,9 +137,9 @@ def _bytes_of(path: Path, file: str, config: str) -> dict[str, str]:
 
 
 def log(metrics: Any, values: Mapping[str, object]) -> None:
-    """Log the finite numbers among `values` as KFP metrics; the rest has no place there."""
+    """Log the finite numbers among `values` as KFP metrics; the rest, a yes or no too, has no place there."""
     for name, value in values.items():
-        if isinstance(value, int | float) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             metrics.log_metric(name, float(value))
 
 
@@ -188,10 +198,12 @@ def stage_on(cluster: str, processes: int = 1) -> Callable[..., dict[str, Any]]:
         UserError: the description breaks its schema.
     """
     if cluster:
-        from elcrec.adapters.train_job import parse_nodes
+        from elcrec.adapters.train_nodes import Owner, parse_nodes
         from elcrec.adapters.trainer import train_on_nodes
 
-        return partial(train_on_nodes, nodes=parse_nodes(cluster))
+        pod = {name: os.environ.get(f"KFP_POD_{name.upper()}", "") for name in ("name", "uid")}
+        owner = Owner(**pod) if all(pod.values()) else None
+        return partial(train_on_nodes, nodes=msgspec.structs.replace(parse_nodes(cluster), owner=owner))
     if processes > 1:
         from elcrec.adapters.trainer import train_in_processes
 

@@ -1,5 +1,6 @@
 """The members of a sweep: their sections, and how they compare."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,8 +11,10 @@ import msgspec
 
 from components._support import read_section, write_section
 from elcrec.artifacts import read_json
-from elcrec.config import merge
+from elcrec.config import Section, merge, to_dict
 from elcrec.errors import UserError
+
+logger = logging.getLogger("elcrec.sweep")
 
 _MOST_MEMBERS = 64
 
@@ -63,6 +66,12 @@ def describe_members(members: Sequence[Member]) -> str:
         scores = [f"{member.valid[name]:.4f}" for name in ("ndcg@20", "hr@20")]
         lines.append("| " + " | ".join([*(str(fields.get(name, "")) for name in varied), *scores]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def log_settings(section: Section) -> None:
+    """Log every field of a section, as the members of a sweep are told apart by nothing else in the UI."""
+    fields = _flatten(to_dict(section))
+    logger.info("settings: %s", ", ".join(f"{name}={value}" for name, value in fields.items()))
 
 
 def _set(document: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

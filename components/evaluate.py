@@ -1,5 +1,7 @@
 """Rank the test targets and write the report."""
 
+from typing import Optional
+
 from kfp import dsl
 
 from components._image import IMAGE
@@ -9,7 +11,6 @@ from components._image import IMAGE
 def evaluate(
     config: str,
     model: dsl.Input[dsl.Model],
-    baseline: dsl.Input[dsl.Model],
     sequences: dsl.Input[dsl.Dataset],
     raw: dsl.Input[dsl.Dataset],
     evaluation: dsl.Output[dsl.Artifact],
@@ -17,13 +18,13 @@ def evaluate(
     intents: dsl.Output[dsl.HTML],
     card: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
+    baseline: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 - kfp knows this form alone
 ) -> None:
     """Run stage evaluate.
 
     Args:
         config: JSON of the section `evaluate`.
         model: The challenger.
-        baseline: The model without intents, for scale.
         sequences: What sequences wrote.
         raw: What fetch wrote; the sample's carries the planted truth.
         evaluation: Metrics, segments, ranks and intents.
@@ -31,6 +32,7 @@ def evaluate(
         intents: The page on the intents; of a model without any it says so.
         card: The model card.
         metrics: The stage's numbers.
+        baseline: The model without intents, for scale; the report may do without.
     """
     from elcrec.process import set_up_process
 
@@ -42,11 +44,10 @@ def evaluate(
     from elcrec.stages.evaluate import evaluate as stage
 
     out = Path(evaluation.path)
-    inputs = {"baseline": Path(baseline.path), "truth": Path(raw.path)}
+    inputs = {"baseline": Path(baseline.path) if baseline else None, "truth": Path(raw.path)}
     section = read_section("evaluate", config)
     log(metrics, stage(section, Path(model.path), Path(sequences.path), out, **inputs))
     publish(out / "report.html", report)
     publish(out / "intents.html", intents)
     publish(out / "model_card.md", card)
-    outputs = evaluation, report, intents, card, metrics
-    describe(*outputs, file="metrics.json", config=config, source=sequences)
+    describe(evaluation, report, intents, card, file="metrics.json", config=config, source=sequences)

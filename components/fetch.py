@@ -48,4 +48,4 @@ def fetch(
             section, lineage = read_from(Path(scratch, "log"), origin, section), lineage_of(origin)
         log(metrics, stage(section, Path(raw.path), mirror=mirror, lineage=lineage))
     source = read_json(Path(raw.path, "source.json"))
-    describe(raw, metrics, file=source["file"], config=config, data_md5=source["md5"], **lineage)
+    describe(raw, file=source["file"], config=config, data_md5=source["md5"], **lineage)

@@ -42,5 +42,6 @@ def gate(
     target = open_store(Path(store))
     decision = decide(read_section("push", config), *inputs, registry=target.registry, features=target.features)
     Path(reason.path).write_text(gate_markdown(decision), encoding="utf-8")
-    describe(reason, config=config, source=sequences)
+    facts = {"decision": "accepted" if decision.accepted else "refused", "reason": decision.reason}
+    describe(reason, config=config, source=sequences, **facts)
     return bool(decision.accepted)

@@ -11,7 +11,7 @@ def outcome(pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Out
 
     Args:
         pipeline: Name of the pipeline.
-        status: How the steps ended, as KFP tells an exit task.
+        status: How the steps ended in the words of KFP, which are no guide; the results that they wrote down decide.
         summary: The outcome in words.
     """
     from elcrec.process import set_up_process
@@ -22,11 +22,19 @@ def outcome(pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Out
     import os
     from pathlib import Path
 
-    from components._outcome import describe_run, notify
+    from components._outcome import conclude, notify
+    from components._results import forget_old_runs, read_results, run_folder
     from components._support import describe
 
-    text = describe_run(pipeline, status)
-    Path(summary.path).write_text(text, encoding="utf-8")
-    describe(summary, config=json.dumps({"pipeline": pipeline}))
+    folder, run = run_folder(os.environ), os.environ.get("ELCREC_RUN_ID", "")
+    facts = {"pipeline": pipeline, "run": run or status.pipeline_job_resource_name}
+    facts["namespace"] = os.environ.get("ELCREC_NAMESPACE", "")
+    if run and os.environ.get("ELCREC_UI"):
+        facts["link"] = f"{os.environ['ELCREC_UI']}/#/runs/details/{run}"
+    ended = conclude(read_results(folder) if folder else [], status.state, **facts)
+    Path(summary.path).write_text(ended.text, encoding="utf-8")
+    describe(summary, config=json.dumps({"pipeline": pipeline}), outcome=ended.outcome)
     if os.environ.get("ELCREC_WEBHOOK"):
-        notify(os.environ["ELCREC_WEBHOOK"], text)
+        notify(os.environ["ELCREC_WEBHOOK"], ended)
+    if folder:
+        forget_old_runs(folder)

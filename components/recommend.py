@@ -44,4 +44,4 @@ def recommend(
     log(metrics, recommend_all(bundle, place.histories, file, read_count(k), wanted))
     config = json.dumps({"model": model, "version": version, "k": k})
     digest = read_manifest(bundle).digest
-    describe(recommendations, metrics, file=file.name, config=config, bundle=digest)
+    describe(recommendations, file=file.name, config=config, bundle=digest)

@@ -31,4 +31,4 @@ def sequences(
 
     section = read_section("sequences", config)
     log(metrics, build_sequences(section, Path(validated.path), Path(sequences.path)))
-    describe(sequences, metrics, file="sequences.parquet", config=config, source=validated)
+    describe(sequences, file="sequences.parquet", config=config, source=validated)

@@ -26,7 +26,7 @@ def train(
         workspace: Folder that outlives the pod; a step that is tried again resumes from its checkpoint there. Empty
             keeps the checkpoint in the pod.
         warm_start: The champion whose weights training starts from, as component champion names it; may be empty.
-        cluster: JSON of the nodes that train instead of this pod (elcrec/adapters/train_job.py); empty trains here.
+        cluster: JSON of the nodes that train instead of this pod (elcrec/adapters/train_nodes.py); empty trains here.
         sequences: What sequences wrote.
         model: Weights, configuration and the history of the epochs.
         curves: The training page.
@@ -40,12 +40,13 @@ def train(
     from pathlib import Path
 
     from components._support import checkpoint_folder, describe, find_champion, log, publish, read_section, stage_on
+    from components._sweep import log_settings
     from elcrec.adapters.store import open_store
 
     section, rows, out = read_section("train", config), Path(sequences.path), Path(model.path)
+    log_settings(section)
     bundle = find_champion(open_store(Path(store)).registry, warm_start) if warm_start else None
     with checkpoint_folder(workspace, config, rows, warm_start) as checkpoint:
         log(metrics, stage_on(cluster, processes)(section, rows, out, checkpoint=checkpoint, warm_start=bundle))
     publish(Path(model.path, "training.html"), curves)
-    outputs = model, curves, metrics
-    describe(*outputs, file="model.safetensors", config=config, source=sequences, warm_start=warm_start)
+    describe(model, curves, file="model.safetensors", config=config, source=sequences, warm_start=warm_start)

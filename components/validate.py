@@ -53,5 +53,5 @@ def validate(
         file, numbers, reason = "validation.json", refused.metrics, refused.reason
     log(metrics, numbers)
     publish(out / "validation.html", report)
-    describe(validated, report, metrics, file=file, config=config, source=raw)
+    describe(validated, report, file=file, config=config, source=raw)
     return not reason, reason

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elcrec.config import load_config
 from elcrec.errors import UserError
@@ -15,6 +15,9 @@ from pipelines.cluster_cli import add_commands
 from pipelines.cluster_cli import submit as submit_to_cluster
 from pipelines.options import CLUSTER, LOCAL, arguments_of, refuse
 from pipelines.platform import Platform, load_platform
+
+if TYPE_CHECKING:  # kfp takes two seconds, and --help should not
+    from pipelines.tasks import Places
 
 Options = argparse.Namespace
 PIPELINES = ("training", "retraining", "sweep", "recommendation")
@@ -56,32 +59,25 @@ def _submit(options: Options) -> int:
 
 
 def _run_here(options: Options) -> int:
-    from pipelines.local import NO_IMAGE, docker_runner, run, subprocess_runner
+    from pipelines.local import NO_IMAGE, RECORDED, docker_runner, recording, run, subprocess_runner
     from pipelines.progress import teller
+    from pipelines.tasks import Places
 
     options.image = options.image if options.docker else NO_IMAGE
     root, store = options.root or ROOT, (options.store or STORE).absolute()
     workspace, say = (root / "workspace").absolute(), teller()
-    pipeline, platform = _pipeline(options), _platform(options)
+    places = Places(store=str(store), workspace=str(workspace))
+    pipeline, platform = _pipeline(options, places), _platform(options)
     if platform.nodes > 1:
         raise UserError("--local trains in one process", where=f"nodes: {platform.nodes}", fix="give --nodes 1")
-    arguments = _checked(pipeline, _arguments_here(options))
-    places = {"store": str(store), "workspace": str(workspace)}
-    given = arguments | {name: place for name, place in places.items() if name in pipeline.component_spec.inputs}
-    runner = docker_runner(store, workspace, variables=platform.variables) if options.docker else subprocess_runner()
-    done = run(pipeline, given, runner=runner, root=root, say=say)
+    given = _checked(pipeline, arguments_of(options))
+    with recording(root, pipeline.name) as results:
+        folders, variables = (store, workspace, results), [*platform.variables, *RECORDED]
+        runner = docker_runner(*folders, variables=variables) if options.docker else subprocess_runner()
+        done = run(pipeline, given, runner=runner, root=root, say=say)
     say(f"{pipeline.name}: {'SUCCEEDED' if done.succeeded else 'FAILED'}")
     say(f"outputs: {done.folder}" if done.folder else f"no task started, see {done.log}")
     return 0 if done.succeeded else 1
-
-
-def _arguments_here(options: Options) -> dict[str, str]:
-    """The parameters of a run on this machine; its places are options."""
-    arguments = arguments_of(options)
-    for name, fix in {"store": "give --store DIR", "workspace": "it is the folder workspace under --root"}.items():
-        if name in arguments:
-            raise UserError(f"--param {name}: no parameter of a run with --local", fix=fix)
-    return arguments
 
 
 def _checked(pipeline: Any, arguments: Mapping[str, str]) -> dict[str, Any]:
@@ -100,13 +96,15 @@ def _compile_to(path: Path, pipeline: Any) -> None:
     compiler.Compiler().compile(pipeline, str(path))
 
 
-def _pipeline(options: Options) -> Any:
+def _pipeline(options: Options, places: "Places | None" = None) -> Any:
     from pipelines.recommendation import recommendation
+    from pipelines.tasks import places_on
     from pipelines.training import retraining, sweep, training
 
     builders = dict(zip(PIPELINES, (training, retraining, sweep, recommendation), strict=True))
     config = load_config(options.params or PARAMS, presets=options.presets)
-    return builders[options.pipeline or PIPELINES[0]](config, _platform(options))
+    platform = _platform(options)
+    return builders[options.pipeline or PIPELINES[0]](config, platform, places or places_on(platform))
 
 
 def _platform(options: Options) -> Platform:

@@ -12,7 +12,7 @@ from typing import Any
 
 from elcrec.errors import UserError
 from pipelines.package import Package
-from pipelines.server import Connection, ServerAwayError, explained, reached
+from pipelines.server import SCHEDULED_ACCOUNTS, Connection, ServerAwayError, explained, reached
 
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"})
 TOLERATED = 10
@@ -129,6 +129,12 @@ def schedule(
         _check_cron(cron)
     common = _common(package, arguments, name, service_account=service_account)
     with reached(connection) as client, redirect_stdout(StringIO()):
+        if service_account and client.version and client.version < SCHEDULED_ACCOUNTS:
+            raise UserError(
+                f"before Kubeflow Pipelines {_dotted(SCHEDULED_ACCOUNTS)} a schedule's service account is ignored",
+                where=f"--service-account {service_account}, on {_dotted(client.version)}",
+                fix="leave it away and give the rights to the server's default account, or upgrade",
+            )
         place = _experiment(client, connection, experiment, create=create_experiment)
         earlier = client.list_recurring_runs(experiment_id=place, filter=_named(name), page_size=100)
         ids = [run.recurring_run_id for run in earlier.recurring_runs or []]
@@ -220,6 +226,10 @@ def _experiment(client: Any, connection: Connection, name: str, *, create: bool)
 def _named(name: str) -> str:
     """Return the filter for resources of this name."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "string_value": name}]})
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _check_cron(cron: str) -> None:

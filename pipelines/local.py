@@ -1,8 +1,10 @@
 """The pipeline on one machine through kfp.local: in subprocesses, or in containers of the image."""
 
 import os
+import uuid
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +16,8 @@ from kfp import local
 from elcrec.errors import UserError
 from pipelines.progress import RunLog, Say, following
 
+RECORDED = ("ELCREC_RESULTS", "ELCREC_RUN_ID")
+"""Variables by which a run's components find its record."""
 NO_IMAGE = "none"
 """What the artifacts of components in subprocesses name as their image."""
 
@@ -57,6 +61,23 @@ def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path,
         else:
             succeeded = True
     return LocalRun(succeeded=succeeded, log=log.path, folder=log.folder)
+
+
+@contextmanager
+def recording(root: Path, name: str) -> Iterator[Path]:
+    """Give the components of one run a folder, which is yielded, to write down how they end; the outcome reads it."""
+    results = (root / "results").absolute()
+    results.mkdir(parents=True, exist_ok=True)
+    named = dict(zip(RECORDED, (str(results), f"{name}-{uuid.uuid4().hex[:12]}"), strict=True))
+    before = {variable: os.environ.get(variable) for variable in named}
+    os.environ.update(named)
+    try:
+        yield results
+    finally:
+        for variable, value in before.items():
+            os.environ.pop(variable)
+            if value is not None:
+                os.environ[variable] = value
 
 
 def subprocess_runner() -> Any:

@@ -53,7 +53,7 @@ class Package:
         typed = {name: self._typed(name, value) for name, value in arguments.items()}
         for name, parameter in self.parameters.items():
             if name not in typed and "defaultValue" not in parameter and not parameter.get("isOptional"):
-                raise UserError(f"parameter {name} has no value", where=self.path, fix=f"give --param {name}=VALUE")
+                raise UserError(f"parameter {name} has no value", where=self.name, fix=f"give --param {name}=VALUE")
         self._check_values(typed)
         return typed
 
@@ -70,7 +70,7 @@ class Package:
         if name not in self.parameters:
             near = difflib.get_close_matches(name, self.parameters, n=1)
             fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(self.parameters))}"
-            raise UserError(f"the pipeline has no parameter {name}", where=self.path, fix=fix)
+            raise UserError(f"the pipeline has no parameter {name}", where=self.name, fix=fix)
         kind = self.parameters[name]["parameterType"]
         parsed = _parse(value) if isinstance(value, str) and kind != "STRING" else value
         # A bool is an int to Python, and not to the server.

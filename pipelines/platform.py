@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from components._image import IMAGE
-from elcrec.adapters.train_job import NodeSettings
+from elcrec.adapters.train_nodes import NodeSettings
 from elcrec.config import NonNegative, Positive, Section, merge, parse_section, read_mapping
 
 STEPS = (
@@ -40,10 +40,9 @@ class Step(Section, frozen=True, kw_only=True):
     """CPU request."""
     cpu_limit: Cpu = "2"
     """CPU limit."""
-    memory: Quantity = "1Gi"
-    """Memory request."""
-    memory_limit: Quantity = "4Gi"
-    """Memory limit."""
+    memory: Quantity = "4Gi"
+    """Memory, as request and as limit: a pod that holds more than it asked for is the first to go when its machine
+    runs short."""
     retries: NonNegative = 0
     """How often a failed step is tried again; for what a retry helps: networks, servers, lost nodes."""
     timeout_minutes: Positive = 60
@@ -51,7 +50,7 @@ class Step(Section, frozen=True, kw_only=True):
 
 
 class Toleration(Section, frozen=True, kw_only=True):
-    """A taint that training pods may stand on."""
+    """A taint that pods may stand on."""
 
     key: str
     """Key of the taint."""
@@ -92,7 +91,7 @@ class Secret(Section, frozen=True, kw_only=True):
     """A secret and who gets it."""
 
     keys: list[str]
-    """Its keys, each an environment variable of that name; all are optional."""
+    """Its keys, each an environment variable of that name to the step's own process alone; all are optional."""
     steps: list[str]
     """Steps that get them; of a step that a pipeline does not have nothing follows."""
 
@@ -106,12 +105,22 @@ class Platform(Section, frozen=True, kw_only=True):
     """Nodes that train runs on; from two on as a TrainJob of Kubeflow Trainer, which needs the workspace claim."""
     trainjob: NodeSettings = NodeSettings()
     """What the nodes of a TrainJob get, where there are two or more."""
+    ui: str = ""
+    """Address of the Kubeflow UI, such as https://kubeflow.example/pipeline, for the link to a run; may be empty."""
     backoff_seconds: Positive = 30
-    """Wait before a failed step is tried again; doubled each time, up to ten minutes."""
+    """Wait before a failed step is tried again; doubled each time."""
+    pending_minutes: NonNegative = 60
+    """How long a step's pod may wait for a machine, at each attempt, before that costs it its last attempts."""
     claims: Claims = Claims()
     """Volumes."""
     accelerator: Accelerator = Accelerator()
     """GPUs of train."""
+    tolerations: list[Toleration] = []
+    """Taints that the pods of every step stand, and the nodes of a TrainJob."""
+    baseline: bool = True
+    """Whether a model without intents is trained beside, which the report compares with."""
+    sweep_width: Positive = 4
+    """Members of a sweep that train at a time."""
     secrets: dict[str, Secret] = {}
     """Secret -> its keys and the steps that get them."""
     steps: dict[str, Step] = {}
@@ -129,6 +138,15 @@ class Platform(Section, frozen=True, kw_only=True):
     def step(self, name: str) -> Step:
         """Return the resources of a step."""
         return self.steps.get(name, Step())
+
+    def retry_seconds(self, name: str) -> int:
+        """Return the time from a step's first attempt within which its last must have ended.
+
+        Argo counts it from the moment that the first pod is created, and ends the attempt that runs when it is over.
+        """
+        own = self.step(name)
+        waits = self.backoff_seconds * ((1 << own.retries) - 1)
+        return (own.retries + 1) * 60 * (own.timeout_minutes + self.pending_minutes) + waits
 
     def secrets_of(self, step: str) -> dict[str, list[str]]:
         """Return the secrets that a step gets, with their keys."""

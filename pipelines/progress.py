@@ -26,8 +26,8 @@ _ENDED = re.compile(r"Task '(?P<task>.+)' finished with status (?P<status>\w+)")
 _SKIPPED = re.compile(r"Skipping conditional task (?P<task>\S+) ")
 _STATES = {"SUCCESS": "SUCCEEDED", "FAILURE": "FAILED"}
 """kfp.local's words for how a task ended, in the server's."""
-_OWN_ERROR = re.compile(r"^elcrec(\.\w+)+: ")
-"""What Python puts before the message of an error that is meant to be read."""
+_OWN_ERROR = "elcrec: error: "
+"""What stands before the message of an error that is meant to be read."""
 
 
 class _Thread(threading.local):
@@ -103,7 +103,7 @@ class _Progress(logging.Filter):
             self._tell(found["task"], "RUNNING", 0.0)
         elif found := _ENDED.fullmatch(text):
             state = _STATES[found["status"]]
-            error = _OWN_ERROR.sub("", thread.said) if state == "FAILED" else ""
+            error = thread.said.removeprefix(_OWN_ERROR) if state == "FAILED" else ""
             self._tell(found["task"], state, time.monotonic() - thread.began, error)
         elif found := _SKIPPED.match(text):
             self._tell(found["task"], "SKIPPED", None)

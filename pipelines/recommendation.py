@@ -9,15 +9,14 @@ from components.outcome import outcome
 from components.recommend import recommend
 from elcrec.config import Config
 from pipelines.platform import Platform
-from pipelines.tasks import place, store_of
+from pipelines.tasks import Places, place
 from pipelines.training import pipeline
 
 
-def recommendation(config: Config, platform: Platform) -> Any:
-    """Return the pipeline; its parameters are those of component recommend."""
+def recommendation(config: Config, platform: Platform, places: Places) -> Any:
+    """Return the pipeline; its parameters are those of component recommend but for the store."""
     name = "elcrec-recommendation"
     parameters = {
-        "store": store_of(platform),
         "model": config.push.model_name,
         "version": "champion",
         "users": "",
@@ -26,6 +25,6 @@ def recommendation(config: Config, platform: Platform) -> Any:
 
     def graph(given: Mapping[str, Any]) -> None:
         with dsl.ExitHandler(place(outcome(pipeline=name), "outcome", platform), name="steps"):
-            place(recommend(**given), "recommend", platform)
+            place(recommend(**given, store=places.store), "recommend", platform)
 
     return pipeline(name, "Recommend for many users with a pushed model.", parameters, graph)

@@ -33,6 +33,8 @@ from elcrec.errors import UserError
 
 OLDEST = (2, 16)
 """Oldest server that we submit to: an older one takes the package and fails in the middle of the run."""
+SCHEDULED_ACCOUNTS = (2, 17)
+"""First server that runs a schedule under the service account it was given; older ones ignore it."""
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 """The server as pods of its cluster see it."""
 TOKEN_PATH = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 - a path
@@ -102,6 +104,9 @@ def _address(host: str) -> str:
 class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
     """A client that looks at the server once; kfp's own tries 25 s and logs a traceback each time."""
 
+    version: tuple[int, int] | None = None
+    """Of the server; `None` where it was built by hand, such as `master`."""
+
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:  # noqa: ARG002 - kfp's signature
         response = self._healthz_api.healthz_service_get_healthz(_preload_content=False, _request_timeout=30)
         try:
@@ -110,7 +115,7 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
             users = bool(health["multi_user"] if "multi_user" in health else health["apiServerMultiUser"])
         except (ValueError, KeyError, AttributeError) as error:
             raise _NotKubeflowError(response.data[:200].decode(errors="replace")) from error
-        _check_version(version)
+        self.version = _read_version(version)
         return kfp_server_api.V2beta1GetHealthzResponse(multi_user=users)
 
 
@@ -147,15 +152,17 @@ def reached(connection: Connection) -> Iterator[Any]:
         yield client
 
 
-def _check_version(text: str) -> None:
-    """Refuse an old server; one that was built by hand, such as `master`, is taken at its word."""
+def _read_version(text: str) -> tuple[int, int] | None:
+    """Return a server's version and refuse an old one; what was built by hand, such as `master`, has none."""
     numbers = re.match(r"v?(\d+)\.(\d+)", text)
-    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
+    version = (int(numbers[1]), int(numbers[2])) if numbers else None
+    if version and version < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         raise UserError(
             f"the server runs Kubeflow Pipelines {text}; at least {wanted} is needed",
             fix=f"our packages use loops, exit tasks and mounts that older servers fail on; upgrade it to {wanted}",
         )
+    return version
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Tasks of a pipeline with what the platform gives them."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from kfp import kubernetes
 
-from elcrec.adapters.train_job import Nodes
-from elcrec.adapters.train_job import Toleration as NodeToleration
+from components._step import SECRET
+from elcrec.adapters.train_nodes import Nodes
+from elcrec.adapters.train_nodes import Toleration as NodeToleration
 from elcrec.config import to_dict
-from pipelines.platform import Accelerator, Platform, Step
+from pipelines.platform import Accelerator, Platform, Step, Toleration
 
 STORE_MOUNT = "/store"
 WORKSPACE_MOUNT = "/workspace"
@@ -20,19 +23,27 @@ train only reads the champion that its parameter names by digest, and fetch the 
 validate compares with the last accepted log, but what it said of this very log under these settings stands; were it
 asked anew, its new artifact would make all that follows run again, training included.
 """
-_STORE = {"validate", "champion", "train", "gate", "push", "recommend"}
-_LAUNCHER = {"cpu": "100m", "cpu_limit": "1", "memory": "512Mi", "memory_limit": "2Gi"}
+_EXECUTOR = "kfp.dsl.executor_main"
+_LAUNCHER = {"cpu": "100m", "cpu_limit": "1", "memory": "2Gi"}
 """Resources of a step that hands its work to a TrainJob, waits for it and copies the model."""
 
 
-def store_of(platform: Platform) -> str:
-    """Return the default of the parameter `store`."""
-    return STORE_MOUNT if platform.claims.store else LOCAL_STORE
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Folders that outlive a pod."""
+
+    store: str
+    """The registry, the feature store and the profile of the last accepted log."""
+    workspace: str
+    """Checkpoints; empty keeps them in the pod."""
 
 
-def workspace_of(platform: Platform) -> str:
-    """Return the default of the parameter `workspace`; empty without a claim."""
-    return WORKSPACE_MOUNT if platform.claims.workspace else ""
+def places_on(platform: Platform) -> Places:
+    """Return where a cluster mounts them; a store without a claim goes with the pod."""
+    claims = platform.claims
+    return Places(
+        store=STORE_MOUNT if claims.store else LOCAL_STORE, workspace=WORKSPACE_MOUNT if claims.workspace else ""
+    )
 
 
 def cluster_of(platform: Platform) -> str:
@@ -40,7 +51,7 @@ def cluster_of(platform: Platform) -> str:
     if platform.nodes == 1:
         return ""
     step, gpu = platform.step("train"), platform.accelerator
-    resources = {"cpu": step.cpu_limit, "memory": step.memory_limit}
+    resources = {"cpu": step.cpu_limit, "memory": step.memory}
     nodes = Nodes(
         image=platform.image,
         workspace_claim=platform.claims.workspace,
@@ -49,11 +60,17 @@ def cluster_of(platform: Platform) -> str:
         resources=resources | ({gpu.resource: str(gpu.count)} if gpu.count else {}),
         node_selector=gpu.node_selector,
         shared_memory=gpu.shared_memory,
-        tolerations=tuple(NodeToleration(**to_dict(taint)) for taint in gpu.tolerations) if gpu.count else (),
+        tolerations=tuple(NodeToleration(**to_dict(taint)) for taint in _tolerated(platform)),
         timeout_seconds=60 * step.timeout_minutes,
         **to_dict(platform.trainjob),
     )
     return msgspec.json.encode(nodes).decode()
+
+
+def _tolerated(platform: Platform) -> list[Toleration]:
+    """Return the taints that pods which train stand."""
+    gpu = platform.accelerator
+    return [*platform.tolerations, *(gpu.tolerations if gpu.count else [])]
 
 
 def processes_of(platform: Platform) -> int:
@@ -61,28 +78,68 @@ def processes_of(platform: Platform) -> int:
     return max(platform.accelerator.count, 1) if platform.nodes == 1 else 1
 
 
-def place(task: Any, step: str, platform: Platform) -> Any:
-    """Give a task its image, resources, patience, volumes, secrets and, for train, accelerators; return it."""
-    own = _resources(step, platform)
-    task.set_container_image(platform.image)
-    task.set_env_variable("ELCREC_IMAGE", platform.image)  # a container cannot ask what it was started from
-    task.set_cpu_request(own.cpu).set_cpu_limit(own.cpu_limit)
-    task.set_memory_request(own.memory).set_memory_limit(own.memory_limit)
-    if own.retries:
-        backoff = {"backoff_duration": f"{platform.backoff_seconds}s", "backoff_max_duration": "600s"}
-        task.set_retry(own.retries, backoff_factor=2.0, **backoff)
-    kubernetes.set_timeout(task, 60 * own.timeout_minutes)
+def place(task: Any, step: str, platform: Platform, *, name: str | None = None) -> Any:
+    """Give a task its image, resources, patience, volumes, secrets and, for train, accelerators; return it.
+
+    Args:
+        task: The task.
+        step: Its component.
+        platform: What each step gets.
+        name: What it is called in the UI and in messages, if not like its component.
+    """
+    _set_container(task, step, platform)
+    _set_patience(task, step, platform)
+    if name:
+        task.set_display_name(name)
     if step in _STATEFUL:
         task.set_caching_options(enable_caching=False)
-    if platform.claims.store and step in _STORE:
-        kubernetes.mount_pvc(task, pvc_name=platform.claims.store, mount_path=STORE_MOUNT)
-    for secret, names in platform.secrets_of(step).items():
-        kubernetes.use_secret_as_env(task, secret, {name: name for name in names}, optional=True)
+    for secret, keys in platform.secrets_of(step).items():
+        kubernetes.use_secret_as_env(task, secret, {key: f"{SECRET}{key}" for key in keys}, optional=True)
+    _set_record(task, name or step, platform)
+    _tolerate(task, platform.tolerations)
     # The one thing that the pod security standard `restricted` asks of a step and KFP leaves to the pipeline.
     kubernetes.set_security_context(task, run_as_non_root=True)
     if step == "train":
         _place_training(task, platform)
     return task
+
+
+def _set_container(task: Any, step: str, platform: Platform) -> None:
+    own = _resources(step, platform)
+    task.set_container_image(platform.image)
+    task.set_env_variable("ELCREC_IMAGE", platform.image)  # a container cannot ask what it was started from
+    task.set_cpu_request(own.cpu).set_cpu_limit(own.cpu_limit)
+    task.set_memory_request(own.memory).set_memory_limit(own.memory)
+    container = task.container_spec
+    container.command = [
+        part.replace(f"-m {_EXECUTOR}", f"-m components._step {_EXECUTOR}") for part in container.command
+    ]
+
+
+def _set_patience(task: Any, step: str, platform: Platform) -> None:
+    own = platform.step(step)
+    if own.retries:
+        within = f"{platform.retry_seconds(step)}s"
+        backoff = {"backoff_duration": f"{platform.backoff_seconds}s", "backoff_max_duration": within}
+        task.set_retry(own.retries, backoff_factor=2.0, **backoff)
+    kubernetes.set_timeout(task, 60 * own.timeout_minutes)
+
+
+def _set_record(task: Any, name: str, platform: Platform) -> None:
+    """Tell a step who it is, and where it writes down how it ended: on the store's claim, which all steps mount."""
+    task.set_env_variable("ELCREC_STEP", name)
+    kubernetes.use_field_path_as_env(task, "ELCREC_RUN_ID", "metadata.labels['pipeline/runid']")
+    kubernetes.use_field_path_as_env(task, "ELCREC_NAMESPACE", "metadata.namespace")
+    if platform.ui:
+        task.set_env_variable("ELCREC_UI", platform.ui.rstrip("/"))
+    if platform.claims.store:
+        kubernetes.mount_pvc(task, pvc_name=platform.claims.store, mount_path=STORE_MOUNT)
+        task.set_env_variable("ELCREC_RESULTS", f"{STORE_MOUNT}/runs")
+
+
+def _tolerate(task: Any, taints: Sequence[Toleration]) -> None:
+    for taint in taints:
+        kubernetes.add_toleration(task, key=taint.key, operator=taint.operator, value=taint.value, effect=taint.effect)
 
 
 def _resources(step: str, platform: Platform) -> Step:
@@ -105,8 +162,7 @@ def _place_training(task: Any, platform: Platform) -> None:
 
 def _add_accelerators(task: Any, gpu: Accelerator) -> None:
     task.set_accelerator_type(gpu.resource).set_accelerator_limit(gpu.count)
-    for taint in gpu.tolerations:
-        kubernetes.add_toleration(task, key=taint.key, operator=taint.operator, value=taint.value, effect=taint.effect)
+    _tolerate(task, gpu.tolerations)
     if gpu.shared_memory:
         options = {"medium": "Memory", "size_limit": gpu.shared_memory}
         kubernetes.empty_dir_mount(task, volume_name="shared-memory", mount_path="/dev/shm", **options)  # noqa: S108

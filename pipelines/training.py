@@ -5,13 +5,13 @@ All take the same road from a raw log to the gate; they differ in how the model 
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kfp import dsl
 
-from components._support import values_of
+from components._support import choices_of, values_of
 from components.champion import champion
 from components.configure import configure
 from components.evaluate import evaluate
@@ -28,45 +28,44 @@ from components.train import train
 from components.validate import validate
 from elcrec.config import Config, to_dict
 from pipelines.platform import Platform
-from pipelines.tasks import cluster_of, place, processes_of, store_of, workspace_of
+from pipelines.tasks import Places, cluster_of, place, processes_of
 
 Graph = Callable[[Mapping[str, Any]], None]
 _DVC = ("dvc_repository", "dvc_revision", "dvc_path", "dvc_md5")
 _GRID = '{"seed": [1, 2, 3]}'
-_MEMBERS_AT_ONCE = 4
 
 
-def training(config: Config, platform: Platform) -> Any:
+def training(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains one model."""
 
     def one(road: _Road) -> Any:
         return road.train(road.section["train"])
 
-    return _ending_in_push("training", "Validate, train, evaluate and push ELCRec.", config, platform, one)
+    return _ending_in_push("training", "Validate, train, evaluate and push ELCRec.", config, platform, places, one)
 
 
-def retraining(config: Config, platform: Platform) -> Any:
+def retraining(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains on from the champion: what a recurring run should run."""
 
     def from_champion(road: _Road) -> Any:
-        found = road.place("champion", champion(config=road.section["push"], store=road.given["store"]))
+        found = road.place("champion", champion(config=road.section["push"], store=road.places.store))
         return road.train(road.section["train"], warm_start=found.output)
 
     about = "Train on from the champion, on a new revision of the log."
-    return _ending_in_push("retraining", about, config, platform, from_champion)
+    return _ending_in_push("retraining", about, config, platform, places, from_champion)
 
 
-def sweep(config: Config, platform: Platform) -> Any:
+def sweep(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains a grid of models; the best by validation goes to the gate."""
 
     def best_of_grid(road: _Road) -> Any:
         grid = road.place("plan", plan(config=road.section["train"], grid=road.given["grid"]))
-        with dsl.ParallelFor(grid.output, name="members", parallelism=_MEMBERS_AT_ONCE) as section:
+        with dsl.ParallelFor(grid.output, name="members", parallelism=road.platform.sweep_width) as section:
             member = road.train(section)
         return road.place("select", select(models=dsl.Collected(member.outputs["model"])))
 
     about = "Train a grid of models, push the best by validation."
-    return _ending_in_push("sweep", about, config, platform, best_of_grid, grid=_GRID)
+    return _ending_in_push("sweep", about, config, platform, places, best_of_grid, grid=_GRID)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +74,14 @@ class _Road:
 
     Attributes:
         platform: what steps run on.
+        places: folders that outlive pods.
         given: the run's parameters.
         section: JSON of each component's section.
         sequences: what sequences wrote.
     """
 
     platform: Platform
+    places: Places
     given: Mapping[str, Any]
     section: Mapping[str, Any]
     sequences: Any
@@ -88,33 +89,40 @@ class _Road:
     def place(self, step: str, task: Any) -> Any:
         return place(task, step, self.platform)
 
-    def train(self, section: Any, warm_start: Any = "") -> Any:
-        places = {name: self.given[name] for name in ("store", "workspace")}
+    def train(self, section: Any, warm_start: Any = "", name: str = "train") -> Any:
+        places = asdict(self.places)
         hosts = {"cluster": cluster_of(self.platform), "processes": processes_of(self.platform)}
         task = train(config=section, sequences=self.sequences, warm_start=warm_start, **hosts, **places)
-        return self.place("train", task)
+        return place(task, "train", self.platform, name=name)
 
 
 def _ending_in_push(
-    name: str, about: str, config: Config, platform: Platform, model_of: Callable[[_Road], Any], **more: str
+    name: str,
+    about: str,
+    config: Config,
+    platform: Platform,
+    places: Places,
+    model_of: Callable[[_Road], Any],
+    **more: str,
 ) -> Any:
     defaults = json.dumps(to_dict(config), sort_keys=True)
     own = values_of(config)
-    places = {"store": store_of(platform), "workspace": workspace_of(platform)}
-    parameters = {**own, **dict.fromkeys(_DVC, ""), "overrides": "{}", **places, **more}
+    parameters = {**own, **dict.fromkeys(_DVC, ""), "overrides": "{}", **more}
 
     def graph(given: Mapping[str, Any]) -> None:
         with dsl.ExitHandler(place(outcome(pipeline=f"elcrec-{name}"), "outcome", platform), name="steps"):
             chosen = {key: given[key] for key in (*own, "overrides")}
             section = place(configure(defaults=defaults, **chosen), "configure", platform).outputs
             raw = _fetch(section["fetch"], given, platform)
-            built = _build_sequences(section, given["store"], raw, platform)
-            road = _Road(platform=platform, given=given, section=section, sequences=built)
+            built = _build_sequences(section, places.store, raw, platform)
+            road = _Road(platform=platform, places=places, given=given, section=section, sequences=built)
             model = model_of(road).outputs["model"]
-            baseline = road.train(section["baseline"]).set_display_name("baseline").outputs["model"]
-            _judge_and_push(road, model=model, baseline=baseline, raw=raw)
+            inputs = {"model": model, "raw": raw}
+            if platform.baseline:
+                inputs["baseline"] = road.train(section["baseline"], name="baseline").outputs["model"]
+            _judge_and_push(road, **inputs)
 
-    return pipeline(f"elcrec-{name}", about, parameters, graph)
+    return with_choices(pipeline(f"elcrec-{name}", about, parameters, graph), choices_of(config))
 
 
 def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
@@ -124,7 +132,7 @@ def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
     return place(fetch(config=section, **name), "fetch", platform).outputs["raw"]
 
 
-def _build_sequences(section: Mapping[str, Any], store: Any, raw: Any, platform: Platform) -> Any:
+def _build_sequences(section: Mapping[str, Any], store: str, raw: Any, platform: Platform) -> Any:
     checked = place(validate(config=section["validate"], store=store, raw=raw), "validate", platform).outputs
     verdict = {name: checked[name] for name in ("accepted", "reason")}
     required = place(require_valid(**verdict), "require_valid", platform)
@@ -132,14 +140,23 @@ def _build_sequences(section: Mapping[str, Any], store: Any, raw: Any, platform:
     return place(built, "sequences", platform).outputs["sequences"]
 
 
-def _judge_and_push(road: _Road, *, model: Any, baseline: Any, raw: Any) -> None:
+def _judge_and_push(road: _Road, *, model: Any, raw: Any, **baseline: Any) -> None:
     inputs = {"model": model, "sequences": road.sequences}
-    judged = evaluate(config=road.section["evaluate"], baseline=baseline, raw=raw, **inputs)
+    judged = evaluate(config=road.section["evaluate"], raw=raw, **inputs, **baseline)
     evaluation = road.place("evaluate", judged).outputs["evaluation"]
-    challenger = {"config": road.section["push"], "store": road.given["store"], "evaluation": evaluation, **inputs}
+    challenger = {"config": road.section["push"], "store": road.places.store, "evaluation": evaluation, **inputs}
     decision = road.place("gate", gate(**challenger))
     with dsl.If(decision.outputs["Output"] == True, name="accepted"):  # noqa: E712 - kfp builds a condition
         road.place("push", push(**challenger))
+
+
+def with_choices(pipeline: Any, choices: Mapping[str, Sequence[str]]) -> Any:
+    """Make the run form offer these values of a parameter, and no others; kfp's compiler has no word for it."""
+    declared = pipeline.pipeline_spec.root.input_definitions.parameters
+    for name, values in choices.items():
+        for value in values:
+            declared[name].literals.add().string_value = value
+    return pipeline
 
 
 def pipeline(name: str, description: str, parameters: Mapping[str, Any], graph: Graph) -> Any:

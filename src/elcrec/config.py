@@ -330,6 +330,12 @@ class GateConfig(Section, frozen=True, kw_only=True):
     max_regression: Share = 0.01
     """Relative loss against the champion that is still accepted."""
 
+    def __post_init__(self) -> None:
+        """Refuse a floor that no model could reach, before one is trained for it."""
+        for name, floor in self.floors.items():
+            if re.fullmatch(r"(hr|ndcg|mrr)@\d+", name) and not floor <= 1:
+                raise ValueError(f"floors: {name} is 1 at most, so no model could reach {floor}")
+
 
 class PushConfig(Section, frozen=True, kw_only=True):
     """Registration and publishing."""

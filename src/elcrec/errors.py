@@ -17,3 +17,10 @@ class UserError(Exception):
         message = message if fix is None else f"{message}; {fix}"
         super().__init__(" ".join(message.split()))
         self.details = details
+
+
+class LostWorkError(UserError):
+    """Work that ended without an error of its own: out of memory or time, or on a machine that was lost.
+
+    Tried again it may succeed, unlike after any other `UserError`.
+    """

@@ -124,4 +124,6 @@ def test_the_pipeline_runs_in_containers_on_the_sample(pushed: Path) -> None:
     (run,) = (pushed.parent / "runs").glob("elcrec-*")
     assert read_json(run / "train" / "model" / "config.json")["train"]["seed"] == 3
     assert read_json(run / "push" / "pushed" / "gate.json")["accepted"]
-    assert (run / "outcome" / "summary").read_text(encoding="utf-8").startswith("**elcrec-training succeeded**")
+    assert (
+        (run / "outcome" / "summary").read_text(encoding="utf-8").startswith("**elcrec-training succeeded, pushed** (")
+    )

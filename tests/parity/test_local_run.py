@@ -23,8 +23,11 @@ from elcrec.serving.bundle import read_manifest
 from elcrec.training.checkpoint import FILE
 from pipelines.cli import main
 from pipelines.local import NO_IMAGE
+from tests.support.checkpoints import epochs_in
 
 ROOT = Path(__file__).parents[2]
+EPOCHS_BEFORE = 3
+"""Epochs that a train step has done when it is killed."""
 EVERY_OUTPUT = 20
 """Artifacts of a training run that pushes nothing."""
 
@@ -93,22 +96,30 @@ def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path, capsys:
     assert champion(workspace) == "1"
     for task, page in (("validate", "report"), ("train", "curves"), ("evaluate", "report"), ("evaluate", "intents")):
         assert text(run / task / page).lower().startswith("<!doctype html>")
-    assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
+    assert re.fullmatch(
+        r"\*\*elcrec-training succeeded, pushed\*\* \(elcrec-training-[0-9a-f]{12}\): elcrec version 1\n",
+        text(run / "outcome" / "summary"),
+    )
 
 
-def test_every_output_says_what_it_was_made_from(workspace: Path) -> None:
-    run = run_pipeline(workspace, "training", "min_ndcg=1.1", "seed=5")
+def test_every_output_but_metrics_says_what_it_was_made_from(workspace: Path) -> None:
+    run = run_pipeline(workspace, "training", "min_ndcg=1", "seed=5")
     facts = {"image": NO_IMAGE, "git_revision": code_revision() or "unknown"}
     data_md5 = read_json(run / "fetch" / "raw" / "source.json")["md5"]
     outputs = 0
     for path in run.glob("*/executor_output.json"):
         for name, artifacts in read_json(path).get("artifacts", {}).items():
             (metadata,) = [artifact["metadata"] for artifact in artifacts["artifacts"]]
+            outputs += 1
+            if name == "metrics":
+                assert all(isinstance(value, float) for value in metadata.values()), (
+                    "numbers to compare, and no lineage"
+                )
+                continue
             assert facts.items() <= metadata.items(), name
             assert metadata["params_md5"]
             assert metadata.get("data_md5") == (None if name == "summary" else data_md5), name
-            assert ("md5" in metadata) == ("params" in metadata) == (name != "metrics"), name
-            outputs += 1
+            assert {"md5", "params"} <= set(metadata), name
     assert outputs == EVERY_OUTPUT
 
 
@@ -116,14 +127,16 @@ def test_a_model_under_its_floor_is_not_pushed_and_the_run_succeeds(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = champion(workspace)
-    run = run_pipeline(workspace, "training", "min_ndcg=1.1")
+    run = run_pipeline(workspace, "training", "min_ndcg=1")
     reason = text(run / "gate" / "reason")
     assert reason.startswith("# Push refused")
     assert "| floor ndcg@20 |" in reason
     assert not (run / "push").exists()
     assert "SKIPPED accepted" in progress_of(capsys)
     assert champion(workspace) == before
-    assert text(run / "outcome" / "summary").startswith("**elcrec-training succeeded**")
+    summary = text(run / "outcome" / "summary")
+    assert summary.startswith("**elcrec-training succeeded, not pushed** (")
+    assert "ndcg@20" in summary
 
 
 def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(
@@ -137,8 +150,19 @@ def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(
     (failed,) = [line for line in said if line.startswith("FAILED require-valid: ")]
     assert "validation failed: accepted rows; see " in failed
     assert said[-2:] == ["elcrec-training: FAILED", f"outputs: {run}"]
-    assert "Traceback" in text(run / "log.txt")
-    assert text(run / "outcome" / "summary").startswith("**elcrec-training failed**")
+    assert "Traceback" not in text(run / "log.txt")
+    summary = text(run / "outcome" / "summary")
+    assert summary.startswith("**elcrec-training failed** (")
+    assert "): step require_valid: the log: validation failed: accepted rows" in summary
+
+
+def test_a_wrong_input_fails_at_once_though_the_backend_tries_every_failure_again(workspace: Path) -> None:
+    """kfp.local tries again as 2.16 does, whatever was wrong: the second attempt ends before it does anything."""
+    run = run_pipeline(workspace, "recommendation", "model=nobody", status=1)
+    log, wrong = text(run / "log.txt"), "no champion of model 'nobody'; run `elcrec push` first"
+    assert log.count(f"elcrec: error: {wrong}") == 2
+    assert log.count("not tried again, as it would fail alike") == 1
+    assert f"): step recommend: {wrong}" in text(run / "outcome" / "summary")
 
 
 def test_the_best_of_a_sweep_by_validation_goes_to_the_gate(workspace: Path) -> None:
@@ -176,12 +200,12 @@ def test_many_users_are_recommended_to_at_once(workspace: Path) -> None:
 
 @contextmanager
 def killing_the_train_step(checkpoints: Path) -> Iterator[Event]:
-    """Kill the first train step that has a checkpoint, by SIGKILL."""
+    """Kill the train step by SIGKILL once its checkpoint holds three epochs."""
     killed, done = Event(), Event()
 
     def hunt() -> None:
         while not done.is_set() and not killed.is_set():
-            if any(checkpoints.rglob(FILE)):
+            if any(epochs_in(checkpoint) >= EPOCHS_BEFORE for checkpoint in checkpoints.rglob(FILE)):
                 for child in psutil.Process(os.getpid()).children(recursive=True):
                     if "train" in child.cmdline():
                         child.send_signal(signal.SIGKILL)
@@ -199,9 +223,10 @@ def test_a_train_step_that_was_killed_is_tried_again_and_goes_on_where_it_was(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with killing_the_train_step(workspace / "runs" / "workspace") as killed:
-        run = run_pipeline(workspace, "training", "epochs=60", "min_ndcg=1.1", overrides(train={"patience": 60}))
+        run = run_pipeline(workspace, "training", "epochs=60", "min_ndcg=1", overrides(train={"patience": 60}))
     assert killed.is_set()
-    assert "resuming after epoch" in text(run / "log.txt")
+    (resumed,) = re.findall(r"resuming after epoch (\d+)", text(run / "log.txt"))
+    assert int(resumed) >= EPOCHS_BEFORE
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     (failed,) = [words for words in said if words[0] == "FAILED"]
     states = [words[0] for words in said if words[3:4] and words[3].rstrip(":") == failed[3].rstrip(":")]

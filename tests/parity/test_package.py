@@ -12,6 +12,7 @@ from kfp import components as kfp_components
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_proto
 from kfp.pipeline_spec import pipeline_spec_pb2 as proto
 
+from elcrec.config import load_config
 from pipelines.cli import PIPELINES, main
 
 REGENERATE = "make golden"
@@ -74,7 +75,7 @@ def test_compiling_says_nothing_but_where_the_package_is(root: Path, tmp_path: P
     assert done.stdout.count("\n") == 1
 
 
-def test_claims_are_mounted_where_they_are_needed_and_are_the_defaults(package: Path) -> None:
+def test_every_step_mounts_the_store_training_the_workspace_and_both_are_told_where(package: Path) -> None:
     pipeline, platform = compile_to(package, "--store-claim", "elcrec-store", "--workspace-claim", "elcrec-workspace")
     mounts = {
         name: {mount["constant"]: mount["mountPath"] for mount in config.get("pvcMount", [])}
@@ -82,15 +83,9 @@ def test_claims_are_mounted_where_they_are_needed_and_are_the_defaults(package: 
     }
     store = {"elcrec-store": "/store"}
     both = store | {"elcrec-workspace": "/workspace"}
-    assert {name: mounted for name, mounted in mounts.items() if mounted} == {
-        "validate": store,
-        "train": both,
-        "train-2": both,
-        "gate": store,
-        "push": store,
-    }
-    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
-    assert [parameters[name]["defaultValue"] for name in ("store", "workspace")] == ["/store", "/workspace"]
+    assert mounts == {name: both if name.startswith("train") else store for name in executors(pipeline)}
+    given = tasks_of(pipeline)["train"]["inputs"]["parameters"]
+    assert [given[name]["runtimeValue"]["constant"] for name in ("store", "workspace")] == ["/store", "/workspace"]
 
 
 def test_the_run_form_is_flat_typed_and_has_the_defaults_of_the_parameters(package: Path) -> None:
@@ -114,11 +109,20 @@ def test_the_run_form_is_flat_typed_and_has_the_defaults_of_the_parameters(packa
         "loss",
         "objective",
         "overrides",
-        "store",
-        "workspace",
     }
     defaults = {name: spec.default for name, spec in inputs.items()}
     assert (defaults["dataset"], defaults["num_intents"], defaults["min_ndcg"]) == ("beauty", 256, 0.01)
+
+
+@pytest.mark.parametrize("name", ["training", "retraining", "sweep"])
+def test_the_run_form_offers_the_data_sets_objectives_and_losses_that_there_are(name: str, package: Path) -> None:
+    (document, _) = compile_to(package, name)
+    declared = document["root"]["inputDefinitions"]["parameters"]
+    assert {key: spec["literals"] for key, spec in declared.items() if "literals" in spec} == {
+        "dataset": ["sample", "file", *load_config(Path("params.yaml")).fetch.sources],
+        "objective": ["elcrec", "iclrec", "sasrec"],
+        "loss": ["bce", "softmax", "sampled_softmax"],
+    }
 
 
 def test_every_step_has_limits_and_a_time_out(package: Path) -> None:
@@ -148,6 +152,24 @@ def test_what_a_retry_helps_is_tried_again(package: Path) -> None:
     }
     (retraining, _) = compile_to(package, "retraining")
     assert tasks_of(retraining)["champion"]["retryPolicy"]["maxRetryCount"] == 2
+
+
+def test_every_step_runs_by_our_own_entry_and_knows_its_run_and_where_it_writes_how_it_ended(package: Path) -> None:
+    document, platform = compile_to(package, "--store-claim", "elcrec-store")
+    for name, executor in executors(document).items():
+        container = executor["container"]
+        assert container["command"][2].count("python3 -m components._step kfp.dsl.executor_main ") == 1, name
+        env = {entry["name"]: entry["value"] for entry in container["env"]}
+        step = {"train-2": "baseline"}.get(name, name.replace("-", "_"))
+        assert (env["ELCREC_STEP"], env["ELCREC_RESULTS"]) == (step, "/store/runs")
+        fields = {entry["name"]: entry["fieldPath"] for entry in on_cluster(platform)[name]["fieldPathAsEnv"]}
+        assert fields == {
+            "ELCREC_RUN_ID": "metadata.labels['pipeline/runid']",
+            "ELCREC_NAMESPACE": "metadata.namespace",
+        }
+    unkept, _ = compile_to(package)
+    told = {entry["name"] for executor in executors(unkept).values() for entry in executor["container"]["env"]}
+    assert "ELCREC_RESULTS" not in told
 
 
 def test_the_outcome_is_reported_whatever_happens(package: Path) -> None:
@@ -215,6 +237,22 @@ def test_fetch_goes_by_what_resolve_found_and_sequences_wait_for_a_valid_log(nam
     assert "require-valid" in tasks["sequences"]["dependentTasks"]
 
 
+def platform_with(package: Path, old: str, new: str) -> Path:
+    """Write the shipped platform beside the package with one line replaced."""
+    shipped = Path("pipelines/platform.yaml").read_text(encoding="utf-8")
+    assert shipped.count(old) == 1
+    path = package.with_name("platform.yaml")
+    path.write_text(shipped.replace(old, new), encoding="utf-8")
+    return path
+
+
+def test_without_a_baseline_one_model_is_trained_and_the_report_does_without(package: Path) -> None:
+    platform = platform_with(package, "baseline: true", "baseline: false")
+    (document, _) = compile_to(package, "--platform", str(platform))
+    assert "train-2" not in tasks_of(document)
+    assert "baseline" not in tasks_of(document)["evaluate"]["inputs"]["artifacts"]
+
+
 def test_push_waits_for_the_gate(package: Path) -> None:
     (document, _) = compile_to(package)
     (condition,) = (task for name, task in tasks_of(document).items() if name.startswith("condition"))
@@ -234,6 +272,10 @@ def test_a_sweep_trains_in_a_loop_and_judges_the_selected_model(package: Path) -
     tasks = tasks_of(document)
     (loop,) = (task for task in tasks.values() if "parameterIterator" in task)
     assert loop["iteratorPolicy"]["parallelismLimit"] == 4
+    wider = platform_with(package, "sweep_width: 4", "sweep_width: 16")
+    (document, _) = compile_to(package, "sweep", "--platform", str(wider))
+    (loop,) = (task for task in tasks_of(document).values() if "parameterIterator" in task)
+    assert loop["iteratorPolicy"]["parallelismLimit"] == 16
     assert tasks["evaluate"]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]["producerTask"] == "select"
     assert "grid" in document["root"]["inputDefinitions"]["parameters"]
 

@@ -89,6 +89,8 @@ class Cluster:
     runtimes: dict[str, Any] = field(default_factory=lambda: {"torch-distributed": RUNTIME})
     created: list[dict[str, Any]] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    owners: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """`ownerReferences` by job."""
     pending: bool = False
     """Whether pods find no machine."""
     forbidden: tuple[str, str] | None = None
@@ -111,6 +113,7 @@ class Cluster:
             f"GET {GROUP}/clustertrainingruntimes/(.+)": self.runtime,
             f"POST {GROUP}/namespaces/team/trainjobs": lambda: self.create(body),
             f"GET {GROUP}/namespaces/team/trainjobs/(.+)": self.get,
+            f"PATCH {GROUP}/namespaces/team/trainjobs/(.+)": lambda name: self.patch(name, body),
             f"DELETE {GROUP}/namespaces/team/trainjobs/(.+)": lambda name: self.delete(name, query),
             "GET /api/v1/namespaces/team/pods": lambda: (200, listed("Pod", self.pods(query))),
             "GET /api/v1/namespaces/team/events": lambda: (200, listed("Event", self.events())),
@@ -176,6 +179,14 @@ class Cluster:
             "metadata": job.body["metadata"] | {"namespace": "team", "creationTimestamp": CREATED},
             "status": job.status,
         }
+
+    def patch(self, name: str, body: Any) -> tuple[int, dict[str, Any]]:
+        if name not in self.jobs:
+            return status(404, f"trainjobs {name} not found")
+        self.owners[name] = body["metadata"].pop("ownerReferences")
+        assert body == {"metadata": {}}
+        assert [models.IoK8sApimachineryPkgApisMetaV1OwnerReference.from_dict(one) for one in self.owners[name]]
+        return 200, self.jobs[name].body
 
     def delete(self, name: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         if name not in self.jobs:
@@ -269,7 +280,7 @@ def running(folder: Path) -> Iterator[Cluster]:
             code, document = cluster.answer(self.command, url.path, query, body)
             self.reply(code, "application/json", iter([json.dumps(document).encode()]))
 
-        do_GET = do_POST = do_DELETE = handle_any
+        do_GET = do_POST = do_PATCH = do_DELETE = handle_any
 
         def reply(self, code: int, kind: str, chunks: Iterator[bytes]) -> None:
             self.send_response(code)

@@ -135,3 +135,15 @@ def _edit(node: Any, parts: list[str], change: Callable[[Any], Any]) -> None:
         node = node[int(part) if isinstance(node, list) else part]
     last: Any = int(parts[-1]) if isinstance(node, list) else parts[-1]
     node[last] = change(node[last])
+
+
+def sections(node: Any, key: str) -> Iterator[Any]:
+    """Yield every value that stands under a key, wherever it does."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from sections(value, key)
+    elif isinstance(node, list):
+        for item in node:
+            yield from sections(item, key)

@@ -82,5 +82,6 @@ _CONTAINER_RULES: dict[str, Callable[[Node], bool]] = {
     "host in probes": lambda c: not any("host" in c.get(p, {}).get("httpGet", {}) for p in _PROBES),
     "read-only root": lambda c: _context(c).get("readOnlyRootFilesystem") is True,
     "requests": lambda c: {"cpu", "memory"} <= set(c["resources"]["requests"]),
-    "limits": lambda c: "memory" in c["resources"]["limits"],
+    "limits": lambda c: {"cpu", "memory"} <= set(c["resources"]["limits"]),
+    "memory as asked for": lambda c: c["resources"]["limits"].get("memory") == c["resources"]["requests"].get("memory"),
 }

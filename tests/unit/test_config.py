@@ -43,6 +43,7 @@ def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
         ("train.eval_every=16", "eval_every 16 is more than patience 15"),
         ("train.intents.fusion=glue", "train.intents.fusion"),
         ("fetch.dataset=nowhere", "nowhere"),
+        ("push.gate.floors.ndcg@20=2", "floors: ndcg@20 is 1 at most, so no model could reach 2"),
         ("fetch.sources.beauty.md5=abc", "fetch.sources"),
         ("train.epochs", "section.key=value"),
         ("train=[1, 2", "YAML"),

@@ -19,7 +19,15 @@ from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.histories import Fate, History, add_events, instant, merge_publication, require_valid
-from elcrec.serving.ports import Event, FeatureTables, PushOutcome, StoreUnavailable, UserFeatures, UserHistory
+from elcrec.serving.ports import (
+    PUSH_FIRST,
+    Event,
+    FeatureTables,
+    PushOutcome,
+    StoreUnavailable,
+    UserFeatures,
+    UserHistory,
+)
 
 with quiet("feast"):
     from feast import FeatureService, FeatureStore, FeatureView
@@ -68,11 +76,11 @@ class FeastStore:
         """See `FeatureStore`. The offline files are replaced, then loaded online in chunks.
 
         Raises:
-            UserError: as `FeatureStore.publish`, the repository is not sound, histories are longer than the
-                view's window, or another process is publishing.
-            StoreUnavailable: the online store or the registry does not answer.
+            UserError: as `FeatureStore.publish`, the repository is not sound, or histories are longer than the
+                view's window.
+            StoreUnavailable: the online store or the registry does not answer, or another process is publishing.
         """
-        busy = UserError("another push is publishing", where=self._folder, fix="try again when it is done")
+        busy = StoreUnavailable("another push is publishing", where=self._folder, fix="try again when it is done")
         with file_lock(self._folder / "publish.lock", otherwise=busy):
             with _errors(), quiet("feast"):
                 feast = self._open(patient=True)
@@ -299,7 +307,7 @@ def _history_rows(feast: FeatureStore) -> tuple[HistoryRows, int]:
     try:
         view: FeatureView = feast.get_feature_view(_HISTORY.name)
     except FeatureViewNotFoundException as error:
-        raise UserError("no histories were published to this store", fix="run `elcrec push` first") from error
+        raise UserError("no histories were published to this store", fix=PUSH_FIRST) from error
     return open_rows(feast.config, view), int(view.tags["window"])
 
 
@@ -372,7 +380,7 @@ def _errors() -> Iterator[None]:
         with redis_errors():
             yield
     except FeastError as error:
-        raise UserError(f"Feast: {error}", fix="run `elcrec push` again") from error
+        raise UserError(f"Feast: {error}", fix="push again") from error
     except SQLAlchemyError as error:
         what = f"the feature registry does not answer ({type(error).__name__})"
         raise StoreUnavailable(what, fix="check FEAST_REGISTRY, or the store folder where it is not set") from error

@@ -5,12 +5,19 @@ The environment may point away from the folder: `MLFLOW_TRACKING_URI` to an MLfl
 online store and `FEAST_REGISTRY` to a database for Feast's registry.
 """
 
+import logging
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from elcrec.serving.ports import FeatureStore, ModelRegistry
+
+logger = logging.getLogger(__name__)
+
+_MOUNTS = Path("/proc/mounts")
+_NETWORK = ("nfs", "cifs", "smb", "fuse.")
+"""How the names of file systems begin on which SQLite's locks are not to be relied on."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class Store:
         """The model registry."""
         from elcrec.adapters.model_registry import MlflowRegistry  # noqa: PLC0415 - MLflow takes seconds
 
+        if self.tracking_uri is None:
+            self._warn_of_network()
         return MlflowRegistry(self.folder / "mlflow", tracking_uri=self.tracking_uri)
 
     @cached_property
@@ -43,6 +52,27 @@ class Store:
 
         servers = Servers(redis=self.redis, registry=self.feast_registry)
         return FeastStore(self.folder, self.features_repository, servers)
+
+    def _warn_of_network(self) -> None:
+        """Say that SQLite files on a network file system may break where several pods write."""
+        kind = file_system_of(self.folder)
+        if kind.startswith(_NETWORK):
+            what = "where two pods write at a time SQLite may lose its file; name servers in MLFLOW_TRACKING_URI"
+            logger.warning("%s is on %s: %s, FEAST_REGISTRY and REDIS", self.folder, kind, what)
+
+
+def file_system_of(folder: Path) -> str:
+    """Return the type of the file system that a folder is on, as Linux names it; nothing where that is not known."""
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    mounts = [(Path(place), kind) for _, place, kind, *_ in map(str.split, lines) if folder.is_relative_to(place)]
+    depth, kind = 0, ""
+    for place, mounted in mounts:  # the deepest holds the folder, and of two at one place the later
+        if len(place.parts) >= depth:
+            depth, kind = len(place.parts), mounted
+    return kind
 
 
 def open_store(folder: Path) -> Store:

@@ -9,14 +9,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
-from elcrec.adapters.quiet import quiet
-from elcrec.config import Positive, Section, to_dict
-from elcrec.errors import UserError
+from elcrec.adapters.train_nodes import Nodes, import_sdk, job
+from elcrec.errors import LostWorkError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -27,133 +25,9 @@ TAIL_LINES = 60
 """Some 40 of them are torchrun's, after the error that counts."""
 TOLERATED = 10
 """Failed requests in a row before we give up on the Kubernetes API."""
-PRIVILEGES = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-POD_PRIVILEGES = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-"""With PRIVILEGES what the pod security standard `restricted` asks for."""
 LEADER = "node-0"
 OWN_ERROR = "elcrec: error: "
 COMPLETE, FAILED, PENDING = "Complete", "Failed", "Pending"
-
-
-class Toleration(Section, frozen=True, kw_only=True):
-    """A taint that the nodes may have, as Kubernetes writes it."""
-
-    key: str
-    """The taint's key."""
-    operator: str = "Exists"
-    """`Exists`, or `Equal` to `value`."""
-    value: str | None = None
-    """The taint's value."""
-    effect: str | None = None
-    """`NoSchedule`, `NoExecute`; `None` for all."""
-
-
-class NodeSettings(Section, frozen=True, kw_only=True):
-    """What a cluster's owner decides about the nodes, beside their number and their machines."""
-
-    runtime: Annotated[str, Meta(min_length=1)] = "torch-distributed"
-    """The training runtime."""
-    service_account: str | None = "elcrec-trainer"
-    """Kubernetes service account of the nodes, which need no permission; `None`: the namespace's `default`."""
-    environment: dict[str, str] = msgspec.field(default_factory=dict)
-    """Environment variables of the nodes; `PET_*` belongs to the runtime."""
-    processes_per_node: Positive | None = None
-    """Processes on a node; `None`: one a GPU, without GPUs one a CPU."""
-
-    def __post_init__(self) -> None:
-        """Check what the schema cannot say."""
-        for name in self.environment:
-            if name.startswith("PET_"):
-                raise ValueError(f"{name} is set by the runtime; leave it away")
-
-
-class Nodes(NodeSettings, frozen=True, kw_only=True):
-    """Where and on what the nodes run."""
-
-    image: str
-    """Our image; the nodes run `torchrun` in it."""
-    workspace_claim: str
-    """PersistentVolumeClaim that every node mounts; it must be ReadWriteMany where they are not on one machine."""
-    workspace: str = "/workspace"
-    """Where it is mounted, on the nodes and here."""
-    num_nodes: Positive = 2
-    """Number of nodes."""
-    resources: dict[str, str] = msgspec.field(default_factory=dict)
-    """Requests and limits of a node, such as `{"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}`."""
-    node_selector: dict[str, str] = msgspec.field(default_factory=dict)
-    """Labels that the machines must have."""
-    tolerations: tuple[Toleration, ...] = ()
-    """Taints that they may have."""
-    shared_memory: str | None = "2Gi"
-    """Size of /dev/shm on a node, which NCCL needs; `None` leaves the 64 MiB of a container."""
-    timeout_seconds: Positive = 86400
-    """Longest time from the creation of the job to its end."""
-
-
-def parse_nodes(text: str) -> Nodes:
-    """Read the description of the nodes from JSON.
-
-    Raises:
-        UserError: a field is unknown or missing, or a value has the wrong type or is the runtime's to set.
-    """
-    try:
-        return msgspec.json.decode(text, type=Nodes)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise UserError(f"{error}", where="nodes", fix="its fields are in elcrec/adapters/train_job.py") from error
-
-
-def job(name: str, command: list[str], nodes: Nodes) -> dict[str, Any]:
-    """Return the arguments of the SDK's `train`: what the nodes run, and what is patched into the runtime."""
-    _import_sdk()
-    from kubeflow.trainer import CustomTrainerContainer  # noqa: PLC0415
-    from kubeflow.trainer.options import ActiveDeadlineSeconds, Name, TrainerArgs, TrainerCommand  # noqa: PLC0415
-
-    trainer = CustomTrainerContainer(
-        image=nodes.image,
-        num_nodes=nodes.num_nodes,
-        resources_per_node=nodes.resources or None,
-        env=nodes.environment or None,
-    )
-    return {
-        "runtime": nodes.runtime,
-        "trainer": trainer,
-        "options": [
-            Name(name),
-            TrainerCommand(command[:1]),  # both, as a runtime may bring arguments of its own
-            TrainerArgs(command[1:]),
-            ActiveDeadlineSeconds(nodes.timeout_seconds),  # ends it even where nobody is left to delete it
-            _patch(nodes),
-        ],
-    }
-
-
-def _patch(nodes: Nodes) -> Any:
-    """Return what the runtime's pods get besides: volumes, scheduling, and no privileges."""
-    from kubeflow.trainer import options  # noqa: PLC0415
-
-    volumes: list[dict[str, Any]] = [
-        {"name": "workspace", "persistentVolumeClaim": {"claimName": nodes.workspace_claim}}
-    ]
-    mounts = [{"name": "workspace", "mountPath": nodes.workspace}]
-    if nodes.shared_memory:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}})
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - shared memory
-    pod = options.PodSpecPatch(
-        service_account_name=nodes.service_account,
-        volumes=volumes,
-        containers=[options.ContainerPatch(name="node", volume_mounts=mounts, security_context=PRIVILEGES)],
-        security_context=POD_PRIVILEGES,
-        node_selector=nodes.node_selector or None,
-        tolerations=[_set(toleration) for toleration in nodes.tolerations] or None,
-    )
-    template = options.JobTemplatePatch(spec=options.JobSpecPatch(template=options.PodTemplatePatch(spec=pod)))
-    node = options.ReplicatedJobPatch(name="node", template=template)
-    job_set = options.JobSetTemplatePatch(spec=options.JobSetSpecPatch(replicated_jobs=[node]))
-    return options.RuntimePatch(training_runtime_spec=options.TrainingRuntimeSpecPatch(template=job_set))
-
-
-def _set(section: Section) -> dict[str, Any]:
-    return {name: value for name, value in to_dict(section).items() if value is not None}
 
 
 def run_job(name: str, command: list[str], nodes: Nodes) -> None:
@@ -170,6 +44,7 @@ def run_job(name: str, command: list[str], nodes: Nodes) -> None:
     try:
         with sigterm_as_exit():
             _create(client, name, job(name, command, nodes), where)
+            _give_to_owner(client, name, nodes, where)
             logger.info("%s: %d nodes of %s", where, nodes.num_nodes, nodes.image)
             with log.following():
                 ended = _wait(client, name, nodes, where)
@@ -178,19 +53,15 @@ def run_job(name: str, command: list[str], nodes: Nodes) -> None:
         raise
     if ended.status == FAILED:
         fix = f"kubectl -n {client.backend.namespace} describe trainjob {name}"
-        raise UserError(log.error(), where=where, fix=fix, details=_explain(client, ended, log))
+        own = own_error(log.tail)
+        kind, what = (UserError, own) if own else (LostWorkError, "training failed")
+        raise kind(what, where=where, fix=fix, details=_explain(client, ended, log))
     _delete(client, name)
-
-
-def _import_sdk() -> None:
-    """Import the SDK, for three seconds and without its warnings, such as that it may not see Trainer's version."""
-    with quiet("kubeflow"):
-        import kubeflow.trainer  # noqa: F401, PLC0415
 
 
 def _connect() -> Any:
     """Return a client of the namespace that this pod is in, or the kubeconfig names: the claim is of one namespace."""
-    _import_sdk()
+    import_sdk()
     from kubeflow.common.types import KubernetesBackendConfig  # noqa: PLC0415
     from kubeflow.trainer import TrainerClient  # noqa: PLC0415
     from kubernetes.config import ConfigException  # noqa: PLC0415
@@ -216,14 +87,34 @@ def _create(client: Any, name: str, request: dict[str, Any], where: str) -> None
             client.train(**request)
 
 
+def _give_to_owner(client: Any, name: str, nodes: Nodes, where: str) -> None:
+    """Let the job be deleted with its owner, which the SDK has no option for; without the right to, it stays."""
+    if nodes.owner is None:
+        return
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": nodes.owner.name, "uid": nodes.owner.uid}
+    try:
+        client.backend.custom_api.patch_namespaced_custom_object(
+            *_place(client, name), {"metadata": {"ownerReferences": [reference]}}
+        )
+    except Exception as error:  # noqa: BLE001 - training does not depend on it
+        logger.warning("%s: not deleted with its run: %s", where, getattr(error, "reason", None) or error)
+
+
+def _place(client: Any, name: str) -> tuple[str, ...]:
+    """Return where the Kubernetes API has the job."""
+    from kubeflow.trainer.constants.constants import GROUP, TRAINJOB_PLURAL, VERSION  # noqa: PLC0415
+
+    return GROUP, VERSION, client.backend.namespace, TRAINJOB_PLURAL, name
+
+
 def _delete(client: Any, name: str) -> None:
     """Delete the job after its pods, so that its absence means theirs; a job that is absent is fine."""
-    from kubeflow.trainer.constants.constants import GROUP, TRAINJOB_PLURAL, VERSION  # noqa: PLC0415
     from kubernetes.client import ApiException  # noqa: PLC0415
 
-    place = (GROUP, VERSION, client.backend.namespace, TRAINJOB_PLURAL, name)
     try:
-        client.backend.custom_api.delete_namespaced_custom_object(*place, propagation_policy="Foreground")
+        client.backend.custom_api.delete_namespaced_custom_object(
+            *_place(client, name), propagation_policy="Foreground"
+        )
     except ApiException as error:
         if error.status != 404:  # noqa: PLR2004 - Not Found
             logger.warning("TrainJob %s could not be deleted: %s", name, error.reason)
@@ -241,7 +132,7 @@ def _await_absence(client: Any, name: str, where: str) -> None:
                 return
             raise
         time.sleep(POLL_SECONDS)
-    raise UserError("that of an earlier attempt does not go away", where=where, fix="delete it with kubectl")
+    raise LostWorkError("that of an earlier attempt does not go away", where=where, fix="delete it with kubectl")
 
 
 def _wait(client: Any, name: str, nodes: Nodes, where: str) -> Any:
@@ -267,7 +158,7 @@ def _wait(client: Any, name: str, nodes: Nodes, where: str) -> Any:
         if time.monotonic() > deadline:
             what = f"not finished after {nodes.timeout_seconds} s, and deleted"
             fix = "raise timeout_seconds; the next attempt goes on from the checkpoint"
-            raise UserError(what, where=where, fix=fix, details=_explain(client, found, None))
+            raise LostWorkError(what, where=where, fix=fix, details=_explain(client, found, None))
         time.sleep(POLL_SECONDS)
 
 
@@ -297,10 +188,6 @@ class _Log:
         thread.join(timeout=30)  # the pods have ended, so the log does
         while not thread.is_alive() and self._copy():
             pass
-
-    def error(self) -> str:
-        """Return what training itself said was wrong, if it did."""
-        return own_error(self.tail) or "training failed"
 
     def _follow(self) -> None:
         while not self._ended.is_set():

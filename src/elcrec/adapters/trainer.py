@@ -19,10 +19,11 @@ from typing import Any
 
 import yaml
 
-from elcrec.adapters.train_job import TAIL_LINES, Nodes, own_error, run_job, sigterm_as_exit
+from elcrec.adapters.train_job import TAIL_LINES, own_error, run_job, sigterm_as_exit
+from elcrec.adapters.train_nodes import Nodes
 from elcrec.artifacts import atomic_dir, read_json
 from elcrec.config import TrainConfig, to_dict
-from elcrec.errors import UserError
+from elcrec.errors import LostWorkError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,9 @@ def _run(command: Sequence[str]) -> None:
             process.terminate()
             raise
     if process.returncode:
-        what = own_error(tail) or "training failed"
-        raise UserError(f"{what} (exit status {process.returncode})", where="torchrun", details="\n".join(tail))
+        own = own_error(tail)
+        kind, what = (UserError, own) if own else (LostWorkError, "training failed")
+        raise kind(f"{what} (exit status {process.returncode})", where="torchrun", details="\n".join(tail))
 
 
 def train_on_nodes(

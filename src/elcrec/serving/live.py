@@ -8,7 +8,7 @@ import numpy as np
 
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
-from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
+from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.telemetry import Telemetry
 
@@ -48,7 +48,7 @@ class Live:
         self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
         champion = registry.champion(name)
         if champion is None:
-            raise UserError(f"no champion of model {name!r}", fix="run `elcrec push` first")
+            raise UserError(f"no champion of model {name!r}", fix=PUSH_FIRST)
         self._said: str | None = None
         self._put(self._load(champion))
 

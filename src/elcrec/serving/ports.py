@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from elcrec.errors import UserError
 
+PUSH_FIRST = "run `elcrec push` first, or on a cluster the pipeline training"
+"""What to do where nothing has been pushed yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegisteredModel:

@@ -105,8 +105,10 @@ def _download(url: str, data: Path) -> None:
         request = urllib.request.Request(url, headers={"User-Agent": "elcrec"})  # noqa: S310 - scheme checked above
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, data.open("wb") as file:  # noqa: S310 - same
             shutil.copyfileobj(response, file, _BLOCK_BYTES)
+            if response.length:  # what is still to come, where the connection has ended in silence
+                raise http.client.IncompleteRead(b"", response.length)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        fix = "check the network, or put the file into the folder that ELCREC_MIRROR names"
+        fix = "check the network; without one name a folder with the file in ELCREC_MIRROR, or read your own copy"
         raise UserError(f"download failed ({error})", where=url, fix=fix) from error
 
 

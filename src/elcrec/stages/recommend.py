@@ -14,7 +14,7 @@ from elcrec.artifacts import atomic_file
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.progress import track
-from elcrec.serving.ports import FeatureStore, ModelRegistry, RegisteredModel
+from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 
 CHAMPION = "champion"
@@ -124,7 +124,7 @@ def recommend_all(
 def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
     champion = registry.champion(name)
     if champion is None:
-        raise UserError(f"no champion of model {name!r}", fix="run `elcrec push` first")
+        raise UserError(f"no champion of model {name!r}", fix=PUSH_FIRST)
     return champion
 
 

@@ -7,6 +7,7 @@ import pytest
 from support.feature_tables import tables
 from support.servers import postgres_server, redis_server
 
+from elcrec.adapters import store
 from elcrec.adapters.store import open_store
 
 REPOSITORY = Path(__file__).parents[3] / "features"
@@ -30,6 +31,30 @@ def test_the_environment_points_to_server_and_repository(tmp_path: Path, monkeyp
     assert (plain.features_repository, plain.tracking_uri) == (tmp_path / "features", None)
     assert plain.folder == tmp_path / "store"
     assert (pointed.features_repository, pointed.tracking_uri) == (Path("/app/features"), "http://mlflow:5000")
+
+
+MOUNTS = """overlay / overlay rw 0 0
+server:/export {share} nfs4 rw,relatime 0 0
+tmpfs {share}/memory tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "server", "warned"), [("", "", True), ("/memory", "", False), ("", "http://mlflow:5000", False)]
+)
+def test_sqlite_on_a_network_file_system_is_warned_of_and_a_server_is_not(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+    server: str,
+    warned: bool,
+) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS.format(share=tmp_path), encoding="utf-8")
+    monkeypatch.setattr(store, "_MOUNTS", tmp_path / "mounts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert open_store(Path(f"{tmp_path}{place}/store")).registry
+    assert ("store is on nfs4: where two pods write at a time SQLite may lose its file" in caplog.text) == warned
 
 
 def test_the_environment_points_feast_to_redis_and_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,14 @@ from kubeflow_trainer_api import models
 from safetensors.numpy import load_file
 
 from elcrec.adapters import train_job
-from elcrec.adapters.train_job import Nodes, parse_nodes, run_job
+from elcrec.adapters.train_job import run_job
+from elcrec.adapters.train_nodes import LABELS, Nodes, Owner, parse_nodes
 from elcrec.adapters.trainer import command, train_in_processes, train_on_nodes
 from elcrec.artifacts import read_json
 from elcrec.config import TrainConfig
-from elcrec.errors import UserError
+from elcrec.errors import LostWorkError, UserError
+from elcrec.training.checkpoint import FILE
+from tests.support.checkpoints import epochs_in
 from tests.support.kubernetes_api import Cluster, running
 from tests.support.raw_log import write_sequences
 from tests.unit.training.helpers import tiny_config
@@ -117,6 +121,27 @@ class TestRequest:
         assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         context = pod["containers"][0]["securityContext"]
         assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+    def test_the_job_has_the_labels_of_the_platform_beside_ours(self, cluster: Cluster) -> None:
+        body = self.create(cluster, labels={"kueue.x-k8s.io/queue-name": "gpu", "team": "recommendations"})
+        assert body["metadata"]["labels"] == LABELS | {"kueue.x-k8s.io/queue-name": "gpu", "team": "recommendations"}
+
+    def test_no_proxy_is_injected_into_a_node(self, cluster: Cluster) -> None:
+        patch = self.create(cluster)["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]
+        template = patch["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+        assert template["metadata"] == {"labels": {"sidecar.istio.io/inject": "false"}}
+
+    def test_the_job_goes_with_the_pod_of_its_step(self, cluster: Cluster) -> None:
+        self.create(cluster, owner=Owner(name="elcrec-training-abc-1", uid="5a1b"))
+        pod = {"apiVersion": "v1", "kind": "Pod", "name": "elcrec-training-abc-1", "uid": "5a1b"}
+        assert cluster.owners == {NAME: [pod]}
+
+    def test_without_the_right_to_it_trains_and_says_that_the_job_stays(
+        self, cluster: Cluster, log: pytest.LogCaptureFixture
+    ) -> None:
+        cluster.forbidden = ("PATCH", NAME)
+        self.create(cluster, owner=Owner(name="p", uid="u"))
+        assert any(message.endswith("not deleted with its run: Forbidden") for message in log.messages)
 
     def test_a_runtime_of_the_namespace_will_do(self, cluster: Cluster) -> None:
         cluster.runtimes = {"ours": cluster.runtimes["torch-distributed"]}
@@ -216,6 +241,35 @@ class TestTraining:
         assert cluster.jobs == {}
         assert list((workspace / "run").iterdir()) == [], "nothing stays on the volume"
 
+    def test_after_a_killed_launcher_the_next_attempt_goes_on_from_the_third_epoch_or_later(
+        self, cluster: Cluster, sequences: Path, tmp_path: Path, log: pytest.LogCaptureFixture
+    ) -> None:
+        train_job.import_sdk()  # it takes seconds, in which the nodes would finish
+        epochs, workspace, out = 400, tmp_path / "workspace", tmp_path / "model"
+        program = (
+            "from pathlib import Path\n"
+            "from elcrec.adapters.train_nodes import Nodes\n"
+            "from elcrec.adapters.trainer import train_on_nodes\n"
+            "from tests.unit.training.helpers import tiny_config\n"
+            f"nodes = Nodes(image='i', workspace_claim='c', workspace={str(workspace)!r}, num_nodes=1)\n"
+            f"config = tiny_config(epochs={epochs}, patience={epochs})\n"
+            f"train_on_nodes(config, Path({str(sequences)!r}), Path({str(out)!r}),"
+            f" checkpoint=Path({str(workspace / 'run')!r}), nodes=nodes)"
+        )
+        paths = {"KUBECONFIG": str(cluster.kubeconfig), "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+        launcher = subprocess.Popen(python(program), env=os.environ | paths, cwd=tmp_path)
+        while epochs_in(workspace / "run" / FILE) < 3:
+            assert launcher.poll() is None
+            time.sleep(0.02)
+        launcher.kill()
+        launcher.wait()
+        config, given = tiny_config(epochs=epochs, patience=epochs), nodes(workspace, num_nodes=1)
+        metrics = train_on_nodes(config, sequences, out, checkpoint=workspace / "run", nodes=given)
+        (resumed,) = [int(found[1]) for m in log.messages if (found := re.search(r"resuming after epoch (\d+)", m))]
+        assert 3 <= resumed < epochs
+        assert metrics["epochs"] == epochs
+        assert (len(cluster.created), len(cluster.deleted)) == (2, 2), "the first job was not left to run beside"
+
     def test_what_training_refuses_comes_back_as_its_own_line(
         self, cluster: Cluster, config: TrainConfig, tmp_path: Path
     ) -> None:
@@ -224,6 +278,7 @@ class TestTraining:
         given = nodes(workspace, num_nodes=1)
         with pytest.raises(UserError, match=r"TrainJob team/elcrec-[0-9a-f]{12}: .*split.json: no such file") as raised:
             train_on_nodes(config, empty, tmp_path / "model", checkpoint=workspace / "run", nodes=given)
+        assert not isinstance(raised.value, LostWorkError), "trying it again would not help"
         assert "node-0: Failed" in raised.value.details
         assert not (tmp_path / "model").exists()
 
@@ -245,7 +300,7 @@ class TestJob:
         self, cluster: Cluster, log: pytest.LogCaptureFixture
     ) -> None:
         program = "import os; rank = os.environ['PET_NODE_RANK']; print('hello from', rank); exit(int(rank))"
-        with pytest.raises(UserError, match=f"training failed; kubectl -n team describe trainjob {NAME}") as raised:
+        with pytest.raises(LostWorkError, match=f"training failed; kubectl -n team describe trainjob {NAME}") as raised:
             run_job(NAME, python(program), nodes())
         details = raised.value.details.splitlines()
         assert {"node-0: Succeeded", "node-1: Failed", "node-0 | hello from 0", "node-1 | hello from 1"} <= set(details)
@@ -253,7 +308,7 @@ class TestJob:
         assert "hello from 0" in log.messages
 
     def test_a_job_that_takes_too_long_is_deleted(self, cluster: Cluster) -> None:
-        with pytest.raises(UserError, match="not finished after 1 s, and deleted"):
+        with pytest.raises(LostWorkError, match="not finished after 1 s, and deleted"):
             run_job(NAME, python("import time; time.sleep(600)"), nodes(timeout_seconds=1))
         assert (cluster.jobs, cluster.deleted) == ({}, [NAME])
 
@@ -300,7 +355,8 @@ class TestJob:
 
     def test_sigterm_deletes_the_job(self, cluster: Cluster, tmp_path: Path) -> None:
         program = (
-            "from elcrec.adapters.train_job import Nodes, run_job\n"
+            "from elcrec.adapters.train_job import run_job\n"
+            "from elcrec.adapters.train_nodes import Nodes\n"
             f"run_job({NAME!r}, ['sleep', '600'], Nodes(image='i', workspace_claim='c'))"
         )
         environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PYTHONPATH": f"{ROOT}/src"}

@@ -14,11 +14,13 @@ from components._support import (
     describe,
     log,
     read_section,
+    stage_on,
     values_of,
     write_sections,
 )
 from components.configure import configure
 from elcrec import __version__
+from elcrec.adapters.train_nodes import Owner
 from elcrec.artifacts import md5_of
 from elcrec.config import Config, SequencesConfig, to_dict
 from elcrec.errors import UserError
@@ -82,7 +84,13 @@ def test_each_parameter_of_a_run_replaces_a_field_that_is_there() -> None:
     own = values_of(Config())
     assert own["min_ndcg"] == 0.0
     changed = {
-        name: {"dataset": "file", "objective": "iclrec", "loss": "softmax", "max_regression": 0.5}.get(name, 7)
+        name: {
+            "dataset": "file",
+            "objective": "iclrec",
+            "loss": "softmax",
+            "min_ndcg": 0.2,
+            "max_regression": 0.5,
+        }.get(name, 7)
         for name in own
     }
     assert values_of(apply(DEFAULTS, changed, "{}")) == changed
@@ -105,7 +113,7 @@ def test_a_checkpoint_is_found_again_by_a_step_with_the_same_inputs_alone(tmp_pa
 
 def test_only_finite_numbers_become_metrics() -> None:
     metrics = dsl.Metrics(name="m", uri="m")
-    log(metrics, {"ndcg@20": 0.5, "rows": 3, "reason": "text", "none": None, "nan": float("nan")})
+    log(metrics, {"ndcg@20": 0.5, "rows": 3, "reason": "text", "none": None, "accepted": True, "nan": float("nan")})
     assert metrics.metadata == {"ndcg@20": 0.5, "rows": 3.0}
 
 
@@ -129,13 +137,19 @@ def test_an_artifact_says_which_bytes_parameters_and_code_made_it(
     }
 
 
-def test_a_page_and_metrics_hand_on_what_their_input_says_of_the_log(tmp_path: Path) -> None:
+def test_a_page_hands_on_what_its_input_says_of_the_log(tmp_path: Path) -> None:
     lineage = {"data_md5": "1", "dvc_repository": "r", "dvc_revision": "c", "dvc_path": "p"}
     source = dsl.Dataset(name="raw", uri="raw", metadata=lineage | {"md5": "2", "params": "other", "file": "log"})
-    page, metrics = dsl.HTML(name="report", uri=str(tmp_path / "report")), dsl.Metrics(name="metrics", uri="absent")
+    page = dsl.HTML(name="report", uri=str(tmp_path / "report"))
     (tmp_path / "report").write_text("x", encoding="utf-8")
-    describe(page, metrics, config="{}", source=source)
+    describe(page, config="{}", source=source)
     assert lineage.items() <= page.metadata.items()
-    assert lineage.items() <= metrics.metadata.items()
     assert (page.metadata["md5"], page.metadata["params"]) == (md5_of(tmp_path / "report"), "{}")
-    assert not {"md5", "params", "file"} & set(metrics.metadata)
+
+
+def test_nodes_belong_to_the_pod_that_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '{"image": "i", "workspace_claim": "c"}'
+    assert stage_on(text).keywords["nodes"].owner is None, "a pod that has no name is none"
+    monkeypatch.setenv("KFP_POD_NAME", "elcrec-training-abc-1")
+    monkeypatch.setenv("KFP_POD_UID", "5a1b")
+    assert stage_on(text).keywords["nodes"].owner == Owner(name="elcrec-training-abc-1", uid="5a1b")

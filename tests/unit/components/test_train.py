@@ -14,7 +14,7 @@ from tests.support.raw_log import sample_log, write_sequences
 from tests.unit.training.helpers import tiny_config
 
 
-def test_two_accelerators_are_two_processes_whose_log_and_model_come_back(
+def test_two_accelerators_are_two_processes_whose_log_settings_and_model_come_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="elcrec")
@@ -35,6 +35,8 @@ def test_two_accelerators_are_two_processes_whose_log_and_model_come_back(
         processes=2,
     )
     assert "CPU, 2 processes" in Path(curves.path).read_text(encoding="utf-8")
+    (settings,) = [message for message in caplog.messages if message.startswith("settings: ")]
+    assert {"seed=1", "encoder.num_blocks=1"} <= set(settings.removeprefix("settings: ").split(", "))
     assert sum("epoch 2/2" in message for message in caplog.messages) == 1, "the leader alone reports"
     facts = read_json(Path(model.path, "config.json"))
     assert metrics.metadata["epochs"] == facts["epochs"] == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.kustomize import Document, render
+from support.kustomize import Document, render, sections
 from support.pod_security import pods, violations
 
 ROOT = Path(__file__).parents[3]
@@ -23,6 +23,36 @@ def test_every_workload_is_seen() -> None:
     kinds = {d["kind"] for d in render(ROOT / "deploy" / "overlays" / "example") for _ in pods(d)}
 
     assert kinds == {"StatefulSet", "InferenceService"}
+
+
+def test_a_quota_on_requests_and_limits_admits_every_container(documents: list[Document]) -> None:
+    """The operator's servers too, whose pods are made from these sections."""
+    for document in documents:
+        for resources in sections(document, "resources"):
+            if isinstance(resources, dict) and "storage" not in resources["requests"]:
+                assert set(resources["requests"]) >= {"cpu", "memory"}, document["metadata"]["name"]
+                assert set(resources["limits"]) >= {"cpu", "memory"}, document["metadata"]["name"]
+
+
+def test_istio_injects_no_proxy_into_our_pods(documents: list[Document]) -> None:
+    labels = {
+        f"{d['kind']} {d['metadata']['name']}": d["spec"]["predictor"]["labels"]
+        if d["kind"] == "InferenceService"
+        else d["spec"]["template"]["metadata"]["labels"]
+        for d in documents
+        if d["kind"] in {"InferenceService", "Job", "StatefulSet", "Deployment"}
+    }
+    assert {name for name, found in labels.items() if found.get("sidecar.istio.io/inject") != "false"} == set()
+
+
+@pytest.mark.parametrize(
+    ("overlay_name", "policy", "port"), [("example", "elcrec-server", 8080), ("feast", "elcrec-feast", 8000)]
+)
+def test_prometheus_reaches_what_has_metrics(overlay_name: str, policy: str, port: int) -> None:
+    documents = render(ROOT / "deploy" / "overlays" / overlay_name)
+    (found,) = (d for d in documents if (d["kind"], d["metadata"]["name"]) == ("NetworkPolicy", policy))
+    (rule,) = (rule for rule in found["spec"]["ingress"] if "monitoring" in str(rule["from"]))
+    assert [entry["port"] for entry in rule["ports"]] == [port]
 
 
 @pytest.mark.parametrize("base", ["redis", "serving"])
@@ -68,7 +98,8 @@ BREAKS: dict[str, Callable[[Pod], Any]] = {
     "host in probes": lambda pod: first(pod)["livenessProbe"]["httpGet"].update(host="10.0.0.1"),
     "read-only root": lambda pod: first(pod)["securityContext"].update(readOnlyRootFilesystem=False),
     "requests": lambda pod: first(pod)["resources"]["requests"].pop("cpu"),
-    "limits": lambda pod: first(pod)["resources"]["limits"].pop("memory"),
+    "limits": lambda pod: first(pod)["resources"]["limits"].pop("cpu"),
+    "memory as asked for": lambda pod: first(pod)["resources"]["requests"].update(memory="1Gi"),
 }
 
 

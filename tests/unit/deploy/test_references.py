@@ -4,10 +4,9 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.kustomize import Document, containers, load, render
+from support.kustomize import Document, containers, load, render, sections
 
 from components._image import IMAGE
 from elcrec import cli
@@ -27,18 +26,6 @@ LIBRARIES = {
 OF_IMAGES = {"REDISCLI_AUTH", "REDIS_PASSWORD"}
 """The first is read by redis-cli, the second is where its value comes from."""
 MADE_BY_OTHERS = {("ServiceAccount", "default-editor")}
-
-
-def sections(node: Any, key: str) -> Iterator[Any]:
-    """Yield every value that stands under a key, wherever it does."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == key:
-                yield value
-            yield from sections(value, key)
-    elif isinstance(node, list):
-        for item in node:
-            yield from sections(item, key)
 
 
 def present(overlay: Path, template: list[Document]) -> set[tuple[str, str]]:
@@ -143,7 +130,7 @@ def test_the_account_of_a_run_may_launch_and_follow_trainjobs() -> None:
         for subject in binding["subjects"]:
             granted[subject["name"]] |= rights
     needed = {
-        *(("trainjobs", verb) for verb in ("create", "get", "list", "watch", "delete")),
+        *(("trainjobs", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")),
         *((kind, verb) for kind in ("trainingruntimes", "clustertrainingruntimes") for verb in ("get", "list")),
         *((kind, verb) for kind in ("pods", "pods/log") for verb in ("get", "list", "watch")),
     }

@@ -132,6 +132,7 @@ class TestSubmit:
             ("overrides={", "parameter overrides: not a JSON object"),
             ('overrides={"train": {"epoch": 5}}', "parameter train: Object contains unknown field `epoch`"),
             ('overrides={"train": {"epochs": 0}}', "train.epochs"),
+            ("min_ndcg=2", "floors: ndcg@20 is 1 at most, so no model could reach 2"),
             ("dvc_path=log.txt", "dvc_path says nothing without dvc_repository"),
             (f"dvc_md5={MD5}", "dvc_md5 says nothing without dvc_repository"),
             ("dvc_revision=main", "dvc_revision says nothing without dvc_repository"),
@@ -150,6 +151,14 @@ class TestSubmit:
         assert code == 2
         assert message in err
         assert "\n" not in err
+        assert server.requests == []
+
+    def test_an_error_about_a_parameter_names_the_pipeline_and_no_scratch_file_of_ours(
+        self, server: Server, run: Run
+    ) -> None:
+        code, _, err = run("submit", "--param", "datasets=beauty")
+        assert code == 2
+        assert "elcrec-training: the pipeline has no parameter datasets; did you mean dataset?" in err
         assert server.requests == []
 
     @pytest.mark.parametrize(
@@ -232,6 +241,25 @@ class TestSchedule:
         assert (body["max_concurrency"], body["no_catchup"], body["mode"]) == (1, True, "ENABLE")
         assert body["runtime_config"]["parameters"] == {"dataset": "beauty"}
         assert out == f"recurring run s1\n{server.host}/#/recurringrun/details/s1\n"
+
+    @pytest.mark.parametrize("tag", ["2.16.0", "2.16.1"])
+    def test_an_account_that_the_server_would_ignore_is_refused(
+        self, server: Server, package: Path, run: Run, tag: str
+    ) -> None:
+        server.health = {"tag_name": tag, "multi_user": False}
+        options = ["--name", "n", "--every", "1d", "--service-account", "elcrec"]
+        code, _, err = run("schedule", "--package", package, *options)
+        assert (code, server.recurring) == (2, [])
+        assert err.startswith("--service-account elcrec, on 2.16: before Kubeflow Pipelines 2.17 a schedule's service")
+
+    @pytest.mark.parametrize("tag", ["2.17.0", "master"])
+    def test_an_account_is_sent_to_a_server_that_heeds_it(
+        self, server: Server, package: Path, run: Run, tag: str
+    ) -> None:
+        server.health = {"tag_name": tag, "multi_user": False}
+        options = ["--name", "n", "--every", "1d", "--service-account", "elcrec"]
+        assert run("schedule", "--package", package, *options)[0] == 0
+        assert server.sent("POST", "recurringruns")[0]["service_account"] == "elcrec"
 
     def test_an_interval_is_sent_in_seconds(self, server: Server, package: Path, run: Run) -> None:
         assert run("schedule", "--package", package, "--name", "n", "--every", "12h", "--max-concurrency", 2)[0] == 0

@@ -70,11 +70,9 @@ def test_several_are_refused_together(capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "message"),
     [
         (["--image=x"], "--image: components run in an image only with --docker; leave it away"),
-        (["--param=store=x"], "--param store: no parameter of a run with --local; give --store DIR"),
-        (["--param=workspace=x"], "--param workspace: no parameter of a run with --local; it is the folder workspace"),
         (["--nodes=2", "--platform=PLATFORM"], "nodes: 2: --local trains in one process; give --nodes 1"),
     ],
-    ids=["image", "store", "workspace", "nodes"],
+    ids=["image", "nodes"],
 )
 def test_a_run_on_this_machine_refuses_what_it_cannot_honour(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -19,7 +19,7 @@ def test_a_step_lies_over_the_defaults_of_the_file(tmp_path: Path) -> None:
     platform = load_platform(path, {"claims": {"store": "mine"}})
     train, fetch = platform.step("train"), platform.step("fetch")
     assert (train.cpu, train.retries, train.memory) == ("3", 4, "7Gi")
-    assert (fetch.cpu, fetch.retries, fetch.memory) == ("3", 4, "1Gi")
+    assert (fetch.cpu, fetch.retries, fetch.memory) == ("3", 4, "4Gi")
     assert platform.claims.store == "mine"
 
 
@@ -35,7 +35,7 @@ def test_the_steps_are_those_of_the_compiled_packages_and_the_file_reaches_each(
 ) -> None:
     monkeypatch.chdir(ROOT)
     platform = tmp_path / "platform.yaml"
-    platform.write_text("defaults: {memory_limit: 7Gi}\n", encoding="utf-8")
+    platform.write_text("defaults: {memory: 7Gi}\n", encoding="utf-8")
     steps = {}
     for name in PIPELINES:
         package = tmp_path / f"{name}.yaml"

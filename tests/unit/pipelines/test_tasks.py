@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from elcrec.adapters.train_job import Nodes, parse_nodes
+from elcrec.adapters.train_nodes import Nodes, parse_nodes
 from pipelines.cli import PIPELINES, main
 from pipelines.platform import Platform, load_platform
 
@@ -35,6 +35,19 @@ class Compiled:
         found = self.on_cluster[step].get("secretAsEnv", [])
         assert all(secret["optional"] for secret in found)
         return {secret["secretName"]: [key["envVar"] for key in secret["keyToEnv"]] for secret in found}
+
+    def variables(self, step: str) -> set[str]:
+        """Every environment variable that a step's pod has by the package, which its launcher sees too."""
+        config, container = (
+            self.on_cluster[step],
+            self._spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"],
+        )
+        fields = {entry["name"] for entry in config.get("fieldPathAsEnv", [])}
+        return (
+            fields
+            | {name for names in self.secrets(step).values() for name in names}
+            | {entry["name"] for entry in container.get("env", [])}
+        )
 
     def resources(self, step: str) -> dict[str, Any]:
         return dict(self._spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"])
@@ -69,7 +82,8 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
 
 
 def wanted(platform: Platform, step: str) -> dict[str, list[str]]:
-    return {name: platform.secrets[name].keys for name in WHO_GETS if step in WHO_GETS[name]}
+    getting = {name: platform.secrets[name].keys for name in WHO_GETS if step in WHO_GETS[name]}
+    return {name: [f"ELCREC_SECRET_{key}" for key in keys] for name, keys in getting.items()}
 
 
 WHO_GETS = {
@@ -88,6 +102,14 @@ class TestSecrets:
         for step in package.steps:
             assert package.secrets(step) == wanted(platform, step.rstrip("-0123456789")), step
 
+    @pytest.mark.parametrize("pipeline", PIPELINES)
+    def test_no_pod_has_a_variable_that_the_launcher_or_a_plugin_of_kfp_knows(
+        self, compiled: Compile, pipeline: str
+    ) -> None:
+        package = compiled(pipeline, "--store-claim", "elcrec-store")
+        for step in package.steps:
+            assert {name for name in package.variables(step) if not name.startswith("ELCREC_")} == set(), step
+
     def test_the_platform_says_who_gets_which(self, compiled: Compile) -> None:
         package = compiled(secrets={"elcrec-proxy": {"keys": ["HTTPS_PROXY"], "steps": ["fetch", "recommend"]}})
         having = {step for step in package.steps if "elcrec-proxy" in package.secrets(step)}
@@ -100,6 +122,26 @@ def test_no_step_may_run_as_root(compiled: Compile, pipeline: str) -> None:
     assert {step: package.on_cluster[step]["securityContext"] for step in package.steps} == {
         step: {"runAsNonRoot": True} for step in package.steps
     }
+
+
+def test_every_step_asks_for_the_memory_that_it_may_hold(compiled: Compile) -> None:
+    package = compiled("training")
+    asked = {step: package.resources(step) for step in package.steps}
+    assert {step for step, r in asked.items() if r["resourceMemoryRequest"] != r["resourceMemoryLimit"]} == set()
+
+
+def test_every_step_stands_the_taints_of_the_platform_and_training_those_of_its_accelerators(
+    compiled: Compile,
+) -> None:
+    package = compiled(
+        "training", "--accelerators", "1", tolerations=[{"key": "team", "value": "r", "operator": "Equal"}]
+    )
+    stood = {step: {taint["key"] for taint in package.on_cluster[step]["tolerations"]} for step in package.steps}
+    training = {"train", "train-2"}
+    assert {step: keys for step, keys in stood.items() if step not in training} == {
+        step: {"team"} for step in package.steps - training
+    }
+    assert {step: stood[step] for step in training} == {step: {"team", "nvidia.com/gpu"} for step in training}
 
 
 class TestOneNode:
@@ -142,7 +184,7 @@ class TestTrainJob:
         package = compiled("training", *self.CLAIM, accelerator={"count": 2, "node_selector": {"pool": "training"}})
         asked = package.resources("train")
         assert (asked["resourceCpuRequest"], asked["resourceCpuLimit"]) == ("100m", "1")
-        assert (asked["resourceMemoryRequest"], asked["resourceMemoryLimit"]) == ("512Mi", "2Gi")
+        assert (asked["resourceMemoryRequest"], asked["resourceMemoryLimit"]) == ("2Gi", "2Gi")
         assert "accelerator" not in asked
         assert not {"nodeSelector", "tolerations", "emptyDirMounts"} & set(package.on_cluster["train"])
         assert package.nodes().resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}

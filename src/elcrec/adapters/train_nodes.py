@@ -1,0 +1,167 @@
+"""The nodes that train: what a cluster's owner says of them, and the request for a TrainJob that follows from it."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from elcrec.adapters.quiet import quiet
+from elcrec.config import Positive, Section, to_dict
+from elcrec.errors import UserError
+
+PRIVILEGES = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+POD_PRIVILEGES = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+"""With PRIVILEGES what the pod security standard `restricted` asks for."""
+LABELS = {"app.kubernetes.io/name": "elcrec-training"}
+"""Of every TrainJob. Not `part-of: elcrec`: to pods that have it, deploy/base/network.yaml denies what nodes need."""
+NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
+"""In a namespace with Istio a node without a proxy: with one it would never end, and torch could not meet its peers."""
+
+
+class Toleration(Section, frozen=True, kw_only=True):
+    """A taint that the nodes may have, as Kubernetes writes it."""
+
+    key: str
+    """The taint's key."""
+    operator: str = "Exists"
+    """`Exists`, or `Equal` to `value`."""
+    value: str | None = None
+    """The taint's value."""
+    effect: str | None = None
+    """`NoSchedule`, `NoExecute`; `None` for all."""
+
+
+class NodeSettings(Section, frozen=True, kw_only=True):
+    """What a cluster's owner decides about the nodes, beside their number and their machines."""
+
+    runtime: Annotated[str, Meta(min_length=1)] = "torch-distributed"
+    """The training runtime."""
+    service_account: str | None = "elcrec-trainer"
+    """Kubernetes service account of the nodes, which need no permission; `None`: the namespace's `default`."""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    """Environment variables of the nodes; `PET_*` belongs to the runtime."""
+    processes_per_node: Positive | None = None
+    """Processes on a node; `None`: one a GPU, without GPUs one a CPU."""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """Labels of the job, such as Kueue's `kueue.x-k8s.io/queue-name` and `kueue.x-k8s.io/priority-class`, or a team."""
+
+    def __post_init__(self) -> None:
+        """Check what the schema cannot say."""
+        for name in self.environment:
+            if name.startswith("PET_"):
+                raise ValueError(f"{name} is set by the runtime; leave it away")
+
+
+class Owner(Section, frozen=True, kw_only=True):
+    """A pod with which the job is deleted: that of the step which waits for it, and so goes with the run."""
+
+    name: str
+    """Its name."""
+    uid: str
+    """Its uid."""
+
+
+class Nodes(NodeSettings, frozen=True, kw_only=True):
+    """Where and on what the nodes run."""
+
+    image: str
+    """Our image; the nodes run `torchrun` in it."""
+    workspace_claim: str
+    """PersistentVolumeClaim that every node mounts; it must be ReadWriteMany where they are not on one machine."""
+    workspace: str = "/workspace"
+    """Where it is mounted, on the nodes and here."""
+    num_nodes: Positive = 2
+    """Number of nodes."""
+    resources: dict[str, str] = msgspec.field(default_factory=dict)
+    """Requests and limits of a node, such as `{"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}`."""
+    node_selector: dict[str, str] = msgspec.field(default_factory=dict)
+    """Labels that the machines must have."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints that they may have."""
+    shared_memory: str | None = "2Gi"
+    """Size of /dev/shm on a node, which NCCL needs; `None` leaves the 64 MiB of a container."""
+    timeout_seconds: Positive = 86400
+    """Longest time from the creation of the job to its end."""
+    owner: Owner | None = None
+    """With whom the job goes; `None`: it stays until somebody deletes it."""
+
+
+def parse_nodes(text: str) -> Nodes:
+    """Read the description of the nodes from JSON.
+
+    Raises:
+        UserError: a field is unknown or missing, or a value has the wrong type or is the runtime's to set.
+    """
+    try:
+        return msgspec.json.decode(text, type=Nodes)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UserError(f"{error}", where="nodes", fix="its fields are in elcrec/adapters/train_nodes.py") from error
+
+
+def job(name: str, command: list[str], nodes: Nodes) -> dict[str, Any]:
+    """Return the arguments of the SDK's `train`: what the nodes run, and what is patched into the runtime."""
+    import_sdk()
+    from kubeflow.trainer import CustomTrainerContainer  # noqa: PLC0415
+    from kubeflow.trainer.options import (  # noqa: PLC0415
+        ActiveDeadlineSeconds,
+        Labels,
+        Name,
+        TrainerArgs,
+        TrainerCommand,
+    )
+
+    trainer = CustomTrainerContainer(
+        image=nodes.image,
+        num_nodes=nodes.num_nodes,
+        resources_per_node=nodes.resources or None,
+        env=nodes.environment or None,
+    )
+    return {
+        "runtime": nodes.runtime,
+        "trainer": trainer,
+        "options": [
+            Name(name),
+            Labels(LABELS | nodes.labels),
+            TrainerCommand(command[:1]),  # both, as a runtime may bring arguments of its own
+            TrainerArgs(command[1:]),
+            ActiveDeadlineSeconds(nodes.timeout_seconds),  # ends it even where nobody is left to delete it
+            _patch(nodes),
+        ],
+    }
+
+
+def _patch(nodes: Nodes) -> Any:
+    """Return what the runtime's pods get besides: volumes, scheduling, and no privileges."""
+    from kubeflow.trainer import options  # noqa: PLC0415
+
+    volumes: list[dict[str, Any]] = [
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": nodes.workspace_claim}}
+    ]
+    mounts = [{"name": "workspace", "mountPath": nodes.workspace}]
+    if nodes.shared_memory:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - shared memory
+    pod = options.PodSpecPatch(
+        service_account_name=nodes.service_account,
+        volumes=volumes,
+        containers=[options.ContainerPatch(name="node", volume_mounts=mounts, security_context=PRIVILEGES)],
+        security_context=POD_PRIVILEGES,
+        node_selector=nodes.node_selector or None,
+        tolerations=[_set(toleration) for toleration in nodes.tolerations] or None,
+    )
+    template = options.JobTemplatePatch(
+        spec=options.JobSpecPatch(template=options.PodTemplatePatch(metadata={"labels": NO_SIDECAR}, spec=pod))
+    )
+    node = options.ReplicatedJobPatch(name="node", template=template)
+    job_set = options.JobSetTemplatePatch(spec=options.JobSetSpecPatch(replicated_jobs=[node]))
+    return options.RuntimePatch(training_runtime_spec=options.TrainingRuntimeSpecPatch(template=job_set))
+
+
+def _set(section: Section) -> dict[str, Any]:
+    return {name: value for name, value in to_dict(section).items() if value is not None}
+
+
+def import_sdk() -> None:
+    """Import the SDK, for three seconds and without its warnings, such as that it may not see Trainer's version."""
+    with quiet("kubeflow"):
+        import kubeflow.trainer  # noqa: F401, PLC0415
