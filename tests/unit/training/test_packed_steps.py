@@ -71,7 +71,7 @@ def _as_a_cpu_lays_it_out(step: Step) -> Step:
     rows = Ragged.from_rows(_rows(step.rows.items_N, step.rows))
     negatives = step.negatives
     if negatives is not None and negatives.log_counts is None:
-        negatives = replace(negatives, items=negatives.items[kept])
+        negatives = negatives._replace(items=negatives.items[kept])
     bounds = rows.offsets.tolist()
     return replace(
         step,
