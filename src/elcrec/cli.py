@@ -135,7 +135,8 @@ def _serve(options: Options) -> None:
     config, store = _config(options), open_store(options.store)
     users = first_users(store.histories) if config.serve.demo else []
     name = config.push.model_name
-    serve(config.serve, name, registry=store.registry, features=store.features, demo_users=users)
+    key = os.environ.get("ELCREC_API_KEY") or None
+    serve(config.serve, name, registry=store.registry, features=store.features, demo_users=users, api_key=key)
 
 
 def _recommend_all(options: Options) -> None:

@@ -31,7 +31,7 @@ with quiet("feast"), unguarded():
 
     from elcrec.adapters.feast_config import FeastConfig, Servers, file_lock
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
-    from elcrec.adapters.online_rows import HistoryRows, open_rows, redis_errors
+    from elcrec.adapters.online_rows import Entry, HistoryRows, open_rows, redis_errors
     from elcrec.adapters.publication import Publication
 
 
@@ -145,7 +145,7 @@ class FeastStore:
             for history in map(found.get, user_ids)
         ]
 
-    def push_events(self, events: Sequence[Event]) -> PushOutcome:
+    def push_events(self, events: Sequence[Event], *, new_users: int | None = None) -> PushOutcome:
         """See `FeatureStore`.
 
         Raises:
@@ -166,12 +166,16 @@ class FeastStore:
             history, fates[user_id] = add_events(history, by_user[user_id], window)
             return history
 
-        users = list(by_user)
+        users, refused = list(by_user), set[str]()
         for start in range(0, len(users), _USERS_AT_ONCE):
-            rows.update(users[start : start + _USERS_AT_ONCE], change)
-        total = sum(fates.values(), Counter())
+            refused |= rows.update(users[start : start + _USERS_AT_ONCE], change, Entry(most=new_users))
+        total = sum((fates[user_id] for user_id in users if user_id not in refused), Counter())
         counts = {"accepted": Fate.ACCEPTED, "duplicates": Fate.DUPLICATE, "late": Fate.LATE}
-        return PushOutcome(**{name: total[fate] for name, fate in counts.items()}, users=len(users))
+        return PushOutcome(
+            **{name: total[fate] for name, fate in counts.items()},
+            refused=sum(len(by_user[user_id]) for user_id in refused),
+            users=len(users),
+        )
 
     def check(self, service: str, schema: str | None = None) -> None:
         """See `FeatureStore`. Readers see what others have applied since the last check.
@@ -326,7 +330,11 @@ def _histories(table: pa.Table) -> dict[str, History]:
 
 def _publish_histories(rows: HistoryRows, chunk: pa.Table, window: int) -> None:
     published = _histories(chunk)
-    rows.update(list(published), lambda user_id, found: merge_publication(found, published[user_id], window))
+
+    def change(user_id: str, found: History) -> History:
+        return merge_publication(found, published[user_id], window)
+
+    rows.update(list(published), change, Entry(published=True))
 
 
 def _load(feast: FeatureStore, view: _View, chunk: pa.Table) -> None:

@@ -6,7 +6,7 @@ replaces a row whatever happened to it since it was read.
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,9 @@ Change = Callable[[str, History], History]
 _EMPTY = History()
 _SQLITE_WAIT_MS = 5_000
 _ROUNDS = 200
+_NEWCOMERS = "elcrec_newcomers"
+"""Users whom the store knows from events alone: a set on Redis; on SQLite a table of this name."""
+_REFUSED = -1
 
 
 class HistoryRows(Protocol):
@@ -40,12 +43,25 @@ class HistoryRows(Protocol):
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
         """Return the histories of the users that have one."""
 
-    def update(self, user_ids: Sequence[str], change: Change) -> None:
-        """Change distinct users' histories, each of them in one indivisible step.
+    def update(self, user_ids: Sequence[str], change: Change, entry: "Entry") -> set[str]:
+        """Change distinct users' histories, each of them in one indivisible step; return who was not let in.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How users come into the store, which keeps a list of those whom it knows from events alone.
+
+    Attributes:
+        published: they are in a publication, so they leave that list.
+        most: longest that the list may be for one more to be let in; `None` for any length.
+    """
+
+    published: bool = False
+    most: int | None = None
 
 
 def open_rows(config: RepoConfig, view: FeatureView) -> HistoryRows:
@@ -110,16 +126,34 @@ class SqliteRows:
             rows = self._read(user_ids)
         return {user_id: row.history for user_id, row in rows.items() if row.history}
 
-    def update(self, user_ids: Sequence[str], change: Change) -> None:
+    def update(self, user_ids: Sequence[str], change: Change, entry: Entry) -> set[str]:
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            written = []
-            for user_id, row in self._read(user_ids).items():
+            connection.execute("CREATE TABLE IF NOT EXISTS elcrec_newcomers (user_id TEXT PRIMARY KEY) WITHOUT ROWID")
+            written, new = [], []
+            found = self._read(user_ids)
+            refused = self._strangers(connection, found, entry)
+            for user_id, row in found.items():
                 history = change(user_id, row.history)
-                if history != row.history:
+                if user_id not in refused and history != row.history:
                     values, time = row.successor(history)
                     written.append((_key(user_id), values, time, datetime.now(UTC)))
+                    new += [] if row.history else [user_id]
+            if entry.published:
+                connection.executemany("DELETE FROM elcrec_newcomers WHERE user_id = ?", [(user,) for user in user_ids])
+            else:
+                connection.executemany("INSERT OR IGNORE INTO elcrec_newcomers VALUES (?)", [(user,) for user in new])
+            # Feast ends the transaction, with all that stands above.
             self._store.online_write_batch(self._config, self._view, written, None)
+        return refused
+
+    def _strangers(self, connection: sqlite3.Connection, found: Mapping[str, _Row], entry: Entry) -> set[str]:
+        """Return the users for whom there is no room."""
+        new = [user_id for user_id, row in found.items() if not row.history]
+        if entry.most is None or not new:
+            return set()
+        ((known,),) = connection.execute("SELECT count(*) FROM elcrec_newcomers")
+        return set(new[max(0, entry.most - known) :])
 
     def _read(self, user_ids: Sequence[str]) -> dict[str, _Row]:
         found = self._store.online_read(self._config, self._view, [_key(user_id) for user_id in user_ids])
@@ -153,7 +187,14 @@ class SqliteRows:
 
 _COMPARE_AND_SET = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+local user, most = ARGV[3], tonumber(ARGV[4])
+if most == nil then
+    redis.call('SREM', KEYS[2], user)
+elseif ARGV[2] == '' then
+    if most >= 0 and redis.call('SCARD', KEYS[2]) >= most then return -1 end
+    redis.call('SADD', KEYS[2], user)
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 return 1
 """
 
@@ -179,37 +220,42 @@ class RedisRows:
             rows = self._read(user_ids)
         return {user_id: row.history for user_id, (row, _) in rows.items() if row.history}
 
-    def update(self, user_ids: Sequence[str], change: Change) -> None:
-        left: Iterable[str] = user_ids
+    def update(self, user_ids: Sequence[str], change: Change, entry: Entry) -> set[str]:
+        left, refused = list(user_ids), set[str]()
         with redis_errors():
             for _ in range(_ROUNDS):
-                left = self._try(list(left), change)
+                left = self._try(left, change, entry, refused)
                 if not left:
-                    return
-        raise StoreUnavailable(f"{len(list(left))} histories change too fast to be written", fix="try again")
+                    return refused
+        raise StoreUnavailable(f"{len(left)} histories change too fast to be written", fix="try again")
 
-    def _try(self, user_ids: Sequence[str], change: Change) -> list[str]:
-        """Return the users whose rows another writer changed in the meantime."""
+    def _try(self, user_ids: Sequence[str], change: Change, entry: Entry, refused: set[str]) -> list[str]:
+        """Return the users whose rows another writer changed in the meantime; add to `refused` who is not let in."""
         tried = []
         with self._client.pipeline(transaction=False) as pipe:
             for user_id, (row, version) in self._read(user_ids).items():
                 history = change(user_id, row.history)
                 if history != row.history:
                     tried.append(user_id)
-                    self._queue(pipe, user_id, version, *row.successor(history))
+                    self._queue(pipe, user_id, version, *row.successor(history), entry)
             outcomes = pipe.execute()
         if self._lifetime:
             outcomes = outcomes[::2]
-        return [user_id for user_id, written in zip(tried, outcomes, strict=True) if not written]
+        refused.update(user_id for user_id, outcome in zip(tried, outcomes, strict=True) if outcome == _REFUSED)
+        return [user_id for user_id, outcome in zip(tried, outcomes, strict=True) if not outcome]
 
-    def _queue(self, pipe: Any, user_id: str, version: bytes, values: dict[str, Value], time: datetime) -> None:
+    def _queue(
+        self, pipe: Any, user_id: str, version: bytes, values: dict[str, Value], time: datetime, entry: Entry
+    ) -> None:
         stamp = Timestamp()
         stamp.FromDatetime(time)
         pairs = [self._time_field, stamp.SerializeToString()]
         for name, value in values.items():
             pairs += [self._fields[name], value.SerializeToString()]
         key = self._redis_key(user_id)
-        pipe.eval(_COMPARE_AND_SET, 1, key, self._time_field, version, *pairs)
+        most = "published" if entry.published else -1 if entry.most is None else entry.most
+        newcomers = f"{_NEWCOMERS}:{self._config.project}"
+        pipe.eval(_COMPARE_AND_SET, 2, key, newcomers, self._time_field, version, user_id, most, *pairs)
         if self._lifetime:
             pipe.expire(key, self._lifetime)
 

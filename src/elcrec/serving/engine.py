@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import BoundedSemaphore
 from typing import Literal
 
 from elcrec.config import ServeConfig
-from elcrec.serving.batching import Batcher
+from elcrec.serving.batching import Batcher, QueueFull
 from elcrec.serving.live import Live, Serving
 from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreUnavailable, UserHistory
 from elcrec.serving.recommender import Query, Recommendation, Recommender
@@ -71,6 +72,8 @@ class Engine:
         self._stale_after = timedelta(seconds=config.stale_after)
         self._histories = _Histories(config, features, telemetry)
         self._event_timeout, self._features = config.event_timeout, features
+        self._pushes = BoundedSemaphore(config.limits.event_requests)
+        self._new_users = config.limits.new_users
         self._ranking = ThreadPoolExecutor(1, "rank")
         # One writer: the store reads a history, appends, and writes it back.
         self._writing = ThreadPoolExecutor(1, "events")
@@ -90,18 +93,26 @@ class Engine:
         """Append events to their users' histories.
 
         Raises:
+            QueueFull: too many requests with events wait for the store.
             StoreUnavailable: the store does not answer in time; some events may be in it.
         """
-        work = asyncio.get_running_loop().run_in_executor(self._writing, self._features.push_events, events)
+        if not self._pushes.acquire(blocking=False):
+            raise QueueFull
+        work = self._writing.submit(self._features.push_events, events, new_users=self._new_users)
+        # One that is given up may go on for a while in its thread, and counts as long.
+        work.add_done_callback(self._pushed)
         try:
-            outcome = await asyncio.wait_for(work, self._event_timeout)
+            outcome = await asyncio.wait_for(asyncio.wrap_future(work), self._event_timeout)
         except Exception as error:
             self._telemetry.store_errors.labels("write").inc()
             logger.warning("events were not stored", extra={"fields": {"kind": type(error).__name__}})
             raise StoreUnavailable("the online store does not take events", fix="send them again later") from error
-        for name in ("accepted", "duplicates", "late"):
+        for name in ("accepted", "duplicates", "late", "refused"):
             self._telemetry.events.labels(name).inc(getattr(outcome, name))
         return outcome
+
+    def _pushed(self, _: object) -> None:
+        self._pushes.release()
 
     def close(self) -> None:
         """Let the threads end."""

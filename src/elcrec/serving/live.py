@@ -100,7 +100,7 @@ class Live:
         new = message != self._said
         if new:
             self._said = message
-            logger.warning(message)
+            logger.warning("%s", message)
         return new
 
 

@@ -107,18 +107,20 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class PushOutcome:
-    """What became of a batch of events; the first three add up to its size.
+    """What became of a batch of events; the first four add up to its size.
 
     Attributes:
         accepted: now part of a history.
         duplicates: already there, or twice in the batch.
         late: older than all that the window of their user's history holds, so not kept.
+        refused: of users whom the store does not know, beyond those whom it may know from events alone.
         users: distinct users.
     """
 
     accepted: int
     duplicates: int
     late: int
+    refused: int
     users: int
 
 
@@ -154,10 +156,14 @@ class FeatureStore(Protocol):
             UserError: `service` was never published to this store.
         """
 
-    def push_events(self, events: Sequence[Event]) -> PushOutcome:
+    def push_events(self, events: Sequence[Event], *, new_users: int | None = None) -> PushOutcome:
         """Add live events to their users' histories; `users` returns them from then on.
 
         Every event is checked before the first is written. Safe to repeat, and from many writers at once.
+
+        Args:
+            events: in any order.
+            new_users: most users whom the store may know from events alone; `None` for any number.
 
         Raises:
             StoreUnavailable: the online store does not answer; some users may have been written, so push again.

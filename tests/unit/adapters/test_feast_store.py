@@ -91,7 +91,7 @@ def test_a_pushed_event_is_served_at_once(folder: Path) -> None:
 
     (ann,) = store.users(["ann"], service=SERVICE)
     assert ann is not None
-    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, users=1)
+    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, refused=0, users=1)
     assert ann.item_ids == ["i1", "i2", "i9"]
     assert ann.event_times[-1] == now
     assert store.histories(["ann", "nobody"], service=SERVICE) == [

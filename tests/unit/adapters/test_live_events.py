@@ -161,6 +161,23 @@ def test_the_window_holds_the_newest(store: FeastStore) -> None:
     assert store.push_events([event("ann", "x3", 3)]).late == 1
 
 
+def test_users_known_from_events_alone_are_bounded_and_a_publication_makes_room(store: FeastStore) -> None:
+    crowd = [event(f"stranger-{number}", "x", 1) for number in range(6)]
+
+    first = store.push_events([*crowd[:2], event("ann", "x", 1)], new_users=3)
+    second = store.push_events(crowd, new_users=3)
+    third = store.push_events([event("stranger-5", "x", 1), event("stranger-0", "y", 2)], new_users=3)
+    store.publish(tables({"ann": ["i1"], "stranger-0": ["x"]}), service=SERVICE)
+    fourth = store.push_events(crowd[4:], new_users=3)
+
+    assert (first.accepted, first.refused) == (3, 0)
+    assert (second.accepted, second.duplicates, second.refused) == (1, 2, 3)
+    assert (third.accepted, third.refused) == (1, 1)
+    assert (fourth.accepted, fourth.refused) == (1, 1)
+    known = store.users([f"stranger-{number}" for number in range(6)], service=SERVICE)
+    assert [bool(each) for each in known].count(True) == 4
+
+
 def test_one_bad_event_keeps_all_of_them_out(store: FeastStore) -> None:
     with pytest.raises(UserError, match="event 2: item_id is empty"):
         store.push_events([event("ann", "x", 1), event("ann", "", 2)])
