@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import uvicorn
@@ -159,10 +159,12 @@ def test_a_client_that_does_not_read_its_answers_is_hung_up_on(port: int) -> Non
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"GET /large HTTP/1.1\r\n\r\n" * 15)
         time.sleep(3 * SECONDS)
-        with pytest.raises(ConnectionError):
-            while connection.recv(1_000_000):
-                pass
-            raise ConnectionResetError  # closed in an orderly way
+        received = 0
+        with suppress(ConnectionError):
+            while piece := connection.recv(1_000_000):
+                received += len(piece)
+
+    assert received < 15_000_000
 
 
 def test_many_requests_ahead_of_their_answers_are_refused(port: int) -> None:
