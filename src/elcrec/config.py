@@ -386,6 +386,9 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     Where the log's times are only an order, histories have no age."""
     poll: PositiveFloat = 5.0
     """Seconds between two looks at the registry's champion."""
+    ready_with_problems: bool = True
+    """Whether the server calls itself ready while its store or registry has a problem, which its readiness names: it
+    answers all the same, and were every server of a kind not ready, nobody would answer."""
     client_timeout: PositiveFloat = 10.0
     """Seconds that a client has to send its headers, and again its body."""
     drain: Positive = 20

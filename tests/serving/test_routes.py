@@ -132,13 +132,13 @@ def test_an_event_without_a_time_is_of_now_and_one_of_the_future_is_refused(serv
 def test_the_protocol_describes_server_and_model_and_says_when_it_is_ready(server: Server) -> None:
     assert set(server.get("/v2").json) == {"name", "version", "extensions"}
     assert server.get("/v2/health/live").json == {"live": True}
-    assert server.get("/v2/health/ready").json == {"ready": True}
+    assert server.get("/v2/health/ready").json == {"ready": True, "problems": []}
     assert server.get("/v2/models/elcrec/ready").json == {"name": "elcrec", "ready": True}
     model = server.get("/v2/models/elcrec").json
     assert (model["name"], model["versions"]) == ("elcrec", ["1"])
     for tensor in (*model["inputs"], *model["outputs"]):
         assert set(tensor) == {"name", "datatype", "shape"}
-        assert tensor["datatype"] in {"BYTES", "FP32", "INT64"}
+        assert tensor["datatype"] in {"BYTES", "FP32", "INT64", "BOOL"}
     unknown = server.get("/v2/models/other")
     assert (unknown.status, list(unknown.json)) == (404, ["error"])
 

@@ -24,7 +24,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from elcrec.errors import UserError
 from elcrec.serving.histories import History, instant, microseconds
-from elcrec.serving.ports import StoreUnavailable
+from elcrec.serving.ports import StoreReplaced, StoreUnavailable
 
 Change = Callable[[str, History], History]
 """From a user and her history to her new history; called again where another writer came first."""
@@ -50,6 +50,12 @@ class HistoryRows(Protocol):
             StoreUnavailable: the store does not answer.
         """
 
+    def identity(self) -> str | None:
+        """Return what the last complete publication has named the store; `None` where there was none."""
+
+    def name(self, identity: str) -> None:
+        """Name the store, once a publication is complete."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -64,17 +70,22 @@ class Entry:
     most: int | None = None
 
 
-def open_rows(config: RepoConfig, view: FeatureView) -> HistoryRows:
+def open_rows(config: RepoConfig, view: FeatureView, identity: str | None = None) -> HistoryRows:
     """Return the rows of `view` in the online store that `config` names.
+
+    Args:
+        config: names the store.
+        view: that of histories.
+        identity: the store's name; one of another name is not read, nor given events. `None` takes any.
 
     Raises:
         UserError: histories cannot be updated atomically in a store of this kind.
     """
     kind = config.online_store.type
     if kind == "sqlite":
-        return SqliteRows(config, view)
+        return SqliteRows(config, view, identity)
     if kind == "redis" and config.online_store.redis_type != "redis_cluster":
-        return RedisRows(config, view)
+        return RedisRows(config, view, identity)
     raise UserError(f"no online store of type {kind!r} for live histories", fix="use sqlite or redis")
 
 
@@ -115,20 +126,23 @@ def _key(user_id: str) -> EntityKey:
 class SqliteRows:
     """A write transaction around reading and writing: SQLite has one writer at a time, over all processes."""
 
-    def __init__(self, config: RepoConfig, view: FeatureView) -> None:
-        self._config, self._view = config, view
+    def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
+        self._config, self._view, self._identity = config, view, identity
         self._store = SqliteOnlineStore()
         self._opened: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
-        with self._connection():
+        with self._connection() as connection:
+            self._require_same(connection)
             rows = self._read(user_ids)
         return {user_id: row.history for user_id, row in rows.items() if row.history}
 
     def update(self, user_ids: Sequence[str], change: Change, entry: Entry) -> set[str]:
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
+            if not entry.published:
+                self._require_same(connection)
             connection.execute("CREATE TABLE IF NOT EXISTS elcrec_newcomers (user_id TEXT PRIMARY KEY) WITHOUT ROWID")
             written, new = [], []
             found = self._read(user_ids)
@@ -146,6 +160,21 @@ class SqliteRows:
             # Feast ends the transaction, with all that stands above.
             self._store.online_write_batch(self._config, self._view, written, None)
         return refused
+
+    def identity(self) -> str | None:
+        with self._connection() as connection:
+            return _sqlite_identity(connection)
+
+    def name(self, identity: str) -> None:
+        with self._connection() as connection, connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS elcrec_identity (name TEXT)")
+            connection.execute("DELETE FROM elcrec_identity")
+            connection.execute("INSERT INTO elcrec_identity VALUES (?)", (identity,))
+        self._identity = identity
+
+    def _require_same(self, connection: sqlite3.Connection) -> None:
+        if self._identity is not None and _sqlite_identity(connection) != self._identity:
+            raise _replaced()
 
     def _strangers(self, connection: sqlite3.Connection, found: Mapping[str, _Row], entry: Entry) -> set[str]:
         """Return the users for whom there is no room."""
@@ -185,6 +214,21 @@ class SqliteRows:
                 raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error
 
 
+def _sqlite_identity(connection: sqlite3.Connection) -> str | None:
+    try:
+        row = connection.execute("SELECT name FROM elcrec_identity").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise
+    return str(row[0]) if row else None
+
+
+def _replaced() -> StoreReplaced:
+    what = "the online store is not the one that was published: it was emptied, replaced, or published in part"
+    return StoreReplaced(what, fix="run `elcrec push` again, or restore it")
+
+
 _COMPARE_AND_SET = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 local user, most = ARGV[3], tonumber(ARGV[4])
@@ -206,8 +250,9 @@ class RedisRows:
     behind by a writer that dies, and a writer that must try again does so because another one has succeeded.
     """
 
-    def __init__(self, config: RepoConfig, view: FeatureView) -> None:
-        self._config = config
+    def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
+        self._config, self._identity = config, identity
+        self._identity_key = f"elcrec_identity:{config.project}"
         # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown
         # away closes the connections that others use.
         self._store = RedisOnlineStore()
@@ -217,7 +262,7 @@ class RedisRows:
 
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
         with redis_errors():
-            rows = self._read(user_ids)
+            rows = self._read(user_ids, check=True)
         return {user_id: row.history for user_id, (row, _) in rows.items() if row.history}
 
     def update(self, user_ids: Sequence[str], change: Change, entry: Entry) -> set[str]:
@@ -229,11 +274,21 @@ class RedisRows:
                     return refused
         raise StoreUnavailable(f"{len(left)} histories change too fast to be written", fix="try again")
 
+    def identity(self) -> str | None:
+        with redis_errors():
+            found = self._client.get(self._identity_key)
+        return None if found is None else found.decode()
+
+    def name(self, identity: str) -> None:
+        with redis_errors():
+            self._client.set(self._identity_key, identity)
+        self._identity = identity
+
     def _try(self, user_ids: Sequence[str], change: Change, entry: Entry, refused: set[str]) -> list[str]:
         """Return the users whose rows another writer changed in the meantime; add to `refused` who is not let in."""
         tried = []
         with self._client.pipeline(transaction=False) as pipe:
-            for user_id, (row, version) in self._read(user_ids).items():
+            for user_id, (row, version) in self._read(user_ids, check=not entry.published).items():
                 history = change(user_id, row.history)
                 if history != row.history:
                     tried.append(user_id)
@@ -259,12 +314,15 @@ class RedisRows:
         if self._lifetime:
             pipe.expire(key, self._lifetime)
 
-    def _read(self, user_ids: Sequence[str]) -> dict[str, tuple[_Row, bytes]]:
+    def _read(self, user_ids: Sequence[str], *, check: bool) -> dict[str, tuple[_Row, bytes]]:
         fields = [self._time_field, *self._fields.values()]
         with self._client.pipeline(transaction=False) as pipe:
+            pipe.get(self._identity_key)
             for user_id in user_ids:
                 pipe.hmget(self._redis_key(user_id), fields)
-            found = pipe.execute()
+            identity, *found = pipe.execute()
+        if check and self._identity is not None and identity != self._identity.encode():
+            raise _replaced()
         return {user_id: self._row(values) for user_id, values in zip(user_ids, found, strict=True)}
 
     def _row(self, found: Sequence[bytes | None]) -> tuple[_Row, bytes]:

@@ -212,7 +212,9 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
-        return _json({"ready": True})
+        problems = [problem for problem in (self._live.problem, self._engine.problem) if problem]
+        ready = not problems or self._config.ready_with_problems
+        return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
 
     async def _model(self, request: Request) -> Response:
         serving = self._require_model(request)

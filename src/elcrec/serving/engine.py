@@ -13,7 +13,7 @@ from typing import Literal
 from elcrec.config import ServeConfig
 from elcrec.serving.batching import Batcher, QueueFull
 from elcrec.serving.live import Live, Serving
-from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreUnavailable, UserHistory
+from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreReplaced, StoreUnavailable, UserHistory
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 from elcrec.serving.telemetry import Telemetry
 
@@ -73,6 +73,7 @@ class Engine:
         self._histories = _Histories(config, features, telemetry)
         self._event_timeout, self._features = config.event_timeout, features
         self._pushes = BoundedSemaphore(config.limits.event_requests)
+        self._event_problem: str | None = None
         self._new_users = config.limits.new_users
         self._ranking = ThreadPoolExecutor(1, "rank")
         # One writer: the store reads a history, appends, and writes it back.
@@ -105,14 +106,21 @@ class Engine:
             outcome = await asyncio.wait_for(asyncio.wrap_future(work), self._event_timeout)
         except Exception as error:
             self._telemetry.store_errors.labels("write").inc()
-            logger.warning("events were not stored", extra={"fields": {"kind": type(error).__name__}})
+            self._event_problem = f"events are not stored: {_problem(error)}"
+            logger.warning("events were not stored", extra={"fields": {"kind": _problem(error)}})
             raise StoreUnavailable("the online store does not take events", fix="send them again later") from error
+        self._event_problem = None
         for name in ("accepted", "duplicates", "late", "refused"):
             self._telemetry.events.labels(name).inc(getattr(outcome, name))
         return outcome
 
     def _pushed(self, _: object) -> None:
         self._pushes.release()
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the online store, `None` where nothing is known to be."""
+        return self._histories.problem or self._event_problem
 
     def close(self) -> None:
         """Let the threads end."""
@@ -187,12 +195,13 @@ class _Histories:
         self._timeout, self._retry = config.store_timeout, config.store_retry
         self._features, self._telemetry = features, telemetry
         self._pool = ThreadPoolExecutor(_READERS, "store")
-        self._down, self._probe_at = False, 0.0
+        self.problem: str | None = None
+        self._probe_at = 0.0
         self._probe: asyncio.Task[object] | None = None
 
     async def read(self, user_ids: Sequence[str], service: str) -> dict[str, UserHistory | None] | None:
         """Return features by user, `None` where the store does not answer."""
-        if not self._down:
+        if self.problem is None:
             return await self._ask(user_ids, service)
         if self._probe is None and time.monotonic() >= self._probe_at:
             self._probe = asyncio.create_task(self._ask(user_ids[:1], service))
@@ -210,13 +219,14 @@ class _Histories:
             found = await asyncio.wait_for(work, self._timeout)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the user gets an answer
             self._telemetry.store_errors.labels("read").inc()
-            if not self._down:
-                logger.warning("the online store is down", extra={"fields": {"kind": type(error).__name__}})
-            self._down, self._probe_at = True, time.monotonic() + self._retry
+            problem = _problem(error)
+            if problem != self.problem:
+                logger.warning("%s", problem)
+            self.problem, self._probe_at = problem, time.monotonic() + self._retry
             return None
-        if self._down:
+        if self.problem is not None:
             logger.info("the online store is back")
-        self._down = False
+        self.problem = None
         self._telemetry.store_seconds.observe(time.perf_counter() - started)
         return dict(zip(user_ids, found, strict=True))
 
@@ -225,3 +235,10 @@ class _Histories:
 
     def _probed(self, _: object) -> None:
         self._probe = None
+
+
+def _problem(error: Exception) -> str:
+    """Say what is wrong with the store; what a store says of itself may hold its address, so it stays out."""
+    if isinstance(error, StoreReplaced):
+        return "the online store is not the one that was published (emptied, replaced, or published in part)"
+    return "the online store does not answer"

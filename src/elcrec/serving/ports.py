@@ -33,6 +33,9 @@ class ModelRegistry(Protocol):
     def version(self, name: str, version: str) -> RegisteredModel | None:
         """Return one version, `None` where there is no such."""
 
+    def versions(self, name: str) -> list[str]:
+        """Return all versions that may serve, the newest first."""
+
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
         """Store a bundle and return its version; the same bundle (by its digest) has one version only."""
 
@@ -126,6 +129,10 @@ class PushOutcome:
 
 class StoreUnavailable(UserError):  # noqa: N818 - the name that readers catch
     """The online store does not answer; the same call succeeds once it is back."""
+
+
+class StoreReplaced(StoreUnavailable):
+    """The online store is not the one that was published: it was emptied, replaced, or published only in part."""
 
 
 class FeatureStore(Protocol):

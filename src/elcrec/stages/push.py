@@ -4,6 +4,7 @@ Every step finds what an earlier, killed run has done and leaves it as it is, so
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verif
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
-from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry
+from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry, RegisteredModel
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def decide(
     """Judge a model by its evaluation and against the champion; write nothing.
 
     Raises:
-        UserError: an input does not fit the others, or the champion's bundle is damaged.
+        UserError: an input does not fit the others, or a store refuses.
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
     return _decide(config, source, _describe(config, source, features), registry)
@@ -113,15 +114,32 @@ def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[n
 def _champion(
     name: str, source: BundleSource, data: SequenceData, manifest: Manifest, registry: ModelRegistry
 ) -> Champion | None:
-    registered = registry.champion(name)
-    if registered is None:
-        return None
-    digest = verify_bundle(registered.bundle).digest
-    ranks = None
-    if digest != manifest.digest:
-        catalogue = load_catalogue(source.sequences / "items.parquet")
-        ranks = rank_with_champion(registered.bundle, catalogue, data.evaluation("test"))
-    return Champion(version=registered.version, digest=digest, ranks=ranks)
+    """Measure the champion, or, where it is gone or cannot be read, the newest other version that can."""
+    champion = registry.champion(name)
+    for registered in _candidates(name, champion, registry):
+        try:
+            digest = verify_bundle(registered.bundle).digest
+            if digest == manifest.digest and registered is not champion:
+                continue  # what a push that was killed has left of this very bundle
+            ranks = None
+            if digest != manifest.digest:
+                catalogue = load_catalogue(source.sequences / "items.parquet")
+                ranks = rank_with_champion(registered.bundle, catalogue, data.evaluation("test"))
+        except UserError as error:
+            logger.warning("version %s cannot be measured: %s", registered.version, error)
+            continue
+        return Champion(version=registered.version, digest=digest, ranks=ranks)
+    return None
+
+
+def _candidates(name: str, champion: RegisteredModel | None, registry: ModelRegistry) -> Iterator[RegisteredModel]:
+    """Yield the champion, if there is one, then the other versions, the newest first."""
+    if champion is not None:
+        yield champion
+    for version in registry.versions(name):
+        found = registry.version(name, version) if champion is None or version != champion.version else None
+        if found is not None:
+            yield found
 
 
 def _release(

@@ -2,7 +2,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -11,6 +11,7 @@ from support.serving import NAME, Installation
 from elcrec.config import LimitsConfig, ServeConfig
 from elcrec.serving.app import App
 from elcrec.serving.live import Live
+from elcrec.serving.ports import StoreReplaced
 from elcrec.serving.recommender import Recommender
 from elcrec.serving.telemetry import Telemetry
 
@@ -105,6 +106,35 @@ def test_events_that_wait_for_a_slow_store_are_bounded(
     said = asked(app, ask)
 
     assert sum("too many events wait" in each for each in said) == 3
+
+
+@pytest.mark.parametrize(("patient", "status"), [(True, 200), (False, 503)])
+def test_an_outage_is_told_from_a_cold_user_and_readiness_names_it(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, patient: bool, status: int
+) -> None:
+    app = application(installation, ServeConfig(store_timeout=30, ready_with_problems=patient))
+
+    def replaced(*_: object, **__: object) -> None:
+        raise StoreReplaced("emptied")
+
+    users = {"inputs": [{"name": "user_id", "shape": [1], "datatype": "BYTES", "data": ["nobody"]}]}
+
+    async def ask(client: httpx.AsyncClient) -> tuple[list[Any], httpx.Response]:
+        answers = []
+        for outage in (False, True):
+            if outage:
+                monkeypatch.setattr(type(installation.store), "histories", replaced)
+            answer = await client.post("/v2/models/elcrec/infer", json=users)
+            answers.append({each["name"]: each["data"] for each in answer.json()["outputs"]})
+        return answers, await client.get("/v2/health/ready")
+
+    (cold, away), ready = asked(app, ask)
+
+    assert (cold["history_source"], cold["store_available"]) == (["none"], [True])
+    assert (away["history_source"], away["store_available"]) == (["none"], [False])
+    assert ready.status_code == status
+    (problem,) = ready.json()["problems"]
+    assert problem.startswith("the online store is not the one that was published")
 
 
 def test_a_failure_of_our_own_is_an_answer_without_details_and_is_counted(
