@@ -93,6 +93,14 @@ def _push(options: Options) -> None:
     _show(push(_config(options).push, *inputs, options.out, registry=store.registry, features=store.features))
 
 
+def _rollback(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.rollback import rollback
+
+    store, name = open_store(options.store), _config(options).push.model_name
+    _show(rollback(name, options.version, registry=store.registry, features=store.features))
+
+
 def _run(options: Options) -> None:
     from elcrec.run import run
 
@@ -244,6 +252,9 @@ def _parser() -> argparse.ArgumentParser:
         store=a / "store",
         out=a / "push",
     )
+    text = "Make an earlier version the champion; no push brings the present one back."
+    back = add("rollback", _rollback, text, store=a / "store")
+    back.add_argument("version", nargs="?", metavar="VERSION", help="what is to serve (default: the one before)")
     add("run", _run, "Run every stage and recommend for a user.", workdir=a)
     recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
     recommend.add_argument("--user", required=True, help="the user's raw id")

@@ -23,7 +23,7 @@ with quiet():
 def apply(store: Path, repository: Path, url: str | None, start: float) -> None:
     feature_store = FeastStore(store, repository, Servers(registry=url))
     time.sleep(max(0.0, start - time.monotonic()))
-    feature_store._apply(feature_store._open(), feature_store._definitions(), None)
+    feature_store._apply(feature_store._open())
 
 
 def main() -> None:

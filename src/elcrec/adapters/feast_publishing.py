@@ -1,6 +1,6 @@
 """What a push publishes: the offline files, the rows of the online store, and the proof that it serves them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,10 +16,15 @@ from elcrec.adapters.online_rows import Entry, HistoryRows
 from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import atomic_file
 from elcrec.errors import UserError
-from elcrec.serving.histories import History, merge_publication
+from elcrec.serving.histories import MAX_SEEN, History, merge_publication
 from elcrec.serving.ports import FeatureTables
 
+Merge = Callable[[History, History], History]
+"""From the history that a user has and the one that is published to the history that she has then."""
+
 _MARGIN = timedelta(days=1)
+_UNITS = (86_400_000_000, 60_000_000, 1_000_000, 1000)
+"""A day, a minute, a second, a millisecond."""
 _CHECKED_KEYS = 5000
 _READ_KEYS = 500
 
@@ -54,7 +59,7 @@ def write_offline(tables: FeatureTables, moment: datetime, folder: Path) -> dict
     return written
 
 
-def read_back(feast: FeatureStore, published: Mapping[View, pa.Table], rows: HistoryRows, window: int) -> None:
+def read_back(feast: FeatureStore, published: Mapping[View, pa.Table], rows: HistoryRows, merge: Merge) -> None:
     """Compare what the online store serves with what was published, on evenly spaced keys.
 
     Raises:
@@ -65,7 +70,7 @@ def read_back(feast: FeatureStore, published: Mapping[View, pa.Table], rows: His
         sample = table.take(pa.array(places))
         for start in range(0, len(sample), _READ_KEYS):
             part = sample.slice(start, _READ_KEYS)
-            wrong = _wrong_histories(rows, part, window) if view is HISTORY else _wrong_columns(feast, view, part)
+            wrong = _wrong_histories(rows, part, merge) if view is HISTORY else _wrong_columns(feast, view, part)
             if wrong:
                 what = f"{view.name} serves other values of {', '.join(wrong)} than were published"
                 raise UserError(what, fix="push again; look for a second writer")
@@ -74,11 +79,28 @@ def read_back(feast: FeatureStore, published: Mapping[View, pa.Table], rows: His
 def online_tables(tables: FeatureTables, moment: datetime) -> dict[View, pa.Table]:
     """Return what is served, in the columns of each view."""
     now = pa.scalar(moment, pa.timestamp("us", tz="UTC"))
-    return {
-        HISTORY: _with_column(_with_arrival(tables.histories), "created", now),
-        OUTPUT: _with_column(tables.model_outputs, "event_timestamp", now),
-        ITEMS: _with_column(tables.item_statistics, "event_timestamp", now),
+    served = {HISTORY: _with_column(_with_arrival(tables.histories), "created", now)}
+    others = {OUTPUT: tables.model_outputs, ITEMS: tables.item_statistics}
+    return served | {
+        view: _with_column(table, "event_timestamp", now) for view, table in others.items() if table is not None
     }
+
+
+def merge_of(tables: FeatureTables, window: int) -> Merge:
+    """Return how a publication of `tables` changes a history."""
+    known = None if tables.item_statistics is None else frozenset(tables.item_statistics["item_id"].to_pylist())
+    resolution = _resolution(tables.histories["event_times"])
+
+    def merge(found: History, published: History) -> History:
+        return merge_publication(found, published, window, resolution=resolution, knows=known)
+
+    return merge
+
+
+def _resolution(times: pa.ChunkedArray) -> int:
+    """Return the largest usual unit, in microseconds, that all times are whole multiples of."""
+    flat = pc.list_flatten(times).cast(pa.int64()).to_numpy()
+    return next((unit for unit in _UNITS if not (flat % unit).any()), 1)
 
 
 def _with_arrival(histories: pa.Table) -> pa.Table:
@@ -91,8 +113,11 @@ def _with_arrival(histories: pa.Table) -> pa.Table:
         ],
         pa.list_(pa.string()),
     )
-    columns = [histories["user_id"], histories["item_ids"], times, ids, histories["event_timestamp"]]
-    return pa.table(columns, names=["user_id", "item_ids", "event_times", "event_ids", "event_timestamp"])
+    offsets = pa.array(np.zeros(len(histories) + 1, np.int32))
+    nothing = pa.ListArray.from_arrays(offsets, pa.array([], pa.string()))
+    seen = histories["seen_items"] if "seen_items" in histories.column_names else pa.chunked_array([nothing])
+    columns = [histories["user_id"], histories["item_ids"], times, ids, seen, histories["event_timestamp"]]
+    return pa.table(columns, names=["user_id", "item_ids", "event_times", "event_ids", "seen_items", "event_timestamp"])
 
 
 def _with_column(table: pa.Table, name: str, value: pa.Scalar) -> pa.Table:
@@ -112,19 +137,19 @@ def require_window(histories: pa.Table, window: int) -> None:
 
 
 def _histories(table: pa.Table) -> dict[str, History]:
-    columns = [table[name].to_pylist() for name in ("user_id", "item_ids", "event_times", "event_ids")]
+    columns = [table[name].to_pylist() for name in ("user_id", "item_ids", "event_times", "event_ids", "seen_items")]
     return {
-        user_id: History(item_ids=item_ids, times=times, event_ids=ids)
-        for user_id, item_ids, times, ids in zip(*columns, strict=True)
+        user_id: History(item_ids=item_ids, times=times, event_ids=ids, seen=list(dict.fromkeys(seen))[-MAX_SEEN:])
+        for user_id, item_ids, times, ids, seen in zip(*columns, strict=True)
     }
 
 
-def publish_histories(rows: HistoryRows, chunk: pa.Table, window: int) -> None:
+def publish_histories(rows: HistoryRows, chunk: pa.Table, merge: Merge) -> None:
     """Merge histories into the online store."""
     published = _histories(chunk)
 
     def change(user_id: str, found: History) -> History:
-        return merge_publication(found, published[user_id], window)
+        return merge(found, published[user_id])
 
     rows.update(list(published), change, Entry(published=True))
 
@@ -144,14 +169,14 @@ def record(feast: FeatureStore, view: View, table: pa.Table) -> None:
         feast.registry.apply_materialization(found, feast.project, start - _MARGIN, end + _MARGIN)
 
 
-def _wrong_histories(rows: HistoryRows, part: pa.Table, window: int) -> list[str]:
+def _wrong_histories(rows: HistoryRows, part: pa.Table, merge: Merge) -> list[str]:
     """A history is right where publishing it again would change nothing."""
     published = _histories(part)
     found = rows.read(list(published))
     wrong = [
         user_id
         for user_id, history in published.items()
-        if user_id not in found or merge_publication(found[user_id], history, window) != found[user_id]
+        if user_id not in found or merge(found[user_id], history) != found[user_id]
     ]
     return list(HISTORY.witnesses) if wrong else []
 

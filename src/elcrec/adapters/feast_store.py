@@ -7,13 +7,15 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from elcrec.adapters.quiet import quiet, unguarded
 from elcrec.errors import UserError
@@ -31,14 +33,17 @@ from elcrec.serving.ports import (
 with quiet("feast"), unguarded():
     from feast import FeatureService, FeatureStore, FeatureView, FileSource
     from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
+    from feast.infra.registry.sql import SqlRegistry
 
     from elcrec.adapters.feast_config import FeastConfig, Servers, file_lock
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
     from elcrec.adapters.feast_errors import feast_errors
     from elcrec.adapters.feast_publishing import (
         HISTORY,
+        ITEMS,
         OUTPUT,
         load,
+        merge_of,
         online_tables,
         publish_histories,
         read_back,
@@ -65,8 +70,8 @@ _USERS_AT_ONCE = 200
 """Users whose events are written together: within a reader's patience, and a short transaction on SQLite."""
 
 
-_IDENTITY = "store"
-"""Tag of the view of histories: the name of the online store that the registry belongs to."""
+_IDENTITY = "elcrec_store"
+"""Under which the registry notes the name of the online store that it belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,7 @@ class FeastStore:
         self._config = FeastConfig(repository=repository, folder=self._folder, servers=servers or Servers())
         self._services: dict[str, FeatureService] = {}
         self._opened: _Opened | None = None
+        self._items: tuple[tuple[int, int] | None, frozenset[str] | None] = None, None
         self._opening = threading.Lock()
 
     def publish(self, tables: FeatureTables, *, service: str) -> dict[str, int]:
@@ -112,30 +118,28 @@ class FeastStore:
         with file_lock(self._folder / "publish.lock", otherwise=busy):
             with feast_errors(), quiet("feast"):
                 feast = self._open(patient=True)
-                objects = self._definitions()
-                identity = _named(feast) or _published_identity(feast, objects) or uuid.uuid4().hex
-                self._apply(feast, objects, identity)
+                self._apply(feast)
             self._require_service(feast, service)
             rows, window = _history_rows(feast)
-            _note_take_over(rows.identity(), identity)
+            identity = _name(feast, rows.identity())
             require_window(tables.histories, window)
             publication = Publication.begin(
                 self._folder / "publication.json",
                 self._config.target(),
                 lambda moment: write_offline(tables, moment, self._folder / "data"),
             )
-            published = online_tables(tables, publication.moment)
+            published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
             for view, table in published.items():
                 for part in publication.chunks(view.name, len(table)):
                     chunk = table.slice(part.start, part.stop - part.start)
                     if view is HISTORY:
-                        publish_histories(rows, chunk, window)
+                        publish_histories(rows, chunk, merge)
                     else:
                         load(feast, view, chunk)
             publication.finish()
             for view, table in published.items():
                 record(feast, view, table)
-            read_back(feast, published, rows, window)
+            read_back(feast, published, rows, merge)
             rows.name(identity)
         self._opened = None
         return {view.name: len(table) for view, table in published.items()}
@@ -171,11 +175,15 @@ class FeastStore:
         with self._replacement_noticed():
             found = opened.readable.read(user_ids)
         return [
-            UserHistory(item_ids=history.item_ids, updated=instant(history.times[-1])) if history else None
+            UserHistory(item_ids=history.item_ids, updated=instant(history.times[-1]), seen=history.seen)
+            if history
+            else None
             for history in map(found.get, user_ids)
         ]
 
-    def push_events(self, events: Sequence[Event], *, new_users: int | None = None) -> PushOutcome:
+    def push_events(
+        self, events: Sequence[Event], *, new_users: int | None = None, knows: Container[str] | None = None
+    ) -> PushOutcome:
         """See `FeatureStore`.
 
         Raises:
@@ -186,11 +194,11 @@ class FeastStore:
         for number, event in enumerate(events, start=1):
             require_valid(event, now=now, where=f"event {number}")
             by_user.setdefault(event.user_id, []).append(event)
-        opened = self._current()
+        opened, catalogue = self._current(), self._published_items() if knows is None else knows
         fates: dict[str, Counter[Fate]] = {}
 
         def change(user_id: str, history: History) -> History:
-            history, fates[user_id] = add_events(history, by_user[user_id], opened.window)
+            history, fates[user_id] = add_events(history, by_user[user_id], opened.window, knows=catalogue)
             return history
 
         users, refused = list(by_user), set[str]()
@@ -204,6 +212,15 @@ class FeastStore:
             refused=sum(len(by_user[user_id]) for user_id in refused),
             users=len(users),
         )
+
+    def _published_items(self) -> frozenset[str] | None:
+        """Return the items of the last publication, `None` where its files are elsewhere."""
+        path = self._folder / "data" / ITEMS.file
+        identity = _file_identity(path)
+        if identity != self._items[0]:
+            items = None if identity is None else frozenset(pq.read_table(path)["item_id"].to_pylist())
+            self._items = identity, items
+        return self._items[1]
 
     def check(self, service: str, schema: str | None = None) -> None:
         """See `FeatureStore`. Readers see what others have applied since the last check.
@@ -322,18 +339,14 @@ class FeastStore:
         with self._config.registry_lock():
             return FeatureStore(config=self._config.load(patient=patient))
 
-    def _definitions(self) -> list[Any]:
-        return definitions_for(self._config.repository, self._store_folder)
-
-    def _apply(self, feast: FeatureStore, objects: Sequence[Any], identity: str | None) -> None:
-        """Bring the repository's definitions into the registry, with sources in this store and its name.
+    def _apply(self, feast: FeatureStore) -> None:
+        """Bring the repository's definitions into the registry, with sources in this store.
 
         What the repository lacks stays: it may be what another version of it serves. `feast apply` removes it.
         """
-        for view in _history_views(objects):
-            view.tags = {**view.tags, **({_IDENTITY: identity} if identity else {})}
+        objects = definitions_for(self._config.repository, self._store_folder)
         with self._config.registry_lock():
-            feast.apply(list(objects))
+            feast.apply(objects)
         feast.refresh_registry()
 
     def _require_service(self, feast: FeatureStore, service: str) -> FeatureService:
@@ -390,21 +403,25 @@ def _file_identity(path: Path | None) -> tuple[int, int] | None:
 
 
 def _named(feast: FeatureStore) -> str | None:
-    """Return the name of the online store that the registry belongs to."""
-    try:
-        name: str | None = feast.get_feature_view(HISTORY.name).tags.get(_IDENTITY)
-    except FeatureViewNotFoundException:
-        return None
+    """Return the name of the online store that the registry belongs to; Feast's own commands leave it alone."""
+    registry = feast.registry
+    return registry.get_project_metadata(feast.project, _IDENTITY) if isinstance(registry, SqlRegistry) else None
+
+
+def _name(feast: FeatureStore, found: str | None) -> str:
+    """Return the name that the store is to have; note it in the registry.
+
+    Args:
+        feast: the registry.
+        found: what the online store is called.
+    """
+    known = _named(feast)
+    if known is not None and found not in (None, known):
+        logger.warning("the online store was published from another store folder; it belongs to this one from now on")
+    name = known or found or uuid.uuid4().hex
+    if isinstance(feast.registry, SqlRegistry):
+        feast.registry.set_project_metadata(feast.project, _IDENTITY, name)
     return name
-
-
-def _published_identity(feast: FeatureStore, objects: Sequence[Any]) -> str | None:
-    """Return the name that an online store has whose registry was lost."""
-    return next((open_rows(feast.config, view).identity() for view in _history_views(objects)), None)
-
-
-def _history_views(objects: Sequence[Any]) -> list[FeatureView]:
-    return [each for each in objects if isinstance(each, FeatureView) and each.name == HISTORY.name]
 
 
 def _file_sources(objects: Sequence[Any]) -> list[FileSource]:
@@ -417,8 +434,3 @@ def _file_sources(objects: Sequence[Any]) -> list[FileSource]:
 def _source_path(feast: FeatureStore) -> str:
     source = feast.get_feature_view(HISTORY.name).batch_source
     return str(source.path) if source is not None else ""
-
-
-def _note_take_over(found: str | None, identity: str) -> None:
-    if found not in (None, identity):
-        logger.warning("the online store was published from another store folder; it belongs to this one from now on")

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 _DIGEST = "elcrec.bundle"
+_REJECTED = "elcrec.rejected"
+"""Tag of a version that was rolled back: when."""
 _ARTIFACT = "bundle"
 Entity = TypeVar("Entity")
 
@@ -74,7 +77,8 @@ class MlflowRegistry:
         """
         with _mlflow():
             found = self._client.search_model_versions(f"name='{name}'")
-        return [str(number) for number in sorted((int(version.version) for version in found), reverse=True)]
+        numbers = [int(version.version) for version in found if _REJECTED not in version.tags]
+        return [str(number) for number in sorted(numbers, reverse=True)]
 
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
         """See `ModelRegistry`. A run that a killed call left behind is taken up again.
@@ -103,6 +107,36 @@ class MlflowRegistry:
         """
         with _mlflow():
             self._client.set_registered_model_alias(name, CHAMPION, version)
+
+    def reject(self, name: str, version: str) -> None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached, or has no such version.
+        """
+        with _mlflow():
+            moment = datetime.now(UTC).isoformat(timespec="seconds")
+            self._client.set_model_version_tag(name, version, _REJECTED, moment)
+
+    def pardon(self, name: str, version: str) -> None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached, or has no such version.
+        """
+        with _mlflow():
+            if _REJECTED in self._client.get_model_version(name, version).tags:
+                self._client.delete_model_version_tag(name, version, _REJECTED)
+
+    def rejected(self, name: str, digest: str) -> str | None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses.
+        """
+        with _mlflow():
+            found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
+        return next((str(version.version) for version in found if _REJECTED in version.tags), None)
 
     @property
     def _client(self) -> MlflowClient:

@@ -30,6 +30,7 @@ Change = Callable[[str, History], History]
 """From a user and her history to her new history; called again where another writer came first."""
 
 _EMPTY = History()
+_FIELDS = ("item_ids", "event_times", "event_ids", "seen_items")
 _SQLITE_WAIT_MS = 5_000
 _ROUNDS = 200
 _NEWCOMERS = "elcrec_newcomers"
@@ -107,6 +108,7 @@ class _Row:
             "item_ids": Value(string_list_val=StringList(val=history.item_ids)),
             "event_times": Value(int64_list_val=Int64List(val=history.times)),
             "event_ids": Value(string_list_val=StringList(val=history.event_ids)),
+            "seen_items": Value(string_list_val=StringList(val=history.seen)),
         }
         return values, instant(time)
 
@@ -116,6 +118,8 @@ def _history(values: dict[str, Value]) -> History:
         item_ids=list(values["item_ids"].string_list_val.val),
         times=list(values["event_times"].int64_list_val.val),
         event_ids=list(values["event_ids"].string_list_val.val),
+        # Rows of earlier versions lack it.
+        seen=list(values["seen_items"].string_list_val.val) if "seen_items" in values else [],
     )
 
 
@@ -258,7 +262,7 @@ class RedisRows:
         self._store = RedisOnlineStore()
         self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
         self._time_field = f"_ts:{view.name}".encode()
-        self._fields = {name: _mmh3(f"{view.name}:{name}") for name in ("item_ids", "event_times", "event_ids")}
+        self._fields = {name: _mmh3(f"{view.name}:{name}") for name in _FIELDS}
 
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
         with redis_errors():

@@ -99,7 +99,12 @@ class Engine:
         """
         if not self._pushes.acquire(blocking=False):
             raise QueueFull
-        work = self._writing.submit(self._features.push_events, events, new_users=self._new_users)
+        work = self._writing.submit(
+            self._features.push_events,
+            events,
+            new_users=self._new_users,
+            knows=self._live.current.recommender.catalogue,
+        )
         # One that is given up may go on for a while in its thread, and counts as long.
         work.add_done_callback(self._pushed)
         try:
@@ -135,7 +140,7 @@ class Engine:
         found = await self._histories.read(list(user_ids), serving.feature_service) if user_ids else {}
         bases = [self._base(question, found, serving) for question in questions]
         queries = [
-            Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny)
+            Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny, seen=base.seen)
             for question, base in zip(questions, bases, strict=True)
         ]
         recommendations = await self._rank(serving.recommender, queries)
@@ -164,7 +169,7 @@ class Engine:
         known = found.get(question.user_id) if found is not None and question.user_id is not None else None
         if known is not None:
             stale = serving.has_real_times and self._is_old(known)
-            return _Base(source="store", history=known.item_ids, stale=stale, store_available=True)
+            return _Base(source="store", history=known.item_ids, seen=known.seen, stale=stale, store_available=True)
         if question.history:
             return _Base(source="request", history=question.history, stale=False, store_available=available)
         return _Base(source="none", history=(), stale=False, store_available=available)
@@ -186,6 +191,7 @@ class _Base:
     history: Sequence[str]
     stale: bool
     store_available: bool
+    seen: Sequence[str] = ()
 
 
 class _Histories:

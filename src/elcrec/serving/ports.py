@@ -1,6 +1,6 @@
 """What serving needs of the outside world; the adapters provide it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,22 +42,33 @@ class ModelRegistry(Protocol):
     def set_champion(self, name: str, version: str) -> None:
         """Make `version` the one that serves."""
 
+    def reject(self, name: str, version: str) -> None:
+        """Note that a version is not to serve again; no push makes it the champion."""
+
+    def pardon(self, name: str, version: str) -> None:
+        """Take back what `reject` noted, if it did."""
+
+    def rejected(self, name: str, digest: str) -> str | None:
+        """Return the version of a bundle that was rejected; `None` for one that was not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTables:
     """What a push publishes.
 
     Attributes:
-        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet.
+        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet, and `seen_items`,
+            what was before all that.
         earlier: histories as they stood at the split points, the same columns; for training alone, never served.
-        model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest).
-        item_statistics: `item_id`, `count`, `total`.
+        model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest); `None` leaves what is
+            there.
+        item_statistics: `item_id`, `count`, `total`; `None` leaves what is there.
     """
 
     histories: pa.Table
     earlier: pa.Table
-    model_outputs: pa.Table
-    item_statistics: pa.Table
+    model_outputs: pa.Table | None
+    item_statistics: pa.Table | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +97,12 @@ class UserHistory:
     Attributes:
         item_ids: recent history as raw ids, oldest first, never empty.
         updated: time of the newest event.
+        seen: items met before all that; not to be recommended either.
     """
 
     item_ids: list[str]
     updated: datetime
+    seen: list[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +176,9 @@ class FeatureStore(Protocol):
             UserError: `service` was never published to this store.
         """
 
-    def push_events(self, events: Sequence[Event], *, new_users: int | None = None) -> PushOutcome:
+    def push_events(
+        self, events: Sequence[Event], *, new_users: int | None = None, knows: Container[str] | None = None
+    ) -> PushOutcome:
         """Add live events to their users' histories; `users` returns them from then on.
 
         Every event is checked before the first is written. Safe to repeat, and from many writers at once.
@@ -171,6 +186,8 @@ class FeatureStore(Protocol):
         Args:
             events: in any order.
             new_users: most users whom the store may know from events alone; `None` for any number.
+            knows: items of the model that serves, which others must not push out of a history; `None`: those of the
+                last publication, where its files are here.
 
         Raises:
             StoreUnavailable: the online store does not answer; some users may have been written, so push again.

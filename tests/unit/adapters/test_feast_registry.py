@@ -111,7 +111,7 @@ def test_a_running_reader_learns_of_new_definitions_when_it_checks(tmp_path: Pat
     reader.users(["ann"], service=SERVICE)
 
     newer = FeastStore(tmp_path, other_schema(tmp_path / "other"))
-    newer._apply(newer._open(), newer._definitions(), None)
+    newer._apply(newer._open())
 
     reader.check(SERVICE, newer.schema(SERVICE))
 

@@ -178,6 +178,20 @@ def test_users_known_from_events_alone_are_bounded_and_a_publication_makes_room(
     assert [bool(each) for each in known].count(True) == 4
 
 
+def test_an_item_that_left_the_window_is_seen_after_the_next_push_too(store: FeastStore) -> None:
+    store.push_events([event("ann", f"i{second % 2 + 1}", second) for second in range(60)])
+    store.push_events([event("ann", "bogus", 100 + second) for second in range(60)])
+    store.publish(tables({"ann": ["i1"], "cid": ["i2"]}), service=SERVICE)
+
+    ann, cid = store.histories(["ann", "cid"], service=SERVICE)
+
+    assert ann is not None
+    assert cid is not None
+    assert ann.item_ids.count("bogus") == 10
+    assert len(ann.item_ids) == 60
+    assert (ann.seen, cid.seen) == (["i1", "i2"], [])
+
+
 def test_one_bad_event_keeps_all_of_them_out(store: FeastStore) -> None:
     with pytest.raises(UserError, match="event 2: item_id is empty"):
         store.push_events([event("ann", "x", 1), event("ann", "", 2)])

@@ -13,6 +13,7 @@ from support.servers import RedisServer, postgres_server, redis_server
 
 from elcrec.adapters.feast_config import FeastConfig, Servers
 from elcrec.adapters.feast_store import FeastStore
+from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, StoreReplaced, StoreUnavailable
 
@@ -78,8 +79,8 @@ def test_a_redis_that_another_store_took_over_says_so(
 
 def test_a_store_from_before_stores_had_names_is_read_and_given_events(published: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(published, tmp_path / "store"))
-    before = FeastStore(folder, REPOSITORY)
-    before._apply(before._open(), before._definitions(), None)
+    with sqlite3.connect(folder / "feast" / "registry.db") as database:
+        database.execute("DELETE FROM feast_metadata WHERE metadata_key = 'elcrec_store'")
     with sqlite3.connect(folder / "feast" / "online.db") as database:
         database.execute("DROP TABLE elcrec_identity")
 
@@ -119,6 +120,27 @@ def test_an_online_file_of_another_store_is_not_read(published: Path, tmp_path: 
 
     with pytest.raises(StoreReplaced):
         items(store)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_store_that_was_torn_down_is_none_until_the_next_push(published: Path, tmp_path: Path, applied: bool) -> None:
+    folder = Path(shutil.copytree(published, tmp_path / "store"))
+    server = FeastStore(folder, REPOSITORY)
+    assert items(server) == ["i1"]
+    by_hand = FeastStore(folder, REPOSITORY)
+    with quiet("feast"):
+        by_hand._feast.teardown()
+    if applied:
+        by_hand._apply(by_hand._open())
+
+    for store in (server, FeastStore(folder, REPOSITORY)):
+        with pytest.raises(UserError):
+            items(store)
+
+    FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i2"]}), service=SERVICE)
+    for store in (server, FeastStore(folder, REPOSITORY)):
+        assert items(store) == ["i2"]
+        assert store.push_events([EVENT]).late == 0
 
 
 def test_readers_make_no_store(tmp_path: Path) -> None:
