@@ -33,7 +33,8 @@ from elcrec.serving.ports import (
 with quiet("feast"), unguarded():
     from feast import FeatureService, FeatureStore, FeatureView, FileSource
     from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
-    from feast.infra.registry.sql import SqlRegistry
+    from feast.infra.registry.sql import SqlRegistry, feature_view_version_history
+    from sqlalchemy import delete
 
     from elcrec.adapters.feast_config import FeastConfig, Servers, file_lock
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
@@ -300,6 +301,8 @@ class FeastStore:
             feast = self._open()
             self._make_own(feast)
             identity = _named(feast)
+            if identity is None and not _was_published(feast):
+                raise UserError("no histories were published to this store", fix="run `elcrec push` first")
             readable, window = _history_rows(feast, identity)
             return _Opened(
                 feast=feast,
@@ -346,6 +349,7 @@ class FeastStore:
         """
         objects = definitions_for(self._config.repository, self._store_folder)
         with self._config.registry_lock():
+            _forget_removed_views(feast)
             feast.apply(objects)
         feast.refresh_registry()
 
@@ -422,6 +426,26 @@ def _name(feast: FeatureStore, found: str | None) -> str:
     if isinstance(feast.registry, SqlRegistry):
         feast.registry.set_project_metadata(feast.project, _IDENTITY, name)
     return name
+
+
+def _was_published(feast: FeatureStore) -> bool:
+    """Whether a push has loaded histories; `feast apply` alone makes a store that is empty."""
+    try:
+        return bool(feast.get_feature_view(HISTORY.name).materialization_intervals)
+    except FeatureViewNotFoundException:
+        return False
+
+
+def _forget_removed_views(feast: FeatureStore) -> None:
+    """Remove the versions of views that are gone: `feast teardown` leaves them, and the next apply fails on them."""
+    registry = feast.registry
+    if not isinstance(registry, SqlRegistry):
+        return
+    views = [view.name for view in registry.list_feature_views(feast.project, allow_cache=False)]
+    versions = feature_view_version_history.c
+    gone = versions.feature_view_name.not_in(views)
+    with registry.write_engine.begin() as connection:
+        connection.execute(delete(feature_view_version_history).where(versions.project_id == feast.project, gone))
 
 
 def _file_sources(objects: Sequence[Any]) -> list[FileSource]:

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.feature_tables import tables
+from support import feature_tables
 from support.servers import RedisServer, redis_server
 
 from elcrec.adapters.feast_config import Servers
@@ -21,6 +22,13 @@ REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"
 WINDOW = 50
 START = datetime(2026, 3, 1, tzinfo=UTC)
+CATALOGUE = [
+    *(f"i{number}" for number in range(97)),
+    *(f"x{number}" for number in range(60)),
+    *(f"w{writer}-{number}" for writer in range(8) for number in range(5)),
+    *("x", "y", "live", "only-live"),
+]
+tables = partial(feature_tables.tables, items=CATALOGUE)
 PUBLISHED = tables({"ann": ["i1", "i2"], "Zoë 7": ["i2"]})
 
 
