@@ -188,7 +188,7 @@ def _version(port: int) -> str:
 
 def _post(port: int, path: str, content: object) -> Any:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", path, json.dumps(content))
+    connection.request("POST", path, json.dumps(content), {"content-type": "application/json"})
     response = connection.getresponse()
     body = response.read()
     connection.close()

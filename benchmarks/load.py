@@ -112,9 +112,8 @@ async def _open(
 
 def _request(user: str) -> bytes:
     body = msgspec.json.encode({"user_id": user, "k": 10})
-    head = (
-        f"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
+    head = "POST /recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -29,6 +29,7 @@ user_history = FeatureView(
         # Not UnixTimestamp: Feast keeps that in whole seconds, and a second holds more than one click.
         Field(name="event_times", dtype=Array(Int64), description="Time of each item, microseconds since 1970, UTC."),
         Field(name="event_ids", dtype=Array(String), description="Id of each live event; empty where published."),
+        Field(name="seen_items", dtype=Array(String), description="Items met before all these, in no order."),
     ],
     source=history_events,
     tags={"window": str(WINDOW)},

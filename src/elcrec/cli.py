@@ -97,6 +97,14 @@ def _push(options: Options) -> None:
     _show(push(_config(options).push, *inputs, options.out, registry=store.registry, features=store.features))
 
 
+def _rollback(options: Options) -> None:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.rollback import rollback
+
+    store, name = open_store(options.store), _config(options).push.model_name
+    _show(rollback(name, options.version, registry=store.registry, features=store.features))
+
+
 def _run(options: Options) -> None:
     from elcrec.run import run
 
@@ -139,7 +147,8 @@ def _serve(options: Options) -> None:
     config, store = _config(options), open_store(options.store)
     users = first_users(store.histories) if config.serve.demo else []
     name = config.push.model_name
-    serve(config.serve, name, registry=store.registry, features=store.features, demo_users=users)
+    key = os.environ.get("ELCREC_API_KEY") or None
+    serve(config.serve, name, registry=store.registry, features=store.features, demo_users=users, api_key=key)
 
 
 def _recommend_all(options: Options) -> None:
@@ -247,6 +256,9 @@ def _parser() -> argparse.ArgumentParser:
         store=a / "store",
         out=a / "push",
     )
+    text = "Make an earlier version the champion; no push brings the present one back."
+    back = add("rollback", _rollback, text, store=a / "store")
+    back.add_argument("version", nargs="?", metavar="VERSION", help="what is to serve (default: the one before)")
     add("run", _run, "Run every stage and recommend for a user.", workdir=a)
     recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
     recommend.add_argument("--user", required=True, help="the user's raw id")

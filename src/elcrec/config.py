@@ -366,7 +366,19 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     queue: Positive = 2048
     """Most requests that wait for a ranking; more are turned away with 503."""
     connections: Positive = 4096
-    """Most connections at a time; more are turned away with 503."""
+    """Most connections at a time; for one more, the one that has waited longest for its client is closed."""
+    head_bytes: Positive = 16_384
+    """Largest request before its body, and largest trailers; more is refused with 431."""
+    headers: Positive = 64
+    """Most headers of a request; more are refused with 431."""
+    url_bytes: Positive = 4096
+    """Longest URL; a longer one is refused with 414."""
+    held_bytes: Positive = 33_554_432
+    """Largest sum of the bodies that are being read or worked on; more are turned away with 503."""
+    event_requests: Positive = 64
+    """Most requests with events that wait for the store; more are turned away with 503."""
+    new_users: Annotated[int, Meta(ge=0)] = 100_000
+    """Most users whom the store knows from events alone; events of one more are refused."""
 
 
 class ServeConfig(Section, frozen=True, kw_only=True):
@@ -380,6 +392,9 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     """Threads of a matrix product; one process with one thread keeps one core busy."""
     limits: LimitsConfig = LimitsConfig()
     """What one request may ask for."""
+    hosts: list[str] = []
+    """Names that clients use for this server, beside its addresses and localhost. A browser's request must have one.
+    So must every request where this is set, or where the server listens on this machine alone."""
     batch_size: Positive = 64
     """Most requests that are ranked together."""
     batch_wait: Annotated[float, Meta(ge=0, le=0.1)] = 0.001
@@ -395,6 +410,9 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     Where the log's times are only an order, histories have no age."""
     poll: PositiveFloat = 5.0
     """Seconds between two looks at the registry's champion."""
+    ready_with_problems: bool = True
+    """Whether the server calls itself ready while its store or registry has a problem, which its readiness names: it
+    answers all the same, and were every server of a kind not ready, nobody would answer."""
     client_timeout: PositiveFloat = 10.0
     """Seconds that a client has to send its headers, and again its body."""
     drain: Positive = 20

@@ -154,7 +154,7 @@ def test_redis_down_and_back(tmp_path: Path, fault: str) -> None:
 
 def test_sigterm_finishes_what_is_in_flight_and_exits_with_zero(installation: Installation) -> None:
     body = json.dumps(REQUEST).encode()
-    head = f"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    head = f"POST /recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     with serving(installation, *QUICK) as server:
         with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
             connection.sendall(head + body[:10])

@@ -10,7 +10,9 @@ TIME = pa.timestamp("us", tz="UTC")
 SECOND = 1_000_000
 
 
-def tables(histories: Mapping[str, Sequence[str]], *, bundle: str = "b1") -> FeatureTables:
+def tables(
+    histories: Mapping[str, Sequence[str]], *, bundle: str = "b1", items: Sequence[str] = ("i1", "i2")
+) -> FeatureTables:
     """Histories with the times of a benchmark log: seconds after 1970-01-01."""
     times = [[(place + 1) * SECOND for place in range(len(row))] for row in histories.values()]
     users = pa.array(histories, pa.string())
@@ -32,5 +34,7 @@ def tables(histories: Mapping[str, Sequence[str]], *, bundle: str = "b1") -> Fea
         histories=rows,
         earlier=rows.slice(0, 0),
         model_outputs=pa.table(outputs),
-        item_statistics=pa.table({"item_id": ["i1", "i2"], "count": [0, 4], "total": [1, 5]}),
+        item_statistics=pa.table(
+            {"item_id": items, "count": [0, *[4] * (len(items) - 1)], "total": [1, *[5] * (len(items) - 1)]}
+        ),
     )

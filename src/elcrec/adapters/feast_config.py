@@ -95,6 +95,13 @@ class FeastConfig:
         """Return what tells this online store from another, without giving an address away."""
         return hashlib.sha256(repr((self.servers.redis, self._document()["online_store"])).encode()).hexdigest()
 
+    def files(self) -> tuple[Path | None, Path | None]:
+        """Return the files of the online store and of the registry; `None` for one that is on a server."""
+        document = self._document()
+        online, path = document["online_store"], str(document["registry"]["path"])
+        registry = Path(path.removeprefix(_SQLITE)) if path.startswith(_SQLITE) else None
+        return (Path(online["path"]) if online["type"] == "sqlite" else None), registry
+
     def require(self) -> Path:
         """Return the repository's own feature_store.yaml.
 
@@ -116,7 +123,9 @@ class FeastConfig:
         if online["type"] == "sqlite" and not Path(online["path"]).is_absolute():
             online["path"] = str(self.folder / Path(online["path"]).name)
         if self.servers.redis:
-            document["online_store"] = {"type": "redis", "connection_string": "${REDIS}"}
+            # What a Redis store is configured with besides, such as key_ttl_seconds, stays.
+            options = online if online["type"] == "redis" else {}
+            document["online_store"] = {**options, "type": "redis", "connection_string": "${REDIS}"}
         if self.servers.registry:
             registry["path"] = "${FEAST_REGISTRY}"
         return document

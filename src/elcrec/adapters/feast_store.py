@@ -1,64 +1,85 @@
 """Feast as the feature store: definitions from the repository folder, data under the store folder or on servers."""
 
-import sqlite3
+import logging
+import threading
+import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.adapters.quiet import quiet
-from elcrec.artifacts import atomic_file
 from elcrec.errors import UserError
-from elcrec.serving.histories import Fate, History, add_events, instant, merge_publication, require_valid
+from elcrec.serving.histories import Fate, History, add_events, instant, require_valid
 from elcrec.serving.ports import (
     PUSH_FIRST,
     Event,
     FeatureTables,
     PushOutcome,
+    StoreReplaced,
     StoreUnavailable,
     UserFeatures,
     UserHistory,
 )
 
 with quiet("feast"):
-    from feast import FeatureService, FeatureStore, FeatureView
-    from feast.errors import FeastError, FeatureServiceNotFoundException, FeatureViewNotFoundException
-    from sqlalchemy.exc import SQLAlchemyError
+    from feast import FeatureService, FeatureStore, FeatureView, FileSource
+    from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
+    from feast.infra.registry.sql import SqlRegistry, feature_view_version_history
+    from sqlalchemy import delete
 
     from elcrec.adapters.feast_config import FeastConfig, Servers, file_lock
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
-    from elcrec.adapters.online_rows import HistoryRows, open_rows, redis_errors
+    from elcrec.adapters.feast_errors import feast_errors
+    from elcrec.adapters.feast_publishing import (
+        HISTORY,
+        ITEMS,
+        OUTPUT,
+        load,
+        merge_of,
+        online_tables,
+        publish_histories,
+        read_back,
+        record,
+        require_window,
+        write_offline,
+    )
+    from elcrec.adapters.online_rows import Entry, HistoryRows, open_rows
     from elcrec.adapters.publication import Publication
 
-_MARGIN = timedelta(days=1)
-_CHECKED_KEYS = 5000
-_READ_KEYS = 500
+logger = logging.getLogger(__name__)
+
 _USERS_AT_ONCE = 200
 """Users whose events are written together: within a reader's patience, and a short transaction on SQLite."""
 
 
+_IDENTITY = "elcrec_store"
+"""Under which the registry notes the name of the online store that it belongs to."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class _View:
-    """A feature view, the file behind it, and the columns that prove that it was loaded."""
+class _Opened:
+    """A store that is open for readers and for events.
 
-    name: str
-    file: str
-    key: str
-    witnesses: tuple[str, ...]
+    Attributes:
+        files: which files the online store and the registry were; `None` on a server.
+        identity: the name of the online store; `None` where none was given yet.
+        lifetime: for how long a model output is worth reading, seconds.
+    """
 
-
-_HISTORY = _View(name="user_history", file="histories.parquet", key="user_id", witnesses=("item_ids",))
-_OUTPUT = _View(name="user_model_output", file="model_outputs.parquet", key="user_id", witnesses=("intent", "bundle"))
-_ITEMS = _View(name="item_statistics", file="item_statistics.parquet", key="item_id", witnesses=("count", "total"))
+    feast: FeatureStore
+    identity: str | None
+    files: "_Identities"
+    readable: HistoryRows
+    writable: HistoryRows
+    window: int
+    lifetime: float
 
 
 class FeastStore:
@@ -70,40 +91,46 @@ class FeastStore:
         self._folder = store / "feast"
         self._config = FeastConfig(repository=repository, folder=self._folder, servers=servers or Servers())
         self._services: dict[str, FeatureService] = {}
-        self._live: tuple[HistoryRows, int] | None = None
+        self._opened: _Opened | None = None
+        self._items: tuple[tuple[int, int] | None, frozenset[str] | None] = None, None
+        self._opening = threading.Lock()
 
     def publish(self, tables: FeatureTables, *, service: str) -> dict[str, int]:
         """See `FeatureStore`. The offline files are replaced, then loaded online in chunks.
 
         Raises:
-            UserError: as `FeatureStore.publish`, the repository is not sound, or histories are longer than the
-                view's window.
-            StoreUnavailable: the online store or the registry does not answer, or another process is publishing.
+            UserError: as `FeatureStore.publish`, the repository is not sound, histories are longer than the
+                view's window, or another process is publishing.
+            StoreUnavailable: the online store or the registry does not answer.
         """
         busy = StoreUnavailable("another push is publishing", where=self._folder, fix="try again when it is done")
         with file_lock(self._folder / "publish.lock", otherwise=busy):
-            with _errors(), quiet("feast"):
+            with feast_errors(), quiet("feast"):
                 feast = self._open(patient=True)
                 self._apply(feast)
             self._require_service(feast, service)
             rows, window = _history_rows(feast)
-            _require_window(tables.histories, window)
+            identity = _name(feast, rows.identity())
+            require_window(tables.histories, window)
             publication = Publication.begin(
-                self._folder / "publication.json", self._config.target(), lambda moment: self._write(tables, moment)
+                self._folder / "publication.json",
+                self._config.target(),
+                lambda moment: write_offline(tables, moment, self._folder / "data"),
             )
-            published = _online_tables(tables, publication.moment)
+            published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
             for view, table in published.items():
                 for part in publication.chunks(view.name, len(table)):
                     chunk = table.slice(part.start, part.stop - part.start)
-                    if view is _HISTORY:
-                        _publish_histories(rows, chunk, window)
+                    if view is HISTORY:
+                        publish_histories(rows, chunk, merge)
                     else:
-                        _load(feast, view, chunk)
+                        load(feast, view, chunk)
             publication.finish()
             for view, table in published.items():
-                _record(feast, view, table)
-            self._read_back(feast, published, rows, window)
-        self._services, self._live = {}, None
+                record(feast, view, table)
+            read_back(feast, published, rows, merge)
+            rows.name(identity)
+        self._opened = None
         return {view.name: len(table) for view, table in published.items()}
 
     def users(self, user_ids: Sequence[str], *, service: str) -> list[UserFeatures | None]:
@@ -115,14 +142,15 @@ class FeastStore:
         """
         if not user_ids:
             return []
-        if service not in self._services:
-            self.check(service)
-        with _errors():
+        opened = self._open_for(service)
+        with self._replacement_noticed():
+            opened.readable.read(user_ids[:1])  # Feast would read any store that is there
+        with feast_errors():
             features = self._services[service]
-            response = self._feast.get_online_features(features=features, entity_rows={"user_id": list(user_ids)})
+            response = opened.feast.get_online_features(features=features, entity_rows={"user_id": list(user_ids)})
         names = list(response.proto.metadata.feature_names.val)
         computed = response.proto.results[names.index("bundle")].event_timestamps
-        columns, oldest = response.to_dict(), datetime.now(UTC).timestamp() - self._lifetime
+        columns, oldest = response.to_dict(), datetime.now(UTC).timestamp() - opened.lifetime
         return [_user_features(columns, row, fresh=computed[row].seconds >= oldest) for row in range(len(user_ids))]
 
     def histories(self, user_ids: Sequence[str], *, service: str) -> list[UserHistory | None]:
@@ -132,15 +160,19 @@ class FeastStore:
             UserError: `service` was never published to this store.
             StoreUnavailable: the online store does not answer.
         """
-        if service not in self._services:
-            self.check(service)
-        found = self._readable.read(user_ids)
+        opened = self._open_for(service)
+        with self._replacement_noticed():
+            found = opened.readable.read(user_ids)
         return [
-            UserHistory(item_ids=history.item_ids, updated=instant(history.times[-1])) if history else None
+            UserHistory(item_ids=history.item_ids, updated=instant(history.times[-1]), seen=history.seen)
+            if history
+            else None
             for history in map(found.get, user_ids)
         ]
 
-    def push_events(self, events: Sequence[Event]) -> PushOutcome:
+    def push_events(
+        self, events: Sequence[Event], *, new_users: int | None = None, knows: Container[str] | None = None
+    ) -> PushOutcome:
         """See `FeatureStore`.
 
         Raises:
@@ -151,22 +183,33 @@ class FeastStore:
         for number, event in enumerate(events, start=1):
             require_valid(event, now=now, where=f"event {number}")
             by_user.setdefault(event.user_id, []).append(event)
-        if self._live is None:
-            with _errors():
-                self._live = _history_rows(self._feast)
-        rows, window = self._live
+        opened, catalogue = self._current(), self._published_items() if knows is None else knows
         fates: dict[str, Counter[Fate]] = {}
 
         def change(user_id: str, history: History) -> History:
-            history, fates[user_id] = add_events(history, by_user[user_id], window)
+            history, fates[user_id] = add_events(history, by_user[user_id], opened.window, knows=catalogue)
             return history
 
-        users = list(by_user)
+        users, refused = list(by_user), set[str]()
         for start in range(0, len(users), _USERS_AT_ONCE):
-            rows.update(users[start : start + _USERS_AT_ONCE], change)
-        total = sum(fates.values(), Counter())
+            with self._replacement_noticed():
+                refused |= opened.writable.update(users[start : start + _USERS_AT_ONCE], change, Entry(most=new_users))
+        total = sum((fates[user_id] for user_id in users if user_id not in refused), Counter())
         counts = {"accepted": Fate.ACCEPTED, "duplicates": Fate.DUPLICATE, "late": Fate.LATE}
-        return PushOutcome(**{name: total[fate] for name, fate in counts.items()}, users=len(users))
+        return PushOutcome(
+            **{name: total[fate] for name, fate in counts.items()},
+            refused=sum(len(by_user[user_id]) for user_id in refused),
+            users=len(users),
+        )
+
+    def _published_items(self) -> frozenset[str] | None:
+        """Return the items of the last publication, `None` where its files are elsewhere."""
+        path = self._folder / "data" / ITEMS.file
+        identity = _file_identity(path)
+        if identity != self._items[0]:
+            items = None if identity is None else frozenset(pq.read_table(path)["item_id"].to_pylist())
+            self._items = identity, items
+        return self._items[1]
 
     def check(self, service: str, schema: str | None = None) -> None:
         """See `FeatureStore`. Readers see what others have applied since the last check.
@@ -175,10 +218,14 @@ class FeastStore:
             UserError: the service is missing or differs.
             StoreUnavailable: the registry does not answer.
         """
-        with _errors(), quiet("feast"):
-            self._feast.refresh_registry()
-            found = self._require_service(self._feast, service)
-            different = schema is not None and published_schema(self._feast, found) != schema
+        with feast_errors(), quiet("feast"):
+            feast = self._current().feast
+            feast.refresh_registry()
+            found = self._require_service(feast, service)
+            different = schema is not None and published_schema(feast, found) != schema
+            if _named(feast) != self._current().identity:
+                self._opened = None
+                self._current()
         if different:
             fix = "push the model again, or apply the definitions that it was made with under another version"
             what = f"feature service {service!r} has another schema than the model was made with"
@@ -192,27 +239,91 @@ class FeastStore:
             UserError: the repository does not define it, or is not sound.
         """
         self._config.require()
-        with _errors(), quiet("feast"):
+        with feast_errors(), quiet("feast"):
             digest = repository_schema(self._config.repository, service)
         if digest is None:
             raise self._unknown(service)
         return digest
 
     @cached_property
+    def _files(self) -> tuple[Path | None, Path | None]:
+        return self._config.files()
+
+    @property
     def _feast(self) -> FeatureStore:
-        return self._open()
+        return self._current().feast
 
-    @cached_property
-    def _readable(self) -> HistoryRows:
-        """The rows of histories for readers alone: on SQLite they have a connection that no writer holds."""
-        with _errors():
-            return _history_rows(self._feast)[0]
+    def _open_for(self, service: str) -> "_Opened":
+        """Return what is open, once `service` is known to be there."""
+        opened = self._current()
+        if service not in self._services:
+            self.check(service)
+            opened = self._current()
+        return opened
 
-    @cached_property
-    def _lifetime(self) -> float:
-        """For how long a model output is worth reading, seconds."""
-        seconds: float = self._feast.get_feature_view(_OUTPUT.name).ttl.total_seconds()
-        return seconds or float("inf")
+    def _current(self) -> "_Opened":
+        """Return what is open; where the store's files were replaced since, open it anew.
+
+        Raises:
+            UserError: nothing was published to this store.
+            StoreUnavailable: a file is missing, or the registry does not answer.
+        """
+        opened, files = self._opened, self._files
+        if opened is not None and opened.files == _identities(files, opened.files):
+            return opened
+        with self._opening:
+            if self._opened is None or self._opened is opened:
+                self._services = {}
+                self._opened = self._open_to_read(files)
+            return self._opened
+
+    def _open_to_read(self, files: tuple[Path | None, Path | None]) -> "_Opened":
+        self._config.require()
+        online, registry = files
+        if self._opened is None and registry is not None and not registry.is_file():
+            what = "no histories were published to this store"
+            raise UserError(what, where=self._folder, fix=PUSH_FIRST)
+        if online is not None and not online.is_file():
+            raise StoreUnavailable("the online store's file is missing", where=online, fix="restore it, or push again")
+        with feast_errors(), quiet("feast"):
+            feast = self._open()
+            self._make_own(feast)
+            identity = _named(feast)
+            if identity is None and not _was_published(feast):
+                raise UserError("no histories were published to this store", fix=PUSH_FIRST)
+            readable, window = _history_rows(feast, identity)
+            return _Opened(
+                feast=feast,
+                identity=identity,
+                files=_identities(files),
+                readable=readable,
+                # On SQLite readers have a connection that no writer holds.
+                writable=_history_rows(feast, identity)[0],
+                window=window,
+                lifetime=feast.get_feature_view(OUTPUT.name).ttl.total_seconds() or float("inf"),
+            )
+
+    @contextmanager
+    def _replacement_noticed(self) -> Iterator[None]:
+        """Where the store is another one, look at everything anew with the next call."""
+        try:
+            yield
+        except StoreReplaced:
+            self._opened = None
+            raise
+
+    def _make_own(self, feast: FeatureStore) -> None:
+        """In a copy of a store, lead the copy of the registry from the original's files to the copy's own."""
+        own = self._folder / "data" / HISTORY.file
+        if self._files[1] is None or Path(_source_path(feast)) == own:
+            return
+        logger.warning("the store was moved or copied to %s: its Feast sources are led there", self._store_folder)
+        objects = [*feast.list_data_sources(), *feast.list_feature_views()]
+        for source in _file_sources(objects):
+            source.file_options.uri = str(own.with_name(Path(source.path).name))
+        with self._config.registry_lock():
+            feast.apply(objects)
+        feast.refresh_registry()
 
     def _open(self, *, patient: bool = False) -> FeatureStore:
         self._config.require()
@@ -226,6 +337,7 @@ class FeastStore:
         """
         objects = definitions_for(self._config.repository, self._store_folder)
         with self._config.registry_lock():
+            _forget_removed_views(feast)
             feast.apply(objects)
         feast.refresh_registry()
 
@@ -239,125 +351,14 @@ class FeastStore:
         fix = f"define it in {self._config.repository} (push.feature_service names it) and push"
         return UserError(f"feature service {service!r} is unknown", where=self._folder, fix=fix)
 
-    def _write(self, tables: FeatureTables, moment: datetime) -> dict[str, Path]:
-        """Write the offline files: what is served, and histories as they stood at the split points."""
-        written = {}
-        served = _online_tables(tables, moment)
-        everything = pa.concat_tables([_with_arrival(tables.earlier), served[_HISTORY].drop_columns("created")])
-        # Of rows of the same event time, the later is the one that counts.
-        ages = np.arange(len(everything) - 1, -1, -1).astype("timedelta64[us]")
-        created = pa.array(np.datetime64(moment.replace(tzinfo=None), "us") - ages, pa.timestamp("us", tz="UTC"))
-        for view, table in {**served, _HISTORY: everything.append_column("created", created)}.items():
-            written[view.name] = self._folder / "data" / view.file
-            with atomic_file(written[view.name]) as scratch:
-                pq.write_table(table, scratch)
-        return written
 
-    def _read_back(
-        self, feast: FeatureStore, published: Mapping[_View, pa.Table], rows: HistoryRows, window: int
-    ) -> None:
-        """Compare what the online store serves with what was published, on evenly spaced keys."""
-        for view, table in published.items():
-            places = np.unique(np.linspace(0, len(table) - 1, min(len(table), _CHECKED_KEYS), dtype=np.int64))
-            sample = table.take(pa.array(places))
-            for start in range(0, len(sample), _READ_KEYS):
-                part = sample.slice(start, _READ_KEYS)
-                wrong = _wrong_histories(rows, part, window) if view is _HISTORY else _wrong_columns(feast, view, part)
-                if wrong:
-                    what = f"{view.name} serves other values of {', '.join(wrong)} than were published"
-                    raise UserError(what, where=self._folder, fix="push again; look for a second writer")
-
-
-def _online_tables(tables: FeatureTables, moment: datetime) -> dict[_View, pa.Table]:
-    now = pa.scalar(moment, pa.timestamp("us", tz="UTC"))
-    return {
-        _HISTORY: _with_column(_with_arrival(tables.histories), "created", now),
-        _OUTPUT: _with_column(tables.model_outputs, "event_timestamp", now),
-        _ITEMS: _with_column(tables.item_statistics, "event_timestamp", now),
-    }
-
-
-def _with_arrival(histories: pa.Table) -> pa.Table:
-    """Return histories in the view's columns: times in microseconds, and no id of a live event."""
-    times = histories["event_times"].cast(pa.list_(pa.int64()))
-    ids = pa.chunked_array(
-        [
-            pa.ListArray.from_arrays(chunk.offsets, pa.repeat("", len(chunk.values)))
-            for chunk in histories["item_ids"].chunks
-        ],
-        pa.list_(pa.string()),
-    )
-    columns = [histories["user_id"], histories["item_ids"], times, ids, histories["event_timestamp"]]
-    return pa.table(columns, names=["user_id", "item_ids", "event_times", "event_ids", "event_timestamp"])
-
-
-def _with_column(table: pa.Table, name: str, value: pa.Scalar) -> pa.Table:
-    return table.append_column(name, pa.repeat(value, len(table)))
-
-
-def _require_window(histories: pa.Table, window: int) -> None:
-    longest = pc.max(pc.list_value_length(histories["item_ids"])).as_py() or 0
-    if longest > window:
-        what = f"histories of up to {longest} items, but {_HISTORY.name} keeps {window}"
-        raise UserError(what, fix="lower sequences.history, or raise WINDOW in the Feast repository's views.py")
-
-
-def _history_rows(feast: FeatureStore) -> tuple[HistoryRows, int]:
+def _history_rows(feast: FeatureStore, identity: str | None = None) -> tuple[HistoryRows, int]:
     """Return the rows of live histories and how many events each of them keeps."""
     try:
-        view: FeatureView = feast.get_feature_view(_HISTORY.name)
+        view: FeatureView = feast.get_feature_view(HISTORY.name)
     except FeatureViewNotFoundException as error:
         raise UserError("no histories were published to this store", fix=PUSH_FIRST) from error
-    return open_rows(feast.config, view), int(view.tags["window"])
-
-
-def _histories(table: pa.Table) -> dict[str, History]:
-    columns = [table[name].to_pylist() for name in ("user_id", "item_ids", "event_times", "event_ids")]
-    return {
-        user_id: History(item_ids=item_ids, times=times, event_ids=ids)
-        for user_id, item_ids, times, ids in zip(*columns, strict=True)
-    }
-
-
-def _publish_histories(rows: HistoryRows, chunk: pa.Table, window: int) -> None:
-    published = _histories(chunk)
-    rows.update(list(published), lambda user_id, found: merge_publication(found, published[user_id], window))
-
-
-def _load(feast: FeatureStore, view: _View, chunk: pa.Table) -> None:
-    with _errors(), quiet("feast"):
-        feast.write_to_online_store(view.name, df=chunk.to_pandas())
-
-
-def _record(feast: FeatureStore, view: _View, table: pa.Table) -> None:
-    """Tell the registry what was loaded, as Feast's own materialisation does."""
-    times = table["event_timestamp"].to_numpy()
-    start, end = (moment.astype("datetime64[us]").item().replace(tzinfo=UTC) for moment in (times.min(), times.max()))
-    with _errors(), quiet("feast"):
-        found = feast.get_feature_view(view.name)
-        feast.registry.apply_materialization(found, feast.project, start - _MARGIN, end + _MARGIN)
-
-
-def _wrong_histories(rows: HistoryRows, part: pa.Table, window: int) -> list[str]:
-    """A history is right where publishing it again would change nothing."""
-    published = _histories(part)
-    found = rows.read(list(published))
-    wrong = [
-        user_id
-        for user_id, history in published.items()
-        if user_id not in found or merge_publication(found[user_id], history, window) != found[user_id]
-    ]
-    return list(_HISTORY.witnesses) if wrong else []
-
-
-def _wrong_columns(feast: FeatureStore, view: _View, part: pa.Table) -> list[str]:
-    expected = part.select([view.key, *view.witnesses]).to_pydict()
-    with _errors(), quiet("feast"):
-        served = feast.get_online_features(
-            features=[f"{view.name}:{column}" for column in view.witnesses],
-            entity_rows=[{view.key: key} for key in expected[view.key]],
-        ).to_dict()
-    return [column for column in view.witnesses if served[column] != expected[column]]
+    return open_rows(feast.config, view, identity), int(view.tags["window"])
 
 
 def _user_features(columns: dict[str, list[Any]], row: int, *, fresh: bool) -> UserFeatures | None:
@@ -374,15 +375,74 @@ def _user_features(columns: dict[str, list[Any]], row: int, *, fresh: bool) -> U
     )
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
+_Identities = tuple[tuple[int, int] | None, tuple[int, int] | None]
+
+
+def _identities(files: tuple[Path | None, Path | None], before: _Identities = (None, None)) -> _Identities:
+    """Return which files these are now. A registry that is away counts as the one before: readers need it no more."""
+    online, registry = (_file_identity(path) for path in files)
+    return online, registry or before[1]
+
+
+def _file_identity(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
     try:
-        with redis_errors():
-            yield
-    except FeastError as error:
-        raise UserError(f"Feast: {error}", fix="push again") from error
-    except SQLAlchemyError as error:
-        what = f"the feature registry does not answer ({type(error).__name__})"
-        raise StoreUnavailable(what, fix="check FEAST_REGISTRY, or the store folder where it is not set") from error
-    except sqlite3.Error as error:
-        raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _named(feast: FeatureStore) -> str | None:
+    """Return the name of the online store that the registry belongs to; Feast's own commands leave it alone."""
+    registry = feast.registry
+    return registry.get_project_metadata(feast.project, _IDENTITY) if isinstance(registry, SqlRegistry) else None
+
+
+def _name(feast: FeatureStore, found: str | None) -> str:
+    """Return the name that the store is to have; note it in the registry.
+
+    Args:
+        feast: the registry.
+        found: what the online store is called.
+    """
+    known = _named(feast)
+    if known is not None and found not in (None, known):
+        logger.warning("the online store was published from another store folder; it belongs to this one from now on")
+    name = known or found or uuid.uuid4().hex
+    if isinstance(feast.registry, SqlRegistry):
+        feast.registry.set_project_metadata(feast.project, _IDENTITY, name)
+    return name
+
+
+def _was_published(feast: FeatureStore) -> bool:
+    """Whether a push has loaded histories; `feast apply` alone makes a store that is empty."""
+    try:
+        return bool(feast.get_feature_view(HISTORY.name).materialization_intervals)
+    except FeatureViewNotFoundException:
+        return False
+
+
+def _forget_removed_views(feast: FeatureStore) -> None:
+    """Remove the versions of views that are gone: `feast teardown` leaves them, and the next apply fails on them."""
+    registry = feast.registry
+    if not isinstance(registry, SqlRegistry):
+        return
+    views = [view.name for view in registry.list_feature_views(feast.project, allow_cache=False)]
+    versions = feature_view_version_history.c
+    gone = versions.feature_view_name.not_in(views)
+    with registry.write_engine.begin() as connection:
+        connection.execute(delete(feature_view_version_history).where(versions.project_id == feast.project, gone))
+
+
+def _file_sources(objects: Sequence[Any]) -> list[FileSource]:
+    """Return every file that views and sources lead to."""
+    sources = [getattr(each, name, None) for each in objects for name in ("batch_source", "stream_source")]
+    sources += [getattr(each, "batch_source", None) for each in sources]
+    return [each for each in [*objects, *sources] if isinstance(each, FileSource)]
+
+
+def _source_path(feast: FeatureStore) -> str:
+    source = feast.get_feature_view(HISTORY.name).batch_source
+    return str(source.path) if source is not None else ""

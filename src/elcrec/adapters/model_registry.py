@@ -1,8 +1,9 @@
 """MLflow as the model registry: bundles are run artifacts, versions carry the bundle's digest as a tag."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +19,15 @@ with quiet("mlflow", "alembic"):
     from mlflow.entities import Metric, Run, RunTag
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
+
+logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 _DIGEST = "elcrec.bundle"
+_REJECTED = "elcrec.rejected"
+"""Tag of a version that was rolled back: when."""
 _ARTIFACT = "bundle"
 Entity = TypeVar("Entity")
 
@@ -35,6 +42,7 @@ class MlflowRegistry:
         """Take the folder for the local database, or the downloads from a server at `tracking_uri`."""
         self._folder = folder
         self._server = tracking_uri
+        self._opened: tuple[tuple[int, int] | None, MlflowClient] | None = None
 
     def champion(self, name: str) -> RegisteredModel | None:
         """See `ModelRegistry`. With a server, the bundle is downloaded once.
@@ -55,6 +63,17 @@ class MlflowRegistry:
         with _mlflow():
             found = _found(lambda: self._client.get_model_version(name, version))
             return RegisteredModel(name=name, version=version, bundle=self._fetch(found)) if found else None
+
+    def versions(self, name: str) -> list[str]:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses.
+        """
+        with _mlflow():
+            found = self._client.search_model_versions(f"name='{name}'")
+        numbers = [int(version.version) for version in found if _REJECTED not in version.tags]
+        return [str(number) for number in sorted(numbers, reverse=True)]
 
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
         """See `ModelRegistry`. A run that a killed call left behind is taken up again.
@@ -84,10 +103,48 @@ class MlflowRegistry:
         with _mlflow():
             self._client.set_registered_model_alias(name, CHAMPION, version)
 
-    @cached_property
+    def reject(self, name: str, version: str) -> None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached, or has no such version.
+        """
+        with _mlflow():
+            moment = datetime.now(UTC).isoformat(timespec="seconds")
+            self._client.set_model_version_tag(name, version, _REJECTED, moment)
+
+    def pardon(self, name: str, version: str) -> None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached, or has no such version.
+        """
+        with _mlflow():
+            if _REJECTED in self._client.get_model_version(name, version).tags:
+                self._client.delete_model_version_tag(name, version, _REJECTED)
+
+    def rejected(self, name: str, digest: str) -> str | None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses.
+        """
+        with _mlflow():
+            found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
+        return next((str(version.version) for version in found if _REJECTED in version.tags), None)
+
+    @property
     def _client(self) -> MlflowClient:
-        uri = self._server or _local_database(self._folder)
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        """The client; where the local database was replaced by another file, of that one."""
+        if self._server is not None:
+            uri, identity = self._server, None
+        else:
+            uri, identity = _local_database(self._folder)
+        if self._opened is None or self._opened[0] != identity:
+            if self._opened is not None:
+                _close_connections(uri)
+            self._opened = identity, MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return self._opened[1]
 
     @property
     def _artifacts(self) -> Path:
@@ -98,6 +155,12 @@ class MlflowRegistry:
             return self._artifacts / str(version.run_id) / "artifacts" / _ARTIFACT
         cached = self._folder / "downloads" / str(version.tags[_DIGEST])
         if not cached.is_dir():
+            self._download(version, cached)
+        return cached
+
+    def _download(self, version: ModelVersion, cached: Path) -> None:
+        """Bring a bundle from the server; one that is gone there is no folder here either, as its reader will find."""
+        try:
             with atomic_dir(cached) as scratch:
                 download_artifacts(
                     run_id=version.run_id,
@@ -109,7 +172,8 @@ class MlflowRegistry:
                 for path in (scratch / _ARTIFACT).iterdir():
                     path.rename(scratch / path.name)
                 (scratch / _ARTIFACT).rmdir()
-        return cached
+        except (OSError, MlflowException) as error:
+            logger.warning("the bundle of version %s cannot be had (%s)", version.version, type(error).__name__)
 
     def _finished_run(
         self, name: str, digest: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
@@ -146,13 +210,30 @@ class MlflowRegistry:
                 raise
 
 
-def _local_database(folder: Path) -> str:
-    """Return the URI of the folder's database; a new one appears with all its tables or not at all."""
+def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
+    """Return the URI of the folder's database and which file it is.
+
+    In a new folder one is made, which appears with all its tables or not at all.
+
+    Raises:
+        UserError: there are bundles, but no database that says what they are.
+    """
     database = folder / "mlflow.db"
     if not database.exists():
+        if (folder / "artifacts").exists():
+            raise UserError("the registry's database is missing", where=database, fix="restore it from a backup")
         with atomic_file(database) as scratch:
             MlflowClient(tracking_uri=f"sqlite:///{scratch}")
-    return f"sqlite:///{database}"
+    found = database.stat()
+    return f"sqlite:///{database}", (found.st_dev, found.st_ino)
+
+
+def _close_connections(uri: str) -> None:
+    """Let MLflow open a database anew: it keeps one pool of connections for each URI, whatever becomes of the file."""
+    for store in (TrackingStore, RegistryStore):
+        engine = store._engine_map.get(uri)  # noqa: SLF001 - no public way
+        if engine is not None:
+            engine.dispose()
 
 
 def _metric_name(name: str) -> str:

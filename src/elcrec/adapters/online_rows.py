@@ -6,7 +6,7 @@ replaces a row whatever happened to it since it was read.
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,14 +24,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from elcrec.errors import UserError
 from elcrec.serving.histories import History, instant, microseconds
-from elcrec.serving.ports import StoreUnavailable
+from elcrec.serving.ports import StoreReplaced, StoreUnavailable
 
 Change = Callable[[str, History], History]
 """From a user and her history to her new history; called again where another writer came first."""
 
 _EMPTY = History()
+_FIELDS = ("item_ids", "event_times", "event_ids", "seen_items")
 _SQLITE_WAIT_MS = 5_000
 _ROUNDS = 200
+_NEWCOMERS = "elcrec_newcomers"
+"""Users whom the store knows from events alone: a set on Redis; on SQLite a table of this name."""
+_REFUSED = -1
 
 
 class HistoryRows(Protocol):
@@ -40,25 +44,49 @@ class HistoryRows(Protocol):
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
         """Return the histories of the users that have one."""
 
-    def update(self, user_ids: Sequence[str], change: Change) -> None:
-        """Change distinct users' histories, each of them in one indivisible step.
+    def update(self, user_ids: Sequence[str], change: Change, entry: "Entry") -> set[str]:
+        """Change distinct users' histories, each of them in one indivisible step; return who was not let in.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
 
+    def identity(self) -> str | None:
+        """Return what the last complete publication has named the store; `None` where there was none."""
 
-def open_rows(config: RepoConfig, view: FeatureView) -> HistoryRows:
+    def name(self, identity: str) -> None:
+        """Name the store, once a publication is complete."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How users come into the store, which keeps a list of those whom it knows from events alone.
+
+    Attributes:
+        published: they are in a publication, so they leave that list.
+        most: longest that the list may be for one more to be let in; `None` for any length.
+    """
+
+    published: bool = False
+    most: int | None = None
+
+
+def open_rows(config: RepoConfig, view: FeatureView, identity: str | None = None) -> HistoryRows:
     """Return the rows of `view` in the online store that `config` names.
+
+    Args:
+        config: names the store.
+        view: that of histories.
+        identity: the store's name; one of another name is not read, nor given events. `None` takes any.
 
     Raises:
         UserError: histories cannot be updated atomically in a store of this kind.
     """
     kind = config.online_store.type
     if kind == "sqlite":
-        return SqliteRows(config, view)
+        return SqliteRows(config, view, identity)
     if kind == "redis" and config.online_store.redis_type != "redis_cluster":
-        return RedisRows(config, view)
+        return RedisRows(config, view, identity)
     raise UserError(f"no online store of type {kind!r} for live histories", fix="use sqlite or redis")
 
 
@@ -80,6 +108,7 @@ class _Row:
             "item_ids": Value(string_list_val=StringList(val=history.item_ids)),
             "event_times": Value(int64_list_val=Int64List(val=history.times)),
             "event_ids": Value(string_list_val=StringList(val=history.event_ids)),
+            "seen_items": Value(string_list_val=StringList(val=history.seen)),
         }
         return values, instant(time)
 
@@ -89,6 +118,8 @@ def _history(values: dict[str, Value]) -> History:
         item_ids=list(values["item_ids"].string_list_val.val),
         times=list(values["event_times"].int64_list_val.val),
         event_ids=list(values["event_ids"].string_list_val.val),
+        # Rows of earlier versions lack it.
+        seen=list(values["seen_items"].string_list_val.val) if "seen_items" in values else [],
     )
 
 
@@ -99,27 +130,63 @@ def _key(user_id: str) -> EntityKey:
 class SqliteRows:
     """A write transaction around reading and writing: SQLite has one writer at a time, over all processes."""
 
-    def __init__(self, config: RepoConfig, view: FeatureView) -> None:
-        self._config, self._view = config, view
+    def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
+        self._config, self._view, self._identity = config, view, identity
         self._store = SqliteOnlineStore()
         self._opened: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
-        with self._connection():
+        with self._connection() as connection:
+            self._require_same(connection)
             rows = self._read(user_ids)
         return {user_id: row.history for user_id, row in rows.items() if row.history}
 
-    def update(self, user_ids: Sequence[str], change: Change) -> None:
+    def update(self, user_ids: Sequence[str], change: Change, entry: Entry) -> set[str]:
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            written = []
-            for user_id, row in self._read(user_ids).items():
+            if not entry.published:
+                self._require_same(connection)
+            connection.execute("CREATE TABLE IF NOT EXISTS elcrec_newcomers (user_id TEXT PRIMARY KEY) WITHOUT ROWID")
+            written, new = [], []
+            found = self._read(user_ids)
+            refused = self._strangers(connection, found, entry)
+            for user_id, row in found.items():
                 history = change(user_id, row.history)
-                if history != row.history:
+                if user_id not in refused and history != row.history:
                     values, time = row.successor(history)
                     written.append((_key(user_id), values, time, datetime.now(UTC)))
+                    new += [] if row.history else [user_id]
+            if entry.published:
+                connection.executemany("DELETE FROM elcrec_newcomers WHERE user_id = ?", [(user,) for user in user_ids])
+            else:
+                connection.executemany("INSERT OR IGNORE INTO elcrec_newcomers VALUES (?)", [(user,) for user in new])
+            # Feast ends the transaction, with all that stands above.
             self._store.online_write_batch(self._config, self._view, written, None)
+        return refused
+
+    def identity(self) -> str | None:
+        with self._connection() as connection:
+            return _sqlite_identity(connection)
+
+    def name(self, identity: str) -> None:
+        with self._connection() as connection, connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS elcrec_identity (name TEXT)")
+            connection.execute("DELETE FROM elcrec_identity")
+            connection.execute("INSERT INTO elcrec_identity VALUES (?)", (identity,))
+        self._identity = identity
+
+    def _require_same(self, connection: sqlite3.Connection) -> None:
+        if self._identity is not None and _sqlite_identity(connection) != self._identity:
+            raise _replaced()
+
+    def _strangers(self, connection: sqlite3.Connection, found: Mapping[str, _Row], entry: Entry) -> set[str]:
+        """Return the users for whom there is no room."""
+        new = [user_id for user_id, row in found.items() if not row.history]
+        if entry.most is None or not new:
+            return set()
+        ((known,),) = connection.execute("SELECT count(*) FROM elcrec_newcomers")
+        return set(new[max(0, entry.most - known) :])
 
     def _read(self, user_ids: Sequence[str]) -> dict[str, _Row]:
         found = self._store.online_read(self._config, self._view, [_key(user_id) for user_id in user_ids])
@@ -151,9 +218,31 @@ class SqliteRows:
                 raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error
 
 
+def _sqlite_identity(connection: sqlite3.Connection) -> str | None:
+    try:
+        row = connection.execute("SELECT name FROM elcrec_identity").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise
+    return str(row[0]) if row else None
+
+
+def _replaced() -> StoreReplaced:
+    what = "the online store is not the one that was published: it was emptied, replaced, or published in part"
+    return StoreReplaced(what, fix="run `elcrec push` again, or restore it")
+
+
 _COMPARE_AND_SET = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+local user, most = ARGV[3], tonumber(ARGV[4])
+if most == nil then
+    redis.call('SREM', KEYS[2], user)
+elseif ARGV[2] == '' then
+    if most >= 0 and redis.call('SCARD', KEYS[2]) >= most then return -1 end
+    redis.call('SADD', KEYS[2], user)
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 return 1
 """
 
@@ -165,60 +254,79 @@ class RedisRows:
     behind by a writer that dies, and a writer that must try again does so because another one has succeeded.
     """
 
-    def __init__(self, config: RepoConfig, view: FeatureView) -> None:
-        self._config = config
+    def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
+        self._config, self._identity = config, identity
+        self._identity_key = f"elcrec_identity:{config.project}"
         # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown
         # away closes the connections that others use.
         self._store = RedisOnlineStore()
         self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
         self._time_field = f"_ts:{view.name}".encode()
-        self._fields = {name: _mmh3(f"{view.name}:{name}") for name in ("item_ids", "event_times", "event_ids")}
+        self._fields = {name: _mmh3(f"{view.name}:{name}") for name in _FIELDS}
 
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
         with redis_errors():
-            rows = self._read(user_ids)
+            rows = self._read(user_ids, check=True)
         return {user_id: row.history for user_id, (row, _) in rows.items() if row.history}
 
-    def update(self, user_ids: Sequence[str], change: Change) -> None:
-        left: Iterable[str] = user_ids
+    def update(self, user_ids: Sequence[str], change: Change, entry: Entry) -> set[str]:
+        left, refused = list(user_ids), set[str]()
         with redis_errors():
             for _ in range(_ROUNDS):
-                left = self._try(list(left), change)
+                left = self._try(left, change, entry, refused)
                 if not left:
-                    return
-        raise StoreUnavailable(f"{len(list(left))} histories change too fast to be written", fix="try again")
+                    return refused
+        raise StoreUnavailable(f"{len(left)} histories change too fast to be written", fix="try again")
 
-    def _try(self, user_ids: Sequence[str], change: Change) -> list[str]:
-        """Return the users whose rows another writer changed in the meantime."""
+    def identity(self) -> str | None:
+        with redis_errors():
+            found = self._client.get(self._identity_key)
+        return None if found is None else found.decode()
+
+    def name(self, identity: str) -> None:
+        with redis_errors():
+            self._client.set(self._identity_key, identity)
+        self._identity = identity
+
+    def _try(self, user_ids: Sequence[str], change: Change, entry: Entry, refused: set[str]) -> list[str]:
+        """Return the users whose rows another writer changed in the meantime; add to `refused` who is not let in."""
         tried = []
         with self._client.pipeline(transaction=False) as pipe:
-            for user_id, (row, version) in self._read(user_ids).items():
+            for user_id, (row, version) in self._read(user_ids, check=not entry.published).items():
                 history = change(user_id, row.history)
                 if history != row.history:
                     tried.append(user_id)
-                    self._queue(pipe, user_id, version, *row.successor(history))
+                    self._queue(pipe, user_id, version, *row.successor(history), entry)
             outcomes = pipe.execute()
         if self._lifetime:
             outcomes = outcomes[::2]
-        return [user_id for user_id, written in zip(tried, outcomes, strict=True) if not written]
+        refused.update(user_id for user_id, outcome in zip(tried, outcomes, strict=True) if outcome == _REFUSED)
+        return [user_id for user_id, outcome in zip(tried, outcomes, strict=True) if not outcome]
 
-    def _queue(self, pipe: Any, user_id: str, version: bytes, values: dict[str, Value], time: datetime) -> None:
+    def _queue(
+        self, pipe: Any, user_id: str, version: bytes, values: dict[str, Value], time: datetime, entry: Entry
+    ) -> None:
         stamp = Timestamp()
         stamp.FromDatetime(time)
         pairs = [self._time_field, stamp.SerializeToString()]
         for name, value in values.items():
             pairs += [self._fields[name], value.SerializeToString()]
         key = self._redis_key(user_id)
-        pipe.eval(_COMPARE_AND_SET, 1, key, self._time_field, version, *pairs)
+        most = "published" if entry.published else -1 if entry.most is None else entry.most
+        newcomers = f"{_NEWCOMERS}:{self._config.project}"
+        pipe.eval(_COMPARE_AND_SET, 2, key, newcomers, self._time_field, version, user_id, most, *pairs)
         if self._lifetime:
             pipe.expire(key, self._lifetime)
 
-    def _read(self, user_ids: Sequence[str]) -> dict[str, tuple[_Row, bytes]]:
+    def _read(self, user_ids: Sequence[str], *, check: bool) -> dict[str, tuple[_Row, bytes]]:
         fields = [self._time_field, *self._fields.values()]
         with self._client.pipeline(transaction=False) as pipe:
+            pipe.get(self._identity_key)
             for user_id in user_ids:
                 pipe.hmget(self._redis_key(user_id), fields)
-            found = pipe.execute()
+            identity, *found = pipe.execute()
+        if check and self._identity is not None and identity != self._identity.encode():
+            raise _replaced()
         return {user_id: self._row(values) for user_id, values in zip(user_ids, found, strict=True)}
 
     def _row(self, found: Sequence[bytes | None]) -> tuple[_Row, bytes]:

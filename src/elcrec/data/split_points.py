@@ -1,12 +1,13 @@
-"""Histories as they stood when a target was asked for, for point-in-time training from the feature store."""
+"""What lies before the served histories: as they stood when a target was asked for, and items met earlier."""
 
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.data.dataset import Split, load_item_ids, load_sequences
+from elcrec.data.dataset import Split, load_item_ids, load_sequences, load_user_ids
 from elcrec.errors import UserError
 
 _SPLITS: tuple[Split, ...] = ("valid", "test")
@@ -49,3 +50,26 @@ def split_point_histories(folder: Path, most: int) -> pa.Table:
         }
         tables.append(pa.table(columns))
     return pa.concat_tables(tables)
+
+
+def seen_items(folder: Path, histories: pa.Table, most: int) -> pa.ChunkedArray:
+    """Return what each user met before her history in `histories`: raw ids, the most recent `most`, a list a row.
+
+    Args:
+        folder: the sequences stage's output.
+        histories: its histories.parquet.
+        most: items kept of each user.
+
+    Raises:
+        UserError: the folder is not the output of the sequences stage, or the two are not of the same users.
+    """
+    data = load_sequences(folder)
+    if not load_user_ids(folder).cast(pa.string()).equals(histories["user_id"].cast(pa.string())):
+        raise UserError(
+            "histories of other users than the sequences", where=folder, fix="run the sequences stage again"
+        )
+    starts, lengths = data.sequences.offsets[:-1], pc.list_value_length(histories["item_ids"]).to_numpy()
+    ends = data.sequences.offsets[1:] - lengths
+    kept = data.sequences.spans(np.maximum(starts, ends - most), ends)
+    items = pa.array(load_item_ids(folder, data), pa.string()).take(pa.array(kept.values - 1))
+    return pa.chunked_array([pa.ListArray.from_arrays(pa.array(kept.offsets, pa.int32()), items)])

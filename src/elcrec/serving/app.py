@@ -18,6 +18,7 @@ from starlette.routing import Route
 from elcrec import __version__
 from elcrec.config import ServeConfig
 from elcrec.serving import inference, messages
+from elcrec.serving.access import Access, require_json
 from elcrec.serving.batching import QueueFull
 from elcrec.serving.engine import Answer, Engine, Question
 from elcrec.serving.live import Live, Serving, Watcher
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 _JSON = "application/json"
+_HELD = "elcrec.held_bytes"
+"""Where a request notes how much of its body is held."""
 _BUSY, _TOO_LARGE, _TIMEOUT = 503, 413, 408
 
 
@@ -45,6 +48,7 @@ class App:
         telemetry: Telemetry,
         *,
         demo_users: Sequence[str] = (),
+        api_key: str | None = None,
     ) -> None:
         """Take the parts.
 
@@ -54,21 +58,24 @@ class App:
             features: the online store.
             telemetry: the server's metrics.
             demo_users: users that the demo page offers.
+            api_key: what clients must send for all but health, metrics and pages; `None` asks for nothing.
         """
         self._config, self._live, self._telemetry = config, live, telemetry
         self._engine = Engine(config, live, features, telemetry)
         self._demo_users = list(demo_users)
+        self._access = Access(listens_on=config.host, hosts=config.hosts, api_key=api_key)
+        self._held_bytes = 0
         self._openapi = msgspec.json.encode(document(config.limits, demo=config.demo))
         model = "/v2/models/{name}"
         routes = [
-            self._route("/recommend", self._recommend, "POST"),
-            self._route("/events", self._events, "POST"),
+            self._route("/recommend", self._guarded(self._recommend), "POST"),
+            self._route("/events", self._guarded(self._events), "POST"),
             self._route("/v2", self._server, "GET"),
             self._route("/v2/health/live", self._is_live, "GET"),
             self._route("/v2/health/ready", self._is_ready, "GET"),
             self._route(model, self._model, "GET"),
             self._route(f"{model}/ready", self._model_ready, "GET"),
-            self._route(f"{model}/infer", self._infer, "POST"),
+            self._route(f"{model}/infer", self._guarded(self._infer), "POST"),
             self._route("/metrics", self._metrics, "GET"),
             self._route("/openapi.json", self._schema, "GET"),
             self._route("/docs", _page("docs.html"), "GET"),
@@ -76,7 +83,7 @@ class App:
         if config.demo:
             routes += [
                 self._route("/", _page("demo.html"), "GET"),
-                self._route("/demo/users", self._users, "GET"),
+                self._route("/demo/users", self._guarded(self._users), "GET"),
             ]
         handlers = {HTTPException: _http_error, Exception: _our_fault}
         self.asgi = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
@@ -102,6 +109,19 @@ class App:
             return response
 
         return Route(path, timed, methods=[method])
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """Let a handler see only what may be asked, and free the room of the body when it is done."""
+
+        async def guarded(request: Request) -> Response:
+            self._access.require_key(request.headers)
+            self._access.require_own_page(request.headers)
+            try:
+                return await handler(request)
+            finally:
+                self._held_bytes -= request.scope.get(_HELD, 0)
+
+        return guarded
 
     def _observe(self, path: str, status: int, seconds: float) -> None:
         self._telemetry.latency.labels(path, status).observe(seconds)
@@ -134,14 +154,22 @@ class App:
             raise Refusal(_BUSY, message, headers={"retry-after": "1"}) from error
 
     async def _events(self, request: Request) -> Response:
+        require_json(request.headers)
         events = messages.read_events(await self._body(request), self._config.limits)
         try:
             outcome = await self._engine.push(events)
+        except QueueFull as error:
+            message = "too many events wait for the store: try again"
+            raise Refusal(_BUSY, message, headers={"retry-after": "1"}) from error
         except StoreUnavailable as error:
             raise Refusal(_BUSY, str(error), headers={"retry-after": "1"}) from error
         return _json(
             messages.EventsResponse(
-                accepted=outcome.accepted, duplicates=outcome.duplicates, late=outcome.late, users=outcome.users
+                accepted=outcome.accepted,
+                duplicates=outcome.duplicates,
+                late=outcome.late,
+                refused=outcome.refused,
+                users=outcome.users,
             )
         )
 
@@ -149,7 +177,7 @@ class App:
         """Read a body within the limits of size and time.
 
         Raises:
-            Refusal: it is too large (413) or too slow (408).
+            Refusal: it is too large (413) or too slow (408), or too many bodies are held already (503).
         """
         most = self._config.limits.body_bytes
         too_large = Refusal(_TOO_LARGE, f"the body has more than {most} bytes", headers={"connection": "close"})
@@ -163,10 +191,18 @@ class App:
                     body += chunk
                     if len(body) > most:
                         raise too_large
+                    self._hold(request, len(chunk))
         except TimeoutError as error:
             message = f"the body took more than {self._config.client_timeout:g} s to arrive"
             raise Refusal(_TIMEOUT, message, headers={"connection": "close"}) from error
         return bytes(body)
+
+    def _hold(self, request: Request, size: int) -> None:
+        self._held_bytes += size
+        request.scope[_HELD] = request.scope.get(_HELD, 0) + size
+        if self._held_bytes > self._config.limits.held_bytes:
+            headers = {"retry-after": "1", "connection": "close"}
+            raise Refusal(_BUSY, "too many bodies are being read: try again", headers=headers)
 
     async def _server(self, _: Request) -> Response:
         return _json({"name": "elcrec", "version": __version__, "extensions": []})
@@ -176,7 +212,9 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
-        return _json({"ready": True})
+        problems = [problem for problem in (self._live.problem, self._engine.problem) if problem]
+        ready = not problems or self._config.ready_with_problems
+        return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
 
     async def _model(self, request: Request) -> Response:
         serving = self._require_model(request)

@@ -33,6 +33,9 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._index_of
+
     @cached_property
     def ids(self) -> list[str]:
         """Raw id by index, [V + 1], empty for padding; a request is answered without Arrow."""

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import BoundedSemaphore
 from typing import Literal
 
 from elcrec.config import ServeConfig
-from elcrec.serving.batching import Batcher
+from elcrec.serving.batching import Batcher, QueueFull
 from elcrec.serving.live import Live, Serving
-from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreUnavailable, UserHistory
+from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreReplaced, StoreUnavailable, UserHistory
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 from elcrec.serving.telemetry import Telemetry
 
@@ -71,6 +72,9 @@ class Engine:
         self._stale_after = timedelta(seconds=config.stale_after)
         self._histories = _Histories(config, features, telemetry)
         self._event_timeout, self._features = config.event_timeout, features
+        self._pushes = BoundedSemaphore(config.limits.event_requests)
+        self._event_problem: str | None = None
+        self._new_users = config.limits.new_users
         self._ranking = ThreadPoolExecutor(1, "rank")
         # One writer: the store reads a history, appends, and writes it back.
         self._writing = ThreadPoolExecutor(1, "events")
@@ -90,18 +94,38 @@ class Engine:
         """Append events to their users' histories.
 
         Raises:
+            QueueFull: too many requests with events wait for the store.
             StoreUnavailable: the store does not answer in time; some events may be in it.
         """
-        work = asyncio.get_running_loop().run_in_executor(self._writing, self._features.push_events, events)
+        if not self._pushes.acquire(blocking=False):
+            raise QueueFull
+        work = self._writing.submit(
+            self._features.push_events,
+            events,
+            new_users=self._new_users,
+            knows=self._live.current.recommender.catalogue,
+        )
+        # One that is given up may go on for a while in its thread, and counts as long.
+        work.add_done_callback(self._pushed)
         try:
-            outcome = await asyncio.wait_for(work, self._event_timeout)
+            outcome = await asyncio.wait_for(asyncio.wrap_future(work), self._event_timeout)
         except Exception as error:
             self._telemetry.store_errors.labels("write").inc()
-            logger.warning("events were not stored", extra={"fields": {"kind": type(error).__name__}})
+            self._event_problem = f"events are not stored: {_problem(error)}"
+            logger.warning("events were not stored", extra={"fields": {"kind": _problem(error)}})
             raise StoreUnavailable("the online store does not take events", fix="send them again later") from error
-        for name in ("accepted", "duplicates", "late"):
+        self._event_problem = None
+        for name in ("accepted", "duplicates", "late", "refused"):
             self._telemetry.events.labels(name).inc(getattr(outcome, name))
         return outcome
+
+    def _pushed(self, _: object) -> None:
+        self._pushes.release()
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the online store, `None` where nothing is known to be."""
+        return self._histories.problem or self._event_problem
 
     def close(self) -> None:
         """Let the threads end."""
@@ -116,7 +140,7 @@ class Engine:
         found = await self._histories.read(list(user_ids), serving.feature_service) if user_ids else {}
         bases = [self._base(question, found, serving) for question in questions]
         queries = [
-            Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny)
+            Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny, seen=base.seen)
             for question, base in zip(questions, bases, strict=True)
         ]
         recommendations = await self._rank(serving.recommender, queries)
@@ -145,7 +169,7 @@ class Engine:
         known = found.get(question.user_id) if found is not None and question.user_id is not None else None
         if known is not None:
             stale = serving.has_real_times and self._is_old(known)
-            return _Base(source="store", history=known.item_ids, stale=stale, store_available=True)
+            return _Base(source="store", history=known.item_ids, seen=known.seen, stale=stale, store_available=True)
         if question.history:
             return _Base(source="request", history=question.history, stale=False, store_available=available)
         return _Base(source="none", history=(), stale=False, store_available=available)
@@ -167,6 +191,7 @@ class _Base:
     history: Sequence[str]
     stale: bool
     store_available: bool
+    seen: Sequence[str] = ()
 
 
 class _Histories:
@@ -176,12 +201,13 @@ class _Histories:
         self._timeout, self._retry = config.store_timeout, config.store_retry
         self._features, self._telemetry = features, telemetry
         self._pool = ThreadPoolExecutor(_READERS, "store")
-        self._down, self._probe_at = False, 0.0
+        self.problem: str | None = None
+        self._probe_at = 0.0
         self._probe: asyncio.Task[object] | None = None
 
     async def read(self, user_ids: Sequence[str], service: str) -> dict[str, UserHistory | None] | None:
         """Return features by user, `None` where the store does not answer."""
-        if not self._down:
+        if self.problem is None:
             return await self._ask(user_ids, service)
         if self._probe is None and time.monotonic() >= self._probe_at:
             self._probe = asyncio.create_task(self._ask(user_ids[:1], service))
@@ -199,13 +225,14 @@ class _Histories:
             found = await asyncio.wait_for(work, self._timeout)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the user gets an answer
             self._telemetry.store_errors.labels("read").inc()
-            if not self._down:
-                logger.warning("the online store is down", extra={"fields": {"kind": type(error).__name__}})
-            self._down, self._probe_at = True, time.monotonic() + self._retry
+            problem = _problem(error)
+            if problem != self.problem:
+                logger.warning("%s", problem)
+            self.problem, self._probe_at = problem, time.monotonic() + self._retry
             return None
-        if self._down:
+        if self.problem is not None:
             logger.info("the online store is back")
-        self._down = False
+        self.problem = None
         self._telemetry.store_seconds.observe(time.perf_counter() - started)
         return dict(zip(user_ids, found, strict=True))
 
@@ -214,3 +241,10 @@ class _Histories:
 
     def _probed(self, _: object) -> None:
         self._probe = None
+
+
+def _problem(error: Exception) -> str:
+    """Say what is wrong with the store; what a store says of itself may hold its address, so it stays out."""
+    if isinstance(error, StoreReplaced):
+        return "the online store is not the one that was published (emptied, replaced, or published in part)"
+    return "the online store does not answer"

@@ -80,6 +80,7 @@ def judge(
     champion: Champion | None,
     *,
     digest: str,
+    rejected: str | None = None,
 ) -> GateDecision:
     """Decide on a challenger.
 
@@ -89,6 +90,7 @@ def judge(
         ranks: the challenger's rank of each test user's target, [N].
         champion: `None` when there is none.
         digest: the challenger's bundle digest.
+        rejected: the version under which this very bundle was rolled back; `None` where it was not.
 
     Raises:
         UserError: a metric in the configuration does not exist.
@@ -96,7 +98,7 @@ def judge(
     challenger = _gain(ranks, config.metric)
     already = champion is not None and champion.digest == digest
     compared, against, clause = _against_champion(config, challenger, champion, already=already)
-    conditions = [*_floors(config, metrics), *against]
+    conditions = [*_floors(config, metrics), *against, *_not_rejected(rejected)]
     failed = [_failure(condition) for condition in conditions if not condition.passed]
     return GateDecision(
         accepted=not failed,
@@ -108,6 +110,11 @@ def judge(
         digest=digest,
         already_champion=already,
     )
+
+
+def _not_rejected(version: str | None) -> list[Condition]:
+    """Return a condition that fails where the bundle was rolled back; it is not listed otherwise."""
+    return [] if version is None else [Condition(name=f"version {version} was rolled back", passed=False)]
 
 
 def _floors(config: GateConfig, metrics: Mapping[str, Any]) -> list[Condition]:
@@ -170,18 +177,24 @@ def _pair(challenger: npt.NDArray[np.float64], champion: npt.NDArray[np.float64]
 
 
 def _failure(condition: Condition) -> str:
+    if condition.observed is None or condition.required is None:
+        return condition.name
     return f"{condition.name}: {condition.observed:.4f} is below {condition.required:.4f}"
 
 
 def gate_markdown(decision: GateDecision) -> str:
     """Return the decision as a page for people."""
     rows = [
-        f"| {each.name} | {each.observed:.4f} | {each.required:.4f} | {'yes' if each.passed else '**no**'} |"
+        f"| {each.name} | {_number(each.observed)} | {_number(each.required)} | {'yes' if each.passed else '**no**'} |"
         for each in decision.conditions
     ]
     table = ["| condition | observed | required | holds |", "|-|-|-|-|", *rows] if rows else []
     head = [f"# Push {'accepted' if decision.accepted else 'refused'}", "", f"{decision.reason}.", ""]
     return "\n".join([*head, *table, *([""] if rows else []), *_comparison(decision), ""])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _comparison(decision: GateDecision) -> list[str]:

@@ -5,17 +5,23 @@ Times are microseconds since 1970, UTC.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
-from elcrec.data.rows import CLOCK_TOLERANCE
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event
 
 MAX_ID_LENGTH = 256
 """Longest id in characters, as `validate.max_id_length` by default."""
+
+MAX_SEEN = 1000
+"""Most items that a history remembers beyond its window, so that they are not recommended again."""
+MAX_UNKNOWN = 10
+"""Most events of items that the catalogue lacks; they take no place of the window."""
+_CLOCK_SKEW = timedelta(minutes=5)
+"""How far ahead of this clock a live event may be: its sender has a clock of its own, and names its time zone."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -38,75 +44,126 @@ class History:
         item_ids: raw ids, [T].
         times: never falling, [T].
         event_ids: id of each live event, empty for what a publication brought, [T].
+        seen: distinct raw ids of items met before all that the window holds.
     """
 
     item_ids: list[str] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     event_ids: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
 
-def add_events(history: History, events: Sequence[Event], window: int) -> tuple[History, Counter[Fate]]:
-    """Put a user's events in their places and keep the newest `window`.
+def add_events(
+    history: History, events: Sequence[Event], window: int, *, knows: Container[str] | None = None
+) -> tuple[History, Counter[Fate]]:
+    """Put a user's events in their places and keep the newest `window` of known items.
 
     The order of `events` does not matter but for equal times, and adding an event again changes nothing.
+
+    Args:
+        history: what was there.
+        events: of this user.
+        window: most events of known items; beside them stand at most MAX_UNKNOWN of other items.
+        knows: the catalogue; `None` knows every item.
     """
-    rows = _Rows(history)
+    rows = _Rows(history, window, knows)
     fates: Counter[Fate] = Counter()
     for event in events:
-        fates[rows.add(event.item_id, microseconds(event.timestamp), event.event_id, window)] += 1
+        fates[rows.add(event.item_id, microseconds(event.timestamp), event.event_id)] += 1
     # What this call put in and pushed out again was never part of the history that it leaves.
     fates[Fate.ACCEPTED] -= rows.expelled
     fates[Fate.LATE] += rows.expelled
     return rows.history(), fates
 
 
-def merge_publication(history: History, published: History, window: int) -> History:
-    """Replace what earlier publications brought; live events that `published` lacks stay."""
-    rows = _Rows(published)
+def merge_publication(
+    history: History,
+    published: History,
+    window: int,
+    *,
+    resolution: int = 1,
+    knows: Container[str] | None = None,
+) -> History:
+    """Replace what earlier publications brought; live events that `published` lacks stay, and so do seen items.
+
+    Args:
+        history: what was there.
+        published: what the log says.
+        window: as in `add_events`.
+        resolution: microseconds that the log's times are whole multiples of; a live event that it holds with its
+            time cut or rounded to that is the log's event.
+        knows: as in `add_events`.
+    """
+    rows = _Rows(published, window, knows)
+    logged = {(time // resolution, item_id) for item_id, time in zip(published.item_ids, published.times, strict=True)}
+    for item_id in history.seen:
+        rows.see(item_id)
     for item_id, time, event_id in zip(history.item_ids, history.times, history.event_ids, strict=True):
-        if event_id != _PUBLISHED:
-            rows.add(item_id, time, event_id, window)
+        places = {time // resolution, -(-time // resolution)}
+        if event_id != _PUBLISHED and not any((place, item_id) in logged for place in places):
+            rows.add(item_id, time, event_id)
     return rows.history()
 
 
 class _Rows:
     """A history under change."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, window: int, knows: Container[str] | None) -> None:
         self._rows = list(zip(history.times, history.item_ids, history.event_ids, strict=True))
-        self._known = {(time, item_id) for time, item_id, _ in self._rows}
+        self._identities = {(time, item_id) for time, item_id, _ in self._rows}
         self._ids = {event_id for _, _, event_id in self._rows if event_id}
+        self._seen = dict.fromkeys(history.seen)
+        self._window, self._catalogue = window, knows
         self._new: set[str] = set()
         self.expelled = 0
 
-    def add(self, item_id: str, time: int, event_id: str | None, window: int) -> Fate:
+    def add(self, item_id: str, time: int, event_id: str | None) -> Fate:
         identity = event_id or f"{time}:{item_id}"
-        if (time, item_id) in self._known or identity in self._ids:
+        if (time, item_id) in self._identities or identity in self._ids:
             return Fate.DUPLICATE
-        # Equal to the oldest of a full window is too old as well: letting it in would push out its equal,
+        alike, room = self._alike(item_id)
+        # Equal to the oldest where there is no room is too old as well: letting it in would push out its equal,
         # and replaying both would never come to rest.
-        if len(self._rows) >= window and time <= self._rows[0][0]:
+        if len(alike) >= room and time <= alike[0][0]:
+            self.see(item_id)
             return Fate.LATE
         self._rows.insert(bisect_right(self._rows, time, key=lambda row: row[0]), (time, item_id, identity))
-        self._known.add((time, item_id))
+        # What is pushed out stays known here: the same batch may hold it twice.
+        self._identities.add((time, item_id))
         self._ids.add(identity)
         self._new.add(identity)
-        self._cut(window)
+        if len(alike) >= room:
+            self._expel(alike[0])
         return Fate.ACCEPTED
 
-    def _cut(self, window: int) -> None:
-        # What was pushed out stays known here: the same batch may hold it twice.
-        while len(self._rows) > window:
-            self.expelled += self._rows.pop(0)[2] in self._new
+    def see(self, item_id: str) -> None:
+        """Remember an item that the catalogue knows."""
+        if self._knows(item_id):
+            self._seen.setdefault(item_id)
+
+    def _knows(self, item_id: str) -> bool:
+        return self._catalogue is None or item_id in self._catalogue
+
+    def _alike(self, item_id: str) -> tuple[list[tuple[int, str, str]], int]:
+        """Return the rows that compete with one of this item for room, and how many there may be."""
+        known = self._knows(item_id)
+        alike = [row for row in self._rows if self._knows(row[1]) == known]
+        return alike, self._window if known else MAX_UNKNOWN
+
+    def _expel(self, row: tuple[int, str, str]) -> None:
+        self._rows.remove(row)
+        self.expelled += row[2] in self._new
+        self.see(row[1])
 
     def history(self) -> History:
         return History(
             item_ids=[item_id for _, item_id, _ in self._rows],
             times=[time for time, _, _ in self._rows],
             event_ids=[event_id for _, _, event_id in self._rows],
+            seen=list(self._seen)[-MAX_SEEN:],
         )
 
 
@@ -134,8 +191,8 @@ def _problem(event: Event, now: datetime) -> str | None:
         return "timestamp has no time zone"
     if event.timestamp < _EPOCH:
         return "timestamp is before 1970"
-    if event.timestamp > now + CLOCK_TOLERANCE:
-        return "timestamp is more than a day in the future"
+    if event.timestamp > now + _CLOCK_SKEW:
+        return "timestamp is in the future"
     return None
 
 

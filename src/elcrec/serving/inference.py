@@ -37,8 +37,10 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "intent", "datatype": "INT64", "shape": [-1]},
     {"name": "source", "datatype": "BYTES", "shape": [-1]},
     {"name": "history_source", "datatype": "BYTES", "shape": [-1]},
+    {"name": "store_available", "datatype": "BOOL", "shape": [-1]},
 )
-"""`item_id` and `score` [B, K], of which the first `count` [B] hold something; `intent` -1: none."""
+"""`item_id` and `score` [B, K], of which the first `count` [B] hold something; `intent` -1: none;
+`store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is."""
 
 
 class Tensor(Struct, kw_only=True):
@@ -117,6 +119,7 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
         "intent": [NO_INTENT if one.intent is None else one.intent for one in found],
         "source": ["popular" if one.fallback else "model" for one in found],
         "history_source": [answer.source for answer in answers],
+        "store_available": [answer.store_available for answer in answers],
     }
     wanted = {output.name for output in request.outputs} or set(columns)
     return InferResponse(

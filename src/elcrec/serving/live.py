@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,33 +38,43 @@ class Serving:
 
 
 class Live:
-    """Holds what serves. Whoever reads `current` keeps that version until done; a swap is one assignment."""
+    """Holds what serves. Whoever reads `current` keeps that version until done; a swap is one assignment.
+
+    Attributes:
+        problem: what is wrong with the champion or the registry; `None` while the champion serves.
+    """
 
     def __init__(self, name: str, registry: ModelRegistry, features: FeatureStore, telemetry: Telemetry) -> None:
-        """Load the champion of model `name`.
+        """Load the champion of model `name`, or, where it cannot be served, the newest other version that can.
 
         Raises:
-            UserError: there is none, its bundle is damaged, or its feature service is missing or differs.
+            UserError: there is none, or no version can be served.
         """
         self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
+        self.problem: str | None = None
         champion = registry.champion(name)
         if champion is None:
             raise UserError(f"no champion of model {name!r}", fix=PUSH_FIRST)
-        self._said: str | None = None
-        self._put(self._load(champion))
+        try:
+            self._put(self._load(champion))
+        except UserError as error:
+            self._fall_back(champion, error)
 
     def refresh(self) -> None:
-        """Bring in the champion if it is another version than the one that serves; on any failure that one stays."""
+        """Bring in the champion if it is another one than what serves; on any failure that stays."""
         try:
             champion = self._registry.champion(self._name)
         except Exception as error:  # noqa: BLE001 - an unreachable registry must not end the server
             self._telemetry.registry_errors.inc()
             self._say(f"the registry does not answer: {_text(error)}")
             return
-        if champion is None or champion.version == self.current.version:
-            self._said = None
+        if champion is None:
+            self._say(f"the registry has no champion of model {self._name!r}")
             return
         try:
+            if self._serves(champion):
+                self.problem = None
+                return
             serving = self._load(champion)
         except Exception as error:  # noqa: BLE001 - nor may a bundle that cannot be served
             what = f"version {champion.version} is refused, version {self.current.version} stays: {_text(error)}"
@@ -72,6 +83,29 @@ class Live:
             return
         self._put(serving)
         self._telemetry.swaps.labels("swapped").inc()
+
+    def _serves(self, champion: RegisteredModel) -> bool:
+        """Whether it is what serves: by its digest too, for a registry that was made anew counts from 1 again."""
+        digest = read_manifest(champion.bundle).digest
+        return champion.version == self.current.version and digest == self.current.recommender.manifest.digest
+
+    def _fall_back(self, champion: RegisteredModel, error: UserError) -> None:
+        """Serve the newest other version that can be served.
+
+        Raises:
+            UserError: there is none; it says what is wrong with the champion.
+        """
+        for version in self._registry.versions(self._name):
+            if version == champion.version:
+                continue
+            with suppress(UserError):
+                found = self._registry.version(self._name, version)
+                if found is not None:
+                    self._put(self._load(found))
+                    what = f"version {champion.version}, the champion, cannot be served: {error}"
+                    self._say(f"{what}; version {version} serves instead")
+                    return
+        raise error
 
     def _load(self, champion: RegisteredModel) -> Serving:
         # The service first: a bundle that is refused is looked at again with every poll.
@@ -90,17 +124,17 @@ class Live:
             logger.warning("the online store is down", extra={"fields": {"kind": type(error.__cause__).__name__}})
 
     def _put(self, serving: Serving) -> None:
-        self.current, self._said = serving, None
+        self.current, self.problem = serving, None
         digest = serving.recommender.manifest.digest
         self._telemetry.show_bundle(serving.name, serving.version, digest)
         logger.info("version %s serves", serving.version, extra={"fields": {"model": serving.name, "digest": digest}})
 
     def _say(self, message: str) -> bool:
-        """Log a failure once, not at every look; return whether it is new."""
-        new = message != self._said
+        """Log a problem once, not at every look; return whether it is new."""
+        new = message != self.problem
         if new:
-            self._said = message
-            logger.warning(message)
+            self.problem = message
+            logger.warning("%s", message)
         return new
 
 

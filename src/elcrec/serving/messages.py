@@ -127,6 +127,8 @@ class EventsResponse(Struct, frozen=True, kw_only=True):
     """There already."""
     late: int
     """Older than all that the history keeps, so left out."""
+    refused: int
+    """Of users whom the store does not know, while it knows `serve.limits.new_users` from events alone."""
     users: int
     """Distinct users."""
 

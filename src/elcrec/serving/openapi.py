@@ -11,6 +11,8 @@ from elcrec.serving import inference, messages
 _REFERENCE = "#/components/schemas/{name}"
 _BODY_ERRORS = {
     400: "Not JSON",
+    401: "The server wants an API key, and this is not it",
+    403: "From a page of another origin, or to a name that the server does not have",
     408: "The body came too slowly",
     413: "The body is too large",
     422: "Not what the schema and the limits allow",
@@ -34,8 +36,11 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
     named = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
     model = {"parameters": named}
     missing = {404: "No model of that name"}
+    typed = {415: "Not sent as application/json"}
     recommend = _operation("Recommend for a user, or for a history", "RecommendResponse", body="RecommendRequest")
-    events = _operation("Append events; the next recommendation knows them", "EventsResponse", body="EventsRequest")
+    events = _operation(
+        "Append events; the next recommendation knows them", "EventsResponse", body="EventsRequest", also=typed
+    )
     infer = _operation("Recommend for several users, as tensors", "InferResponse", body="InferRequest", also=missing)
     paths: dict[str, Any] = {
         "/recommend": {"post": recommend},
@@ -51,7 +56,16 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
     if demo:
         paths["/demo/users"] = {"get": _operation("Users that the demo page offers")}
     information = {"title": "ELCRec", "version": __version__, "description": "Intent-aware recommendations."}
-    return {"openapi": "3.1.0", "info": information, "paths": paths, "components": {"schemas": schemas}}
+    key = {"key": {"type": "http", "scheme": "bearer", "description": "Where the server was started with a key."}}
+    components = {"schemas": schemas, "securitySchemes": key}
+    # An empty requirement beside the key: without one the server asks for none.
+    return {
+        "openapi": "3.1.0",
+        "info": information,
+        "paths": paths,
+        "components": components,
+        "security": [{}, {"key": []}],
+    }
 
 
 def _operation(

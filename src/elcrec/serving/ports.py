@@ -1,6 +1,6 @@
 """What serving needs of the outside world; the adapters provide it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,11 +36,23 @@ class ModelRegistry(Protocol):
     def version(self, name: str, version: str) -> RegisteredModel | None:
         """Return one version, `None` where there is no such."""
 
+    def versions(self, name: str) -> list[str]:
+        """Return all versions that may serve, the newest first."""
+
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
         """Store a bundle and return its version; the same bundle (by its digest) has one version only."""
 
     def set_champion(self, name: str, version: str) -> None:
         """Make `version` the one that serves."""
+
+    def reject(self, name: str, version: str) -> None:
+        """Note that a version is not to serve again; no push makes it the champion."""
+
+    def pardon(self, name: str, version: str) -> None:
+        """Take back what `reject` noted, if it did."""
+
+    def rejected(self, name: str, digest: str) -> str | None:
+        """Return the version of a bundle that was rejected; `None` for one that was not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +60,18 @@ class FeatureTables:
     """What a push publishes.
 
     Attributes:
-        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet.
+        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet, and `seen_items`,
+            what was before all that.
         earlier: histories as they stood at the split points, the same columns; for training alone, never served.
-        model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest).
-        item_statistics: `item_id`, `count`, `total`.
+        model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest); `None` leaves what is
+            there.
+        item_statistics: `item_id`, `count`, `total`; `None` leaves what is there.
     """
 
     histories: pa.Table
     earlier: pa.Table
-    model_outputs: pa.Table
-    item_statistics: pa.Table
+    model_outputs: pa.Table | None
+    item_statistics: pa.Table | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +100,12 @@ class UserHistory:
     Attributes:
         item_ids: recent history as raw ids, oldest first, never empty.
         updated: time of the newest event.
+        seen: items met before all that; not to be recommended either.
     """
 
     item_ids: list[str]
     updated: datetime
+    seen: list[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,23 +126,29 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class PushOutcome:
-    """What became of a batch of events; the first three add up to its size.
+    """What became of a batch of events; the first four add up to its size.
 
     Attributes:
         accepted: now part of a history.
         duplicates: already there, or twice in the batch.
         late: older than all that the window of their user's history holds, so not kept.
+        refused: of users whom the store does not know, beyond those whom it may know from events alone.
         users: distinct users.
     """
 
     accepted: int
     duplicates: int
     late: int
+    refused: int
     users: int
 
 
 class StoreUnavailable(UserError):  # noqa: N818 - the name that readers catch
     """The online store does not answer; the same call succeeds once it is back."""
+
+
+class StoreReplaced(StoreUnavailable):
+    """The online store is not the one that was published: it was emptied, replaced, or published only in part."""
 
 
 class FeatureStore(Protocol):
@@ -157,10 +179,18 @@ class FeatureStore(Protocol):
             UserError: `service` was never published to this store.
         """
 
-    def push_events(self, events: Sequence[Event]) -> PushOutcome:
+    def push_events(
+        self, events: Sequence[Event], *, new_users: int | None = None, knows: Container[str] | None = None
+    ) -> PushOutcome:
         """Add live events to their users' histories; `users` returns them from then on.
 
         Every event is checked before the first is written. Safe to repeat, and from many writers at once.
+
+        Args:
+            events: in any order.
+            new_users: most users whom the store may know from events alone; `None` for any number.
+            knows: items of the model that serves, which others must not push out of a history; `None`: those of the
+                last publication, where its files are here.
 
         Raises:
             StoreUnavailable: the online store does not answer; some users may have been written, so push again.

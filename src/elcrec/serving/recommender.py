@@ -37,12 +37,14 @@ class Query:
         k: how many items, at least 1.
         allow: raw ids that may be recommended; `None` allows all.
         deny: raw ids that must not be.
+        seen: raw ids that the user met before the history; not read by the model, and not recommended.
     """
 
     history: Sequence[str]
     k: int
     allow: Collection[str] | None = None
     deny: Collection[str] = ()
+    seen: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +143,17 @@ class Recommender:
             for query, history in zip(queries, histories, strict=True)
         ]
 
-    def rank(self, histories: Ragged, k: int) -> Iterator[Ranked]:
+    def rank(self, histories: Ragged, k: int, seen: Ragged | None = None) -> Iterator[Ranked]:
         """Rank known histories, none of them empty, a block of rows at a time.
 
         Args:
             histories: item indices, B rows.
             k: how many items, from 1 to V.
+            seen: item indices that are not recommended either, B rows.
         """
         for start in range(0, len(histories), _BLOCK):
-            yield self._rank_block(histories.part(slice(start, min(start + _BLOCK, len(histories)))), k)
+            rows = slice(start, min(start + _BLOCK, len(histories)))
+            yield self._rank_block(histories.part(rows), k, seen=None if seen is None else seen.part(rows))
 
     def _ranked(self, histories: list[list[int]], queries: list[Query]) -> Iterator[tuple[list[int], list[float], int]]:
         """Yield item indices, scores and intent of each query."""
@@ -163,11 +167,14 @@ class Recommender:
                 yield ranked.items[row, best].tolist(), ranked.scores[row, best].tolist(), int(ranked.intents[row])
 
     @torch.inference_mode()
-    def _rank_block(self, histories: Ragged, k: int, queries: Sequence[Query] = ()) -> Ranked:
+    def _rank_block(
+        self, histories: Ragged, k: int, queries: Sequence[Query] = (), seen: Ragged | None = None
+    ) -> Ranked:
         encoded = self._encode(histories)
         scores_BV = (encoded.vectors @ self._items_DV).numpy()
         scores_BV[:, PADDING] = -np.inf
-        scores_BV[histories.owners, histories.values] = -np.inf
+        for met in (histories, seen) if seen is not None else (histories,):
+            scores_BV[met.owners, met.values] = -np.inf
         for row, query in enumerate(queries):
             self._filter(scores_BV[row], query)
         scores, items = top_k(scores_BV, k)
@@ -190,15 +197,16 @@ class Recommender:
             kept = scores_V[allowed]
             scores_V.fill(-np.inf)
             scores_V[allowed] = kept
-        if query.deny:
-            scores_V[self.catalogue.known(query.deny)] = -np.inf
+        for unwanted in (query.deny, query.seen):
+            if unwanted:
+                scores_V[self.catalogue.known(unwanted)] = -np.inf
 
     def _popular_items(self, query: Query) -> tuple[list[int], list[float], int]:
         wanted = np.ones(len(self.catalogue) + 1, np.bool_)
         if query.allow is not None:
             wanted[:] = False
             wanted[self.catalogue.known(query.allow)] = True
-        wanted[self.catalogue.known(query.deny)] = False
+        wanted[self.catalogue.known([*query.deny, *query.seen])] = False
         best = self._popular[wanted[self._popular]][: query.k]
         return best.tolist(), self._shares[best].tolist(), _NO_INTENT
 

@@ -1,22 +1,29 @@
 """The server process: uvicorn around the routes."""
 
-import asyncio
 import gc
 import logging
+import resource
 import signal
+import sys
 from collections.abc import Sequence
 
+import msgspec
 import torch
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from elcrec.config import ServeConfig
 from elcrec.serving.app import App
+from elcrec.serving.edge import connection_class
 from elcrec.serving.live import Live
 from elcrec.serving.ports import FeatureStore, ModelRegistry
 from elcrec.serving.telemetry import Telemetry, log_as_json
 
 logger = logging.getLogger(__name__)
+
+_SWITCH_SECONDS = 0.0005
+"""What the event loop waits for after each step while another thread computes; Python's own 5 ms add up to seconds."""
+_OTHER_FILES = 256
+"""Files that the process may hold open beside its connections."""
 
 
 def serve(
@@ -26,17 +33,27 @@ def serve(
     registry: ModelRegistry,
     features: FeatureStore,
     demo_users: Sequence[str] = (),
+    api_key: str | None = None,
 ) -> None:
     """Serve the champion of model `name` until SIGTERM or Ctrl-C; requests in flight are finished.
+
+    Args:
+        config: the section `serve`.
+        name: the registered model.
+        registry: where its versions are.
+        features: the online store.
+        demo_users: users that the demo page offers.
+        api_key: what clients must send; `None` asks for nothing.
 
     Raises:
         UserError: there is no champion that can be served.
     """
     torch.set_num_threads(config.threads)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     telemetry = Telemetry()
     log_as_json()
     live = Live(name, registry, features, telemetry)
-    app = App(config, live, features, telemetry, demo_users=demo_users)
+    app = App(config, live, features, telemetry, demo_users=demo_users, api_key=api_key)
     # What is loaded stays for good: the collector need not look through it during a request.
     gc.collect()
     gc.freeze()
@@ -49,57 +66,30 @@ def serve(
 
 
 def _settings(config: ServeConfig, app: App) -> uvicorn.Config:
-    class Patient(_Patient):
-        seconds = config.client_timeout
-
+    limits = msgspec.structs.replace(config.limits, connections=_affordable(config.limits.connections))
     return uvicorn.Config(
         app.asgi,
         host=config.host,
         port=config.port,
-        http=Patient,
+        http=connection_class(limits, config.client_timeout),
         loop="uvloop",
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=config.limits.connections,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=config.drain,
     )
 
 
-class _Patient(HttpToolsProtocol):
-    """uvicorn waits for ever for a request's headers; this waits `seconds`, then hangs up."""
-
-    seconds: float
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._arm()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._arm()
-
-    def on_headers_complete(self) -> None:
-        self._disarm()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
-        super().connection_lost(exc)
-
-    def _arm(self) -> None:
-        self._disarm()
-        self._timer = self.loop.call_later(self.seconds, self._hang_up)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _hang_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
+def _affordable(connections: int) -> int:
+    """Return how many connections the system allows, at most `connections`, and ask it for as many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logger.warning("the system allows %d open files: fewer connections than serve.limits.connections", allowed)
+    return max(1, allowed - _OTHER_FILES)

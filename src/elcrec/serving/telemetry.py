@@ -17,6 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 _LATENCY = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
+_FAULTS_A_SECOND, _LINES_A_SECOND = 5, 1000
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -76,6 +78,34 @@ class Telemetry:
         return generate_latest(self._registry)
 
 
+class Throttle(logging.Filter):
+    """Lets so many lines of one kind through a second, and says with the next how many it kept back.
+
+    A kind is a logger's message before its values are put in, so a flood of one fault hides no other.
+    """
+
+    def __init__(self, *, faults: int = _FAULTS_A_SECOND, other: int = _LINES_A_SECOND) -> None:
+        """Take the most lines of a kind a second, for warnings and errors and for all else."""
+        super().__init__()
+        self._faults, self._other = faults, other
+        self._seen: dict[tuple[str, str], list[int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is written."""
+        second, most = int(record.created), self._faults if record.levelno >= logging.WARNING else self._other
+        last = self._seen.setdefault((record.name, str(record.msg)), [second, 0, 0])
+        if last[0] != second:
+            last[0], last[1] = second, 0
+        last[1] += 1
+        if last[1] > most:
+            last[2] += 1
+            return False
+        if last[2]:
+            record.fields = {**getattr(record, "fields", {}), "kept_back": last[2]}
+            last[2] = 0
+        return True
+
+
 class JsonFormatter(logging.Formatter):
     """A log record as one line of JSON; `extra={"fields": {…}}` adds fields."""
 
@@ -106,6 +136,7 @@ def log_as_json(stream: TextIO = sys.stderr) -> None:
     """Send every log line of the process to `stream` as JSON."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(Throttle())
     root = logging.getLogger()
     root.handlers = [handler]
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

@@ -4,6 +4,7 @@ Every step finds what an earlier, killed run has done and leaves it as it is, so
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
-from elcrec.data.split_points import split_point_histories
+from elcrec.data.split_points import seen_items, split_point_histories
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.model.io import load_model, read_architecture
@@ -24,7 +25,8 @@ from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verif
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
-from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry
+from elcrec.serving.histories import MAX_SEEN
+from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry, RegisteredModel
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def push(
 ) -> dict[str, Any]:
     """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion.
 
-    A refusal is an answer, not an error.
+    A refusal is an answer, not an error. What users did is published all the same.
 
     Raises:
         UserError: an input does not fit the others, or a store refuses.
@@ -55,8 +57,25 @@ def push(
         if decision.accepted:
             write_bundle(source, manifest, scratch / "bundle")
     logger.info("push %s: %s", "accepted" if decision.accepted else "refused", decision.reason)
-    outcome = _release(config, source, out / "bundle", manifest, registry, features) if decision.accepted else {}
-    return _summary(decision) | outcome
+    if decision.accepted:
+        return _summary(decision) | _release(config, source, out / "bundle", manifest, registry, features)
+    return _summary(decision) | publish_log(config, source, registry=registry, features=features)
+
+
+def publish_log(
+    config: PushConfig, source: BundleSource, *, registry: ModelRegistry, features: FeatureStore
+) -> dict[str, Any]:
+    """Publish what users did, which is true whatever a model is worth; the champion ranks with it.
+
+    Without a champion nobody does, so nothing is published.
+
+    Raises:
+        UserError: an input is not readable, or a store refuses.
+    """
+    if registry.champion(config.model_name) is None:
+        return {}
+    logger.info("publishing histories alone: the champion stays")
+    return _publish(features, _tables(source, None), config.feature_service)
 
 
 def decide(
@@ -71,7 +90,7 @@ def decide(
     """Judge a model by its evaluation and against the champion; write nothing.
 
     Raises:
-        UserError: an input does not fit the others, or the champion's bundle is damaged.
+        UserError: an input does not fit the others, or a store refuses.
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
     return _decide(config, source, _describe(config, source, features), registry)
@@ -89,7 +108,8 @@ def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, regist
     ranks = _challenger_ranks(source, data)
     champion = _champion(config.model_name, source, data, manifest, registry)
     metrics = read_json(source.evaluation / "metrics.json")
-    return judge(config.gate, metrics, ranks, champion, digest=manifest.digest)
+    rejected = registry.rejected(config.model_name, manifest.digest)
+    return judge(config.gate, metrics, ranks, champion, digest=manifest.digest, rejected=rejected)
 
 
 def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[np.int32]:
@@ -114,15 +134,32 @@ def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[n
 def _champion(
     name: str, source: BundleSource, data: SequenceData, manifest: Manifest, registry: ModelRegistry
 ) -> Champion | None:
-    registered = registry.champion(name)
-    if registered is None:
-        return None
-    digest = verify_bundle(registered.bundle).digest
-    ranks = None
-    if digest != manifest.digest:
-        catalogue = load_catalogue(source.sequences / "items.parquet")
-        ranks = rank_with_champion(registered.bundle, catalogue, data.evaluation("test"))
-    return Champion(version=registered.version, digest=digest, ranks=ranks)
+    """Measure the champion, or, where it is gone or cannot be read, the newest other version that can."""
+    champion = registry.champion(name)
+    for registered in _candidates(name, champion, registry):
+        try:
+            digest = verify_bundle(registered.bundle).digest
+            if digest == manifest.digest and registered is not champion:
+                continue  # what a push that was killed has left of this very bundle
+            ranks = None
+            if digest != manifest.digest:
+                catalogue = load_catalogue(source.sequences / "items.parquet")
+                ranks = rank_with_champion(registered.bundle, catalogue, data.evaluation("test"))
+        except UserError as error:
+            logger.warning("version %s cannot be measured: %s", registered.version, error)
+            continue
+        return Champion(version=registered.version, digest=digest, ranks=ranks)
+    return None
+
+
+def _candidates(name: str, champion: RegisteredModel | None, registry: ModelRegistry) -> Iterator[RegisteredModel]:
+    """Yield the champion, if there is one, then the other versions, the newest first."""
+    if champion is not None:
+        yield champion
+    for version in registry.versions(name):
+        found = registry.version(name, version) if champion is None or version != champion.version else None
+        if found is not None:
+            yield found
 
 
 def _release(
@@ -139,27 +176,35 @@ def _release(
     version = registry.register(config.model_name, bundle, metrics, tags)
     logger.info("registered %s version %s", config.model_name, version)
     logger.info("publishing features, which takes minutes for a million users")
-    published = features.publish(_tables(source, manifest.digest), service=manifest.feature_service)
-    for view, rows in published.items():
-        logger.info("published %d rows of %s", rows, view)
+    published = _publish(features, _tables(source, manifest.digest), manifest.feature_service)
+    if registry.rejected(config.model_name, manifest.digest) is not None:
+        raise UserError(f"version {version} was rolled back while it was pushed", fix="push another model")
     registry.set_champion(config.model_name, version)
     logger.info("%s version %s is the champion", config.model_name, version)
-    return {"version": version, **{f"published_{view}": rows for view, rows in published.items()}}
+    return {"version": version, **published}
+
+
+def _publish(features: FeatureStore, tables: FeatureTables, service: str) -> dict[str, Any]:
+    published = features.publish(tables, service=service)
+    for view, rows in published.items():
+        logger.info("published %d rows of %s", rows, view)
+    return {f"published_{view}": rows for view, rows in published.items()}
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _tables(source: BundleSource, digest: str) -> FeatureTables:
+def _tables(source: BundleSource, digest: str | None) -> FeatureTables:
+    """Return what is published of a bundle; without its digest, of its log alone."""
     histories = _read(source.sequences / "histories.parquet")
     items = _read(source.sequences / "items.parquet")
-    outputs = _model_outputs(source, histories, digest)
+    served = histories.select(["user_id", "item_ids", "event_times", "event_timestamp"])
     return FeatureTables(
-        histories=histories.select(["user_id", "item_ids", "event_times", "event_timestamp"]),
+        histories=served.append_column("seen_items", seen_items(source.sequences, histories, MAX_SEEN)),
         earlier=split_point_histories(source.sequences, _longest(histories)),
-        model_outputs=outputs,
-        item_statistics=items.select(["item_id", "count", "total"]),
+        model_outputs=None if digest is None else _model_outputs(source, histories, digest),
+        item_statistics=None if digest is None else items.select(["item_id", "count", "total"]),
     )
 
 

@@ -20,7 +20,7 @@ from elcrec.serving.recommender import Query, Recommendation, Recommender
 CHAMPION = "champion"
 """Stands for the version that serves."""
 _TYPICAL = 5
-_COLUMNS = ("user_id", "item_ids", "created", "event_timestamp")
+_COLUMNS = ("user_id", "item_ids", "seen_items", "created", "event_timestamp")
 """What is read of histories; the last two say which of several rows of a user is the newest."""
 
 
@@ -34,8 +34,9 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     """
     champion = _champion(name, registry)
     recommender = _load(champion.bundle, k)
-    (found,) = features.users([user], service=recommender.manifest.feature_service)
-    (answer,) = recommender.recommend([Query(history=found.item_ids if found else [], k=k)])
+    (found,) = features.histories([user], service=recommender.manifest.feature_service)
+    query = Query(history=found.item_ids, seen=found.seen, k=k) if found else Query(history=[], k=k)
+    (answer,) = recommender.recommend([query])
     yield f"model      {name} version {champion.version}"
     yield f"user       {user}{'' if found else ' (unknown to the feature store)'}"
     yield f"history    {answer.known} items{_skipped(answer)}"
@@ -103,13 +104,15 @@ def recommend_all(
     """
     started = time.perf_counter()
     recommender = _load(bundle, k)
-    users, known = _read_histories(histories, recommender, wanted)
+    users, known, seen = _read_histories(histories, recommender, wanted)
     warm = np.flatnonzero(known.lengths)
     items = np.tile(recommender.popular_items(k), (len(users), 1))
     scores = np.tile(recommender.popularity(items[:1]), (len(users), 1)) if len(users) else np.empty((0, k))
     scores, intents = scores.astype(np.float32), np.full(len(users), -1, np.int32)
+    for row in np.flatnonzero((known.lengths == 0) & (seen.lengths > 0)).tolist():
+        items[row], scores[row] = _unseen_popular(recommender, seen.row(row), k)
     done = 0
-    blocks = recommender.rank(known.take(warm), k)
+    blocks = recommender.rank(known.take(warm), k, seen.take(warm))
     for ranked in track(blocks, total=recommender.num_blocks(len(warm)), label="blocks of users"):
         rows = warm[done : done + len(ranked.items)]
         items[rows], scores[rows], intents[rows] = ranked.items, ranked.scores, ranked.intents
@@ -119,6 +122,15 @@ def recommend_all(
     with atomic_file(out) as scratch:
         pq.write_table(table.append_column("source", pa.array(source, pa.string())), scratch)
     return {"users": len(users), "cold_users": len(users) - len(warm), "seconds": time.perf_counter() - started}
+
+
+def _unseen_popular(recommender: Recommender, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the most popular items that are not `seen` and their scores; -inf where no item is left."""
+    popular = recommender.popular_items(len(recommender.catalogue))
+    left = popular[~np.isin(popular, seen)][:k]
+    items, scores = np.zeros(k, np.int64), np.full(k, -np.inf)
+    items[: len(left)], scores[: len(left)] = left, recommender.popularity(left)
+    return items, scores
 
 
 def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
@@ -137,25 +149,29 @@ def _load(bundle: Path, k: int) -> Recommender:
 
 def _read_histories(
     path: Path, recommender: Recommender, wanted: Sequence[str] | None
-) -> tuple[pa.ChunkedArray, Ragged]:
+) -> tuple[pa.ChunkedArray, Ragged, Ragged]:
+    """Return users, their histories and what they saw before, as indices of the items that the model knows."""
     try:
         columns = [name for name in pq.read_schema(path).names if name in _COLUMNS]
-        table = _newest(pq.read_table(path, columns=columns)).select(["user_id", "item_ids"]).combine_chunks()
+        table = _newest(pq.read_table(path, columns=columns))
+        users, lists = table["user_id"], {name: table[name] for name in ("item_ids", "seen_items") if name in columns}
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage, or push again") from error
     if wanted is not None:
-        asked = pa.chunked_array([pa.array(wanted, pa.string())])
-        table = pa.table({"user_id": asked, "item_ids": _of_users(asked, table)})
-    raw = table["item_ids"].combine_chunks()
+        rows = pc.index_in(pa.chunked_array([pa.array(wanted, pa.string())]), value_set=users.cast(pa.string()))
+        users = pa.chunked_array([pa.array(wanted, pa.string())])
+        # An unknown user has none.
+        lists = {name: pc.fill_null(found.take(rows), pa.scalar([], found.type)) for name, found in lists.items()}
+    known = _known(lists["item_ids"], recommender)
+    nothing = Ragged.of(np.empty(0, np.int32), np.zeros(len(known), np.int64))
+    return users, known, _known(lists["seen_items"], recommender) if "seen_items" in lists else nothing
+
+
+def _known(lists: pa.ChunkedArray, recommender: Recommender) -> Ragged:
+    raw = lists.combine_chunks()
     offsets = np.asarray(raw.offsets, np.int64)
     values = raw.values.slice(offsets[0], offsets[-1] - offsets[0]).cast(pa.string())
-    return table["user_id"], recommender.catalogue.histories(values, offsets - offsets[0]).histories
-
-
-def _of_users(asked: pa.ChunkedArray, table: pa.Table) -> pa.ChunkedArray:
-    """Return the histories of some users; an unknown one has none."""
-    rows = pc.index_in(asked, value_set=table["user_id"].cast(pa.string()))
-    return pc.fill_null(table["item_ids"].take(rows), pa.scalar([], table["item_ids"].type))
+    return recommender.catalogue.histories(values, offsets - offsets[0]).histories
 
 
 def _newest(table: pa.Table) -> pa.Table:

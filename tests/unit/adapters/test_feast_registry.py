@@ -71,8 +71,9 @@ def test_applied_at_the_same_moment_by_four_processes_nothing_is_lost(servers: S
     subprocess.run([sys.executable, concurrent_apply.__file__, json.dumps(case)], check=True, timeout=300)
 
     store = FeastStore(tmp_path, REPOSITORY, servers)
-    services = {service.name for service in store._feast.list_feature_services()}
-    views = {view.name for view in store._feast.list_feature_views()}
+    feast = store._open()
+    services = {service.name for service in feast.list_feature_services()}
+    views = {view.name for view in feast.list_feature_views()}
     assert services == {"elcrec_v1", "elcrec_items_v1", "service_a", "service_b", "service_c"}
     assert views == {"user_history", "user_model_output", "item_statistics", "view_a", "view_b", "view_c"}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.feature_tables import tables
 
-from elcrec.adapters.feast_store import _HISTORY, _OUTPUT, FeastStore, _history_rows, _online_tables
+from elcrec.adapters.feast_publishing import HISTORY, OUTPUT, online_tables, read_back
+from elcrec.adapters.feast_store import FeastStore, _history_rows
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, PushOutcome, UserHistory
@@ -91,7 +92,7 @@ def test_a_pushed_event_is_served_at_once(folder: Path) -> None:
 
     (ann,) = store.users(["ann"], service=SERVICE)
     assert ann is not None
-    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, users=1)
+    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, refused=0, users=1)
     assert ann.item_ids == ["i1", "i2", "i9"]
     assert ann.event_times[-1] == now
     assert store.histories(["ann", "nobody"], service=SERVICE) == [
@@ -110,12 +111,12 @@ def test_an_undefined_service_is_refused_on_both_sides(published: Path, folder: 
 def test_reading_back_finds_a_value_that_was_not_published(published: Path) -> None:
     store, other = FeastStore(published, REPOSITORY), tables({"ann": ["i2"]}, bundle="b9")
     rows, window = _history_rows(store._feast)
-    published_tables = _online_tables(other, datetime.now(UTC))
+    published_tables = online_tables(other, datetime.now(UTC))
 
     with pytest.raises(UserError, match="user_history serves other values of item_ids"):
-        store._read_back(store._feast, {_HISTORY: published_tables[_HISTORY]}, rows, window)
+        read_back(store._feast, {HISTORY: published_tables[HISTORY]}, rows, window)
     with pytest.raises(UserError, match="user_model_output serves other values of bundle"):
-        store._read_back(store._feast, {_OUTPUT: published_tables[_OUTPUT]}, rows, window)
+        read_back(store._feast, {OUTPUT: published_tables[OUTPUT]}, rows, window)
 
 
 def test_a_missing_repository_is_one_clear_line(tmp_path: Path) -> None:

@@ -6,21 +6,29 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.feature_tables import tables
+from support import feature_tables
 from support.servers import RedisServer, redis_server
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.errors import UserError
-from elcrec.serving.ports import Event, StoreUnavailable
+from elcrec.serving.ports import Event, StoreReplaced, StoreUnavailable
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"
 WINDOW = 50
 START = datetime(2026, 3, 1, tzinfo=UTC)
+CATALOGUE = [
+    *(f"i{number}" for number in range(97)),
+    *(f"x{number}" for number in range(60)),
+    *(f"w{writer}-{number}" for writer in range(8) for number in range(5)),
+    *("x", "y", "live", "only-live"),
+]
+tables = partial(feature_tables.tables, items=CATALOGUE)
 PUBLISHED = tables({"ann": ["i1", "i2"], "Zoë 7": ["i2"]})
 
 
@@ -161,6 +169,37 @@ def test_the_window_holds_the_newest(store: FeastStore) -> None:
     assert store.push_events([event("ann", "x3", 3)]).late == 1
 
 
+def test_users_known_from_events_alone_are_bounded_and_a_publication_makes_room(store: FeastStore) -> None:
+    crowd = [event(f"stranger-{number}", "x", 1) for number in range(6)]
+
+    first = store.push_events([*crowd[:2], event("ann", "x", 1)], new_users=3)
+    second = store.push_events(crowd, new_users=3)
+    third = store.push_events([event("stranger-5", "x", 1), event("stranger-0", "y", 2)], new_users=3)
+    store.publish(tables({"ann": ["i1"], "stranger-0": ["x"]}), service=SERVICE)
+    fourth = store.push_events(crowd[4:], new_users=3)
+
+    assert (first.accepted, first.refused) == (3, 0)
+    assert (second.accepted, second.duplicates, second.refused) == (1, 2, 3)
+    assert (third.accepted, third.refused) == (1, 1)
+    assert (fourth.accepted, fourth.refused) == (1, 1)
+    known = store.users([f"stranger-{number}" for number in range(6)], service=SERVICE)
+    assert [bool(each) for each in known].count(True) == 4
+
+
+def test_an_item_that_left_the_window_is_seen_after_the_next_push_too(store: FeastStore) -> None:
+    store.push_events([event("ann", f"i{second % 2 + 1}", second) for second in range(60)])
+    store.push_events([event("ann", "bogus", 100 + second) for second in range(60)])
+    store.publish(tables({"ann": ["i1"], "cid": ["i2"]}), service=SERVICE)
+
+    ann, cid = store.histories(["ann", "cid"], service=SERVICE)
+
+    assert ann is not None
+    assert cid is not None
+    assert ann.item_ids.count("bogus") == 10
+    assert len(ann.item_ids) == 60
+    assert (ann.seen, cid.seen) == (["i1", "i2"], [])
+
+
 def test_one_bad_event_keeps_all_of_them_out(store: FeastStore) -> None:
     with pytest.raises(UserError, match="event 2: item_id is empty"):
         store.push_events([event("ann", "x", 1), event("ann", "", 2)])
@@ -186,9 +225,11 @@ def test_a_redis_that_went_away_is_named_without_its_password_and_comes_back_by_
             assert server.password not in str(raised.value)
         server.start()
 
-        assert store.users(["ann"], service=SERVICE) == [None]  # this Redis keeps nothing
+        with pytest.raises(StoreReplaced):  # this Redis keeps nothing
+            store.users(["ann"], service=SERVICE)
+        store.publish(PUBLISHED, service=SERVICE)
         store.push_events([event("ann", "x", 1)])
-        assert items(store, "ann") == ["x"]
+        assert items(store, "ann") == ["i1", "x", "i2"]
         written = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert not [path for path in written if server.password.encode() in path.read_bytes()]
 

@@ -123,6 +123,49 @@ def test_a_server_s_bundle_is_downloaded_once(folder: Path, bundle: Path, tmp_pa
     verify_bundle(first.bundle)
 
 
+def test_a_lost_database_is_not_made_anew_over_its_bundles(folder: Path, bundle: Path) -> None:
+    registry = MlflowRegistry(folder)
+    registry.register("m", bundle, {}, NO_TAGS)
+    (folder / "mlflow.db").unlink()
+
+    for reader in (registry, MlflowRegistry(folder)):
+        with pytest.raises(UserError, match=r"mlflow\.db: the registry's database is missing; restore it"):
+            reader.champion("m")
+    assert not (folder / "mlflow.db").exists()
+
+
+def test_a_database_that_was_replaced_is_read_anew(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    registry = MlflowRegistry(folder)
+    registry.set_champion("m", registry.register("m", bundle, {}, NO_TAGS))
+    first = registry.champion("m")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    MlflowRegistry(other).set_champion(
+        "m", MlflowRegistry(other).register("m", make_bundle(tmp_path, "second"), {}, NO_TAGS)
+    )
+
+    (other / "mlflow.db").rename(folder / "mlflow.db")
+    second = registry.champion("m")
+
+    assert first is not None
+    assert second is not None
+    assert (first.version, second.version) == ("1", "2")
+    assert registry.versions("m") == ["2", "1"]
+
+
+def test_a_bundle_that_is_gone_from_the_server_is_a_version_without_a_bundle(
+    folder: Path, bundle: Path, tmp_path: Path
+) -> None:
+    local = MlflowRegistry(folder)
+    local.set_champion("m", local.register("m", bundle, {}, NO_TAGS))
+    shutil.rmtree(folder / "artifacts")
+
+    found = MlflowRegistry(tmp_path / "cache", tracking_uri=f"sqlite:///{folder}/mlflow.db").champion("m")
+
+    assert found is not None
+    with pytest.raises(UserError, match="no such file"):
+        verify_bundle(found.bundle)
+
+
 def test_an_unknown_version_cannot_be_champion(folder: Path, bundle: Path) -> None:
     registry = MlflowRegistry(folder)
     registry.register("m", bundle, {}, NO_TAGS)

@@ -1,35 +1,155 @@
 import asyncio
-from pathlib import Path
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 from support.serving import NAME, Installation
 
-from elcrec.config import ServeConfig
+from elcrec.config import LimitsConfig, ServeConfig
 from elcrec.serving.app import App
 from elcrec.serving.live import Live
+from elcrec.serving.ports import StoreReplaced
 from elcrec.serving.recommender import Recommender
 from elcrec.serving.telemetry import Telemetry
 
+T = TypeVar("T")
+PATIENT = ServeConfig(store_timeout=30, event_timeout=30)
+REQUEST = {"history": ["item-1"], "k": 3}
+EVENT = {"events": [{"user_id": "user-1", "item_id": "item-1", "event_id": "e1"}]}
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return Installation.make(tmp_path_factory.mktemp("app"))
+
+
+def application(installation: Installation, config: ServeConfig, api_key: str | None = None) -> App:
+    telemetry = Telemetry()
+    live = Live(NAME, installation.registry, installation.store, telemetry)
+    return App(config, live, installation.store, telemetry, api_key=api_key)
+
+
+Ask = Callable[[httpx.AsyncClient], Awaitable[T]]
+
+
+def asked(app: App, ask: Ask[T]) -> T:
+    async def scene() -> T:
+        transport = httpx.ASGITransport(app.asgi, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await ask(client)
+
+    return asyncio.run(scene())
+
+
+def test_with_a_key_only_health_metrics_and_pages_are_open(installation: Installation) -> None:
+    app = application(installation, PATIENT, api_key="s3cret")
+    key = {"authorization": "Bearer s3cret"}
+
+    async def ask(client: httpx.AsyncClient) -> list[int]:
+        answers = [await client.get(path) for path in ("/v2/health/ready", "/metrics", "/docs", "/demo/users")]
+        answers += [await client.post("/recommend", json=REQUEST), await client.post("/events", json=EVENT)]
+        answers += [await client.post("/recommend", json=REQUEST, headers=key)]
+        answers += [await client.post("/events", json=EVENT, headers=key)]
+        return [answer.status_code for answer in answers]
+
+    assert asked(app, ask) == [200, 200, 200, 401, 401, 401, 200, 200]
+
+
+def test_events_are_taken_from_no_other_page_and_as_json_alone(installation: Installation) -> None:
+    async def ask(client: httpx.AsyncClient) -> list[int]:
+        plain = await client.post("/events", content=json.dumps(EVENT), headers={"content-type": "text/plain"})
+        other = await client.post("/events", json=EVENT, headers={"origin": "https://evil.example"})
+        renamed = await client.post("/events", json=EVENT, headers={"host": "evil.example"})
+        own = await client.post("/events", json=EVENT, headers={"origin": "http://localhost"})
+        return [answer.status_code for answer in (plain, other, renamed, own)]
+
+    assert asked(application(installation, PATIENT), ask) == [415, 403, 403, 200]
+
+
+def test_bodies_that_are_held_at_a_time_are_bounded_and_their_room_comes_back(installation: Installation) -> None:
+    app = application(installation, ServeConfig(store_timeout=30, limits=LimitsConfig(held_bytes=1000)))
+    release = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b" " * 900
+        await release.wait()
+        yield json.dumps(REQUEST).encode()
+
+    async def ask(client: httpx.AsyncClient) -> list[int]:
+        first = asyncio.create_task(client.post("/recommend", content=slow()))
+        await asyncio.sleep(0.1)
+        refused = await client.post("/recommend", content=b" " * 200)
+        ready = await client.get("/v2/health/ready")
+        release.set()
+        later = [await first, await client.post("/recommend", content=b" " * 900 + json.dumps(REQUEST).encode())]
+        return [answer.status_code for answer in (refused, ready, *later)]
+
+    assert asked(app, ask) == [503, 200, 200, 200]
+
+
+def test_events_that_wait_for_a_slow_store_are_bounded(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ServeConfig(store_timeout=30, event_timeout=0.2, limits=LimitsConfig(event_requests=2))
+    app, frozen = application(installation, config), threading.Event()
+    monkeypatch.setattr(type(installation.store), "push_events", lambda *_, **__: frozen.wait(30))
+
+    async def ask(client: httpx.AsyncClient) -> list[str]:
+        answers = await asyncio.gather(*(client.post("/events", json=EVENT) for _ in range(5)))
+        frozen.set()
+        assert {answer.status_code for answer in answers} == {503}
+        return [answer.json()["error"] for answer in answers]
+
+    said = asked(app, ask)
+
+    assert sum("too many events wait" in each for each in said) == 3
+
+
+@pytest.mark.parametrize(("patient", "status"), [(True, 200), (False, 503)])
+def test_an_outage_is_told_from_a_cold_user_and_readiness_names_it(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, patient: bool, status: int
+) -> None:
+    app = application(installation, ServeConfig(store_timeout=30, ready_with_problems=patient))
+
+    def replaced(*_: object, **__: object) -> None:
+        raise StoreReplaced("emptied")
+
+    users = {"inputs": [{"name": "user_id", "shape": [1], "datatype": "BYTES", "data": ["nobody"]}]}
+
+    async def ask(client: httpx.AsyncClient) -> tuple[list[Any], httpx.Response]:
+        answers = []
+        for outage in (False, True):
+            if outage:
+                monkeypatch.setattr(type(installation.store), "histories", replaced)
+            answer = await client.post("/v2/models/elcrec/infer", json=users)
+            answers.append({each["name"]: each["data"] for each in answer.json()["outputs"]})
+        return answers, await client.get("/v2/health/ready")
+
+    (cold, away), ready = asked(app, ask)
+
+    assert (cold["history_source"], cold["store_available"]) == (["none"], [True])
+    assert (away["history_source"], away["store_available"]) == (["none"], [False])
+    assert ready.status_code == status
+    (problem,) = ready.json()["problems"]
+    assert problem.startswith("the online store is not the one that was published")
+
 
 def test_a_failure_of_our_own_is_an_answer_without_details_and_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installation, telemetry = Installation.make(tmp_path), Telemetry()
-    live = Live(NAME, installation.registry, installation.store, telemetry)
-    app = App(ServeConfig(store_timeout=30), live, installation.store, telemetry)
+    app = application(installation, PATIENT)
 
     def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
-    async def ask() -> tuple[httpx.Response, httpx.Response]:
-        transport = httpx.ASGITransport(app.asgi, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            answer = await client.post("/recommend", json={"history": ["item-1"], "k": 3})
-            return answer, await client.get("/metrics")
+    async def ask(client: httpx.AsyncClient) -> tuple[httpx.Response, httpx.Response]:
+        return await client.post("/recommend", json=REQUEST), await client.get("/metrics")
 
     monkeypatch.setattr(Recommender, "recommend", fail)
-    answer, metrics = asyncio.run(ask())
+    answer, metrics = asked(app, ask)
 
     assert answer.status_code == 500
     assert "secret" not in answer.text

@@ -37,5 +37,5 @@ def test_a_history_is_stale_while_its_newest_event_is_old_and_times_are_real(
     before, outcome, after = ask_around_an_event(Installation.make(tmp_path, time=time))
 
     assert (before.source, before.stale) == ("store", stale)
-    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, users=1)
+    assert outcome == PushOutcome(accepted=1, duplicates=0, late=0, refused=0, users=1)
     assert (after.history, after.stale) == ([*before.history, "item-1"], False)

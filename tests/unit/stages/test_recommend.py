@@ -50,6 +50,22 @@ def test_every_user_gets_what_the_recommender_answers_her_alone(inputs: Inputs, 
     assert (counts["users"], counts["cold_users"]) == (303, 2)
 
 
+def test_what_was_met_before_the_history_is_not_recommended_either(bundle: Path, tmp_path: Path) -> None:
+    seen = [f"item-{index}" for index in range(3, 9)]
+    rows = {"ann": (["item-1"], seen), "cold": (["gone"], seen), "bob": (["item-2"], [])}
+    columns = [pa.array(column, pa.list_(pa.string())) for column in zip(*rows.values(), strict=True)]
+    table = pa.table([pa.array(rows), *columns], names=["user_id", "item_ids", "seen_items"])
+    pq.write_table(table, tmp_path / "h.parquet")
+
+    for wanted in (None, ["ann", "cold", "bob"]):
+        recommend_all(bundle, tmp_path / "h.parquet", tmp_path / "recs.parquet", 8, wanted)
+        found = pq.read_table(tmp_path / "recs.parquet")["item_ids"].to_pylist()
+        queries = [Query(history=history, k=8, seen=met) for history, met in rows.values()]
+        assert found == [answer.item_ids for answer in Recommender.load(bundle).recommend(queries)]
+        assert not set(found[0]) & set(seen)
+        assert not set(found[1]) & set(seen)
+
+
 def test_of_a_user_with_earlier_histories_the_newest_counts(bundle: Path, tmp_path: Path) -> None:
     table = {
         "user_id": ["ann", "bob", "ann", "ann"],

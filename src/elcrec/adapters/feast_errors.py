@@ -1,0 +1,27 @@
+"""What Feast, its registry and its stores raise, in one clear line."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from feast.errors import FeastError
+from sqlalchemy.exc import SQLAlchemyError
+
+from elcrec.adapters.online_rows import redis_errors
+from elcrec.errors import UserError
+from elcrec.serving.ports import StoreUnavailable
+
+
+@contextmanager
+def feast_errors() -> Iterator[None]:
+    """Turn what Feast, its registry and its stores raise into one clear line."""
+    try:
+        with redis_errors():
+            yield
+    except FeastError as error:
+        raise UserError(f"Feast: {error}", fix="push again") from error
+    except SQLAlchemyError as error:
+        what = f"the feature registry does not answer ({type(error).__name__})"
+        raise StoreUnavailable(what, fix="check FEAST_REGISTRY, or the store folder where it is not set") from error
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error

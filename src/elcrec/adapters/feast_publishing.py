@@ -1,0 +1,191 @@
+"""What a push publishes: the offline files, the rows of the online store, and the proof that it serves them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from feast import FeatureStore
+
+from elcrec.adapters.feast_errors import feast_errors
+from elcrec.adapters.online_rows import Entry, HistoryRows
+from elcrec.adapters.quiet import quiet
+from elcrec.artifacts import atomic_file
+from elcrec.errors import UserError
+from elcrec.serving.histories import MAX_SEEN, History, merge_publication
+from elcrec.serving.ports import FeatureTables
+
+Merge = Callable[[History, History], History]
+"""From the history that a user has and the one that is published to the history that she has then."""
+
+_MARGIN = timedelta(days=1)
+_UNITS = (86_400_000_000, 60_000_000, 1_000_000, 1000)
+"""A day, a minute, a second, a millisecond."""
+_CHECKED_KEYS = 5000
+_READ_KEYS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A feature view, the file behind it, and the columns that prove that it was loaded."""
+
+    name: str
+    file: str
+    key: str
+    witnesses: tuple[str, ...]
+
+
+HISTORY = View(name="user_history", file="histories.parquet", key="user_id", witnesses=("item_ids",))
+OUTPUT = View(name="user_model_output", file="model_outputs.parquet", key="user_id", witnesses=("intent", "bundle"))
+ITEMS = View(name="item_statistics", file="item_statistics.parquet", key="item_id", witnesses=("count", "total"))
+
+
+def write_offline(tables: FeatureTables, moment: datetime, folder: Path) -> dict[str, Path]:
+    """Write the offline files into `folder`: what is served, and histories as they stood at the split points."""
+    written = {}
+    served = online_tables(tables, moment)
+    everything = pa.concat_tables([_with_arrival(tables.earlier), served[HISTORY].drop_columns("created")])
+    # Of rows of the same event time, the later is the one that counts.
+    ages = np.arange(len(everything) - 1, -1, -1).astype("timedelta64[us]")
+    created = pa.array(np.datetime64(moment.replace(tzinfo=None), "us") - ages, pa.timestamp("us", tz="UTC"))
+    for view, table in {**served, HISTORY: everything.append_column("created", created)}.items():
+        written[view.name] = folder / view.file
+        with atomic_file(written[view.name]) as scratch:
+            pq.write_table(table, scratch)
+    return written
+
+
+def read_back(feast: FeatureStore, published: Mapping[View, pa.Table], rows: HistoryRows, merge: Merge) -> None:
+    """Compare what the online store serves with what was published, on evenly spaced keys.
+
+    Raises:
+        UserError: it serves something else.
+    """
+    for view, table in published.items():
+        places = np.unique(np.linspace(0, len(table) - 1, min(len(table), _CHECKED_KEYS), dtype=np.int64))
+        sample = table.take(pa.array(places))
+        for start in range(0, len(sample), _READ_KEYS):
+            part = sample.slice(start, _READ_KEYS)
+            wrong = _wrong_histories(rows, part, merge) if view is HISTORY else _wrong_columns(feast, view, part)
+            if wrong:
+                what = f"{view.name} serves other values of {', '.join(wrong)} than were published"
+                raise UserError(what, fix="push again; look for a second writer")
+
+
+def online_tables(tables: FeatureTables, moment: datetime) -> dict[View, pa.Table]:
+    """Return what is served, in the columns of each view."""
+    now = pa.scalar(moment, pa.timestamp("us", tz="UTC"))
+    served = {HISTORY: _with_column(_with_arrival(tables.histories), "created", now)}
+    others = {OUTPUT: tables.model_outputs, ITEMS: tables.item_statistics}
+    return served | {
+        view: _with_column(table, "event_timestamp", now) for view, table in others.items() if table is not None
+    }
+
+
+def merge_of(tables: FeatureTables, window: int) -> Merge:
+    """Return how a publication of `tables` changes a history."""
+    known = None if tables.item_statistics is None else frozenset(tables.item_statistics["item_id"].to_pylist())
+    resolution = _resolution(tables.histories["event_times"])
+
+    def merge(found: History, published: History) -> History:
+        return merge_publication(found, published, window, resolution=resolution, knows=known)
+
+    return merge
+
+
+def _resolution(times: pa.ChunkedArray) -> int:
+    """Return the largest usual unit, in microseconds, that all times are whole multiples of."""
+    flat = pc.list_flatten(times).cast(pa.int64()).to_numpy()
+    return next((unit for unit in _UNITS if not (flat % unit).any()), 1)
+
+
+def _with_arrival(histories: pa.Table) -> pa.Table:
+    """Return histories in the view's columns: times in microseconds, and no id of a live event."""
+    times = histories["event_times"].cast(pa.list_(pa.int64()))
+    ids = pa.chunked_array(
+        [
+            pa.ListArray.from_arrays(chunk.offsets, pa.repeat("", len(chunk.values)))
+            for chunk in histories["item_ids"].chunks
+        ],
+        pa.list_(pa.string()),
+    )
+    offsets = pa.array(np.zeros(len(histories) + 1, np.int32))
+    nothing = pa.ListArray.from_arrays(offsets, pa.array([], pa.string()))
+    seen = histories["seen_items"] if "seen_items" in histories.column_names else pa.chunked_array([nothing])
+    columns = [histories["user_id"], histories["item_ids"], times, ids, seen, histories["event_timestamp"]]
+    return pa.table(columns, names=["user_id", "item_ids", "event_times", "event_ids", "seen_items", "event_timestamp"])
+
+
+def _with_column(table: pa.Table, name: str, value: pa.Scalar) -> pa.Table:
+    return table.append_column(name, pa.repeat(value, len(table)))
+
+
+def require_window(histories: pa.Table, window: int) -> None:
+    """Check that every history fits the view.
+
+    Raises:
+        UserError: one is longer than `window`.
+    """
+    longest = pc.max(pc.list_value_length(histories["item_ids"])).as_py() or 0
+    if longest > window:
+        what = f"histories of up to {longest} items, but {HISTORY.name} keeps {window}"
+        raise UserError(what, fix="lower sequences.history, or raise WINDOW in the Feast repository's views.py")
+
+
+def _histories(table: pa.Table) -> dict[str, History]:
+    columns = [table[name].to_pylist() for name in ("user_id", "item_ids", "event_times", "event_ids", "seen_items")]
+    return {
+        user_id: History(item_ids=item_ids, times=times, event_ids=ids, seen=list(dict.fromkeys(seen))[-MAX_SEEN:])
+        for user_id, item_ids, times, ids, seen in zip(*columns, strict=True)
+    }
+
+
+def publish_histories(rows: HistoryRows, chunk: pa.Table, merge: Merge) -> None:
+    """Merge histories into the online store."""
+    published = _histories(chunk)
+
+    def change(user_id: str, found: History) -> History:
+        return merge(found, published[user_id])
+
+    rows.update(list(published), change, Entry(published=True))
+
+
+def load(feast: FeatureStore, view: View, chunk: pa.Table) -> None:
+    """Write rows of a view that no live event changes."""
+    with feast_errors(), quiet("feast"):
+        feast.write_to_online_store(view.name, df=chunk.to_pandas())
+
+
+def record(feast: FeatureStore, view: View, table: pa.Table) -> None:
+    """Tell the registry what was loaded, as Feast's own materialisation does."""
+    times = table["event_timestamp"].to_numpy()
+    start, end = (moment.astype("datetime64[us]").item().replace(tzinfo=UTC) for moment in (times.min(), times.max()))
+    with feast_errors(), quiet("feast"):
+        found = feast.get_feature_view(view.name)
+        feast.registry.apply_materialization(found, feast.project, start - _MARGIN, end + _MARGIN)
+
+
+def _wrong_histories(rows: HistoryRows, part: pa.Table, merge: Merge) -> list[str]:
+    """A history is right where publishing it again would change nothing."""
+    published = _histories(part)
+    found = rows.read(list(published))
+    wrong = [
+        user_id
+        for user_id, history in published.items()
+        if user_id not in found or merge(found[user_id], history) != found[user_id]
+    ]
+    return list(HISTORY.witnesses) if wrong else []
+
+
+def _wrong_columns(feast: FeatureStore, view: View, part: pa.Table) -> list[str]:
+    expected = part.select([view.key, *view.witnesses]).to_pydict()
+    with feast_errors(), quiet("feast"):
+        served = feast.get_online_features(
+            features=[f"{view.name}:{column}" for column in view.witnesses],
+            entity_rows=[{view.key: key} for key in expected[view.key]],
+        ).to_dict()
+    return [column for column in view.witnesses if served[column] != expected[column]]

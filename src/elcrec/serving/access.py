@@ -1,0 +1,90 @@
+"""Who may ask: the API key, and where a browser's request comes from.
+
+A page of another origin can make a browser send requests here. A name that its owner points at this address makes them
+look like our own (DNS rebinding). With each POST a browser names the page's origin, and the name that it asked for.
+"""
+
+import hmac
+from collections.abc import Collection, Mapping
+from ipaddress import ip_address
+
+from elcrec.serving.messages import Refusal
+
+_UNAUTHORIZED, _FORBIDDEN, _UNSUPPORTED = 401, 403, 415
+_LOCAL = "localhost"
+
+
+class Access:
+    """What a request must show before it is read."""
+
+    def __init__(self, *, listens_on: str, hosts: Collection[str], api_key: str | None) -> None:
+        """Take the rules.
+
+        Args:
+            listens_on: the address that the server listens on.
+            hosts: names that clients use for this server, beside its addresses and localhost.
+            api_key: what clients must send; `None` asks for nothing.
+        """
+        self._hosts = {host.lower() for host in hosts}
+        self._key = None if api_key is None else api_key.encode()
+        self._always = bool(hosts) or _is_loopback(listens_on)
+
+    def require_key(self, headers: Mapping[str, str]) -> None:
+        """Check the key, in `authorization: Bearer KEY` or `x-api-key: KEY`.
+
+        Raises:
+            Refusal: it is missing or wrong (401).
+        """
+        if self._key is None:
+            return
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        # Starlette reads headers as Latin-1, so this gives the bytes that were sent.
+        shown = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not hmac.compare_digest(shown.encode("latin-1"), self._key):
+            message = "the API key is missing or wrong: send it as authorization: Bearer KEY"
+            raise Refusal(_UNAUTHORIZED, message, headers={"www-authenticate": "Bearer"})
+
+    def require_own_page(self, headers: Mapping[str, str]) -> None:
+        """Check that a browser's request comes from a page of this server, asked for by a name that it has.
+
+        Raises:
+            Refusal: it does not (403).
+        """
+        origin, host = headers.get("origin"), headers.get("host", "").lower()
+        if (origin is not None or self._always) and not self._is_ours(_name(host)):
+            raise Refusal(_FORBIDDEN, "the server has no such name: add it to serve.hosts")
+        if origin is not None and origin.lower().partition("://")[2] != host:
+            raise Refusal(_FORBIDDEN, "the request comes from a page of another origin")
+
+    def _is_ours(self, name: str) -> bool:
+        return name == _LOCAL or name in self._hosts or _is_address(name)
+
+
+def require_json(headers: Mapping[str, str]) -> None:
+    """Check that a body says that it is JSON, which a page of another origin cannot send unasked.
+
+    Raises:
+        Refusal: it does not (415).
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(_UNSUPPORTED, "send content-type: application/json")
+
+
+def _name(host: str) -> str:
+    """Return a Host header without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(listens_on: str) -> bool:
+    return listens_on == _LOCAL or (_is_address(listens_on) and ip_address(listens_on).is_loopback)

@@ -1,0 +1,72 @@
+import pytest
+
+from elcrec.serving.access import Access, require_json
+from elcrec.serving.messages import Refusal
+
+
+def status(access: Access, **headers: str) -> int:
+    found = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        access.require_key(found)
+        access.require_own_page(found)
+    except Refusal as refusal:
+        return refusal.status
+    return 200
+
+
+def access(listens_on: str = "127.0.0.1", *hosts: str, key: str | None = None) -> Access:
+    return Access(listens_on=listens_on, hosts=hosts, api_key=key)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "expected"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", 200),
+        ("http://localhost:8080", "localhost:8080", 200),
+        ("http://[::1]:8080", "[::1]:8080", 200),
+        ("http://localhost:3000", "localhost:8080", 403),
+        ("https://evil.example", "127.0.0.1:8080", 403),
+        ("http://evil.example:8080", "evil.example:8080", 403),  # its name leads here
+        ("null", "127.0.0.1:8080", 403),
+        ("http://[", "127.0.0.1:8080", 403),
+    ],
+)
+def test_a_page_of_another_origin_is_refused(origin: str, host: str, expected: int) -> None:
+    for listens_on in ("127.0.0.1", "0.0.0.0"):
+        assert status(access(listens_on), origin=origin, host=host) == expected
+
+
+def test_a_name_is_known_once_it_is_configured() -> None:
+    assert status(access("0.0.0.0"), origin="https://shop.example", host="shop.example") == 403
+    assert status(access("0.0.0.0", "Shop.example"), origin="https://shop.example", host="shop.example") == 200
+
+
+def test_without_an_origin_any_name_will_do_unless_names_are_configured_or_the_server_is_for_this_machine() -> None:
+    assert status(access("0.0.0.0"), host="elcrec.models.svc") == 200
+    assert status(access("0.0.0.0", "shop.example"), host="elcrec.models.svc") == 403
+    assert status(access("localhost"), host="evil.example") == 403
+    assert status(access("127.0.0.1"), host="localhost:8080") == 200
+
+
+def test_the_key_is_asked_for_where_there_is_one() -> None:
+    guarded = access(key="s3cret")
+
+    assert status(guarded, host="localhost") == 401
+    assert status(guarded, host="localhost", authorization="Bearer other") == 401
+    assert status(guarded, host="localhost", authorization="Basic s3cret") == 401
+    assert status(guarded, host="localhost", authorization="bearer s3cret") == 200
+    assert status(guarded, host="localhost", x_api_key="s3cret") == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed"),
+    [("application/json", True), ("Application/JSON; charset=utf-8", True), ("text/plain", False), (None, False)],
+)
+def test_what_writes_must_say_that_it_is_json(kind: str | None, allowed: bool) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    if allowed:
+        require_json(headers)
+        return
+    with pytest.raises(Refusal) as refused:
+        require_json(headers)
+    assert refused.value.status == 415

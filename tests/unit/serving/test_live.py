@@ -1,0 +1,90 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from support.push_inputs import make_inputs
+from support.serving import NAME, Installation
+
+from elcrec.errors import UserError
+from elcrec.serving.live import Live
+from elcrec.serving.telemetry import Telemetry
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """Two versions of which the second is the champion."""
+    installation = Installation.make(tmp_path_factory.mktemp("live"))
+    installation.push_another(seed=1)
+    return installation
+
+
+@pytest.fixture
+def installation(pushed: Installation, tmp_path: Path) -> Installation:
+    shutil.copytree(pushed.folder, tmp_path / "store")
+    return Installation(folder=tmp_path / "store", inputs=pushed.inputs, features=pushed.features)
+
+
+def live(installation: Installation) -> Live:
+    return Live(NAME, installation.registry, installation.store, Telemetry())
+
+
+def bundle_of(installation: Installation, version: str) -> Path:
+    found = installation.registry.version(NAME, version)
+    assert found is not None
+    return found.bundle
+
+
+def test_a_champion_whose_bundle_is_gone_is_replaced_by_the_version_before_it_and_said(
+    installation: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(bundle_of(installation, "2"))
+
+    found = live(installation)
+
+    assert found.current.version == "1"
+    assert found.problem is not None
+    assert "version 2, the champion, cannot be served" in found.problem
+    assert "version 1 serves instead" in caplog.text
+    found.refresh()
+    assert found.current.version == "1"
+    assert found.problem is not None
+
+
+def test_without_any_sound_version_the_champion_s_fault_is_said(installation: Installation) -> None:
+    for version in ("1", "2"):
+        (bundle_of(installation, version) / "model.safetensors").write_bytes(b"")
+
+    with pytest.raises(UserError, match=r"changed: model\.safetensors"):
+        live(installation)
+
+
+def test_a_registry_made_anew_whose_first_version_is_another_one_is_swapped_in(
+    installation: Installation, tmp_path: Path
+) -> None:
+    shutil.rmtree(bundle_of(installation, "2"))
+    found = live(installation)
+    assert found.current.version == "1"
+    before = found.current.recommender.manifest.digest
+
+    anew = Installation(
+        folder=tmp_path / "anew", inputs=make_inputs(tmp_path / "inputs", model_seed=9), features=installation.features
+    )
+    anew.push(anew.inputs)
+    for half in ("mlflow", "feast"):
+        (installation.folder / half).rename(tmp_path / f"old-{half}")
+        (anew.folder / half).rename(installation.folder / half)
+    found.refresh()
+
+    assert found.current.version == "1"
+    assert found.current.recommender.manifest.digest != before
+    assert found.problem is None
+
+
+def test_a_champion_that_was_deleted_is_a_problem_and_serves_on(installation: Installation) -> None:
+    found = live(installation)
+    installation.registry._client.delete_registered_model_alias(NAME, "champion")
+
+    found.refresh()
+
+    assert found.current.version == "2"
+    assert found.problem == "the registry has no champion of model 'elcrec'"
