@@ -2,7 +2,7 @@
 
 Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018).
 
-Axes: `N` flat positions, `L` items of a row alone, `D` hidden size.
+Axes: `N` flat positions, `L` items of a row alone, `D` hidden size, `H` heads.
 """
 
 from torch import Tensor, nn

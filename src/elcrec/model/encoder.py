@@ -3,7 +3,7 @@
 Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018), in the post-norm form with exact
 GELU that ICLRec and ELCRec use.
 
-Axes: `B` rows, `N` flat positions, `T` window, `D` hidden size, `V` items, `L` items of a row alone.
+Axes: `B` rows, `N` flat positions, `D` hidden size, `L` items of a row alone.
 """
 
 from collections.abc import Iterable

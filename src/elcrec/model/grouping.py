@@ -3,8 +3,8 @@
 A batch's rows are sorted by length and cut into groups; inside a group every row takes the same number of positions,
 so a group is a dense [rows, length] view of the flat array and nothing is gathered.
 
-Axes: `B` rows, `L` positions of a group's rows, `N` flat positions of all groups, `M` items, row after row, `S` steps,
-`H` heads.
+Axes: `B` rows, `L` positions of a group's rows, `Q` queries among them, `N` flat positions of all groups, `M` items,
+row after row, `D` hidden size, `S` steps.
 """
 
 from collections.abc import Sequence

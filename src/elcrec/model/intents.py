@@ -3,7 +3,7 @@
 Source: Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024); Chen et
 al., "Intent Contrastive Learning for Sequential Recommendation" (WWW 2022).
 
-Axes: `K` intents, `D` hidden size, `B` rows, `N` vectors.
+Axes: `K` intents, `D` hidden size, `N` vectors.
 """
 
 from collections.abc import Callable

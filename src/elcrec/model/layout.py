@@ -3,7 +3,7 @@
 There are two layouts. `grouping` pads rows of similar length to one, for a CPU; `packing` puts rows one right after
 another, for a GPU. In both a row is contiguous, and its items are aligned to the right of the window.
 
-Axes: `B` rows, `N` flat positions, `M` items of all rows, row after row, `D` hidden size.
+Axes: `B` rows, `N` flat positions, `M` items of all rows, row after row, `D` hidden size, `Q` queries, `K` keys.
 """
 
 from abc import ABC, abstractmethod

@@ -5,7 +5,7 @@ every step has the same few operations and shapes, so that it can be recorded on
 a value that the host would have to ask for. Attention runs over chunks as long as the window: a row is no longer than
 that, so what a position may see stands in its own chunk or the one before.
 
-Axes: `B` rows, `N` flat positions, `C` chunks, `W` positions of a chunk, `K` keys of a chunk (2 W).
+Axes: `B` rows (`R` with the rest), `N` flat positions, `C` chunks, `W` positions of a chunk, `K` its keys (2 W).
 """
 
 from dataclasses import dataclass

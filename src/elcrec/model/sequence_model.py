@@ -1,6 +1,6 @@
 """The model: a sequence encoder and, where it has them, intent centres.
 
-Axes: `B` rows, `D` hidden size, `K` intents, `V` items, `L` items of a row alone.
+Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `L` items of a row alone.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,8 @@
 """Dropout by one random byte an element.
 
 PyTorch's Bernoulli variables take a CPU as long as all matrix products of a small transformer together.
+
+Axes: `H` heads, `B` rows, `Q` queries, `L` keys.
 """
 
 import math

@@ -1,6 +1,8 @@
 """Looking up rows of a table.
 
 On a GPU PyTorch's own gradient sorts the indices, in a dozen operations. Adding rows up where they belong takes two.
+
+Axes: `R` rows of a table, `N` lookups, `D` width.
 """
 
 from typing import Any

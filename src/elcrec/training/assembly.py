@@ -3,7 +3,7 @@
 Several steps are assembled at once, `C` of them with as many sequences and room for as many positions each; to a layout
 that asks for exact sizes all are one. Nothing here depends on a value that the host would have to ask a device for.
 
-Axes: `C` steps, `B` sequences of a step, `R` rows of one kind, `N` positions of one kind.
+Axes: `S` sequences of an epoch, `C` steps, `B` sequences of a step, `R` rows and `N` positions of a part, `M` of all.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Steps in groups of one length, of exactly the size that they need: for a CPU, and for several processes.
 
-Axes: `U` sequences of a chunk of steps, `M` items of rows one after another.
+Axes: `U` sequences of a chunk of steps, `S` sequences of an epoch, `R` rows, `M` items of rows one after another.
 """
 
 from collections.abc import Iterator, Mapping

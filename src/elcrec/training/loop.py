@@ -49,7 +49,7 @@ _USERS_AT_ONCE = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """The weights of the best validation, the names of the loss's terms, how training went, validation metrics."""
+    """The weights of the best validation, the loss's terms, how training went, validation metrics."""
 
     model: SequenceModel
     terms: list[str]

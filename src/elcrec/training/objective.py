@@ -1,4 +1,7 @@
-"""The objective: which loss terms make up the loss of a step, and what the intents need around it."""
+"""The objective: which loss terms make up the loss of a step, and what the intents need around it.
+
+Axes: `B` sequences, `M` items, `N` flat positions, `T` window, `D` hidden size.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 

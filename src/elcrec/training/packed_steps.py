@@ -4,8 +4,8 @@ Many steps are assembled at once, all in the same shapes, into one table with a 
 depends on no value that the host would have to ask for: see `recording`. The host waits once an epoch, before its
 first step, to learn how many positions the largest step needs.
 
-Axes: `S` sequences of an epoch, `C` steps of a chunk, `B` sequences of a step, `F` columns of the table; `3` is inputs,
-whole sequences and views.
+Axes: `S` sequences of an epoch, `C` steps of a chunk, `B` sequences of a step, `R` rows, `N` and `M` positions, `F`
+columns of the table; `3` is inputs, whole sequences and views.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The steps of an epoch: each one's input, and what the encoder made of it, by named parts.
 
-Axes: `B` sequences, `R` rows, `M` items of all rows, row after row, `D` hidden size, `T` window.
+Axes: `B` sequences, `R` rows of a part, `M` items of rows, row after row, `S` draws, `D` hidden size, `T` window.
 """
 
 from abc import ABC, abstractmethod

@@ -4,7 +4,7 @@ Source: Chen et al., "Intent Contrastive Learning for Sequential Recommendation"
 "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024). L_seq without intents is that of
 CL4SRec (Xie et al., ICDE 2022) with mean states in place of last ones.
 
-Axes: `B` sequences, `R` rows, `M` items, `N` states, `D` hidden size; `2` is the two views.
+Axes: `B` sequences, `R` rows, `M` items, `N` states, `D` hidden size, `X` window of states; `2` is views.
 """
 
 import torch

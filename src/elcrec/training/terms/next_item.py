@@ -1,6 +1,6 @@
 """L_next: the next item against other items.
 
-Axes: `M` targets, `D` hidden size.
+Axes: `M` targets, `N` positions, `V` items, `D` hidden size.
 """
 
 import torch
