@@ -162,22 +162,37 @@ def test_inference_answers_with_the_tensors_of_the_metadata(
     assert outputs["intent"]["data"] == [expected.intent, -1]
 
 
-def test_a_client_of_the_protocol_gets_what_the_plain_route_answers(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("binary", "version", "compression"), [(True, "", None), (True, "1", "gzip"), (False, "", "deflate")]
+)
+def test_a_client_of_the_protocol_gets_what_the_plain_route_answers(
+    server: Server, binary: bool, version: str, compression: str | None
+) -> None:
     client = InferenceServerClient(f"127.0.0.1:{server.port}")
     users, k = InferInput("user_id", [2], "BYTES"), InferInput("k", [1], "INT64")
-    users.set_data_from_numpy(np.array(["user-1", "user-2"], np.object_), binary_data=False)
-    k.set_data_from_numpy(np.array([3], np.int64), binary_data=False)
-    wanted = [InferRequestedOutput(name, binary_data=False) for name in ("item_id", "score")]
+    users.set_data_from_numpy(np.array(["user-1", "user-2"], np.object_), binary_data=binary)
+    k.set_data_from_numpy(np.array([3], np.int64), binary_data=binary)
+    wanted = None if binary else [InferRequestedOutput(name, binary_data=False) for name in ("item_id", "score")]
 
     assert client.is_server_live()
     assert client.is_server_ready()
-    assert client.is_model_ready("elcrec")
-    found = client.infer("elcrec", [users, k], outputs=wanted)
+    assert client.is_model_ready("elcrec", version)
+    assert client.get_model_metadata("elcrec", version)["name"] == "elcrec"
+    found = client.infer(
+        "elcrec",
+        [users, k],
+        version,
+        outputs=wanted,
+        request_compression_algorithm=compression,
+        response_compression_algorithm=compression,
+    )
 
     plain = [server.post("/recommend", {"user_id": user, "k": 3}).json["items"] for user in ("user-1", "user-2")]
-    assert found.as_numpy("item_id").tolist() == [[item["item_id"] for item in items] for items in plain]
+    texts = [[text.decode() if binary else text for text in row] for row in found.as_numpy("item_id")]
+    assert texts == [[item["item_id"] for item in items] for items in plain]
     scores = [[item["score"] for item in items] for items in plain]
     np.testing.assert_allclose(found.as_numpy("score"), scores, atol=1e-5, rtol=0)
+    assert not client.is_model_ready("elcrec", "99")
 
 
 def test_rows_that_hold_nothing_are_counted_before_they_are_made(server: Server) -> None:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from elcrec import __version__
 from elcrec.config import ServeConfig
-from elcrec.serving import inference, messages
+from elcrec.serving import binary, inference, messages
 from elcrec.serving.access import Access, require_json
 from elcrec.serving.batching import QueueFull
 from elcrec.serving.engine import Answer, Engine, Question
@@ -76,6 +76,14 @@ class App:
             self._route(model, self._model, "GET"),
             self._route(f"{model}/ready", self._model_ready, "GET"),
             self._route(f"{model}/infer", self._guarded(self._infer), "POST"),
+            *(
+                self._route(f"{model}/versions/{{version}}{rest}", handler, method)
+                for rest, handler, method in (
+                    ("", self._model, "GET"),
+                    ("/ready", self._model_ready, "GET"),
+                    ("/infer", self._guarded(self._infer), "POST"),
+                )
+            ),
             self._route("/metrics", self._metrics, "GET"),
             self._route("/openapi.json", self._schema, "GET"),
             self._route("/docs", _page("docs.html"), "GET"),
@@ -142,9 +150,19 @@ class App:
 
     async def _infer(self, request: Request) -> Response:
         self._require_model(request)
-        asked, questions = inference.read_infer(await self._body(request), self._config.limits)
+        limits, headers = self._config.limits, request.headers
+        encoding = headers.get("content-encoding", "").strip().lower()
+        body = binary.decompress(await self._body(request), encoding, limits.body_bytes)
+        head, data = binary.split(body, headers.get(binary.HEADER))
+        asked = inference.parse_infer(head)
+        binary.fill(asked.inputs, data)
+        questions = inference.questions_of(asked, limits)
         answers = await asyncio.gather(*(self._ask(question) for question in questions))
-        return _json(inference.write_infer(asked, answers))
+        content, size = binary.pack(inference.write_infer(asked, answers), inference.binary_outputs(asked))
+        content, said = binary.compress(content, headers.get("accept-encoding", ""))
+        if size is None:
+            return Response(content, headers=said, media_type=_JSON)
+        return Response(content, headers={**said, binary.HEADER: str(size)}, media_type="application/octet-stream")
 
     async def _ask(self, question: Question) -> Answer:
         try:
@@ -205,7 +223,7 @@ class App:
             raise Refusal(_BUSY, "too many bodies are being read: try again", headers=headers)
 
     async def _server(self, _: Request) -> Response:
-        return _json({"name": "elcrec", "version": __version__, "extensions": []})
+        return _json({"name": "elcrec", "version": __version__, "extensions": ["binary_tensor_data"]})
 
     async def _is_live(self, _: Request) -> Response:
         return _json({"live": True})
@@ -228,6 +246,8 @@ class App:
         serving, name = self._live.current, request.path_params["name"]
         if name != serving.name:
             raise Refusal(404, f"no model of that name: this server has {serving.name!r}")
+        if request.path_params.get("version", serving.version) != serving.version:
+            raise Refusal(404, f"no such version: this server has {serving.version}")
         return serving
 
     async def _metrics(self, _: Request) -> Response:

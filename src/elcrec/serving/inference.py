@@ -44,12 +44,12 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
 
 
 class Tensor(Struct, kw_only=True):
-    """A tensor of a request; `data` is flat in row-major order, or nested as its shape says."""
+    """A tensor of a request; `data` is flat in row-major order, or nested as its shape says, or behind the JSON."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | UnsetType = UNSET
     parameters: dict[str, Any] = {}
 
 
@@ -69,13 +69,14 @@ class InferRequest(Struct, kw_only=True):
     parameters: dict[str, Any] = {}
 
 
-class OutputTensor(Struct, kw_only=True):
-    """A tensor of an answer, flat in row-major order."""
+class OutputTensor(Struct, kw_only=True, omit_defaults=True):
+    """A tensor of an answer, flat in row-major order; without `data` it is behind the JSON."""
 
     name: str
     shape: list[int]
     datatype: Datatype
-    data: list[Any]
+    data: list[Any] | UnsetType
+    parameters: dict[str, Any] = {}
 
 
 class InferResponse(Struct, kw_only=True, omit_defaults=True):
@@ -90,13 +91,21 @@ class InferResponse(Struct, kw_only=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(InferRequest)
 
 
-def read_infer(body: bytes, limits: LimitsConfig) -> tuple[InferRequest, list[Question]]:
-    """Parse a request into a question a row.
+def parse_infer(head: bytes) -> InferRequest:
+    """Parse the JSON of a request.
 
     Raises:
-        Refusal: it is not JSON (400), or its tensors are not what the metadata and the limits allow (422).
+        Refusal: it is not JSON (400), or not a request (422).
     """
-    request = decode(body, _decoder)
+    return decode(head, _decoder)
+
+
+def questions_of(request: InferRequest, limits: LimitsConfig) -> list[Question]:
+    """Return a question a row.
+
+    Raises:
+        Refusal: the tensors are not what the metadata and the limits allow (422).
+    """
     tensors = {tensor.name: tensor for tensor in request.inputs}
     _require(len(tensors) == len(request.inputs), "an input is named twice")
     known = {expected["name"]: expected for expected in INPUTS}
@@ -105,7 +114,15 @@ def read_infer(body: bytes, limits: LimitsConfig) -> tuple[InferRequest, list[Qu
         _require(tensor.datatype == known[name]["datatype"], f"input {name!r} has datatype {known[name]['datatype']}")
     wanted = {output.name for output in request.outputs} - {output["name"] for output in OUTPUTS}
     _require(not wanted, f"no output is named {', '.join(sorted(wanted))}")
-    return request, _questions(tensors, limits)
+    return _questions(tensors, limits)
+
+
+def binary_outputs(request: InferRequest) -> frozenset[str]:
+    """Return the names of the outputs that are wanted as binary data."""
+    default = request.parameters.get("binary_data_output") is True
+    if not request.outputs:
+        return frozenset(output["name"] for output in OUTPUTS) if default else frozenset()
+    return frozenset(output.name for output in request.outputs if output.parameters.get("binary_data", default) is True)
 
 
 def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferResponse:
@@ -207,7 +224,8 @@ def _flat(tensor: Tensor, dimensions: int) -> list[Any]:
     shape = tensor.shape
     text = "[" + ", ".join(["n"] * dimensions) + "]"
     _require(len(shape) == dimensions and min(shape) >= 0, f"input {tensor.name!r} has a shape of {text}")
-    values = tensor.data
+    _require(tensor.data is not UNSET, f"input {tensor.name!r} has no data")
+    values: list[Any] = [] if tensor.data is UNSET else tensor.data
     while values and all(isinstance(value, list) for value in values):
         values = [inner for value in values for inner in value]
     size = shape[0] * (shape[1] if dimensions > 1 else 1)

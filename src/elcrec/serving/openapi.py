@@ -35,7 +35,9 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
     _limit(schemas, limits)
     named = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
     model = {"parameters": named}
-    missing = {404: "No model of that name"}
+    version = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+    versioned = {"parameters": [*named, version]}
+    missing = {404: "No model of that name or version"}
     typed = {415: "Not sent as application/json"}
     recommend = _operation("Recommend for a user, or for a history", "RecommendResponse", body="RecommendRequest")
     events = _operation(
@@ -51,6 +53,10 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
         "/v2/models/{name}": model | {"get": _operation("The model's tensors", also=missing)},
         "/v2/models/{name}/ready": model | {"get": _operation("Whether the model is ready", also=missing)},
         "/v2/models/{name}/infer": model | {"post": infer},
+        "/v2/models/{name}/versions/{version}": versioned | {"get": _operation("The model's tensors", also=missing)},
+        "/v2/models/{name}/versions/{version}/ready": versioned
+        | {"get": _operation("Whether the version is ready", also=missing)},
+        "/v2/models/{name}/versions/{version}/infer": versioned | {"post": infer},
         "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {200: _described("text/plain", {})}}},
     }
     if demo:
