@@ -13,6 +13,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_proto
 from kfp.pipeline_spec import pipeline_spec_pb2 as proto
 
 from elcrec.config import load_config
+from elcrec.registry import OBJECTIVES
 from pipelines.cli import PIPELINES, main
 
 REGENERATE = "make golden"
@@ -120,7 +121,7 @@ def test_the_run_form_offers_the_data_sets_objectives_and_losses_that_there_are(
     declared = document["root"]["inputDefinitions"]["parameters"]
     assert {key: spec["literals"] for key, spec in declared.items() if "literals" in spec} == {
         "dataset": ["sample", "file", *load_config(Path("params.yaml")).fetch.sources],
-        "objective": ["elcrec", "iclrec", "sasrec"],
+        "objective": [*OBJECTIVES],
         "loss": ["bce", "softmax", "sampled_softmax"],
     }
 

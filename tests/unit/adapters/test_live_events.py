@@ -229,7 +229,7 @@ def test_a_redis_that_went_away_is_named_without_its_password_and_comes_back_by_
             store.users(["ann"], service=SERVICE)
         store.publish(PUBLISHED, service=SERVICE)
         store.push_events([event("ann", "x", 1)])
-        assert items(store, "ann") == ["i1", "x", "i2"]
+        assert items(store, "ann") == ["i1", "i2", "x"]
         written = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert not [path for path in written if server.password.encode() in path.read_bytes()]
 
