@@ -29,7 +29,7 @@ def free_port() -> int:
 @dataclass
 class RedisServer:
     port: int = field(default_factory=free_port)
-    password: str = "123456"  # digits: what a connection string must not turn into a number
+    password: str = "8051937264"  # digits: what a connection string must not turn into a number
     process: subprocess.Popen[bytes] | None = None
 
     @property
