@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.feature_tables import tables
 
-from elcrec.adapters.feast_publishing import HISTORY, OUTPUT, online_tables, read_back
+from elcrec.adapters.feast_publishing import HISTORY, OUTPUT, merge_of, online_tables, read_back
 from elcrec.adapters.feast_store import FeastStore, _history_rows
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
@@ -96,7 +96,7 @@ def test_a_pushed_event_is_served_at_once(folder: Path) -> None:
     assert ann.item_ids == ["i1", "i2", "i9"]
     assert ann.event_times[-1] == now
     assert store.histories(["ann", "nobody"], service=SERVICE) == [
-        UserHistory(item_ids=["i1", "i2", "i9"], updated=now),
+        UserHistory(item_ids=["i1", "i2", "i9"], updated=now, seen=[]),
         None,
     ]
 
@@ -111,12 +111,12 @@ def test_an_undefined_service_is_refused_on_both_sides(published: Path, folder: 
 def test_reading_back_finds_a_value_that_was_not_published(published: Path) -> None:
     store, other = FeastStore(published, REPOSITORY), tables({"ann": ["i2"]}, bundle="b9")
     rows, window = _history_rows(store._feast)
-    published_tables = online_tables(other, datetime.now(UTC))
+    published_tables, merge = online_tables(other, datetime.now(UTC)), merge_of(other, window)
 
     with pytest.raises(UserError, match="user_history serves other values of item_ids"):
-        read_back(store._feast, {HISTORY: published_tables[HISTORY]}, rows, window)
+        read_back(store._feast, {HISTORY: published_tables[HISTORY]}, rows, merge)
     with pytest.raises(UserError, match="user_model_output serves other values of bundle"):
-        read_back(store._feast, {OUTPUT: published_tables[OUTPUT]}, rows, window)
+        read_back(store._feast, {OUTPUT: published_tables[OUTPUT]}, rows, merge)
 
 
 def test_a_missing_repository_is_one_clear_line(tmp_path: Path) -> None:
