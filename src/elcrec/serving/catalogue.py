@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
+from elcrec.ranking.item_facts import ItemFacts, align
 
 UNKNOWN = 0
 """Index of an id that is not in the catalogue; the padding row, which no ranking returns."""
@@ -34,7 +35,7 @@ class Catalogue:
         return len(self.item_ids)
 
     def __contains__(self, item_id: object) -> bool:
-        return item_id in self._index_of
+        return item_id in self.index_of
 
     @cached_property
     def ids(self) -> list[str]:
@@ -42,13 +43,18 @@ class Catalogue:
         return ["", *self.item_ids.to_pylist()]
 
     @cached_property
-    def _index_of(self) -> dict[str, int]:
+    def index_of(self) -> dict[str, int]:
+        """Index by raw id."""
         return {item_id: index for index, item_id in enumerate(self.ids[1:], start=1)}
 
     def known(self, item_ids: Iterable[str]) -> list[int]:
         """Return the indices of the ids that are known, in their order; for few ids, such as a request's."""
-        found = map(self._index_of.get, item_ids)
+        found = map(self.index_of.get, item_ids)
         return [index for index in found if index is not None]
+
+    def align(self, table: pa.Table) -> ItemFacts:
+        """Return what an items file says of these items."""
+        return align(table, self.item_ids)
 
     def indices(self, item_ids: pa.Array) -> npt.NDArray[np.int32]:
         """Return the index of each raw id, 0 where it is unknown, [N]."""
