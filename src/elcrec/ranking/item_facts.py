@@ -4,7 +4,7 @@ Axes: `V` items of a catalogue; row 0 of every array is padding.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -50,6 +50,10 @@ class ItemFacts:
             available_V=np.ones(num_items + 1, np.bool_),
             until_V=np.full(num_items + 1, _NEVER),
         )
+
+    def always_available(self) -> Self:
+        """Return the same facts with every item available for ever."""
+        return replace(self, available_V=np.ones_like(self.available_V), until_V=np.full_like(self.until_V, _NEVER))
 
     def unavailable(self, now: datetime) -> npt.NDArray[np.int64]:
         """Return the items that may not be shown at `now`."""

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
-from elcrec.config import RulesConfig, parse_section
 from elcrec.errors import UserError
-from elcrec.ranking.item_facts import read_items_file
+from elcrec.ranking.files import FACTS, RULES
 
 MANIFEST = "manifest.json"
-RULES, FACTS = "rules.json", "item_facts.parquet"
 _REPAIR = "restore the bundle from the registry or push the model again"
 
 
@@ -127,32 +124,6 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.digest != digest:
         raise UserError("the manifest was changed after it was written", where=path, fix=_REPAIR)
     return manifest
-
-
-def read_rules(folder: Path) -> RulesConfig:
-    """Read what answers of a bundle's model keep to; a bundle from before there were rules has none.
-
-    Raises:
-        UserError: the file is not what this program reads.
-    """
-    path = folder / RULES
-    if not path.is_file():
-        return RulesConfig()
-    document = read_json(path)
-    if document.get("schema_version") != SCHEMA_VERSION:
-        what = f"schema version {document.get('schema_version')}, this program reads {SCHEMA_VERSION}"
-        raise UserError(what, where=path, fix="evaluate and push the model again with this version")
-    return parse_section(document.get("rules", {}), RulesConfig, source=path, described_in="src/elcrec/config.py")
-
-
-def read_facts(folder: Path) -> pa.Table | None:
-    """Read what the shop knew of its items when the bundle was made; `None` where it was not asked.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = folder / FACTS
-    return read_items_file(path) if path.is_file() else None
 
 
 def verify_bundle(folder: Path) -> Manifest:

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.ranking.item_facts import ItemFacts, align
 
 UNKNOWN = 0
 """Index of an id that is not in the catalogue; the padding row, which no ranking returns."""
@@ -51,10 +50,6 @@ class Catalogue:
         """Return the indices of the ids that are known, in their order; for few ids, such as a request's."""
         found = map(self.index_of.get, item_ids)
         return [index for index in found if index is not None]
-
-    def align(self, table: pa.Table) -> ItemFacts:
-        """Return what an items file says of these items."""
-        return align(table, self.item_ids)
 
     def indices(self, item_ids: pa.Array) -> npt.NDArray[np.int32]:
         """Return the index of each raw id, 0 where it is unknown, [N]."""

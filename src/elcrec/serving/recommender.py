@@ -20,11 +20,12 @@ from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import Encoded, SequenceModel
-from elcrec.ranking.item_facts import ItemFacts
+from elcrec.ranking.bundled import read_facts, read_rules
+from elcrec.ranking.item_facts import ItemFacts, align
 from elcrec.ranking.items import item_intents
 from elcrec.ranking.rules import Picked, Rules
 from elcrec.ranking.topk import Scores, top_k
-from elcrec.serving.bundle import Manifest, read_facts, read_rules, verify_bundle
+from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
 
 _NO_INTENT = -1
@@ -162,7 +163,7 @@ class Recommender:
             raise UserError(what, where=bundle, fix="push the model again")
         typical, rules, facts = _typical_items(bundle / "intents.json"), read_rules(bundle), None
         if (table := read_facts(bundle)) is not None:
-            facts = catalogue.align(table)
+            facts = align(table, catalogue.item_ids)
         return cls(model, catalogue, manifest, typical, rules=rules, facts=facts, seed=seed)
 
     def use_facts(self, facts: ItemFacts) -> None:
