@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from elcrec.artifacts import read_json
 from elcrec.config import RulesConfig
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
@@ -27,13 +26,13 @@ from elcrec.ranking.rules import Picked, Rules
 from elcrec.ranking.topk import Scores, top_k
 from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
+from elcrec.serving.found_intents import FoundIntent, read_intents
+from elcrec.serving.reasons import Reason, fall_without
 
 _NO_INTENT = -1
 _BLOCK = 256
 _FEW = 3
 """Rows up to which encoding them one by one is faster than laying them out as a batch."""
-_REASONS = 3
-"""Items of a history that an explanation names for each recommended item."""
 _LEAST_SHARE = 1e-12
 """Stands for the share of an item without training interactions, whose logarithm must be a number."""
 
@@ -57,14 +56,6 @@ class Query:
     deny: Collection[str] = ()
     seen: Collection[str] = ()
     explain: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reason:
-    """What an item of the history adds to a score: the score less what it would be had the user never met the item."""
-
-    item_id: str
-    contribution: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +110,7 @@ class Recommender:
         model: SequenceModel,
         catalogue: Catalogue,
         manifest: Manifest,
-        typical: Mapping[int, list[str]],
+        intents: Mapping[int, FoundIntent],
         *,
         rules: RulesConfig | None = None,
         facts: ItemFacts | None = None,
@@ -131,12 +122,12 @@ class Recommender:
             model: ready to encode.
             catalogue: its items.
             manifest: of the bundle that it came from.
-            typical: raw ids of each intent's typical items, as its evaluation found them.
+            intents: what the evaluation found of each intent.
             rules: what answers keep to.
             facts: what the shop knows of the items.
             seed: seeds what the rules explore; `None` for no two alike.
         """
-        self._typical = typical
+        self._intents = intents
         self.manifest = manifest
         self.catalogue = catalogue
         self._model = model.eval()
@@ -161,10 +152,10 @@ class Recommender:
         if model.num_items != len(catalogue):
             what = f"the model knows {model.num_items} items, items.parquet {len(catalogue)}"
             raise UserError(what, where=bundle, fix="push the model again")
-        typical, rules, facts = _typical_items(bundle / "intents.json"), read_rules(bundle), None
+        intents, rules, facts = read_intents(bundle / "intents.json"), read_rules(bundle), None
         if (table := read_facts(bundle)) is not None:
             facts = align(table, catalogue.item_ids)
-        return cls(model, catalogue, manifest, typical, rules=rules, facts=facts, seed=seed)
+        return cls(model, catalogue, manifest, intents, rules=rules, facts=facts, seed=seed)
 
     def use_facts(self, facts: ItemFacts) -> None:
         """Take what the shop knows of the items from now on."""
@@ -181,9 +172,37 @@ class Recommender:
         """Intent of each item, that of a history which holds it alone, [V + 1]; `None` for a model without intents."""
         return item_intents(self._model)
 
+    @cached_property
+    def unit_vectors_DV(self) -> Scores:  # noqa: N802 - named after its axes
+        """Item vectors of unit length, [D, V + 1]; zeros for padding."""
+        vectors_DV = self._items_DV.numpy()
+        norms_V = np.maximum(np.linalg.norm(vectors_DV, axis=0), np.finfo(np.float32).tiny)
+        unit_DV: Scores = vectors_DV / norms_V
+        unit_DV[:, PADDING] = 0
+        return unit_DV
+
+    @property
+    def num_intents(self) -> int:
+        """Number of intents, 0 for a model without."""
+        return self._model.num_intents
+
+    @property
+    def shares_V(self) -> npt.NDArray[np.float64]:  # noqa: N802 - named after its axis
+        """Share of each item in the training interactions, [V + 1]."""
+        return self._shares
+
     def typical_items(self, intent: int) -> list[str]:
         """Raw ids of the items that mark an intent out; none where no test user held it."""
-        return self._typical.get(intent, [])
+        return self._intents[intent].items if intent in self._intents else []
+
+    def intent_share(self, intent: int) -> float | None:
+        """Return the share of the evaluated users who held an intent; `None` where the bundle does not say."""
+        return self._intents[intent].share if intent in self._intents else None
+
+    def block(self, scores_BV: Scores) -> None:
+        """Put padding and what is not available now below everything, in place."""
+        scores_BV[:, PADDING] = -np.inf
+        self._rules.block(scores_BV)
 
     def popular(self, k: int, seen: Sequence[int] = ()) -> Picked:
         """Return the most popular items that were not `seen` (indices), scored by their shares of the interactions."""
@@ -300,26 +319,13 @@ class Recommender:
             skipped=len(query.history) - len(history),
             fallback=not history,
             propensities=picked.propensities.tolist() if self.rules.exploration else None,
-            reasons=self._reasons(history, picked.items) if query.explain and history else None,
+            reasons=self._reasons(history, picked) if query.explain and history else None,
         )
 
-    def _reasons(self, history: list[int], items_C: npt.NDArray[np.int64]) -> list[list[Reason]]:
-        """Leave each item of the history out in turn and see which scores fall."""
-        window = self._model.config.encoder.window
-        met = list(dict.fromkeys(history[-window:]))
-        rows = [history, *([item for item in history if item != left_out] for left_out in met)]
-        vectors_LD = self._model.encode(Ragged.from_rows(rows), intents=False).vectors
-        scores_LC = (vectors_LD @ self._items_DV[:, torch.from_numpy(items_C)]).numpy()
-        fall_LC = scores_LC[0] - scores_LC[1:]
-        best_LC = np.argsort(-fall_LC, axis=0, kind="stable")[:_REASONS]
-        return [
-            [
-                Reason(item_id=self.catalogue.ids[met[row]], contribution=float(fall_LC[row, column]))
-                for row in best_LC[:, column].tolist()
-                if fall_LC[row, column] > 0
-            ]
-            for column in range(len(items_C))
-        ]
+    def _reasons(self, history: list[int], picked: Picked) -> list[list[Reason]]:
+        ids = self.catalogue.ids
+        found = fall_without(self._model, history, picked.items)
+        return [[Reason(item_id=ids[item], contribution=fall) for item, fall in each] for each in found]
 
 
 def _side_by_side(picked: Sequence[Picked], k: int, intents: npt.NDArray[np.int64]) -> Ranked:
@@ -330,8 +336,3 @@ def _side_by_side(picked: Sequence[Picked], k: int, intents: npt.NDArray[np.int6
         best = slice(len(each.items))
         scores[row, best], items[row, best], propensities[row, best] = each.scores, each.items, each.propensities
     return Ranked(scores=scores, items=items, propensities=propensities, intents=intents)
-
-
-def _typical_items(path: Path) -> dict[int, list[str]]:
-    found = read_json(path)["intents"]
-    return {each["intent"]: [item["item_id"] for item in each["top_items"]] for each in found}
