@@ -1,7 +1,7 @@
 """What a push publishes: the offline files, the rows of the online store, and the proof that it serves them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,16 +15,15 @@ from elcrec.adapters.feast_errors import feast_errors
 from elcrec.adapters.online_rows import Entry, HistoryRows
 from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import atomic_file
+from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
-from elcrec.serving.histories import MAX_SEEN, History, merge_publication
+from elcrec.serving.histories import MAX_SEEN, PUBLISHED, UNITS, History, merge_publication
 from elcrec.serving.ports import FeatureTables
 
 Merge = Callable[[History, History], History]
 """From the history that a user has and the one that is published to the history that she has then."""
 
 _MARGIN = timedelta(days=1)
-_UNITS = (86_400_000_000, 60_000_000, 1_000_000, 1000)
-"""A day, a minute, a second, a millisecond."""
 _CHECKED_KEYS = 5000
 _READ_KEYS = 500
 
@@ -86,6 +85,25 @@ def online_tables(tables: FeatureTables, moment: datetime) -> dict[View, pa.Tabl
     }
 
 
+def without_forgotten(tables: FeatureTables, forgotten: Forgotten) -> FeatureTables:
+    """Return tables without users who were forgotten after they did what the tables say."""
+    gone = forgotten.rows(tables.histories["user_id"].cast(pa.string()), tables.histories["event_timestamp"])
+    if not gone.any():
+        return tables
+    users = pc.unique(tables.histories["user_id"].filter(gone))
+    outputs = tables.model_outputs
+    return replace(
+        tables,
+        histories=tables.histories.filter(~gone),
+        earlier=_without(tables.earlier, users),
+        model_outputs=None if outputs is None else _without(outputs, users),
+    )
+
+
+def _without(table: pa.Table, users: pa.Array) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table["user_id"], users)))
+
+
 def merge_of(tables: FeatureTables, window: int) -> Merge:
     """Return how a publication of `tables` changes a history."""
     known = None if tables.item_statistics is None else frozenset(tables.item_statistics["item_id"].to_pylist())
@@ -100,24 +118,35 @@ def merge_of(tables: FeatureTables, window: int) -> Merge:
 def _resolution(times: pa.ChunkedArray) -> int:
     """Return the largest usual unit, in microseconds, that all times are whole multiples of."""
     flat = pc.list_flatten(times).cast(pa.int64()).to_numpy()
-    return next((unit for unit in _UNITS if not (flat % unit).any()), 1)
+    return next(unit for unit in UNITS if not (flat % unit).any())
 
 
 def _with_arrival(histories: pa.Table) -> pa.Table:
-    """Return histories in the view's columns: times in microseconds, and no id of a live event."""
+    """Return histories in the view's columns: times in microseconds, and ids as a log's."""
     times = histories["event_times"].cast(pa.list_(pa.int64()))
-    ids = pa.chunked_array(
-        [
-            pa.ListArray.from_arrays(chunk.offsets, pa.repeat("", len(chunk.values)))
-            for chunk in histories["item_ids"].chunks
-        ],
-        pa.list_(pa.string()),
-    )
     offsets = pa.array(np.zeros(len(histories) + 1, np.int32))
     nothing = pa.ListArray.from_arrays(offsets, pa.array([], pa.string()))
     seen = histories["seen_items"] if "seen_items" in histories.column_names else pa.chunked_array([nothing])
-    columns = [histories["user_id"], histories["item_ids"], times, ids, seen, histories["event_timestamp"]]
+    columns = [histories["user_id"], histories["item_ids"], times, _keys(histories), seen, histories["event_timestamp"]]
     return pa.table(columns, names=["user_id", "item_ids", "event_times", "event_ids", "seen_items", "event_timestamp"])
+
+
+def _keys(histories: pa.Table) -> pa.ChunkedArray:
+    """Return the key of each event, a list a row."""
+    if "event_ids" not in histories.column_names:
+        lists = histories["item_ids"].chunks
+        keys = [pa.repeat("", len(each.values)) for each in lists]
+    else:
+        lists = histories["event_ids"].chunks
+        keys = [_published_keys(each.values) for each in lists]
+    chunks = [pa.ListArray.from_arrays(each.offsets, flat) for each, flat in zip(lists, keys, strict=True)]
+    return pa.chunked_array(chunks, pa.list_(pa.string()))
+
+
+def _published_keys(ids: pa.Array) -> pa.Array:
+    ids = pc.fill_null(ids, "")
+    marked = pc.binary_join_element_wise(pa.scalar(PUBLISHED), ids, pa.scalar(""))
+    return pc.if_else(pc.equal(ids, ""), "", marked)
 
 
 def _with_column(table: pa.Table, name: str, value: pa.Scalar) -> pa.Table:

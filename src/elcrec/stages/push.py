@@ -219,7 +219,8 @@ def _tables(source: BundleSource, digest: str) -> FeatureTables:
 def _log_tables(sequences: Path) -> FeatureTables:
     """Return what is published of a log alone."""
     histories = _read(sequences / "histories.parquet")
-    served = histories.select(["user_id", "item_ids", "event_times", "event_timestamp"])
+    names = ["user_id", "item_ids", "event_times", "event_timestamp"]
+    served = histories.select([*names, *(name for name in ("event_ids",) if name in histories.column_names)])
     return FeatureTables(
         histories=served.append_column("seen_items", seen_items(sequences, histories, MAX_SEEN)),
         earlier=split_point_histories(sequences, _longest(histories)),
