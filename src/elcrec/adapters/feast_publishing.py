@@ -1,8 +1,10 @@
 """What a push publishes: the offline files, the rows of the online store, and the proof that it serves them."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,14 @@ from elcrec.errors import UserError
 from elcrec.serving.histories import MAX_SEEN, PUBLISHED, UNITS, History, merge_publication
 from elcrec.serving.ports import FeatureTables
 
+logger = logging.getLogger(__name__)
+
 Merge = Callable[[History, History], History]
 """From the history that a user has and the one that is published to the history that she has then."""
 
 _MARGIN = timedelta(days=1)
+_TIME = pa.timestamp("us", tz="UTC")
+_GROUP_ROWS = 65_536
 _CHECKED_KEYS = 5000
 _READ_KEYS = 500
 
@@ -38,24 +44,71 @@ class View:
     witnesses: tuple[str, ...]
 
 
-HISTORY = View(name="user_history", file="histories.parquet", key="user_id", witnesses=("item_ids",))
+HISTORY = View(name="user_history", file="history_rows.parquet", key="user_id", witnesses=("item_ids",))
 OUTPUT = View(name="user_model_output", file="model_outputs.parquet", key="user_id", witnesses=("intent", "bundle"))
 ITEMS = View(name="item_statistics", file="item_statistics.parquet", key="item_id", witnesses=("count", "total"))
+SERVED_FILE = "histories.parquet"
+"""Everybody's history at the last push, a row a user."""
 
 
-def write_offline(tables: FeatureTables, moment: datetime, folder: Path) -> dict[str, Path]:
-    """Write the offline files into `folder`: what is served, and histories as they stood at the split points."""
-    written = {}
+def write_offline(tables: FeatureTables, moment: datetime, folder: Path, forgotten: Forgotten) -> dict[str, Path]:
+    """Write the offline files into `folder`: what is served, and for training what held at every moment before.
+
+    Histories are those of the log, a row an event. Outputs and statistics are added to those of earlier publications.
+    """
     served = online_tables(tables, moment)
-    everything = pa.concat_tables([_with_arrival(tables.earlier), served[HISTORY].drop_columns("created")])
-    # Of rows of the same event time, the later is the one that counts.
-    ages = np.arange(len(everything) - 1, -1, -1).astype("timedelta64[us]")
-    created = pa.array(np.datetime64(moment.replace(tzinfo=None), "us") - ages, pa.timestamp("us", tz="UTC"))
-    for view, table in {**served, HISTORY: everything.append_column("created", created)}.items():
-        written[view.name] = folder / view.file
-        with atomic_file(written[view.name]) as scratch:
-            pq.write_table(table, scratch)
-    return written
+    files = {view.name: folder / view.file for view in served} | {SERVED_FILE: folder / SERVED_FILE}
+    with atomic_file(files[SERVED_FILE]) as scratch:
+        pq.write_table(served[HISTORY], scratch)
+    with atomic_file(files[HISTORY.name]) as scratch:
+        _write(scratch, _over_time(tables, served[HISTORY], forgotten))
+    for view, table in served.items():
+        if view is not HISTORY:
+            with atomic_file(files[view.name]) as scratch:
+                _write(scratch, chain(_published_before(files[view.name], moment, table.schema), [table]))
+    return files
+
+
+def _write(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write tables of one schema; the same tables give the same bytes."""
+    rest = iter(tables)
+    first = next(rest)
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        for table in chain([first], rest):
+            writer.write_table(table, row_group_size=_GROUP_ROWS)
+
+
+def _over_time(tables: FeatureTables, served: pa.Table, forgotten: Forgotten) -> Iterator[pa.Table]:
+    """Yield the rows of the histories' view; of a user's rows with one event time, the later is created later."""
+    yield served
+    moment = served["created"][0]
+    for table in tables.earlier:
+        gone = forgotten.rows(table["user_id"], table["event_timestamp"])
+        kept = _with_arrival(table.filter(~gone) if gone.any() else table)
+        ages = pa.array(np.arange(len(kept), 0, -1), pa.duration("us"))
+        yield kept.append_column("created", pc.subtract(moment, ages)).cast(served.schema)
+
+
+def _published_before(path: Path, moment: datetime, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield what earlier publications have left, but not this one, which may have been broken off."""
+    if not path.exists():
+        return
+    with pq.ParquetFile(path) as file:
+        if not file.schema_arrow.equals(schema):
+            logger.warning("%s has other columns than are published now: it begins anew", path.name)
+            return
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            earlier = table.filter(pc.not_equal(table["event_timestamp"], pa.scalar(moment, _TIME)))
+            if len(earlier):
+                yield earlier
+
+
+def last_items(path: Path) -> frozenset[str]:
+    """Return the items of the last publication in a file of statistics."""
+    table = pq.read_table(path, columns=["item_id", "event_timestamp"])
+    last = pc.equal(table["event_timestamp"], pc.max(table["event_timestamp"]))
+    return frozenset(table["item_id"].filter(last).to_pylist())
 
 
 def read_back(feast: FeatureStore, published: Mapping[View, pa.Table], rows: HistoryRows, merge: Merge) -> None:
@@ -77,7 +130,7 @@ def read_back(feast: FeatureStore, published: Mapping[View, pa.Table], rows: His
 
 def online_tables(tables: FeatureTables, moment: datetime) -> dict[View, pa.Table]:
     """Return what is served, in the columns of each view."""
-    now = pa.scalar(moment, pa.timestamp("us", tz="UTC"))
+    now = pa.scalar(moment, _TIME)
     served = {HISTORY: _with_column(_with_arrival(tables.histories), "created", now)}
     others = {OUTPUT: tables.model_outputs, ITEMS: tables.item_statistics}
     return served | {
@@ -86,7 +139,7 @@ def online_tables(tables: FeatureTables, moment: datetime) -> dict[View, pa.Tabl
 
 
 def without_forgotten(tables: FeatureTables, forgotten: Forgotten) -> FeatureTables:
-    """Return tables without users who were forgotten after they did what the tables say."""
+    """Return what is served without users who were forgotten after they did what the tables say."""
     gone = forgotten.rows(tables.histories["user_id"].cast(pa.string()), tables.histories["event_timestamp"])
     if not gone.any():
         return tables
@@ -95,7 +148,6 @@ def without_forgotten(tables: FeatureTables, forgotten: Forgotten) -> FeatureTab
     return replace(
         tables,
         histories=tables.histories.filter(~gone),
-        earlier=_without(tables.earlier, users),
         model_outputs=None if outputs is None else _without(outputs, users),
     )
 

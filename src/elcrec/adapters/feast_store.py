@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pandas as pd
 
+from elcrec.adapters.quick_feast import quick_feast
 from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.data.erasure import erase_from_parquet
@@ -31,7 +32,7 @@ from elcrec.serving.ports import (
     UserHistory,
 )
 
-with quiet("feast"):
+with quick_feast():
     from feast import FeatureService, FeatureStore, FeatureView
     from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
     from feast.infra.online_stores.redis import RedisOnlineStore
@@ -44,6 +45,8 @@ with quiet("feast"):
         HISTORY,
         ITEMS,
         OUTPUT,
+        SERVED_FILE,
+        last_items,
         load,
         merge_of,
         online_tables,
@@ -124,7 +127,7 @@ class FeastStore:
             publication = Publication.begin(
                 self._folder / "publication.json",
                 self._config.target(),
-                lambda moment: write_offline(tables, moment, self._folder / "data"),
+                lambda moment: write_offline(tables, moment, self._folder / "data", self._forgotten()),
             )
             published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
             for view, table in published.items():
@@ -146,7 +149,8 @@ class FeastStore:
         """See `FeatureStore`. The log goes last, as it has the server's own files written anew."""
         data = self._folder / "data"
         with self._publishing():
-            files = [path for view in (HISTORY, OUTPUT) if (path := data / view.file).exists()]
+            names = (SERVED_FILE, HISTORY.file, OUTPUT.file)
+            files = [path for name in names if (path := data / name).exists()]
             offline = sum(erase_from_parquet(path, user_id) for path in files)
             return {
                 "offline_rows": offline,
@@ -255,9 +259,26 @@ class FeastStore:
         path = self._folder / "data" / ITEMS.file
         identity = _file_identity(path)
         if identity != self._items[0]:
-            items = None if identity is None else frozenset(pq.read_table(path)["item_id"].to_pylist())
+            items = None if identity is None else last_items(path)
             self._items = identity, items
         return self._items[1]
+
+    def training_data(self, asked: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
+        """Return features as they stood at moments, what Feast's `get_historical_features` does; ids may be integers.
+
+        Args:
+            asked: `event_timestamp` and the raw ids `user_id` or `item_id`; other columns are handed through.
+            features: names such as `user_history:item_ids`.
+
+        Raises:
+            UserError: nothing was published to this store, or it has no such feature.
+        """
+        # Feast compares a column of integers with the ids of the store, which are text, not at all.
+        keys = {key: asked[key].dtype for key in ("user_id", "item_id") if key in asked.columns}
+        with feast_errors(), quiet("feast"):
+            texts = asked.astype(dict.fromkeys(keys, "str"))
+            found: pd.DataFrame = self._feast.get_historical_features(texts, list(features)).to_df()
+        return found.astype(keys)
 
     def check(self, service: str, schema: str | None = None) -> None:
         """See `FeatureStore`. Readers see what others have applied since the last check.
@@ -374,7 +395,7 @@ class FeastStore:
     def _make_own(self, feast: FeatureStore) -> None:
         """In a copy of a store, lead the copy of the registry from the original's files to the copy's own."""
         own = self._folder / "data" / HISTORY.file
-        if self._files[1] is None or Path(history_source(feast)) == own:
+        if self._files[1] is None or Path(history_source(feast)).parent == own.parent:
             return
         logger.warning("the store was moved or copied to %s: its Feast sources are led there", self._store_folder)
         objects = [*feast.list_data_sources(), *feast.list_feature_views()]

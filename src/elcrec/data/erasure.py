@@ -13,8 +13,6 @@ from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
 from elcrec.errors import UserError
 
 _ROWS_AT_ONCE = 65_536
-_PAGE = "validation.html"
-"""Shows rows of the quarantine beside it."""
 
 
 def erase_user(folder: Path, user_id: str, columns: tuple[str, ...]) -> dict[Path, int]:
@@ -113,8 +111,8 @@ def _erase_line(path: Path, user_id: str) -> int:
 def _describe_anew(path: Path) -> None:
     """Bring what describes a file that has changed up to date."""
     folder = path.parent
-    if path.name == "quarantine.parquet":
-        (folder / _PAGE).unlink(missing_ok=True)
+    if path.name == "quarantine.parquet":  # the page beside it shows some of its rows
+        (folder / "validation.json").with_suffix(".html").unlink(missing_ok=True)
     for name, file in _documents(folder):
         if file == path.name:
             document = read_json(folder / name)

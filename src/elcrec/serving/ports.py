@@ -1,6 +1,6 @@
 """What serving needs of the outside world; the adapters provide it."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -62,14 +62,15 @@ class FeatureTables:
     Attributes:
         histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet, where the log has
             them `event_ids`, and `seen_items`, what was before all that.
-        earlier: histories as they stood at the split points, the same columns; for training alone, never served.
+        earlier: histories as they stood after each event before, in tables of the same columns, a user in one table
+            alone, in order; for training, never served. Iterated more than once.
         model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest); `None` leaves what is
             there.
         item_statistics: `item_id`, `count`, `total`; `None` leaves what is there.
     """
 
     histories: pa.Table
-    earlier: pa.Table
+    earlier: Iterable[pa.Table]
     model_outputs: pa.Table | None
     item_statistics: pa.Table | None
 

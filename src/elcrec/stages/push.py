@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
-from elcrec.data.split_points import seen_items, split_point_histories
+from elcrec.data.split_points import HistoriesOverTime, seen_items
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.model.io import load_model, read_architecture
@@ -76,7 +76,7 @@ def publish_log(
     if decision.serving is None:
         return {}
     logger.info("publishing histories alone: version %s still serves", decision.serving)
-    return _publish(features, _log_tables(sequences), config.feature_service)
+    return _publish(features, log_tables(sequences), config.feature_service)
 
 
 def decide(
@@ -210,20 +210,20 @@ def _is_number(value: object) -> bool:
 def _tables(source: BundleSource, digest: str) -> FeatureTables:
     """Return what is published of a bundle."""
     return replace(
-        _log_tables(source.sequences),
+        log_tables(source.sequences),
         model_outputs=_model_outputs(source, _read(source.sequences / "histories.parquet"), digest),
         item_statistics=_read(source.sequences / "items.parquet").select(["item_id", "count", "total"]),
     )
 
 
-def _log_tables(sequences: Path) -> FeatureTables:
+def log_tables(sequences: Path) -> FeatureTables:
     """Return what is published of a log alone."""
     histories = _read(sequences / "histories.parquet")
     names = ["user_id", "item_ids", "event_times", "event_timestamp"]
     served = histories.select([*names, *(name for name in ("event_ids",) if name in histories.column_names)])
     return FeatureTables(
         histories=served.append_column("seen_items", seen_items(sequences, histories, MAX_SEEN)),
-        earlier=split_point_histories(sequences, _longest(histories)),
+        earlier=HistoriesOverTime(folder=sequences, most=_longest(histories)),
         model_outputs=None,
         item_statistics=None,
     )

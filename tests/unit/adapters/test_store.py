@@ -79,3 +79,17 @@ def test_opening_a_store_imports_neither_mlflow_nor_feast() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", program], env=os.environ, check=False).returncode == 0
+
+
+def test_feast_is_imported_without_its_type_checks_and_others_keep_theirs(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from elcrec.adapters.store import open_store; open_store(Path('s')).features;"
+        "import feast.data_source, typeguard;"
+        "print('TypeCheckMemo' in feast.data_source.KafkaSource.__init__.__code__.co_names,"
+        " typeguard.typechecked.__module__)"
+    )
+    environment = {**os.environ, "ELCREC_FEATURES": str(REPOSITORY)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.stdout.split() == ["False", "typeguard"], done.stderr

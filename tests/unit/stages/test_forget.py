@@ -1,5 +1,6 @@
 """After `elcrec forget` a user is in no file, table, key or log, and no later training brings them back."""
 
+import gc
 import json
 import shutil
 import sqlite3
@@ -136,6 +137,7 @@ def run_stages(world: World) -> None:
 def holding(root: Path, text: str) -> list[str]:
     """Return the files below a folder that hold a text, in their bytes or in their rows."""
     found = []
+    gc.collect()  # a store that is let go closes its files, and SQLite removes what lies beside them
     for path in sorted(each for each in root.rglob("*") if each.is_file()):
         content = path.read_bytes()
         if path.suffix == ".parquet":
