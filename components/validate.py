@@ -23,7 +23,8 @@ def validate(
 
     Args:
         config: JSON of the section `validate`.
-        store: Folder that outlives runs; holds the profile of the last accepted log.
+        store: Folder that outlives runs; holds the profile of the last accepted log, and the list of users who were
+            forgotten.
         raw: What fetch wrote.
         validated: Interactions, quarantine, validation.json; of a refused log without the interactions.
         report: The validation page.
@@ -40,13 +41,15 @@ def validate(
     from pathlib import Path
 
     from components._support import describe, log, publish, read_section
+    from elcrec.artifacts import FORGOTTEN_FILE
     from elcrec.stages.validate import LogRefusedError
     from elcrec.stages.validate import validate as stage
 
     out, file, reason = Path(validated.path), "interactions.parquet", ""
     section = read_section("validate", config)
     try:
-        numbers = stage(section, Path(raw.path), out, accepted=Path(store, "accepted"))
+        accepted, forgotten = Path(store, "accepted"), Path(store, FORGOTTEN_FILE)
+        numbers = stage(section, Path(raw.path), out, accepted=accepted, forgotten=forgotten)
     except LogRefusedError as refused:
         logging.getLogger("elcrec").warning("%s\n%s", refused.reason, refused.details)
         refused.evidence.rename(out)

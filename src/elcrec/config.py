@@ -118,6 +118,9 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Name of the item column in CSV and Parquet logs."""
     time_column: str = "timestamp"
     """Name of the time column: ISO 8601 text, a Parquet timestamp, or epoch numbers."""
+    event_column: str = "event_id"
+    """Name of the column with the events' own ids in CSV and Parquet logs; a log may lack it. With ids, a live event
+    is known again in the log whatever has become of its time, and one that the log holds twice counts once."""
     epoch_unit: Literal["s", "ms", "us"] = "s"
     """Unit of numeric times."""
     order: Literal["sort", "strict"] = "sort"

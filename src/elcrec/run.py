@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from elcrec.adapters.store import open_store
+from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.config import Config
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.fetch import fetch
@@ -40,7 +41,8 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     plain = config.train.as_baseline()
 
     _stage("fetch", lambda: fetch(config.fetch, raw, mirror=mirror))
-    _stage("validate", lambda: validate(config.validate, raw, validated, accepted=workdir / "accepted"))
+    accepted, forgotten = workdir / "accepted", store.folder / FORGOTTEN_FILE
+    _stage("validate", lambda: validate(config.validate, raw, validated, accepted=accepted, forgotten=forgotten))
     _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences))
     _stage("train", lambda: train(config.train, sequences, model, checkpoint=checkpoints / "model"))
     _stage("train the baseline", lambda: train(plain, sequences, baseline, checkpoint=checkpoints / "baseline"))

@@ -14,7 +14,7 @@ from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, Verdict, judge
 from elcrec.data.log import RawLog
 from elcrec.data.profile import Profile, describe, length_drift, popularity_drift, row_change
-from elcrec.data.rows import MALFORMED, SortedRows, integer_keys, measure_rows, row_rules, sort_out
+from elcrec.data.rows import EVENT_ID, MALFORMED, SortedRows, integer_keys, measure_rows, row_rules, sort_out
 
 _DAY = timedelta(days=1)
 
@@ -83,7 +83,8 @@ def assess(
         now: what counts as the present; the clock by default.
     """
     now = now or datetime.now(UTC)
-    measures, rules = measure_rows(log), row_rules(config.max_id_length, now)
+    rules = row_rules(config.max_id_length, now, event_ids=EVENT_ID in log.table.column_names)
+    measures = measure_rows(log)
     rows = sort_out(log, measures, rules)
     profile = describe(rows.interactions, dataset=source["dataset"], time=log.time, md5=source["md5"])
     out_of_order = count_out_of_order(rows.interactions)
