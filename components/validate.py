@@ -11,6 +11,7 @@ from components._image import IMAGE
 def validate(
     config: str,
     store: str,
+    accept_drift: str,
     raw: dsl.Input[dsl.Dataset],
     validated: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
@@ -24,6 +25,7 @@ def validate(
     Args:
         config: JSON of the section `validate`.
         store: Folder that outlives runs; holds the profile of the last accepted log.
+        accept_drift: Who takes a log that drifted from the last accepted one, and why; empty refuses it.
         raw: What fetch wrote.
         validated: Interactions, quarantine, validation.json; of a refused log without the interactions.
         report: The validation page.
@@ -46,7 +48,7 @@ def validate(
     out, file, reason = Path(validated.path), "interactions.parquet", ""
     section = read_section("validate", config)
     try:
-        numbers = stage(section, Path(raw.path), out, accepted=Path(store, "accepted"))
+        numbers = stage(section, Path(raw.path), out, accepted=Path(store, "accepted"), accept_drift=accept_drift)
     except LogRefusedError as refused:
         logging.getLogger("elcrec").warning("%s\n%s", refused.reason, refused.details)
         refused.evidence.rename(out)
