@@ -47,16 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fetch(options: Options) -> None:
+    from elcrec.adapters.objects import local_copy
     from elcrec.stages.fetch import fetch
 
-    _show(fetch(_config(options).fetch, options.out, mirror=_mirror()))
+    with local_copy(_config(options).fetch) as (section, lineage):
+        _show(fetch(section, options.out, mirror=_mirror(), lineage=lineage))
 
 
 def _validate(options: Options) -> None:
     from elcrec.stages.validate import validate
 
     memory = {"accepted": options.accepted, "forgotten": options.forgotten}
-    _show(validate(_config(options).validate, options.raw, options.out, **memory))
+    section, drift = _config(options).validate, options.accept_drift
+    _show(validate(section, options.raw, options.out, **memory, accept_drift=drift))
 
 
 def _sequences(options: Options) -> None:
@@ -201,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
 
     a = ARTIFACTS
     add("fetch", _fetch, "Bring the raw log in, or make the sample log.", out=a / "raw")
-    add(
+    checked = add(
         "validate",
         _validate,
         "Check the raw log; quarantine faulty rows.",
@@ -210,6 +213,8 @@ def _parser() -> argparse.ArgumentParser:
         accepted=a / "accepted",
         forgotten=a / "store" / FORGOTTEN_FILE,
     )
+    text = "take a log that drifted from the last accepted one; who says so and why goes into the report"
+    checked.add_argument("--accept-drift", default="", metavar="REASON", help=text)
     add(
         "sequences",
         _sequences,

@@ -50,10 +50,13 @@ class RemoteFile(Section, frozen=True, kw_only=True):
 
 
 class LocalFile(Section, frozen=True, kw_only=True):
-    """Your own log, on this machine (in the pipeline: the file that DVC brought)."""
+    """Your own log: a file here or on a claim, or an object that a cluster can reach."""
 
     path: str = "data/log.parquet"
-    """The file, relative to the working directory; version it with `dvc add`."""
+    """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://."""
+    version: str = ""
+    """Of an address, the version it must have: the ETag of S3 and HTTP, Google's generation; empty takes what is
+    there."""
     md5: Md5 | None = None
     """The checksum it must have; `None` takes the file as it is."""
     format: LogFormat = "parquet"

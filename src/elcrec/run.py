@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from elcrec.adapters.objects import local_copy
 from elcrec.adapters.store import open_store
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.config import Config
@@ -40,7 +41,8 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
     plain = config.train.as_baseline()
 
-    _stage("fetch", lambda: fetch(config.fetch, raw, mirror=mirror))
+    with local_copy(config.fetch) as (section, lineage):
+        _stage("fetch", lambda: fetch(section, raw, mirror=mirror, lineage=lineage))
     accepted, forgotten = workdir / "accepted", store.folder / FORGOTTEN_FILE
     _stage("validate", lambda: validate(config.validate, raw, validated, accepted=accepted, forgotten=forgotten))
     _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences))

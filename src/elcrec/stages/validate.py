@@ -16,7 +16,7 @@ from elcrec.config import ValidateConfig
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog
 from elcrec.data.profile import Profile
-from elcrec.data.quality import Assessment, assess, check_rows
+from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
 from elcrec.data.validation_page import faults, render_page
 from elcrec.errors import UserError
@@ -38,7 +38,7 @@ class LogRefusedError(UserError):
         names = ", ".join(check.name for check in assessment.failures)
         hint = ""
         if any(name in names for name in ("drift", "change of row count")):
-            hint = "; if the change is wanted, raise validate.max_drift or max_row_change"
+            hint = "; if the change is wanted, say so with accept_drift"
         what, fix = f"validation failed: {names}", f"see {evidence / 'validation.html'}{hint}"
         super().__init__(what, where=raw, fix=fix, details=_details(assessment))
         self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
@@ -52,6 +52,7 @@ def validate(
     accepted: Path | None = None,
     forgotten: Path | None = None,
     now: datetime | None = None,
+    accept_drift: str = "",
 ) -> Metrics:
     """Write `interactions.parquet`, `quarantine.parquet`, `validation.json` and `validation.html`.
 
@@ -64,6 +65,7 @@ def validate(
         accepted: the folder that remembers the last accepted log (`profile.json`), to measure drift against.
         forgotten: the list of users who were forgotten; what they did until then is left out and stands nowhere.
         now: what counts as the present; the clock by default.
+        accept_drift: who takes a log that drifted, and why; drift then does not refuse the log, and the report has it.
 
     Raises:
         UserError: the log, or the list, cannot be read.
@@ -75,6 +77,8 @@ def validate(
     memory = accepted / "profile.json" if accepted else None
     previous = _previous_profile(memory, source, log)
     assessment = assess(log, config, source=source, previous=previous, now=now)
+    if accept_drift:
+        assessment = with_drift_accepted(assessment, accept_drift)
     failed = out.with_name(f"{out.name}.failed")
     if not assessment.passed:
         _write(failed, assessment, source, now)
@@ -182,6 +186,7 @@ def _report(assessment: Assessment, source: Mapping[str, Any]) -> dict[str, Any]
         "checks": check_rows(assessment.checks),
         "quarantine": {fault.reason: fault.count for fault in faults(rows.quarantine)},
         "compared_with": assessment.previous["md5"] if assessment.previous else None,
+        "drift_accepted": assessment.drift_accepted or None,
         "profile": profile,
     }
 
