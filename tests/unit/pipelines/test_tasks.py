@@ -91,6 +91,7 @@ WHO_GETS = {
     "elcrec-s3": {"resolve", "fetch", "champion", "train", "gate", "push", "recommend"},
     "elcrec-redis": {"gate", "push"},
     "elcrec-feast": {"gate", "push"},
+    "elcrec-google": {"resolve", "fetch"},
     "elcrec-webhook": {"outcome"},
 }
 
