@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from elcrec.adapters.quick_feast import quick_feast
 from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.data.erasure import erase_from_parquet
@@ -32,7 +31,7 @@ from elcrec.serving.ports import (
     UserHistory,
 )
 
-with quick_feast():
+with quiet("feast"):
     from feast import FeatureService, FeatureStore, FeatureView
     from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
     from feast.infra.online_stores.redis import RedisOnlineStore

@@ -48,9 +48,9 @@ class Store:
     @cached_property
     def features(self) -> FeatureStore:
         """The feature store."""
-        from elcrec.adapters.quick_feast import quick_feast  # noqa: PLC0415 - as below
+        from elcrec.adapters.quiet import quiet  # noqa: PLC0415 - as below
 
-        with quick_feast():
+        with quiet("feast"):
             from elcrec.adapters.feast_config import Servers  # noqa: PLC0415 - Feast takes seconds
             from elcrec.adapters.feast_store import FeastStore  # noqa: PLC0415 - as above
 
