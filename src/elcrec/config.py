@@ -169,7 +169,13 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     num_blocks: Positive = 2
     """Number of transformer blocks (L)."""
     mixer: str = "attention"
-    """What a block mixes the positions of a row with (`elcrec.registry.MIXERS`)."""
+    """What a block mixes the positions of a row with (`elcrec.registry.MIXERS`). `rotary` is attention that knows how
+    far apart items are, and has no position embeddings."""
+    branch: str | None = None
+    """A second mixer beside it, each with its own residual and LayerNorm, of whose results a block takes the mean:
+    `skip` is the states as they are, without attention. `None` for attention alone, as in the paper."""
+    branch_share: Share = 0.7
+    """Share of the branch in that mean."""
     num_heads: Positive = 2
     """Attention heads; must divide `hidden_size`."""
     hidden_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
@@ -180,8 +186,13 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check that the mixer is known and the heads divide the width."""
         require_known(self.mixer, MIXERS, "mixer")
+        if self.branch is not None:
+            require_known(self.branch, MIXERS, "branch")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
+        if "rotary" in (self.mixer, self.branch) and self.hidden_size // self.num_heads % 2:
+            what = f"{self.num_heads} heads of {self.hidden_size // self.num_heads}"
+            raise ValueError(f"the rotary mixer turns pairs of dimensions, so {what} cannot be; use an even width")
 
 
 class ModelConfig(Section, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ IntentKind = Literal["learned", "clustered"]
 
 MIXERS = {
     "attention": "elcrec.model.attention:Attention",
+    "rotary": "elcrec.model.attention:RotaryAttention",
+    "skip": "elcrec.model.skip:Skip",
 }
 """Sequence mixers of `train.encoder.mixer`, subclasses of `elcrec.model.mixer.Mixer`."""
 

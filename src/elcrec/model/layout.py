@@ -7,10 +7,11 @@ Axes: `B` rows, `N` flat positions, `M` items of all rows, row after row, `D` hi
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 FAR = 1e9
@@ -92,10 +93,20 @@ class Layout(Rows, ABC):
         """
 
     def attend_from_ends(
-        self, states_ND: Tensor, projection: nn.Linear, masks: list[Tensor], num_heads: int, dropout: float
+        self,
+        states_ND: Tensor,
+        query: Callable[[Tensor], Tensor],
+        keys_values: Tensor,
+        masks: list[Tensor],
+        num_heads: int,
+        dropout: float,
     ) -> Tensor:
-        """Return what the last item of each row attends to, [B, D]; `projection` gives queries, keys and values."""
-        return self.of_ends(self.attend(projection(states_ND), masks, num_heads, dropout))
+        """Return what the last item of each row attends to, [B, D].
+
+        `query` projects states, of the last items or of all, and `keys_values`, [N, 2 D], are those of all positions.
+        """
+        projected = torch.cat((query(states_ND), keys_values), 1)
+        return self.of_ends(self.attend(projected, masks, num_heads, dropout))
 
     def _additive(self, sees: Tensor, own: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn which keys each query sees, [..., Q, K], into what is added to scores.

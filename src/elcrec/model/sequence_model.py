@@ -56,7 +56,7 @@ class SequenceModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.encoder.position_embedding.weight.device
+        return self.encoder.item_embedding.weight.device
 
     def item_vectors(self) -> Tensor:
         """Item embeddings, [V + 1, D]; row 0 is padding."""

@@ -122,13 +122,17 @@ def encode(weights: Weights, items: Sequence[int], config: EncoderConfig, *, see
     With `sees_all` a position that sees no item sees the whole window instead of itself.
     """
     window = [0] * (config.window - len(items)) + list(items)
-    places = weights["encoder.position_embedding.weight"]
+    places = 0.0 if config.mixer == "rotary" else weights["encoder.position_embedding.weight"]
     states = _norm(weights, "encoder.norm", weights[TABLE][window] + places)
     for index in range(config.num_blocks):
         block = f"encoder.blocks.{index}"
         seen = [_seen(window, place, sees_all=sees_all) for place in range(len(window))]
-        attended = _attend(weights, f"{block}.mixer", states, seen, config.num_heads)
-        states = _norm(weights, f"{block}.mixer_norm", states + attended)
+        attended = _attend(weights, f"{block}.mixer", states, seen, config)
+        mixed = _norm(weights, f"{block}.mixer_norm", states + attended)
+        if config.branch == "skip":
+            kept = _norm(weights, f"{block}.branch_norm", states)
+            mixed = config.branch_share * kept + (1 - config.branch_share) * mixed
+        states = mixed
         inner = _linear(weights, f"{block}.up", states)
         inner = inner * (1 + _erf(inner / math.sqrt(2))) / 2
         states = _norm(weights, f"{block}.feed_forward_norm", states + _linear(weights, f"{block}.down", inner))
@@ -141,18 +145,29 @@ def _seen(window: list[int], place: int, *, sees_all: bool) -> list[int]:
     return items or (list(range(len(window))) if sees_all else [place])
 
 
-def _attend(weights: Weights, name: str, states: Array, seen: list[list[int]], heads: int) -> Array:
+def _attend(weights: Weights, name: str, states: Array, seen: list[list[int]], config: EncoderConfig) -> Array:
     """Mix the values of the positions that each position sees."""
     query, key, value = np.split(_linear(weights, f"{name}.query_key_value", states), 3, axis=1)
-    width = states.shape[1] // heads
+    width = states.shape[1] // config.num_heads
+    if config.mixer == "rotary":
+        query, key = (_turn(part, width) for part in (query, key))
     context = np.empty_like(states)
-    for head in range(heads):
+    for head in range(config.num_heads):
         part = slice(head * width, (head + 1) * width)
         for place, others in enumerate(seen):
             scores = np.array([query[place, part] @ key[other, part] / math.sqrt(width) for other in others])
             shares = np.exp(scores - scores.max())
             context[place, part] = shares / shares.sum() @ value[others, part]
     return _linear(weights, f"{name}.out", context)
+
+
+def _turn(vectors: Array, width: int) -> Array:
+    """RoFormer, equation 13: the planes of each head, complex numbers, turned by their angle times the place."""
+    heads = vectors.reshape(len(vectors), -1, width)
+    planes = heads[..., : width // 2] + 1j * heads[..., width // 2 :]
+    angles = 10_000.0 ** (-2 * np.arange(width // 2) / width)
+    turned = planes * np.exp(1j * np.arange(len(vectors))[:, None, None] * angles)
+    return np.concatenate([turned.real, turned.imag], axis=-1).reshape(vectors.shape)
 
 
 def _linear(weights: Weights, name: str, states: Array) -> Array:
