@@ -180,8 +180,10 @@ def _config_command(options: Options) -> None:
 
 def _config(options: Options) -> "Config":
     from elcrec.config import load_config
+    from elcrec.shipped import own_or_shipped
 
-    return load_config(options.params, presets=options.presets, overrides=options.overrides)
+    presets = [own_or_shipped(preset) for preset in options.presets]
+    return load_config(own_or_shipped(options.params), presets=presets, overrides=options.overrides)
 
 
 def _mirror() -> Path | None:
