@@ -170,12 +170,14 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     """Number of transformer blocks (L)."""
     mixer: str = "attention"
     """What a block mixes the positions of a row with (`elcrec.registry.MIXERS`). `rotary` is attention that knows how
-    far apart items are, and has no position embeddings."""
+    far apart items are, without position embeddings: every item is read as the end of a prefix."""
     branch: str | None = None
     """A second mixer beside it, each with its own residual and LayerNorm, of whose results a block takes the mean:
-    `skip` is the states as they are, without attention. `None` for attention alone, as in the paper."""
+    `skip` is the states as they are, `differences` adds what changed. `None` for the mixer alone, as in the paper."""
     branch_share: Share = 0.7
     """Share of the branch in that mean."""
+    distances: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (1, 3, 5)
+    """How many items before each other one looks for what changed (the mixer `differences`)."""
     num_heads: Positive = 2
     """Attention heads; must divide `hidden_size`."""
     hidden_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
@@ -253,11 +255,13 @@ class TrainConfig(Section, frozen=True, kw_only=True):
 
     objective: str = "elcrec"
     """`elcrec`: all four losses, intents learned with the model; `iclrec`: intents by k-means over all users before
-    every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents. Further loss terms follow a plus sign:
-    `sasrec+sequence` is CL4SRec (`elcrec.registry`)."""
+    every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents; `elcrec2`: intents that score items
+    with the state, and are kept apart by what they tell of a sequence (no views, no fusion). Further loss terms follow
+    a plus sign: `sasrec+sequence` is CL4SRec (`elcrec.registry`)."""
     weights: dict[str, Weight] = {}
-    """Weight of a loss term by name, where it is not the term's own (`next_item` and `cluster` 1, `sequence` and
-    `intent` 0.1). A term of weight 0 is not computed; a term that the objective does not have is not asked for."""
+    """Weight of a loss term by name, where it is not the term's own (`next_item` and `cluster` 1, `sequence`,
+    `intent` and `assignment` 0.1). A term of weight 0 is not computed; a term that the objective does not have is not
+    asked for."""
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
     next_item: NextItemConfig = NextItemConfig()
@@ -300,6 +304,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         find_objective(self.objective)
         for name in self.weights:
             require_known(name, TERMS, "loss term")
+        if self.padding == "encoded" and find_objective(self.objective).intents == "assigned":
+            raise ValueError(f"objective {self.objective!r} takes means of items alone: padding is counted or ignored")
         if self.eval_every > self.patience:
             raise ValueError(f"eval_every {self.eval_every} is more than patience {self.patience}")
 

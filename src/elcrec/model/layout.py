@@ -40,6 +40,18 @@ class Rows:
         """Average what the items of each row have, [M, D] to [B, D]."""
         return self.sum(values_MD) / self.lengths_B[:, None]
 
+    def running_mean(self, values_MD: Tensor) -> Tensor:
+        """Average what the items of each row up to each of them have, itself among them, [M, D].
+
+        Summed in double precision: a row's sum is the difference of two sums over all rows before.
+        """
+        sums_MD = F.pad(values_MD.double().cumsum(0), (0, 0, 1, 0))
+        first_R = F.pad(self.lengths_B.cumsum(0) - self.lengths_B, (0, 1))
+        first_M = first_R[self.row_M[: len(values_MD)]]
+        counts_M = torch.arange(1, len(values_MD) + 1, device=values_MD.device) - first_M
+        means_MD: Tensor = (sums_MD[1:] - sums_MD[first_M]) / counts_M[:, None]
+        return means_MD.to(values_MD.dtype)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout(Rows, ABC):

@@ -15,7 +15,7 @@ from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.objective import Objective
 from elcrec.training.step import Step as TrainingStep
 from tests.unit.model import reference
-from tests.unit.model.reference import CENTERS, TABLE, Array, Step
+from tests.unit.model.reference import CENTERS, STRENGTH, TABLE, Array, Step
 from tests.unit.training.helpers import grouped_epoch, ring_data, tiny_config
 
 WINDOW, WIDTH, USERS = 5, 8, 12
@@ -23,6 +23,7 @@ LOSSES, FUSIONS = ("bce", "softmax", "sampled_softmax"), ("shift", "concat", "no
 PADDINGS = ("counted", "ignored", "encoded")
 CASES = [
     *product(("elcrec", "iclrec"), LOSSES, FUSIONS, PADDINGS),
+    *product(("elcrec2",), LOSSES, ("none",), ("counted", "ignored")),
     *product(("sasrec", "sasrec+sequence"), LOSSES, ("shift",), ("counted", "encoded")),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids="-".join)
@@ -39,7 +40,7 @@ def _config(case: tuple[str, ...], *, masked: bool = True, **weights: float) -> 
             window=WINDOW, hidden_size=WIDTH, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0
         ),
         next_item=NextItemConfig(loss=loss, samples=30),
-        weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7} | weights,
+        weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7, "assignment": 0.6} | weights,
         intents=IntentConfig(num_intents=4, fusion=fusion, temperature=0.8, mask_same_intent=masked),
         views=ViewConfig(crop=0.6, mask=0.5, reorder=0.8, temperature=0.6),
         padding=padding,
@@ -199,7 +200,8 @@ def _terms_of_states(problem: _Problem, points: dict[str, Array]) -> Array:
     empty = rows.pop() if "padding" in problem.batch.parts else np.full((WINDOW, WIDTH), np.nan)
     windows = [np.concatenate((empty[: WINDOW - len(row)], row)) for row in rows]
     inputs, views = windows[:USERS], windows[USERS:]
-    terms = reference.terms(inputs, views, points[TABLE], points[CENTERS], problem.step, problem.config)
+    strength = problem.weights.get(STRENGTH)
+    terms = reference.terms(inputs, views, points[TABLE], points[CENTERS], problem.step, problem.config, strength)
     return np.array(list(terms.values()))
 
 
@@ -223,6 +225,7 @@ def _along(losses: dict[str, Tensor], leaf: Tensor, direction: Array) -> Array:
         ("elcrec", "softmax", "concat", "ignored"),
         ("elcrec", "bce", "concat", "encoded"),
         ("iclrec", "sampled_softmax", "none", "ignored"),
+        ("elcrec2", "sampled_softmax", "none", "ignored"),
         ("sasrec", "softmax", "none", "ignored"),
         ("sasrec+sequence", "bce", "none", "ignored"),
     ],
