@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from elcrec.adapters.objects import local_copy
 from elcrec.adapters.store import open_store
+from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.config import Config
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.fetch import fetch
@@ -39,8 +41,10 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
     plain = config.train.as_baseline()
 
-    _stage("fetch", lambda: fetch(config.fetch, raw, mirror=mirror))
-    _stage("validate", lambda: validate(config.validate, raw, validated, accepted=workdir / "accepted"))
+    with local_copy(config.fetch) as (section, lineage):
+        _stage("fetch", lambda: fetch(section, raw, mirror=mirror, lineage=lineage))
+    accepted, forgotten = workdir / "accepted", store.folder / FORGOTTEN_FILE
+    _stage("validate", lambda: validate(config.validate, raw, validated, accepted=accepted, forgotten=forgotten))
     _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences))
     _stage("train", lambda: train(config.train, sequences, model, checkpoint=checkpoints / "model"))
     _stage("train the baseline", lambda: train(plain, sequences, baseline, checkpoint=checkpoints / "baseline"))

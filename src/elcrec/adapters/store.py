@@ -48,8 +48,11 @@ class Store:
     @cached_property
     def features(self) -> FeatureStore:
         """The feature store."""
-        from elcrec.adapters.feast_config import Servers  # noqa: PLC0415 - Feast takes seconds
-        from elcrec.adapters.feast_store import FeastStore  # noqa: PLC0415 - as above
+        from elcrec.adapters.quick_feast import quick_feast  # noqa: PLC0415 - as below
+
+        with quick_feast():
+            from elcrec.adapters.feast_config import Servers  # noqa: PLC0415 - Feast takes seconds
+            from elcrec.adapters.feast_store import FeastStore  # noqa: PLC0415 - as above
 
         servers = Servers(redis=self.redis, registry=self.feast_registry)
         return FeastStore(self.folder, self.features_repository, servers)

@@ -1,7 +1,7 @@
 """Judge a whole log: faulty rows aside, is it large, fresh and familiar enough to train on?"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,9 +14,10 @@ from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, Verdict, judge
 from elcrec.data.log import RawLog
 from elcrec.data.profile import Profile, describe, length_drift, popularity_drift, row_change
-from elcrec.data.rows import MALFORMED, SortedRows, integer_keys, measure_rows, row_rules, sort_out
+from elcrec.data.rows import EVENT_ID, MALFORMED, SortedRows, integer_keys, measure_rows, row_rules, sort_out
 
 _DAY = timedelta(days=1)
+_DRIFT = _POPULARITY, _LENGTH, _ROWS = ("drift of item popularity", "drift of history length", "change of row count")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,11 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """A log with its verdict."""
+    """A log with its verdict.
+
+    Attributes:
+        drift_accepted: who took its drift for good, and why; empty where nobody was asked.
+    """
 
     log: RawLog
     rows: SortedRows
@@ -44,6 +49,7 @@ class Assessment:
     profile: Profile
     previous: Profile | None
     out_of_order: int
+    drift_accepted: str = ""
 
     @property
     def failures(self) -> list[Check]:
@@ -83,7 +89,8 @@ def assess(
         now: what counts as the present; the clock by default.
     """
     now = now or datetime.now(UTC)
-    measures, rules = measure_rows(log), row_rules(config.max_id_length, now)
+    rules = row_rules(config.max_id_length, now, event_ids=EVENT_ID in log.table.column_names)
+    measures = measure_rows(log)
     rows = sort_out(log, measures, rules)
     profile = describe(rows.interactions, dataset=source["dataset"], time=log.time, md5=source["md5"])
     out_of_order = count_out_of_order(rows.interactions)
@@ -95,6 +102,18 @@ def assess(
     ]
     checks = [_schema(log), *_row_checks(measures, rules), *_table_checks(figures)]
     return Assessment(log=log, rows=rows, checks=checks, profile=profile, previous=previous, out_of_order=out_of_order)
+
+
+def with_drift_accepted(assessment: Assessment, reason: str) -> Assessment:
+    """Return an assessment in which drift from the last accepted log is a warning; `reason` says who took it and why.
+
+    Where nothing drifted there is nothing to accept.
+    """
+    drifted = [check for check in assessment.failures if check.name in _DRIFT]
+    if not drifted:
+        return assessment
+    checks = [replace(check, severity="warning") if check in drifted else check for check in assessment.checks]
+    return replace(assessment, checks=checks, drift_accepted=reason)
 
 
 def count_out_of_order(interactions: pa.Table) -> int:
@@ -199,14 +218,14 @@ def _drift(interactions: pa.Table, profile: Profile, previous: Profile | None, c
         return []
     change = row_change(profile, previous)
     moved = {
-        "drift of item popularity": popularity_drift(interactions, previous),
-        "drift of history length": length_drift(profile, previous),
+        _POPULARITY: popularity_drift(interactions, previous),
+        _LENGTH: length_drift(profile, previous),
     }
     expected = f"stability index {config.max_drift:g} at most"
     return [
         *(_figure(name, value, expected, f"{value:.4f}", maximum=config.max_drift) for name, value in moved.items()),
         _figure(
-            "change of row count",
+            _ROWS,
             change,
             f"{config.max_row_change:.0%} at most",
             f"{change:.1%} ({previous['rows']:,} → {profile['rows']:,})",

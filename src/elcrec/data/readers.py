@@ -28,12 +28,17 @@ class Columns:
     user: str = "user_id"
     item: str = "item_id"
     time: str = "timestamp"
+    event: str = "event_id"
     epoch_unit: EpochUnit = "s"
 
     @property
-    def names(self) -> list[str]:
-        """The three columns, all required."""
+    def required(self) -> list[str]:
+        """The columns that a log must have."""
         return [self.user, self.item, self.time]
+
+    def found_in(self, names: list[str]) -> list[str]:
+        """Return those to read of a log with these columns."""
+        return [*self.required, *(name for name in (self.event,) if name in names)]
 
 
 def read_log(path: Path, layout: LogFormat, columns: Columns | None = None) -> RawLog:
@@ -57,7 +62,7 @@ def read_log(path: Path, layout: LogFormat, columns: Columns | None = None) -> R
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
     """Read a comma-separated UTF-8 file with a header; an empty field is a null."""
-    _require(path, columns, _csv_header(path))
+    names = _require(path, columns, _csv_header(path))
     malformed: list[int] = []
 
     def skip(row: Any) -> str:
@@ -70,8 +75,8 @@ def read_csv(path: Path, columns: Columns) -> RawLog:
         read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=columns.names,
-            column_types=dict.fromkeys(columns.names, pa.string()),
+            include_columns=names,
+            column_types=dict.fromkeys(names, pa.string()),
             null_values=[""],
             strings_can_be_null=True,
         ),
@@ -81,8 +86,8 @@ def read_csv(path: Path, columns: Columns) -> RawLog:
 
 def read_parquet(path: Path, columns: Columns) -> RawLog:
     """Read a Parquet file; ids may be text or integers, times text, timestamps, dates or numbers."""
-    _require(path, columns, pq.read_schema(path).names)
-    return _log(path, pq.read_table(path, columns=columns.names), columns, [])
+    names = _require(path, columns, pq.read_schema(path).names)
+    return _log(path, pq.read_table(path, columns=names), columns, [])
 
 
 def _log(path: Path, table: pa.Table, columns: Columns, malformed: list[int]) -> RawLog:
@@ -94,7 +99,9 @@ def _log(path: Path, table: pa.Table, columns: Columns, malformed: list[int]) ->
         "timestamp": _times(path, raw_time, columns),
         "raw_time": raw_time,
     }
-    types = {name: str(table.schema.field(name).type) for name in columns.names}
+    if columns.event in table.column_names:
+        parsed["event_id"] = _ids(path, table, columns.event)
+    types = {field.name: str(field.type) for field in table.schema}
     return RawLog(table=pa.table(parsed), time="real", malformed=malformed, types=types)
 
 
@@ -160,17 +167,20 @@ def _csv_header(path: Path) -> list[str]:
         raise UserError(f"the first line is no CSV header ({error})", where=path) from error
 
 
-def _require(path: Path, columns: Columns, found: list[str]) -> None:
-    missing = [name for name in columns.names if name not in found]
+def _require(path: Path, columns: Columns, found: list[str]) -> list[str]:
+    """Return the columns to read, once they are known to be there."""
+    missing = [name for name in columns.required if name not in found]
     if missing:
         raise UserError(
             f"no column {', '.join(map(repr, missing))}; the file has {_short(', '.join(map(repr, found)))}",
             where=path,
             fix="set validate.user_column, item_column and time_column to its names",
         )
-    twice = [name for name in columns.names if found.count(name) > 1]
+    names = columns.found_in(found)
+    twice = [name for name in names if found.count(name) > 1]
     if twice:
         raise UserError(f"column {twice[0]!r} stands twice in the header", where=path)
+    return names
 
 
 def _short(text: object, limit: int = 200) -> str:

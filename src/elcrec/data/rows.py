@@ -17,6 +17,8 @@ CLOCK_TOLERANCE = timedelta(days=1)
 
 MALFORMED = "row has the header's number of fields"
 INTERACTION_COLUMNS = ["user_id", "item_id", "timestamp"]
+EVENT_ID = "event_id"
+"""The column of interactions that is there where the log has ids of its events."""
 
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,7 +29,7 @@ class SortedRows:
     """A log's rows, told apart.
 
     Attributes:
-        interactions: `user_id`, `item_id`, `timestamp`, in the order of the log.
+        interactions: `user_id`, `item_id`, `timestamp` and, where the log has it, `event_id`, in the order of the log.
         quarantine: `row`, `user_id`, `item_id`, `timestamp` as text, `reason`, by row.
     """
 
@@ -35,8 +37,14 @@ class SortedRows:
     quarantine: pa.Table
 
 
-def row_rules(max_id_length: int, now: datetime) -> list[Bound]:
-    """Return the rules; a faulty row is put down to the first that it breaks."""
+def row_rules(max_id_length: int, now: datetime, *, event_ids: bool) -> list[Bound]:
+    """Return the rules; a faulty row is put down to the first that it breaks.
+
+    Args:
+        max_id_length: in characters.
+        now: what counts as the present.
+        event_ids: whether the log has ids of its events.
+    """
     latest = (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
     long = f"{max_id_length} characters at most"
     return [
@@ -44,6 +52,7 @@ def row_rules(max_id_length: int, now: datetime) -> list[Bound]:
         _rule("item_id is present", "item_id_length", "an item id in every row", required=True),
         _rule("user_id is short enough", "user_id_length", long, maximum=max_id_length),
         _rule("item_id is short enough", "item_id_length", long, maximum=max_id_length),
+        *([_rule("event_id is short enough", "event_id_length", long, maximum=max_id_length)] if event_ids else []),
         _rule("timestamp is present", "time_given", "a time in every row", required=True),
         _rule("timestamp is readable", "time_read", "ISO 8601, a timestamp or an epoch number", required=True),
         _rule("timestamp is not negative", "microseconds", "1970 or later", minimum=0),
@@ -53,7 +62,12 @@ def row_rules(max_id_length: int, now: datetime) -> list[Bound]:
             "a day ahead of the clock at most",
             maximum=latest,
         ),
-        _rule("event is unique", "is_copy", "no (user, item, time) twice; the first is kept", maximum=0),
+        _rule(
+            "event is unique",
+            "is_copy",
+            "no (user, item, time) or (user, event_id) twice; the first is kept",
+            maximum=0,
+        ),
     ]
 
 
@@ -66,8 +80,10 @@ def measure_rows(log: RawLog) -> pd.DataFrame:
     table = log.table
     microseconds = _numbers(table["timestamp"].cast(pa.int64()))
     given = table["raw_time"].is_valid().to_numpy()
+    lengths = {EVENT_ID: _numbers(pc.utf8_length(table[EVENT_ID]))} if EVENT_ID in table.column_names else {}
     return pd.DataFrame(
         {
+            **{f"{name}_length": values for name, values in lengths.items()},
             "user_id_length": _numbers(pc.utf8_length(table["user_id"])),
             "item_id_length": _numbers(pc.utf8_length(table["item_id"])),
             "time_given": np.where(given, 1.0, np.nan),
@@ -92,7 +108,8 @@ def sort_out(log: RawLog, measures: pd.DataFrame, rules: list[Bound]) -> SortedR
         "reason": names.take(pa.array(reason[~good])),
     }
     quarantine = pa.concat_tables([pa.table(columns), _malformed(log.malformed)]).sort_by("row")
-    interactions = log.table.filter(good).select(INTERACTION_COLUMNS)
+    columns_kept = [*INTERACTION_COLUMNS, *(name for name in (EVENT_ID,) if name in log.table.column_names)]
+    interactions = log.table.filter(good).select(columns_kept)
     return SortedRows(interactions=interactions, quarantine=quarantine)
 
 
@@ -116,11 +133,17 @@ def _malformed(rows: list[int]) -> pa.Table:
 
 
 def _copies(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Say for each row whether a complete row before it has the same user, item and time."""
-    keys = pd.DataFrame({name: integer_keys(table[name]) for name in INTERACTION_COLUMNS}, copy=False)
-    complete = np.logical_and.reduce([table[name].is_valid().to_numpy() for name in INTERACTION_COLUMNS])
-    copies: npt.NDArray[np.bool_] = keys.duplicated().to_numpy() & complete
-    return copies
+    """Say for each row whether one before it has the same user, item and time, or the same user and event id."""
+    copies = _repeated(table, INTERACTION_COLUMNS)
+    return copies | _repeated(table, ["user_id", EVENT_ID]) if EVENT_ID in table.column_names else copies
+
+
+def _repeated(table: pa.Table, columns: list[str]) -> npt.NDArray[np.bool_]:
+    """Say for each row whether one before it has the same values in these columns, and lacks none."""
+    keys = pd.DataFrame({name: integer_keys(table[name]) for name in columns}, copy=False)
+    complete = np.logical_and.reduce([table[name].is_valid().to_numpy() for name in columns])
+    repeated: npt.NDArray[np.bool_] = keys.duplicated().to_numpy() & complete
+    return repeated
 
 
 def integer_keys(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
 from elcrec.config import SequencesConfig
-from elcrec.data.rows import INTERACTION_COLUMNS
+from elcrec.data.rows import EVENT_ID, INTERACTION_COLUMNS
 from elcrec.data.sequences import (
     NO_TARGET,
     Codes,
@@ -56,7 +56,8 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path) -> M
 def _read(interactions: Path) -> Codes:
     path = interactions / "interactions.parquet"
     try:
-        return Codes.of(pq.read_table(path, columns=INTERACTION_COLUMNS))
+        wanted = [*INTERACTION_COLUMNS, *(name for name in (EVENT_ID,) if name in pq.read_schema(path).names)]
+        return Codes.of(pq.read_table(path, columns=wanted))
     except FileNotFoundError as error:
         raise UserError("no such file", where=path, fix="run the validate stage first") from error
     except (OSError, KeyError, pa.ArrowException) as error:

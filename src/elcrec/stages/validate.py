@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
 from elcrec.config import ValidateConfig
+from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog
 from elcrec.data.profile import Profile
-from elcrec.data.quality import Assessment, assess, check_rows
+from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
 from elcrec.data.validation_page import faults, render_page
 from elcrec.errors import UserError
@@ -36,7 +38,7 @@ class LogRefusedError(UserError):
         names = ", ".join(check.name for check in assessment.failures)
         hint = ""
         if any(name in names for name in ("drift", "change of row count")):
-            hint = "; if the change is wanted, raise validate.max_drift or max_row_change"
+            hint = "; if the change is wanted, say so with accept_drift"
         what, fix = f"validation failed: {names}", f"see {evidence / 'validation.html'}{hint}"
         super().__init__(what, where=raw, fix=fix, details=_details(assessment))
         self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
@@ -48,7 +50,9 @@ def validate(
     out: Path,
     *,
     accepted: Path | None = None,
+    forgotten: Path | None = None,
     now: datetime | None = None,
+    accept_drift: str = "",
 ) -> Metrics:
     """Write `interactions.parquet`, `quarantine.parquet`, `validation.json` and `validation.html`.
 
@@ -59,18 +63,22 @@ def validate(
         raw: the fetch stage's folder.
         out: the folder to write.
         accepted: the folder that remembers the last accepted log (`profile.json`), to measure drift against.
+        forgotten: the list of users who were forgotten; what they did until then is left out and stands nowhere.
         now: what counts as the present; the clock by default.
+        accept_drift: who takes a log that drifted, and why; drift then does not refuse the log, and the report has it.
 
     Raises:
-        UserError: the log cannot be read.
+        UserError: the log, or the list, cannot be read.
         LogRefusedError: a critical check fails; `details` tabulates what and where.
     """
     now = now or datetime.now(UTC)
     source = _read_source(raw)
-    log = _read(config, raw, source)
+    log = _without_forgotten(_read(config, raw, source), forgotten)
     memory = accepted / "profile.json" if accepted else None
     previous = _previous_profile(memory, source, log)
     assessment = assess(log, config, source=source, previous=previous, now=now)
+    if accept_drift:
+        assessment = with_drift_accepted(assessment, accept_drift)
     failed = out.with_name(f"{out.name}.failed")
     if not assessment.passed:
         _write(failed, assessment, source, now)
@@ -99,12 +107,20 @@ def _read(config: ValidateConfig, raw: Path, source: Mapping[str, Any]) -> RawLo
         user=config.user_column,
         item=config.item_column,
         time=config.time_column,
+        event=config.event_column,
         epoch_unit=config.epoch_unit,
     )
     log = read_log(path, source["format"], columns)
     if md5_of(path) != source["md5"]:
         raise UserError("the file is not the one that was fetched (md5)", where=path, fix="run the fetch stage again")
     return log
+
+
+def _without_forgotten(log: RawLog, path: Path | None) -> RawLog:
+    if path is None:
+        return log
+    gone = Forgotten.load(path).rows(log.table["user_id"], log.table["timestamp"])
+    return replace(log, table=log.table.filter(~gone), forgotten=int(gone.sum()))
 
 
 def _previous_profile(memory: Path | None, source: Mapping[str, Any], log: RawLog) -> Profile | None:
@@ -161,6 +177,7 @@ def _report(assessment: Assessment, source: Mapping[str, Any]) -> dict[str, Any]
             "rows": log.num_rows,
             "accepted": profile["rows"],
             "quarantined": len(rows.quarantine),
+            "forgotten": log.forgotten,
             "out_of_order": assessment.out_of_order,
             "users": profile["users"],
             "items": profile["items"],
@@ -169,6 +186,7 @@ def _report(assessment: Assessment, source: Mapping[str, Any]) -> dict[str, Any]
         "checks": check_rows(assessment.checks),
         "quarantine": {fault.reason: fault.count for fault in faults(rows.quarantine)},
         "compared_with": assessment.previous["md5"] if assessment.previous else None,
+        "drift_accepted": assessment.drift_accepted or None,
         "profile": profile,
     }
 

@@ -86,8 +86,24 @@ def test_good_rows_remain_in_the_order_of_the_log(tmp_path: Path) -> None:
     ]
 
 
+def test_an_event_s_id_counts_once_a_user_and_stays_with_its_row(tmp_path: Path) -> None:
+    content = """user_id,item_id,timestamp,event_id
+u1,i1,2026-01-01,a
+u1,i1,2026-01-02,a
+u2,i1,2026-01-02,a
+u1,i2,2026-01-03,
+u1,i3,2026-01-03,
+u1,i4,2026-01-04,12345678901
+"""
+    rows = assess_text(tmp_path, content).rows
+
+    assert rows.interactions["event_id"].to_pylist() == ["a", "a", None, None]
+    reasons = dict(zip(rows.quarantine["row"].to_pylist(), rows.quarantine["reason"].to_pylist(), strict=True))
+    assert reasons == {1: "event is unique", 5: "event_id is short enough"}
+
+
 def test_great_expectations_counts_the_rows_that_the_quarantine_takes(tmp_path: Path) -> None:
-    measures, rules = measure_rows(log_of(tmp_path, FAULTY)), row_rules(10, NOW)
+    measures, rules = measure_rows(log_of(tmp_path, FAULTY)), row_rules(10, NOW, event_ids=False)
     verdicts = judge(measures, rules)
     for rule in rules:
         broken = int(rule.broken_by(measures[rule.column].to_numpy()).sum())
