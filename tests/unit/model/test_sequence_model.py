@@ -13,9 +13,7 @@ ROWS = [[3], [5, 1, 4], [2, 2], [9, 8, 7, 6, 5, 4, 3], [1, 2, 3, 4, 5, 6, 7, 8, 
 def _model(kind: IntentKind | None) -> SequenceModel:
     torch.manual_seed(0)
     encoder = EncoderConfig(window=8, hidden_size=8, num_blocks=2, mixer="rotary", branch="differences")
-    model = SequenceModel(
-        ModelConfig(encoder=encoder, intents=kind, num_intents=3 if kind else 0), num_items=9
-    ).double()
+    model = SequenceModel(ModelConfig(encoder=encoder, intents=kind, num_intents=3 if kind else 0), num_items=9)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             torch.nn.init.normal_(tensor, std=0.5)
