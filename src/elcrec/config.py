@@ -14,7 +14,7 @@ import yaml
 from msgspec import Meta
 
 from elcrec.errors import UserError
-from elcrec.registry import MIXERS, TERMS, IntentKind, find_objective, require_known
+from elcrec.registry import MIXERS, TERMS, HeadKind, IntentKind, find_objective, require_known
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -208,6 +208,8 @@ class ModelConfig(Section, frozen=True, kw_only=True):
 
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
+    head: HeadKind = "dot"
+    """How its states score items."""
     intents: IntentKind | None = None
     """How the intent centres came about; `None` for a model without intents."""
     num_intents: NonNegative = 0
@@ -238,6 +240,9 @@ class NextItemConfig(Section, frozen=True, kw_only=True):
     """Drawn items a step (`sampled_softmax`)."""
     exponent: Share = 0.5
     """They are drawn from popularity to this power; 0 is uniform (`sampled_softmax`)."""
+    dropouts: NonNegative = 0
+    """How many dropouts of a predicting state, at `encoder.hidden_dropout`, are averaged to score items in training
+    (multi-sample dropout, Inoue, arXiv 1905.09788); 0: the state itself."""
     prefixes: bool = False
     """Whether every prefix of a user's training items is a sequence of its own, of which the last item alone is
     predicted, always from the window's last position, as in a ranking. Else one sequence a user, and all of it."""
@@ -270,6 +275,9 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     asked for."""
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
+    head: HeadKind = "dot"
+    """How states score items. `dot`: by their product with the item's embedding (the paper); `cosine`: by the cosine
+    of both over a learned temperature."""
     next_item: NextItemConfig = NextItemConfig()
     """The recommendation loss."""
     intents: IntentConfig = IntentConfig()
@@ -320,7 +328,10 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         """The architecture that is trained."""
         intents = find_objective(self.objective).intents
         return ModelConfig(
-            encoder=self.encoder, intents=intents, num_intents=self.intents.num_intents if intents else 0
+            encoder=self.encoder,
+            head=self.head,
+            intents=intents,
+            num_intents=self.intents.num_intents if intents else 0,
         )
 
     def as_baseline(self) -> Self:

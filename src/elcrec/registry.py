@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 IntentKind = Literal["learned", "clustered", "assigned"]
+HeadKind = Literal["dot", "cosine"]
 
 MIXERS = {
     "attention": "elcrec.model.attention:Attention",

@@ -24,6 +24,7 @@ Array = npt.NDArray[np.float64]
 Weights = Mapping[str, Array]
 
 TABLE, CENTERS, STRENGTH = "encoder.item_embedding.weight", "intents.centers_KD", "intents.strength"
+LOG_SCALE = "head.log_scale"
 
 _erf = np.vectorize(math.erf)
 
@@ -73,7 +74,8 @@ def objective(weights: Weights, step: Step, config: TrainConfig) -> dict[str, fl
     inputs, views = (
         [encode(weights, row, config.encoder, sees_all=sees_all) for row in rows] for rows in (step.inputs, step.views)
     )
-    return terms(inputs, views, weights[TABLE], weights.get(CENTERS), step, config, weights.get(STRENGTH))
+    shared = (weights[TABLE], weights.get(CENTERS), step, config)
+    return terms(inputs, views, *shared, weights.get(STRENGTH), weights.get(LOG_SCALE))
 
 
 def terms(
@@ -84,6 +86,7 @@ def terms(
     step: Step,
     config: TrainConfig,
     strength: Array | None = None,
+    log_scale: Array | None = None,
 ) -> dict[str, float]:
     """The weighted terms, given a window of states, [T, D], for every row."""
     states = [_own(window, row) for window, row in zip(inputs, step.inputs, strict=True)]
@@ -92,6 +95,8 @@ def terms(
         values["assignment"] = assignment_loss(np.stack([row.mean(0) for row in states]), centers)
         states = [shaped(row, centers, strength) for row in states]
     own = np.concatenate(states)
+    if log_scale is not None:
+        own, table = np.exp(log_scale) * _unit(own), _unit(table)
     asked = np.array(step.positives) != 0
     values["next_item"] = next_item_loss(own, table, step, config.next_item.loss, asked)
     if step.views:
