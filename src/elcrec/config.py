@@ -14,7 +14,7 @@ import yaml
 from msgspec import Meta
 
 from elcrec.errors import UserError
-from elcrec.registry import MIXERS, TERMS, IntentKind, find_objective, require_known
+from elcrec.registry import MIXERS, TERMS, HeadKind, IntentKind, find_objective, require_known
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -175,7 +175,15 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     num_blocks: Positive = 2
     """Number of transformer blocks (L)."""
     mixer: str = "attention"
-    """What a block mixes the positions of a row with (`elcrec.registry.MIXERS`)."""
+    """What a block mixes the positions of a row with (`elcrec.registry.MIXERS`). `rotary` is attention that knows how
+    far apart items are, without position embeddings: every item is read as the end of a prefix."""
+    branch: str | None = None
+    """A second mixer beside it, each with its own residual and LayerNorm, of whose results a block takes the mean:
+    `skip` is the states as they are, `differences` adds what changed. `None` for the mixer alone, as in the paper."""
+    branch_share: Share = 0.7
+    """Share of the branch in that mean."""
+    distances: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (1, 3, 5)
+    """How many items before each other one looks for what changed (the mixer `differences`)."""
     num_heads: Positive = 2
     """Attention heads; must divide `hidden_size`."""
     hidden_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
@@ -186,8 +194,13 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check that the mixer is known and the heads divide the width."""
         require_known(self.mixer, MIXERS, "mixer")
+        if self.branch is not None:
+            require_known(self.branch, MIXERS, "branch")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
+        if "rotary" in (self.mixer, self.branch) and self.hidden_size // self.num_heads % 2:
+            what = f"{self.num_heads} heads of {self.hidden_size // self.num_heads}"
+            raise ValueError(f"the rotary mixer turns pairs of dimensions, so {what} cannot be; use an even width")
 
 
 class ModelConfig(Section, frozen=True, kw_only=True):
@@ -195,6 +208,8 @@ class ModelConfig(Section, frozen=True, kw_only=True):
 
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
+    head: HeadKind = "dot"
+    """How its states score items."""
     intents: IntentKind | None = None
     """How the intent centres came about; `None` for a model without intents."""
     num_intents: NonNegative = 0
@@ -225,6 +240,9 @@ class NextItemConfig(Section, frozen=True, kw_only=True):
     """Drawn items a step (`sampled_softmax`)."""
     exponent: Share = 0.5
     """They are drawn from popularity to this power; 0 is uniform (`sampled_softmax`)."""
+    dropouts: NonNegative = 0
+    """How many dropouts of a predicting state, at `encoder.hidden_dropout`, are averaged to score items in training
+    (multi-sample dropout, Inoue, arXiv 1905.09788); 0: the state itself."""
     prefixes: bool = False
     """Whether every prefix of a user's training items is a sequence of its own, of which the last item alone is
     predicted, always from the window's last position, as in a ranking. Else one sequence a user, and all of it."""
@@ -248,13 +266,18 @@ class TrainConfig(Section, frozen=True, kw_only=True):
 
     objective: str = "elcrec"
     """`elcrec`: all four losses, intents learned with the model; `iclrec`: intents by k-means over all users before
-    every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents. Further loss terms follow a plus sign:
-    `sasrec+sequence` is CL4SRec (`elcrec.registry`)."""
+    every epoch, no L_cluster and no fusion; `sasrec`: L_next alone, no intents; `elcrec2`: intents that score items
+    with the state, and are kept apart by what they tell of a sequence (no views, no fusion). Further loss terms follow
+    a plus sign: `sasrec+sequence` is CL4SRec (`elcrec.registry`)."""
     weights: dict[str, Weight] = {}
-    """Weight of a loss term by name, where it is not the term's own (`next_item` and `cluster` 1, `sequence` and
-    `intent` 0.1). A term of weight 0 is not computed; a term that the objective does not have is not asked for."""
+    """Weight of a loss term by name, where it is not the term's own (`next_item` and `cluster` 1, `sequence`,
+    `intent` and `assignment` 0.1). A term of weight 0 is not computed; a term that the objective does not have is not
+    asked for."""
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
+    head: HeadKind = "dot"
+    """How states score items. `dot`: by their product with the item's embedding (the paper); `cosine`: by the cosine
+    of both over a learned temperature."""
     next_item: NextItemConfig = NextItemConfig()
     """The recommendation loss."""
     intents: IntentConfig = IntentConfig()
@@ -295,6 +318,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         find_objective(self.objective)
         for name in self.weights:
             require_known(name, TERMS, "loss term")
+        if self.padding == "encoded" and find_objective(self.objective).intents == "assigned":
+            raise ValueError(f"objective {self.objective!r} takes means of items alone: padding is counted or ignored")
         if self.eval_every > self.patience:
             raise ValueError(f"eval_every {self.eval_every} is more than patience {self.patience}")
 
@@ -303,7 +328,10 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         """The architecture that is trained."""
         intents = find_objective(self.objective).intents
         return ModelConfig(
-            encoder=self.encoder, intents=intents, num_intents=self.intents.num_intents if intents else 0
+            encoder=self.encoder,
+            head=self.head,
+            intents=intents,
+            num_intents=self.intents.num_intents if intents else 0,
         )
 
     def as_baseline(self) -> Self:

@@ -7,10 +7,14 @@ used, so reading a configuration does not cost PyTorch.
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-IntentKind = Literal["learned", "clustered"]
+IntentKind = Literal["learned", "clustered", "assigned"]
+HeadKind = Literal["dot", "cosine"]
 
 MIXERS = {
     "attention": "elcrec.model.attention:Attention",
+    "rotary": "elcrec.model.attention:RotaryAttention",
+    "skip": "elcrec.model.skip:Skip",
+    "differences": "elcrec.model.differences:Differences",
 }
 """Sequence mixers of `train.encoder.mixer`, subclasses of `elcrec.model.mixer.Mixer`."""
 
@@ -19,6 +23,7 @@ TERMS = {
     "sequence": "elcrec.training.terms.contrast:SequenceContrast",
     "intent": "elcrec.training.terms.contrast:IntentContrast",
     "cluster": "elcrec.training.terms.cluster:Cluster",
+    "assignment": "elcrec.training.terms.assignment:Assignment",
 }
 """Loss terms, subclasses of `elcrec.training.terms.term.Term`."""
 
@@ -41,6 +46,7 @@ OBJECTIVES = {
     "sasrec": Objective("SASRec", ("next_item",)),
     "iclrec": Objective("ICLRec", ("next_item", "sequence", "intent"), "clustered"),
     "elcrec": Objective("ELCRec", ("next_item", "sequence", "intent", "cluster"), "learned"),
+    "elcrec2": Objective("ELCRec2", ("next_item", "assignment"), "assigned"),
 }
 """Objectives of `train.objective`."""
 

@@ -55,7 +55,7 @@ def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_page_has_a_loss_and_a_mixer() -> None:
     assert [(known, module) for module, _, known, _ in _examples()] == [
         ("TERMS", "elcrec.training.terms.uniformity"),
-        ("MIXERS", "elcrec.model.differences"),
+        ("MIXERS", "elcrec.model.neighbours"),
     ]
 
 
@@ -89,10 +89,10 @@ def test_the_loss_is_what_it_says_in_both_layouts() -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_the_mixer_is_sound_and_learns(tmp_path: Path) -> None:
-    require_sound(registry.load(registry.MIXERS["differences"]))
+    require_sound(registry.load(registry.MIXERS["neighbours"]))
     plain = tiny_config(objective="sasrec")
-    config = parse_config({"train": {"encoder": {"mixer": "differences", "window": 8, "hidden_size": 8}}}).train
-    fitted = fit(ring_data(), tiny_config(objective="sasrec", encoder=config.encoder), tmp_path / "differences")
+    config = parse_config({"train": {"encoder": {"mixer": "neighbours", "window": 8, "hidden_size": 8}}}).train
+    fitted = fit(ring_data(), tiny_config(objective="sasrec", encoder=config.encoder), tmp_path / "neighbours")
     assert fitted.progress.history[1]["loss"] < fitted.progress.history[0]["loss"]
     assert fitted.progress.history != fit(ring_data(), plain, tmp_path / "plain").progress.history
 
@@ -100,11 +100,11 @@ def test_the_mixer_is_sound_and_learns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"objective": "elcrec2"}, "objective 'elcrec2' is not one of sasrec, iclrec, elcrec"),
+        ({"objective": "elcrec9"}, "objective 'elcrec9' is not one of sasrec, iclrec, elcrec, elcrec2"),
         ({"objective": "sasrec+uniform"}, "term of objective 'uniform' is not one of next_item, sequence"),
         ({"objective": "elcrec+intent"}, "objective 'elcrec.intent' has a term twice"),
         ({"weights": {"uniform": 1}}, "loss term 'uniform' is not one of"),
-        ({"encoder": {"mixer": "differences"}}, "mixer 'differences' is not one of attention"),
+        ({"encoder": {"mixer": "neighbours"}}, "mixer 'neighbours' is not one of attention"),
     ],
     ids=str,
 )

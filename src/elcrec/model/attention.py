@@ -1,16 +1,24 @@
-"""Causal multi-head self-attention, the mixer of SASRec.
+"""Causal multi-head self-attention, the mixer of SASRec, and with rotary positions.
 
-Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018).
+Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018); Su et al., "RoFormer: Enhanced
+Transformer with Rotary Position Embedding" (Neurocomputing 2024).
 
-Axes: `N` flat positions, `L` items of a row alone, `D` hidden size, `H` heads.
+Axes: `N` flat positions, `L` items of a row alone, `D` hidden size, `H` heads, `X` projections side by side, `T`
+window, `w` half the width of a head.
 """
 
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elcrec.config import EncoderConfig
 from elcrec.model.layout import Layout
 from elcrec.model.mixer import Mixer
+
+_SLOWEST = 1e-4
+"""Angle between neighbours, in radians, of the two dimensions that turn least."""
 
 
 class Attention(Mixer):
@@ -27,20 +35,66 @@ class Attention(Mixer):
         return self.config.attention_dropout if self.training else 0.0
 
     def forward(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
-        projected = self.query_key_value(states_ND)
+        projected = self._placed(self.query_key_value(states_ND), rows.ages_N)
         mixed: Tensor = self.out(rows.attend(projected, masks, self.config.num_heads, self._dropout))
         return mixed
 
     def last(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
-        heads = self.config.num_heads
-        mixed: Tensor = self.out(rows.attend_from_ends(states_ND, self.query_key_value, masks, heads, self._dropout))
+        width, weight, bias = states_ND.shape[1], self.query_key_value.weight, self.query_key_value.bias
+        # Age 0, that of a row's last item, changes no query.
+        query = partial(F.linear, weight=weight[:width], bias=bias[:width])
+        keys_values = self._placed(F.linear(states_ND, weight[width:], bias[width:]), rows.ages_N)
+        context_BD = rows.attend_from_ends(states_ND, query, keys_values, masks, self.config.num_heads, self._dropout)
+        mixed: Tensor = self.out(context_BD)
         return mixed
 
     def alone(self, states_LD: Tensor) -> Tensor:
         length = len(states_LD)
-        heads = self.query_key_value(states_LD).view(length, 3, self.config.num_heads, -1).permute(1, 2, 0, 3)
+        projected = self._placed(self.query_key_value(states_LD), None)
+        heads = projected.view(length, 3, self.config.num_heads, -1).permute(1, 2, 0, 3)
         # As a batch of one: PyTorch has no fused kernel for three axes.
         query, key, value = heads.unsqueeze(1).unbind()
         context_1HLd = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         mixed: Tensor = self.out(context_1HLd.transpose(1, 2).reshape(length, -1))
         return mixed
+
+    def _placed(self, projected_NX: Tensor, ages_N: Tensor | None) -> Tensor:  # noqa: ARG002 - for subclasses
+        """Tell queries and keys their places, where these are not in the states already.
+
+        Args:
+            projected_NX: queries, keys and values, or the last two, of each position, [N, 3 D] or [N, 2 D].
+            ages_N: how many positions each stands before the end of its row; `None`: one row, its positions in order.
+        """
+        return projected_NX
+
+
+class RotaryAttention(Attention):
+    """Attention that knows places by turning queries and keys: a score depends on how far apart two items are.
+
+    A state then depends on the items before it alone, not on how many follow: each position of a sequence is read as
+    the end of a prefix would be, so that one pass over a sequence trains all its prefixes.
+    """
+
+    knows_places = True
+    _cos_Tw: Tensor
+    _sin_Tw: Tensor
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Work out the angles of every age."""
+        super().__init__(config)
+        width = config.hidden_size // config.num_heads
+        speeds = _SLOWEST ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
+        angles_Tw = torch.arange(config.window)[:, None] * -speeds
+        self.register_buffer("_cos_Tw", angles_Tw.cos(), persistent=False)
+        self.register_buffer("_sin_Tw", angles_Tw.sin(), persistent=False)
+
+    def _placed(self, projected_NX: Tensor, ages_N: Tensor | None) -> Tensor:
+        if ages_N is None:
+            ages_N = torch.arange(len(projected_NX) - 1, -1, -1, device=projected_NX.device)
+        cos_N1w, sin_N1w = (
+            buffer.index_select(0, ages_N)[:, None].to(projected_NX.dtype) for buffer in (self._cos_Tw, self._sin_Tw)
+        )
+        turned_NX, values_ND = torch.tensor_split(projected_NX, [-self.config.hidden_size], dim=1)
+        first, second = turned_NX.view(len(turned_NX), -1, 2, cos_N1w.shape[-1]).unbind(2)
+        turned = torch.stack((first * cos_N1w - second * sin_N1w, second * cos_N1w + first * sin_N1w), 2)
+        return torch.cat((turned.flatten(1), values_ND), 1)

@@ -6,7 +6,7 @@ GELU that ICLRec and ELCRec use.
 Axes: `B` rows, `N` flat positions, `D` hidden size, `L` items of a row alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
@@ -33,7 +33,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.window = config.window
         self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=PADDING)
-        self.position_embedding = nn.Embedding(config.window, config.hidden_size)
+        knows_places = load(MIXERS[config.mixer]).knows_places
+        self.position_embedding = None if knows_places else nn.Embedding(config.window, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=_NORM_EPS)
         self.dropout = Dropout(config.hidden_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
@@ -46,7 +47,7 @@ class Encoder(nn.Module):
         """
         states_ND, masks = self._embed(rows, embedded_ND)
         for block in self._blocks():
-            states_ND = block(states_ND, block.mixer(states_ND, rows, masks))
+            states_ND = block(states_ND, rows, masks)
         return states_ND
 
     def last(self, rows: Layout, embedded_ND: Tensor | None = None) -> Tensor:
@@ -54,8 +55,8 @@ class Encoder(nn.Module):
         states_ND, masks = self._embed(rows, embedded_ND)
         *earlier, final = self._blocks()
         for block in earlier:
-            states_ND = block(states_ND, block.mixer(states_ND, rows, masks))
-        last_BD: Tensor = final(rows.of_ends(states_ND), final.mixer.last(states_ND, rows, masks))
+            states_ND = block(states_ND, rows, masks)
+        last_BD: Tensor = final.last(states_ND, rows, masks)
         return last_BD
 
     def alone(self, items_L: Tensor) -> Tensor:
@@ -63,9 +64,12 @@ class Encoder(nn.Module):
 
         `forward` without layout and masks: for a row or two they take longer than the arithmetic.
         """
-        states_LD: Tensor = self.norm(self.item_embedding(items_L) + self.position_embedding.weight[-len(items_L) :])
+        states_LD: Tensor = self.item_embedding(items_L)
+        if self.position_embedding is not None:
+            states_LD = states_LD + self.position_embedding.weight[-len(items_L) :]
+        states_LD = self.norm(states_LD)
         for block in self._blocks():
-            states_LD = block(states_LD, block.mixer.alone(states_LD))
+            states_LD = block.alone(states_LD)
         return states_LD
 
     @torch.no_grad()
@@ -84,14 +88,20 @@ class Encoder(nn.Module):
         """What the first block reads, and the attention's masks."""
         if embedded_ND is None:
             embedded_ND = self.look_up_items(rows.items_N)
-        # Right-aligned: a row's last item stands at the window's last position.
-        placed_ND = embedded_ND + look_up(self.position_embedding.weight, self.window - 1 - rows.ages_N)
-        states_ND = self.dropout(self.norm(placed_ND))
+        if self.position_embedding is not None:
+            # Right-aligned: a row's last item stands at the window's last position.
+            embedded_ND = embedded_ND + look_up(self.position_embedding.weight, self.window - 1 - rows.ages_N)
+        states_ND = self.dropout(self.norm(embedded_ND))
         return states_ND, rows.masks(states_ND.dtype)
 
 
 class Block(nn.Module):
-    """A mixer and a feed-forward network, each followed by dropout, the residual and LayerNorm."""
+    """A mixer and a feed-forward network, each followed by dropout, the residual and LayerNorm.
+
+    With a branch a second mixer stands beside the first, and what follows is a mean of both. A branch that keeps the
+    states as they are holds what attention smooths away (Shin et al., "An Attentive Inductive Bias for Sequential
+    Recommendation beyond the Self-Attention", AAAI 2024, have a filter there).
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         """Create the layers."""
@@ -99,16 +109,34 @@ class Block(nn.Module):
         width = config.hidden_size
         self.mixer: Mixer = load(MIXERS[config.mixer])(config)
         self.mixer_norm = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.branch: Mixer | None = None
+        if config.branch:
+            self.branch, self._share = load(MIXERS[config.branch])(config), config.branch_share
+            self.branch_norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.dropout = Dropout(config.hidden_dropout)
 
-    def forward(self, states_ND: Tensor, mixed_ND: Tensor) -> Tensor:
-        """Transform states, [N, D] to [N, D], given what the mixer made of them."""
-        states_ND = self.mixer_norm(states_ND + self.dropout(mixed_ND))
-        widened_ND = self.dropout(self.down(F.gelu(self.up(states_ND))))
-        normed: Tensor = self.feed_forward_norm(states_ND + widened_ND)
+    def forward(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
+        """Transform the states of all positions, [N, D] to [N, D]."""
+        return self._transformed(states_ND, lambda mixer: mixer(states_ND, rows, masks))
+
+    def last(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
+        """Return what `forward` gives at the last item of each row, [B, D]."""
+        return self._transformed(rows.of_ends(states_ND), lambda mixer: mixer.last(states_ND, rows, masks))
+
+    def alone(self, states_LD: Tensor) -> Tensor:
+        """Return what `forward` gives for one row without padding, in evaluation, [L, D] to [L, D]."""
+        return self._transformed(states_LD, lambda mixer: mixer.alone(states_LD))
+
+    def _transformed(self, states_ND: Tensor, mix: Callable[[Mixer], Tensor]) -> Tensor:
+        mixed_ND: Tensor = self.mixer_norm(states_ND + self.dropout(mix(self.mixer)))
+        if self.branch is not None:
+            kept_ND = self.branch_norm(states_ND + self.dropout(mix(self.branch)))
+            mixed_ND = torch.lerp(mixed_ND, kept_ND, self._share)
+        widened_ND = self.dropout(self.down(F.gelu(self.up(mixed_ND))))
+        normed: Tensor = self.feed_forward_norm(mixed_ND + widened_ND)
         return normed
 
 

@@ -7,14 +7,14 @@ Axes: `B` rows, `L` positions of a group's rows, `Q` queries among them, `N` fla
 row after row, `D` hidden size, `S` steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from elcrec.config import LONGEST_WINDOW
@@ -87,15 +87,19 @@ class GroupedLayout(Layout):
         return torch.cat(_mix_all(blocks, masks, dropout))
 
     def attend_from_ends(
-        self, states_ND: Tensor, projection: nn.Linear, masks: list[Tensor], num_heads: int, dropout: float
+        self,
+        states_ND: Tensor,
+        query: Callable[[Tensor], Tensor],
+        keys_values: Tensor,
+        masks: list[Tensor],
+        num_heads: int,
+        dropout: float,
     ) -> Tensor:
-        (width,), weight, bias = states_ND.shape[1:], projection.weight, projection.bias
         ends_BD = torch.cat([block[:, -1] for block in self._blocks(states_ND)])
-        queries = torch.split(F.linear(ends_BD, weight[:width], bias[:width]), [group.rows for group in self.groups])
-        keys_values = self._blocks(F.linear(states_ND, weight[width:], bias[width:]))
+        queries = torch.split(query(ends_BD), [group.rows for group in self.groups])
         blocks = [
             (*_heads(query_BD[:, None], 1, num_heads), *_heads(block, 2, num_heads))
-            for query_BD, block in zip(queries, keys_values, strict=True)
+            for query_BD, block in zip(queries, self._blocks(keys_values), strict=True)
         ]
         contexts = _mix_all(blocks, [mask_BLL[:, -1:] for mask_BLL in masks], dropout)
         return torch.cat(contexts).index_select(0, self.slots_B)

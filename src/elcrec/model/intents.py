@@ -1,4 +1,6 @@
-"""Intents: cluster centres that are learned with the model (ELCRec) or found by k-means between epochs (ICLRec).
+"""Intents: cluster centres, learned with the model or found by k-means between epochs.
+
+ELCRec learns them for its contrastive losses, ELCRec2 as a part of what scores items; ICLRec has k-means.
 
 Source: Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024); Chen et
 al., "Intent Contrastive Learning for Sequential Recommendation" (WWW 2022).
@@ -26,6 +28,8 @@ class Intents(nn.Module):
     """Most users a centre that k-means is to see."""
     placed_every_epoch: ClassVar[bool]
     """Whether k-means places the centres before every epoch, or once before the first."""
+    shapes_vectors: ClassVar[bool] = False
+    """Whether `shaped` changes a vector: whether items are scored with the intent too."""
 
     @torch.no_grad()
     def initialise(self, pooled_ND: Tensor, generator: torch.Generator) -> None:
@@ -51,6 +55,10 @@ class Intents(nn.Module):
     def after_step(self) -> None:
         """Mend what a step of the optimiser, or an average of weights, did to the centres."""
 
+    def shaped(self, vectors_ND: Tensor, means_ND: Tensor) -> Tensor:  # noqa: ARG002 - for subclasses
+        """Return what items are scored with, given the states that predict them and each history's mean state."""
+        return vectors_ND
+
 
 class LearnedIntents(Intents):
     """ELCRec: unit vectors that the optimiser moves; `after_step` brings them back to the sphere."""
@@ -71,6 +79,29 @@ class LearnedIntents(Intents):
         return look_up(self.centers_KD, intents_N)
 
 
+class AssignedIntents(LearnedIntents):
+    """ELCRec2: each history belongs to all intents by shares, and their centres are a part of what scores items."""
+
+    shapes_vectors = True
+    _SHARPNESS = 10.0
+    """Of the shares: the softmax is over cosines, divided by a temperature of 0.1."""
+
+    def __init__(self, num_intents: int, hidden_size: int) -> None:
+        super().__init__(num_intents, hidden_size)
+        self.strength = nn.Parameter(torch.ones(()))
+        # After LayerNorm a state is as long as the root of D: an intent weighs half of that at first.
+        self._reach = hidden_size**0.5 / 2
+
+    def shares(self, means_ND: Tensor) -> Tensor:
+        """Return which share of each mean state belongs to each intent, [N, K]."""
+        return (self._SHARPNESS * (spherical(means_ND) @ self.centers_KD.T)).softmax(1)
+
+    def shaped(self, vectors_ND: Tensor, means_ND: Tensor) -> Tensor:
+        """Add the centres of the history's intents by their shares."""
+        shaped_ND: Tensor = vectors_ND + self._reach * self.strength * (self.shares(means_ND) @ self.centers_KD)
+        return shaped_ND
+
+
 class ClusteredIntents(Intents):
     """ICLRec: the centres of a k-means over all users, run again before every epoch and constant inside it."""
 
@@ -86,7 +117,11 @@ class ClusteredIntents(Intents):
         return spherical(look_up(self.centers_KD, intents_N))
 
 
-KINDS: dict[IntentKind, Callable[[int, int], Intents]] = {"learned": LearnedIntents, "clustered": ClusteredIntents}
+KINDS: dict[IntentKind, Callable[[int, int], Intents]] = {
+    "learned": LearnedIntents,
+    "clustered": ClusteredIntents,
+    "assigned": AssignedIntents,
+}
 
 
 def spherical(vectors_ND: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ Axes: `B` rows, `N` flat positions, `M` items of all rows, row after row, `D` hi
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 FAR = 1e9
@@ -38,6 +39,18 @@ class Rows:
     def mean(self, values_MD: Tensor) -> Tensor:
         """Average what the items of each row have, [M, D] to [B, D]."""
         return self.sum(values_MD) / self.lengths_B[:, None]
+
+    def running_mean(self, values_MD: Tensor) -> Tensor:
+        """Average what the items of each row up to each of them have, itself among them, [M, D].
+
+        Summed in double precision: a row's sum is the difference of two sums over all rows before.
+        """
+        sums_MD = F.pad(values_MD.double().cumsum(0), (0, 0, 1, 0))
+        first_R = F.pad(self.lengths_B.cumsum(0) - self.lengths_B, (0, 1))
+        first_M = first_R[self.row_M[: len(values_MD)]]
+        counts_M = torch.arange(1, len(values_MD) + 1, device=values_MD.device) - first_M
+        means_MD: Tensor = (sums_MD[1:] - sums_MD[first_M]) / counts_M[:, None]
+        return means_MD.to(values_MD.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +105,20 @@ class Layout(Rows, ABC):
         """
 
     def attend_from_ends(
-        self, states_ND: Tensor, projection: nn.Linear, masks: list[Tensor], num_heads: int, dropout: float
+        self,
+        states_ND: Tensor,
+        query: Callable[[Tensor], Tensor],
+        keys_values: Tensor,
+        masks: list[Tensor],
+        num_heads: int,
+        dropout: float,
     ) -> Tensor:
-        """Return what the last item of each row attends to, [B, D]; `projection` gives queries, keys and values."""
-        return self.of_ends(self.attend(projection(states_ND), masks, num_heads, dropout))
+        """Return what the last item of each row attends to, [B, D].
+
+        `query` projects states, of the last items or of all, and `keys_values`, [N, 2 D], are those of all positions.
+        """
+        projected = torch.cat((query(states_ND), keys_values), 1)
+        return self.of_ends(self.attend(projected, masks, num_heads, dropout))
 
     def _additive(self, sees: Tensor, own: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn which keys each query sees, [..., Q, K], into what is added to scores.

@@ -3,6 +3,8 @@
 Axes: `B` rows, `N` flat positions, `L` items of a row alone, `D` hidden size.
 """
 
+from typing import ClassVar
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -17,7 +19,12 @@ class Mixer(nn.Module):
 
     A subclass has one method, `forward`. `last` and `alone` follow from it; a subclass may override them with the same
     result for less work.
+
+    Attributes:
+        knows_places: whether it tells by itself how far apart items are; else the encoder adds position embeddings.
     """
+
+    knows_places: ClassVar[bool] = False
 
     def __init__(self, config: EncoderConfig) -> None:
         """Create the layers; the encoder draws the weights of linear layers and embeddings."""

@@ -14,6 +14,7 @@ from elcrec.config import ModelConfig
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder
 from elcrec.model.grouping import group_rows
+from elcrec.model.heads import HEADS, Head
 from elcrec.model.intents import KINDS, Intents
 from elcrec.model.layout import Layout
 from elcrec.model.packing import pack
@@ -28,7 +29,8 @@ class Encoded:
     """What the model says of histories.
 
     Attributes:
-        vectors: state at the last item, zeros for an empty history, [B, D].
+        vectors: what items are scored with: what the head makes of the state at the last item and the intent's part
+            where it has one; zeros for an empty history, [B, D].
         intents: centre nearest to the mean state of its items; -1 where there is none, [B].
     """
 
@@ -45,6 +47,7 @@ class SequenceModel(nn.Module):
         self.config = config
         self.num_items = num_items
         self.encoder = Encoder(config.encoder, num_items)
+        self.head: Head = HEADS[config.head]()
         width = config.encoder.hidden_size
         self.intents: Intents | None = KINDS[config.intents](config.num_intents, width) if config.intents else None
 
@@ -54,13 +57,18 @@ class SequenceModel(nn.Module):
         return self.config.num_intents
 
     @property
+    def scores_intents(self) -> bool:
+        """Whether the intents of a history are a part of what scores items."""
+        return self.intents is not None and self.intents.shapes_vectors
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.encoder.position_embedding.weight.device
+        return self.encoder.item_embedding.weight.device
 
     def item_vectors(self) -> Tensor:
-        """Item embeddings, [V + 1, D]; row 0 is padding."""
-        return self.encoder.item_embedding.weight.detach()
+        """What is scored of items, [V + 1, D]; row 0 is padding."""
+        return self.head.items(self.encoder.item_embedding.weight.detach())
 
     @torch.inference_mode()
     def encode(self, histories: Ragged, *, intents: bool = True) -> Encoded:
@@ -85,12 +93,13 @@ class SequenceModel(nn.Module):
 
     def encode_rows(self, rows: Layout, *, intents: bool = True) -> Encoded:
         """Encode rows that are laid out for the encoder: `encode` without empty or too long rows."""
-        if self.intents is None or not intents:
+        if self.intents is None or not (intents or self.scores_intents):
             nowhere = torch.full((len(rows.lengths_B),), -1, dtype=torch.int64, device=self.device)
-            return Encoded(vectors=self.encoder.last(rows), intents=nowhere)
+            return Encoded(vectors=self.head.queries(self.encoder.last(rows)), intents=nowhere)
         states_ND = self.encoder(rows)
-        nearest = self.intents.nearest(rows.mean(rows.of_items(states_ND)))
-        return Encoded(vectors=rows.of_ends(states_ND), intents=nearest)
+        means_BD = rows.mean(rows.of_items(states_ND))
+        vectors_BD = self.intents.shaped(rows.of_ends(states_ND), means_BD)
+        return Encoded(vectors=self.head.queries(vectors_BD), intents=self.intents.nearest(means_BD))
 
     def encode_alone(self, items_L: Tensor, half_norms_K: Tensor | None) -> Encoded:
         """Encode one row, from one to `window` items: `encode_rows` without what only several rows need.
@@ -99,9 +108,11 @@ class SequenceModel(nn.Module):
         """
         states_LD = self.encoder.alone(items_L)
         if self.intents is None or half_norms_K is None:
-            return Encoded(vectors=states_LD[-1:], intents=items_L.new_tensor([-1]))
-        nearness_K = torch.addmv(half_norms_K, self.intents.centers_KD, states_LD.mean(0), beta=-1)
-        return Encoded(vectors=states_LD[-1:], intents=nearness_K.argmax(keepdim=True))
+            return Encoded(vectors=self.head.queries(states_LD[-1:]), intents=items_L.new_tensor([-1]))
+        mean_D = states_LD.mean(0)
+        nearness_K = torch.addmv(half_norms_K, self.intents.centers_KD, mean_D, beta=-1)
+        vectors_1D = self.intents.shaped(states_LD[-1:], mean_D[None])
+        return Encoded(vectors=self.head.queries(vectors_1D), intents=nearness_K.argmax(keepdim=True))
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged, *, padded: bool = False) -> Tensor:

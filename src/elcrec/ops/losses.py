@@ -97,6 +97,7 @@ def sampled_softmax_loss(
     negatives_S: Tensor,
     log_counts_S: Tensor,
     *,
+    as_scored: Callable[[Tensor], Tensor] | None = None,
     weights_N: Tensor | None = None,
     block: int | None = None,
     products: torch.dtype | None = None,
@@ -104,7 +105,8 @@ def sampled_softmax_loss(
     """L_next over drawn items: cross entropy of the next item among itself and negatives that all positions share.
 
     `negatives_S` are items from 1 to V, int64, repeats allowed; `log_counts_S` is the log of how often each is expected
-    among S draws (`NegativeSampler`), and zeros switch the correction off. All else is as for `softmax_loss`.
+    among S draws (`NegativeSampler`), and zeros switch the correction off. `as_scored` makes of the rows that are
+    looked up what is scored, [R, D] to [R, D]. All else is as for `softmax_loss`.
 
     The log of a negative's expected count (S Q) is taken off its logit, which makes the sum over the draws an unbiased
     estimate of the sum over the catalogue (Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of
@@ -120,7 +122,8 @@ def sampled_softmax_loss(
     looked_up_R, size = torch.cat((negatives_S, targets_N)), len(negatives_S)
     rows_N = torch.arange(size, len(looked_up_R), device=negatives_S.device)
     scoring = _Scoring(slice(0, size), rows_N, erase, block, products, log_counts_S)
-    return _cross_entropy(states_ND, F.embedding(looked_up_R, items_VD), weights_N, scoring)
+    rows_RD = F.embedding(looked_up_R, items_VD)
+    return _cross_entropy(states_ND, rows_RD if as_scored is None else as_scored(rows_RD), weights_N, scoring)
 
 
 @dataclass(frozen=True)

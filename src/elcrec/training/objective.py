@@ -40,12 +40,12 @@ class Objective:
         """Return the weighted terms by name; their sum is what training minimises."""
         embedded_ND, vectors = self._look_up(model, step)
         with self._products(model):
-            if self._config.next_item.prefixes and not self.needs:
+            if self._config.next_item.prefixes and not self.needs and not model.scores_intents:
                 predicting_MD = model.encoder.last(step.rows, embedded_ND)
                 own = States(predicting_MD, step.rows, {})
             else:
                 own = States(step.rows.of_items(model.encoder(step.rows, embedded_ND)), step.rows, step.parts)
-                predicting_MD = self._predicting(own, step)
+                predicting_MD = self._predicting(model, own, step)
         context = Context(
             model=model,
             step=step,
@@ -65,12 +65,18 @@ class Objective:
         found = iter(torch.split(model.encoder.look_up_items(torch.cat(parts)), [len(items) for items in parts]))
         return next(found), {name: [next(found) for _ in asked] for name, asked in wanted.items()}
 
-    def _predicting(self, own: States, step: Step) -> Tensor:
-        """Return the state before each target: at every item, or at the last of each prefix."""
-        if not self._config.next_item.prefixes:
-            return own.of("inputs")
-        ends_B = own.rows.lengths_B[: len(step.targets_M)].cumsum(0) - 1
-        return own.states_MD.index_select(0, ends_B)
+    def _predicting(self, model: SequenceModel, own: States, step: Step) -> Tensor:
+        """Return what predicts each target: the state at every item, or at the last of each prefix, and its intents."""
+        prefixes = self._config.next_item.prefixes
+        if prefixes:
+            ends_B = own.rows.lengths_B[: len(step.targets_M)].cumsum(0) - 1
+            states_MD = own.states_MD.index_select(0, ends_B)
+        else:
+            states_MD = own.of("inputs")
+        if model.intents is None or not model.scores_intents:
+            return states_MD
+        means_MD = own.means("inputs") if prefixes else own.rows_of("inputs").running_mean(states_MD)
+        return model.intents.shaped(states_MD, means_MD)
 
     def _products(self, model: SequenceModel) -> AbstractContextManager[object]:
         """Run matrix products in the configured type; LayerNorm gives float32 back."""

@@ -35,9 +35,11 @@ class WarmStart:
         vectors[torch.from_numpy(known + 1).to(vectors.device)] = source.to(vectors.device)
         weights = {n: t for n, t in self.model.encoder.state_dict().items() if not n.startswith("item_embedding.")}
         model.encoder.load_state_dict(weights, strict=False)
+        if model.config.head == self.model.config.head:
+            model.head.load_state_dict(self.model.head.state_dict())
         if model.intents is None or self.model.intents is None or model.num_intents != self.model.num_intents:
             return False
-        model.intents.centers_KD.copy_(self.model.intents.centers_KD)
+        model.intents.load_state_dict(self.model.intents.state_dict(), strict=False)
         return True
 
 

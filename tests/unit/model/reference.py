@@ -23,7 +23,8 @@ from elcrec.training.step import Step as TrainingStep
 Array = npt.NDArray[np.float64]
 Weights = Mapping[str, Array]
 
-TABLE, CENTERS = "encoder.item_embedding.weight", "intents.centers_KD"
+TABLE, CENTERS, STRENGTH = "encoder.item_embedding.weight", "intents.centers_KD", "intents.strength"
+LOG_SCALE = "head.log_scale"
 
 _erf = np.vectorize(math.erf)
 
@@ -73,7 +74,8 @@ def objective(weights: Weights, step: Step, config: TrainConfig) -> dict[str, fl
     inputs, views = (
         [encode(weights, row, config.encoder, sees_all=sees_all) for row in rows] for rows in (step.inputs, step.views)
     )
-    return terms(inputs, views, weights[TABLE], weights.get(CENTERS), step, config)
+    shared = (weights[TABLE], weights.get(CENTERS), step, config)
+    return terms(inputs, views, *shared, weights.get(STRENGTH), weights.get(LOG_SCALE))
 
 
 def terms(
@@ -83,18 +85,46 @@ def terms(
     centers: Array | None,
     step: Step,
     config: TrainConfig,
+    strength: Array | None = None,
+    log_scale: Array | None = None,
 ) -> dict[str, float]:
     """The weighted terms, given a window of states, [T, D], for every row."""
-    own = np.concatenate([_own(window, row) for window, row in zip(inputs, step.inputs, strict=True)])
+    states = [_own(window, row) for window, row in zip(inputs, step.inputs, strict=True)]
+    values = {}
+    if centers is not None and config.model.intents == "assigned":
+        values["assignment"] = assignment_loss(np.stack([row.mean(0) for row in states]), centers)
+        states = [shaped(row, centers, strength) for row in states]
+    own = np.concatenate(states)
+    if log_scale is not None:
+        own, table = np.exp(log_scale) * _unit(own), _unit(table)
     asked = np.array(step.positives) != 0
-    values = {"next_item": next_item_loss(own, table, step, config.next_item.loss, asked)}
+    values["next_item"] = next_item_loss(own, table, step, config.next_item.loss, asked)
     if step.views:
         values["sequence"] = sequence_loss(views, centers, step, config)
     if centers is not None:
         values |= _terms_of_intents(inputs, views, centers, step, config)
     asked_for = find_objective(config.objective).terms
-    weights = {"next_item": 1.0, "sequence": 0.1, "intent": 0.1, "cluster": 1.0} | config.weights
+    weights = {"next_item": 1.0, "sequence": 0.1, "intent": 0.1, "cluster": 1.0, "assignment": 0.1} | config.weights
     return {name: weights[name] * values[name] for name in asked_for if weights[name]}
+
+
+def shaped(states: Array, centers: Array, strength: Array | None) -> Array:
+    """A row's states with the centres of its items so far, by their shares."""
+    means = np.stack([states[: place + 1].mean(0) for place in range(len(states))])
+    return states + math.sqrt(states.shape[1]) / 2 * strength * _shares(means, centers) @ centers
+
+
+def assignment_loss(means: Array, centers: Array) -> float:
+    """The entropy of the sequences' shares on average, less the entropy of their mean."""
+    shares = _shares(means, centers)
+    average = shares.mean(0)
+    return float(-(shares * np.log(shares)).sum(1).mean() + (average * np.log(average)).sum())
+
+
+def _shares(means: Array, centers: Array) -> Array:
+    """Softmax of the cosines at temperature 0.1."""
+    exps = np.exp(_unit(means) @ centers.T / 0.1)
+    return exps / exps.sum(1, keepdims=True)
 
 
 def _terms_of_intents(
@@ -122,13 +152,17 @@ def encode(weights: Weights, items: Sequence[int], config: EncoderConfig, *, see
     With `sees_all` a position that sees no item sees the whole window instead of itself.
     """
     window = [0] * (config.window - len(items)) + list(items)
-    places = weights["encoder.position_embedding.weight"]
+    places = 0.0 if config.mixer == "rotary" else weights["encoder.position_embedding.weight"]
     states = _norm(weights, "encoder.norm", weights[TABLE][window] + places)
     for index in range(config.num_blocks):
         block = f"encoder.blocks.{index}"
         seen = [_seen(window, place, sees_all=sees_all) for place in range(len(window))]
-        attended = _attend(weights, f"{block}.mixer", states, seen, config.num_heads)
-        states = _norm(weights, f"{block}.mixer_norm", states + attended)
+        attended = _attend(weights, f"{block}.mixer", states, seen, config)
+        mixed = _norm(weights, f"{block}.mixer_norm", states + attended)
+        if config.branch == "skip":
+            kept = _norm(weights, f"{block}.branch_norm", states)
+            mixed = config.branch_share * kept + (1 - config.branch_share) * mixed
+        states = mixed
         inner = _linear(weights, f"{block}.up", states)
         inner = inner * (1 + _erf(inner / math.sqrt(2))) / 2
         states = _norm(weights, f"{block}.feed_forward_norm", states + _linear(weights, f"{block}.down", inner))
@@ -141,18 +175,29 @@ def _seen(window: list[int], place: int, *, sees_all: bool) -> list[int]:
     return items or (list(range(len(window))) if sees_all else [place])
 
 
-def _attend(weights: Weights, name: str, states: Array, seen: list[list[int]], heads: int) -> Array:
+def _attend(weights: Weights, name: str, states: Array, seen: list[list[int]], config: EncoderConfig) -> Array:
     """Mix the values of the positions that each position sees."""
     query, key, value = np.split(_linear(weights, f"{name}.query_key_value", states), 3, axis=1)
-    width = states.shape[1] // heads
+    width = states.shape[1] // config.num_heads
+    if config.mixer == "rotary":
+        query, key = (_turn(part, width) for part in (query, key))
     context = np.empty_like(states)
-    for head in range(heads):
+    for head in range(config.num_heads):
         part = slice(head * width, (head + 1) * width)
         for place, others in enumerate(seen):
             scores = np.array([query[place, part] @ key[other, part] / math.sqrt(width) for other in others])
             shares = np.exp(scores - scores.max())
             context[place, part] = shares / shares.sum() @ value[others, part]
     return _linear(weights, f"{name}.out", context)
+
+
+def _turn(vectors: Array, width: int) -> Array:
+    """RoFormer, equation 13: the planes of each head, complex numbers, turned by their angle times the place."""
+    heads = vectors.reshape(len(vectors), -1, width)
+    planes = heads[..., : width // 2] + 1j * heads[..., width // 2 :]
+    angles = 10_000.0 ** (-2 * np.arange(width // 2) / width)
+    turned = planes * np.exp(1j * np.arange(len(vectors))[:, None, None] * angles)
+    return np.concatenate([turned.real, turned.imag], axis=-1).reshape(vectors.shape)
 
 
 def _linear(weights: Weights, name: str, states: Array) -> Array:

@@ -10,13 +10,28 @@ from elcrec.ops.dropout import attend_dropping
 from tests.unit.model.reference import Array, encode, random_direction, slopes
 
 ROWS = [[3], [5, 1, 4], [2, 2], [9, 8, 7, 6, 5, 4, 3], [0, 4, 0, 2], [1] * 12, [7, 0, 0]]
-CONFIG = EncoderConfig(window=12, hidden_size=8, num_blocks=2, num_heads=2)
+SIZES = {"window": 12, "hidden_size": 8, "num_blocks": 2, "num_heads": 2}
+CONFIGS = {
+    "paper": EncoderConfig(**SIZES),
+    "rotary": EncoderConfig(**SIZES, mixer="rotary"),
+    "skip": EncoderConfig(**SIZES, branch="skip", branch_share=0.6),
+    "rotary and skip": EncoderConfig(**SIZES, mixer="rotary", branch="skip", branch_share=0.3),
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS)
+def config(request: pytest.FixtureRequest) -> EncoderConfig:
+    return request.param
 
 
 @pytest.fixture
-def encoder() -> Encoder:
+def encoder(config: EncoderConfig) -> Encoder:
+    return _encoder(config)
+
+
+def _encoder(config: EncoderConfig) -> Encoder:
     torch.manual_seed(0)
-    encoder = Encoder(CONFIG, num_items=9).double().eval()
+    encoder = Encoder(config, num_items=9).double().eval()
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return encoder
@@ -26,31 +41,35 @@ def _weights(encoder: Encoder) -> dict[str, Array]:
     return {f"encoder.{name}": tensor.numpy() for name, tensor in encoder.state_dict().items()}
 
 
-def _plain(weights: dict[str, Array]) -> Array:
+def _plain(weights: dict[str, Array], config: EncoderConfig) -> Array:
     """The plain encoder's states of all rows' items, one row after another."""
-    return np.concatenate([encode(weights, row, CONFIG)[-len(row) :] for row in ROWS])
+    return np.concatenate([encode(weights, row, config)[-len(row) :] for row in ROWS])
 
 
-def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder) -> None:
+def test_grouped_states_equal_the_plain_encoder_row_by_row(encoder: Encoder, config: EncoderConfig) -> None:
     batch = group_rows(Ragged.from_rows(ROWS))
     states = encoder(batch)[batch.positions_M].detach().numpy()
-    np.testing.assert_allclose(states, _plain(_weights(encoder)), rtol=1e-9)
+    np.testing.assert_allclose(states, _plain(_weights(encoder), config), rtol=1e-9)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if 0 not in row])
-def test_a_row_alone_has_the_states_of_the_plain_encoder(encoder: Encoder, row: list[int]) -> None:
+def test_a_row_alone_has_the_states_of_the_plain_encoder(
+    encoder: Encoder, config: EncoderConfig, row: list[int]
+) -> None:
     states = encoder.alone(torch.tensor(row)).detach().numpy()
 
-    np.testing.assert_allclose(states, encode(_weights(encoder), row, CONFIG)[-len(row) :], rtol=1e-9)
+    np.testing.assert_allclose(states, encode(_weights(encoder), row, config)[-len(row) :], rtol=1e-9)
 
 
-def test_last_is_the_state_at_the_end_of_each_row(encoder: Encoder) -> None:
+def test_last_is_the_state_at_the_end_of_each_row(encoder: Encoder, config: EncoderConfig) -> None:
     batch = group_rows(Ragged.from_rows(ROWS))
     ends = np.cumsum([len(row) for row in ROWS]) - 1
-    np.testing.assert_allclose(encoder.last(batch).detach(), _plain(_weights(encoder))[ends], rtol=1e-9)
+    np.testing.assert_allclose(encoder.last(batch).detach(), _plain(_weights(encoder), config)[ends], rtol=1e-9)
 
 
-def test_grouped_gradients_equal_finite_differences_of_the_plain_encoder(encoder: Encoder) -> None:
+def test_grouped_gradients_equal_finite_differences_of_the_plain_encoder(
+    encoder: Encoder, config: EncoderConfig
+) -> None:
     batch = group_rows(Ragged.from_rows(ROWS))
     encoder(batch)[batch.positions_M].square().sum().backward()
     weights, generator = _weights(encoder), np.random.default_rng(0)
@@ -62,7 +81,7 @@ def test_grouped_gradients_equal_finite_differences_of_the_plain_encoder(encoder
             direction[0] = 0
 
         def squares(moved: Array, name: str = name) -> Array:
-            return (_plain(weights | {f"encoder.{name}": moved}) ** 2).sum()
+            return (_plain(weights | {f"encoder.{name}": moved}, config) ** 2).sum()
 
         slope = float(slopes(squares, point, direction))
         assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6, abs=1e-7), name
@@ -102,3 +121,19 @@ def test_company_in_the_batch_does_not_change_a_row(encoder: Encoder) -> None:
         return encoder(batch)[batch.positions_M][2]
 
     torch.testing.assert_close(last([[4, 5, 6]]), last([[4, 5, 6], *ROWS]))
+
+
+def test_with_rotary_positions_an_item_has_the_state_that_ends_its_prefix() -> None:
+    def states(encoder: Encoder, row: list[int]) -> torch.Tensor:
+        return encoder(group_rows(Ragged.from_rows([row])))
+
+    paper, rotary = (_encoder(CONFIGS[name]) for name in ("paper", "rotary"))
+
+    torch.testing.assert_close(states(rotary, [5, 2, 7, 4])[2], states(rotary, [5, 2, 7])[2])
+    assert not torch.allclose(states(paper, [5, 2, 7, 4])[2], states(paper, [5, 2, 7])[2])
+    assert not torch.allclose(states(rotary, [5, 2, 7])[2], states(rotary, [2, 5, 7])[2]), "the order counts"
+
+
+def test_rotary_heads_of_an_odd_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="rotary mixer turns pairs"):
+        EncoderConfig(hidden_size=6, num_heads=2, mixer="rotary")

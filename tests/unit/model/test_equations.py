@@ -10,12 +10,13 @@ from torch import Tensor
 
 from elcrec.config import EncoderConfig, IntentConfig, NextItemConfig, TrainConfig, ViewConfig
 from elcrec.model.grouping import GroupedLayout
+from elcrec.model.heads import Cosine
 from elcrec.model.intents import LearnedIntents
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.objective import Objective
 from elcrec.training.step import Step as TrainingStep
 from tests.unit.model import reference
-from tests.unit.model.reference import CENTERS, TABLE, Array, Step
+from tests.unit.model.reference import CENTERS, LOG_SCALE, STRENGTH, TABLE, Array, Step
 from tests.unit.training.helpers import grouped_epoch, ring_data, tiny_config
 
 WINDOW, WIDTH, USERS = 5, 8, 12
@@ -23,6 +24,7 @@ LOSSES, FUSIONS = ("bce", "softmax", "sampled_softmax"), ("shift", "concat", "no
 PADDINGS = ("counted", "ignored", "encoded")
 CASES = [
     *product(("elcrec", "iclrec"), LOSSES, FUSIONS, PADDINGS),
+    *product(("elcrec2", "elcrec2 by cosine"), LOSSES, ("none",), ("counted", "ignored")),
     *product(("sasrec", "sasrec+sequence"), LOSSES, ("shift",), ("counted", "encoded")),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids="-".join)
@@ -34,12 +36,13 @@ def _config(case: tuple[str, ...], *, masked: bool = True, **weights: float) -> 
     """Every weight and temperature differ from each other and from 1, so that none can stand for another."""
     objective, loss, fusion, padding = case
     return tiny_config(
-        objective=objective,
+        objective=objective.removesuffix(" by cosine"),
+        head="cosine" if objective.endswith(" by cosine") else "dot",
         encoder=EncoderConfig(
             window=WINDOW, hidden_size=WIDTH, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0
         ),
         next_item=NextItemConfig(loss=loss, samples=30),
-        weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7} | weights,
+        weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7, "assignment": 0.6} | weights,
         intents=IntentConfig(num_intents=4, fusion=fusion, temperature=0.8, mask_same_intent=masked),
         views=ViewConfig(crop=0.6, mask=0.5, reorder=0.8, temperature=0.6),
         padding=padding,
@@ -165,6 +168,8 @@ def test_the_gradient_of_every_term_equals_finite_differences_of_its_equation(
     leaves = {"states": states_MD, TABLE: problem.model.encoder.item_embedding.weight}
     if isinstance(problem.model.intents, LearnedIntents):
         leaves[CENTERS] = problem.model.intents.centers_KD
+    if isinstance(problem.model.head, Cosine):
+        leaves[LOG_SCALE] = problem.model.head.log_scale
     points = {name: leaf.detach().numpy().copy() for name, leaf in leaves.items()}
     points.setdefault(CENTERS, problem.weights.get(CENTERS))
 
@@ -199,7 +204,8 @@ def _terms_of_states(problem: _Problem, points: dict[str, Array]) -> Array:
     empty = rows.pop() if "padding" in problem.batch.parts else np.full((WINDOW, WIDTH), np.nan)
     windows = [np.concatenate((empty[: WINDOW - len(row)], row)) for row in rows]
     inputs, views = windows[:USERS], windows[USERS:]
-    terms = reference.terms(inputs, views, points[TABLE], points[CENTERS], problem.step, problem.config)
+    shared = (points[TABLE], points[CENTERS], problem.step, problem.config)
+    terms = reference.terms(inputs, views, *shared, problem.weights.get(STRENGTH), points.get(LOG_SCALE))
     return np.array(list(terms.values()))
 
 
@@ -223,6 +229,8 @@ def _along(losses: dict[str, Tensor], leaf: Tensor, direction: Array) -> Array:
         ("elcrec", "softmax", "concat", "ignored"),
         ("elcrec", "bce", "concat", "encoded"),
         ("iclrec", "sampled_softmax", "none", "ignored"),
+        ("elcrec2", "sampled_softmax", "none", "ignored"),
+        ("elcrec2 by cosine", "softmax", "none", "ignored"),
         ("sasrec", "softmax", "none", "ignored"),
         ("sasrec+sequence", "bce", "none", "ignored"),
     ],

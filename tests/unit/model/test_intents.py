@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional as F
 
-from elcrec.model.intents import ClusteredIntents, LearnedIntents
+from elcrec.model.intents import AssignedIntents, ClusteredIntents, LearnedIntents
 from elcrec.ops.kmeans import kmeans
 
 
@@ -44,3 +44,16 @@ def test_clustered_centres_are_the_k_means_and_a_lookup_their_direction() -> Non
     nearest = intents.nearest(points)
     assert torch.equal(nearest, torch.cdist(points, intents.centers_KD).argmin(1))
     torch.testing.assert_close(intents.lookup(nearest), F.normalize(intents.centers_KD[nearest], dim=1))
+
+
+def test_an_assigned_history_is_scored_with_the_centres_of_its_intents() -> None:
+    torch.manual_seed(0)
+    intents = AssignedIntents(5, 16)
+    states, near = torch.randn(40, 16), 4 * intents.centers_KD[3].expand(40, 16)
+
+    torch.testing.assert_close(intents.shares(near).argmax(1), torch.full((40,), 3))
+    torch.testing.assert_close(intents.shares(near).sum(1), torch.ones(40))
+    # One intent alone, as sure as a temperature of 0.1 lets it be, weighs half the length of a state.
+    sure = intents.shares(near)[:, 3].min().item()
+    assert sure > 0.9
+    torch.testing.assert_close(intents.shaped(states, near) - states, near / 2, atol=2 * (1 - sure), rtol=0)

@@ -3,6 +3,8 @@
 Axes: `M` targets, `N` positions, `V` items, `D` hidden size.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,20 +18,27 @@ class NextItem(Term):
 
     def __call__(self, context: Context) -> Tensor:
         """Return the mean over the targets of all processes, this process's share of it."""
-        step, states_MD = context.step, context.predicting_MD
+        step, head, states_MD = context.step, context.model.head, self._queries(context)
         if self.config.next_item.loss == "bce":
-            positives_MD, negatives_MD = context.vectors[self.name]
+            positives_MD, negatives_MD = map(head.items, context.vectors[self.name])
             return step.share * binary_loss(states_MD, positives_MD, negatives_MD, step.weights_M)
         table_VD = context.model.encoder.item_embedding.weight
         products = torch.bfloat16 if self.config.precision == "bfloat16" else None
+        given: dict[str, Any] = {"weights_N": step.weights_M, "products": products}
         if step.negatives is None or step.negatives.log_counts is None:
-            loss = softmax_loss(states_MD, table_VD, step.targets_M, weights_N=step.weights_M, products=products)
+            loss = softmax_loss(states_MD, head.items(table_VD), step.targets_M, **given)
         else:
             drawn = (step.negatives.items, step.negatives.log_counts)
-            loss = sampled_softmax_loss(
-                states_MD, table_VD, step.targets_M, *drawn, weights_N=step.weights_M, products=products
-            )
+            loss = sampled_softmax_loss(states_MD, table_VD, step.targets_M, *drawn, as_scored=head.items, **given)
         return step.share * loss
+
+    def _queries(self, context: Context) -> Tensor:
+        """Return what items are scored with, [M, D]: of the states, or the mean of what is of some dropouts of each."""
+        states_MD, model = context.predicting_MD, context.model
+        samples = self.config.next_item.dropouts
+        if not samples:
+            return model.head.queries(states_MD)
+        return model.head.queries(model.encoder.dropout(states_MD.expand(samples, -1, -1))).mean(0)
 
     def looked_up(self, step: Step) -> list[Tensor]:
         """Return the targets and their negatives, where each is compared with one: their gradient is made once."""
