@@ -25,7 +25,7 @@ import numpy.typing as npt
 from elcrec.config import EvaluateConfig, NewItemsConfig, RulesConfig
 from elcrec.data.dataset import PADDING, EvaluationSet, SequenceData
 from elcrec.data.ragged import Ragged
-from elcrec.evaluation.bootstrap import Bootstrap, bootstrap
+from elcrec.evaluation.bootstrap import Bootstrap, Estimate, bootstrap
 from elcrec.evaluation.popularity import rank_by_popularity
 from elcrec.evaluation.rules import answer_lists, ranks_in
 from elcrec.model.sequence_model import SequenceModel
@@ -36,9 +36,11 @@ from elcrec.ranking.rules import Rules
 
 Ints = npt.NDArray[np.int64]
 
-GROUPS = ("held out", "never trained", "others")
+HELD_OUT, NEVER_TRAINED, OTHERS = "held out", "never trained", "others"
+GROUPS = (HELD_OUT, NEVER_TRAINED, OTHERS)
 WORLDS = ("given", "popularity", "trained", "unknown")
 """How the users are answered; in `popularity` a held out item counts as often as the sources may read of it."""
+METRICS = ("hr@20", "ndcg@20")
 _HASHES = 1 << 64
 
 
@@ -50,7 +52,7 @@ class NewItemFindings:
         resampled: metrics by group of the users' targets, those of `GROUPS` that have any user; by `WORLDS`.
         held_out: trained items that were treated as new.
         known: of these, how many a source gave a vector.
-        rows: one a group and world: users, HR@20 and NDCG@20 with its interval.
+        rows: one a group and world: users, HR@20 and NDCG@20 with their intervals.
         published: new items that the bundle gets.
     """
 
@@ -63,18 +65,23 @@ class NewItemFindings:
     def numbers(self) -> dict[str, float]:
         """Return the numbers of metrics.json; without a test user whose target was held out there are few."""
         numbers: dict[str, float] = {"new_items": self.published}
-        if GROUPS[0] in self.resampled:
-            drawn = self.resampled[GROUPS[0]]
-            for metric in ("hr@20", "ndcg@20"):
+        if HELD_OUT in self.resampled:
+            drawn = self.resampled[HELD_OUT]
+            for metric in METRICS:
                 found = drawn.estimate("given", metric)
                 name = f"new_items_{metric}"
                 numbers |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
                 numbers |= {f"new_items_{each}_{metric}": drawn.means[each][metric] for each in WORLDS[1:3]}
-        if GROUPS[2] in self.resampled:
-            cost = self.resampled[GROUPS[2]].difference("given", "unknown", "ndcg@20")
+        cost = self.cost_of_others
+        if cost is not None:
             name = "new_items_others_delta_ndcg@20"
             numbers |= {name: cost.mean, f"{name}_low": cost.low, f"{name}_high": cost.high}
         return numbers
+
+    @property
+    def cost_of_others(self) -> Estimate | None:
+        """NDCG@20 of the users who choose a trained item: `given` minus `unknown`; `None` where there are none."""
+        return self.resampled[OTHERS].difference("given", "unknown", "ndcg@20") if OTHERS in self.resampled else None
 
 
 def measure_new_items(
@@ -99,7 +106,7 @@ def measure_new_items(
     """
     new = _as_if_new(config.new_items, model, data, counts, item_ids, texts_V)
     seen = np.where(new.held_V, np.minimum(counts, config.new_items.held_out_seen), counts)
-    ranks = {
+    ranks: dict[str, npt.NDArray[np.integer]] = {
         "given": _ranks(config, new.model, test, new.unknown_V & ~new.given_V, new.given_V),
         "popularity": rank_by_popularity(seen, test.histories, test.target_items, block_users=config.block_users),
         "trained": _ranks(config, model, test, np.zeros_like(new.given_V)),
@@ -179,12 +186,14 @@ def _without(histories: Ragged, unknown_V: Flags) -> Ragged:
     return Ragged(values=histories.values[kept], offsets=before[histories.offsets])
 
 
-def _resample(config: EvaluateConfig, ranks: dict[str, Ints], chosen_N: Flags) -> Bootstrap:
+def _resample(config: EvaluateConfig, ranks: dict[str, npt.NDArray[np.integer]], chosen_N: Flags) -> Bootstrap:
     inside = {world: rank[chosen_N] for world, rank in ranks.items()}
     return bootstrap(inside, samples=config.bootstrap, confidence=config.confidence, seed=config.seed)
 
 
 def _row(group: str, users: int, world: str, drawn: Bootstrap) -> dict[str, Any]:
-    ndcg = drawn.estimate(world, "ndcg@20")
-    row = {"targets": group, "users": users, "items": world, "hr@20": drawn.means[world]["hr@20"]}
-    return row | {"ndcg@20": ndcg.mean, "ndcg@20_low": ndcg.low, "ndcg@20_high": ndcg.high}
+    row: dict[str, Any] = {"targets": group, "users": users, "items": world}
+    for metric in METRICS:
+        found = drawn.estimate(world, metric)
+        row |= {metric: found.mean, f"{metric}_low": found.low, f"{metric}_high": found.high}
+    return row

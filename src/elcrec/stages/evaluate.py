@@ -176,12 +176,11 @@ def _measure_new_items(
     found: NewItems | None,
 ) -> NewItemFindings | None:
     """Say what such vectors are worth, from what is known before the test split."""
-    options = config.new_items
-    if not options.sources:
+    sources = config.new_items.sources
+    if not sources:
         return None
-    texts = (
-        texts_of(table, pa.array(item_ids, pa.string())) if "text" in options.sources and table is not None else None
-    )
+    reads_text = "text" in sources and table is not None
+    texts = texts_of(table, pa.array(item_ids, pa.string())) if reads_text else None
     trained = load_model(model, choose_device("auto").type)
     measured = measure_new_items(config, trained, data, test, counts, item_ids, texts)
     return replace(measured, published=0 if found is None else len(found))
