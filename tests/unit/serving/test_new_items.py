@@ -7,28 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.new_items import TWINS, add_new_items
 from support.push_inputs import Inputs, make_inputs
 
-from elcrec.artifacts import write_json
-from elcrec.config import GroupRule, RulesConfig, to_dict
+from elcrec.config import GroupRule, RulesConfig
 from elcrec.errors import UserError
-from elcrec.model.io import load_model
-from elcrec.ranking.new_items import NewItems, read_new_items, write_new_items
+from elcrec.ranking.new_items import read_new_items
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.recommend import recommend_all
 
 ITEMS = 15
-TWINS = {"new-1": 3, "new-2": 5, "item-9": 7}
-"""New items, of which the model has a row for one, and the trained item whose vector each has."""
-
-
-def add_new_items(inputs: Inputs, rules: RulesConfig | None = None) -> Inputs:
-    vectors = load_model(inputs.model).item_vectors().numpy()[list(TWINS.values())]
-    sources = pa.array(["co_seen", "text", "co_seen"])
-    write_new_items(NewItems(item_ids=pa.array(TWINS), vectors_WD=vectors, sources=sources), inputs.evaluation)
-    write_json(inputs.evaluation / "rules.json", {"schema_version": 1, "rules": to_dict(rules or RulesConfig())})
-    return inputs
 
 
 def bundle_of(inputs: Inputs, folder: Path) -> Path:
