@@ -365,7 +365,7 @@ class NewItemsConfig(Section, frozen=True, kw_only=True):
     """What tells of a new item; the first source that knows it gives its vector. `co_seen`: the mean of the trained
     items beside it in the histories, weighted by how often each stands there. `text`: the mean of the trained items
     nearest in the text of the items file, weighted by their cosine. Empty: new items are not recommended."""
-    window: Positive = 2
+    window: Positive = 1
     """Places before and after a new item whose items count as seen beside it (`co_seen`)."""
     least_users: Positive = 2
     """Users who must have met an item: with one alone its vector would be a copy of what they did (`co_seen`)."""
