@@ -130,3 +130,20 @@ def test_a_text_model_without_its_library_names_the_extra(tmp_path: Path, monkey
 
     with pytest.raises(UserError, match="needs the extra model2vec"):
         given_of(NewItemsConfig(sources=["text"], text_model=str(tmp_path)), [], TEXTS)
+
+
+def test_a_saved_model2vec_model_says_what_is_near_in_text(tmp_path: Path) -> None:
+    static = pytest.importorskip("model2vec")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["[UNK]", *sorted({word for text in TEXTS for word in text.split()} - {"zzqqxx"})]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    vectors = np.random.default_rng(0).normal(size=(len(words), 8)).astype(np.float32)
+    static.StaticModel(vectors, tokenizer).save_pretrained(tmp_path)
+
+    config = NewItemsConfig(sources=["text"], neighbours=1, text_model=str(tmp_path))
+    found = given_of(config, [], TEXTS)
+
+    np.testing.assert_allclose(found.vectors_WD[found.items == 12], VECTORS[[3]], rtol=1e-6)
