@@ -365,6 +365,8 @@ class RulesConfig(Section, frozen=True, kw_only=True):
     calibration: Share = 0.0
     """Weight of showing the intents of a history in its proportions, as calibrated recommendations do (Steck, RecSys
     2018); what counts is how many places an intent lags behind its share."""
+    new_items: GroupRule = GroupRule()
+    """Cap and boost of items that have a vector without having been trained (`evaluate.new_items`)."""
     exploration: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Chance of each place to show an item drawn evenly from the other candidates; answers name the propensity."""
     candidates: Positive = 50
@@ -384,6 +386,39 @@ class RulesConfig(Section, frozen=True, kw_only=True):
         return bool(self.intents or self.intent_cap or self.calibration)
 
 
+class NewItemsConfig(Section, frozen=True, kw_only=True):
+    """Vectors for items that the model was not trained on. A model is pushed with them, and nothing is trained."""
+
+    sources: list[Literal["co_seen", "text"]] = []
+    """What tells of a new item; the first source that knows it gives its vector. `co_seen`: the mean of the trained
+    items beside it in the histories, weighted by how often each stands there. `text`: the mean of the trained items
+    nearest in the text of the items file, weighted by their cosine. Empty: new items are not recommended."""
+    window: Positive = 1
+    """Places before and after a new item whose items count as seen beside it (`co_seen`)."""
+    least_users: Positive = 2
+    """Users who must have met an item: with one alone its vector would be a copy of what they did (`co_seen`)."""
+    log: str | None = None
+    """Live events since the log that was trained on, as `elcrec events export` writes them; items of it that the model
+    lacks are new (`co_seen`)."""
+    neighbours: Positive = 10
+    """Trained items whose vectors are averaged (`text`)."""
+    text_model: str | None = None
+    """Folder of a `model2vec` model, which needs the extra `model2vec`; nothing is downloaded. `None`: TF-IDF of
+    character n-grams (`text`)."""
+    held_out: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
+    """Share of the trained items, chosen by a hash of their ids, which the report treats as if they were new."""
+    held_out_seen: Positive = 5
+    """Interactions of such an item that the sources may read: the first ones, as if nobody had met it since."""
+
+    def __post_init__(self) -> None:
+        """Check that no source is named twice, and no option belongs to a source that is not asked."""
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError(f"sources {self.sources} names one twice")
+        for name, source in (("log", "co_seen"), ("text_model", "text")):
+            if getattr(self, name) is not None and source not in self.sources:
+                raise ValueError(f"new_items.{name} is read by the source {source}, which is not among sources")
+
+
 class EvaluateConfig(Section, frozen=True, kw_only=True):
     """The report's knobs."""
 
@@ -400,9 +435,18 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     rules: RulesConfig = RulesConfig()
     """What answers must keep to. The report shows what each rule costs; the bundle carries them to every server."""
     items_file: str | None = None
-    """What the shop knows of its items: CSV or Parquet with `item_id` and any of `category`, `available` and
-    `available_until` (UTC unless it names a zone). The bundle keeps a copy. Items that the file lacks are available and
-    have no category."""
+    """What the shop knows of its items: CSV or Parquet with `item_id` and any of `category`, `available`,
+    `available_until` (UTC unless it names a zone) and `title`. The bundle keeps a copy, without titles. Items that the
+    file lacks are available and have no category."""
+    new_items: NewItemsConfig = NewItemsConfig()
+    """How items that the model was not trained on get a vector."""
+
+    def __post_init__(self) -> None:
+        """Check that new items have what they need, and rules for them have items."""
+        if "text" in self.new_items.sources and self.items_file is None:
+            raise ValueError("new_items.sources: text is read from evaluate.items_file, which is not set")
+        if self.rules.new_items != GroupRule() and not self.new_items.sources:
+            raise ValueError("rules.new_items has no item to hold for: set evaluate.new_items.sources")
 
 
 class GateConfig(Section, frozen=True, kw_only=True):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.new_items import TWINS, add_new_items
+from support.push_inputs import add_model
 from support.serving import NAME, Installation, Server, serving
 
 BUNDLES = sorted((Path(__file__).parents[1] / "unit" / "serving" / "bundles").iterdir())
@@ -62,3 +64,26 @@ def test_it_is_served_as_it_was_and_replaced_by_a_push(
     assert champion is not None
     assert champion.version == str(int(version) + 1)
     assert answer_of(server, champion.version, history=["i1"], k=3)["items"]
+
+
+def test_a_push_of_a_bundle_with_new_items_has_them_ranked_named_and_met(
+    installation: Installation, server: Server
+) -> None:
+    sequences = installation.inputs.sequences
+    installation.push(add_new_items(add_model(sequences.parent, sequences, model_seed=300)))
+    champion = installation.registry.champion(NAME)
+    assert champion is not None
+
+    answer = answer_of(server, champion.version, history=["item-1", "new-1"], k=20, explain=True)
+
+    new = {item["item_id"] for item in answer["items"] if item.get("new")}
+    assert new == set(TWINS) - {"new-1"}, "an item of the history is not shown again"
+    assert (answer["history"]["known"], answer["history"]["skipped"]) == (2, 0)
+    silent = answer_of(server, champion.version, history=["item-1"], k=20)
+    assert not any("new" in item for item in silent["items"])
+    event = {"user_id": "somebody", "item_id": "new-2"}
+    assert server.post("/events", {"events": [event]}).json["accepted"] == 1
+    met = answer_of(server, champion.version, user_id="somebody", k=20)
+    assert met["source"] == "model"
+    assert "new-2" not in {item["item_id"] for item in met["items"]}
+    assert server.get("/items/new-1/similar?kind=near&k=1").json["items"][0]["item_id"] == f"item-{TWINS['new-1']}"

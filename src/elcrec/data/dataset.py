@@ -51,6 +51,11 @@ class SequenceData:
         """Return every user's training items, U rows."""
         return self.sequences.head(self.train_end)
 
+    def before_test(self) -> Ragged:
+        """Return every user's items before the test split, U rows."""
+        valid, test = self.targets["valid"], self.targets["test"]
+        return self.sequences.head(np.where(test >= 0, test, np.maximum(self.train_end, valid + 1)))
+
     def evaluation(self, split: Split) -> "EvaluationSet":
         """Return histories and targets of the users that have a target in `split`."""
         position = self.targets[split]

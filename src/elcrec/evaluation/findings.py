@@ -21,6 +21,7 @@ from elcrec.evaluation.intents import (
     typical_items,
 )
 from elcrec.evaluation.metrics import CUTOFFS, mean_metrics
+from elcrec.evaluation.new_items import NewItemFindings
 from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity, training_counts
 from elcrec.evaluation.rules import RuleFindings
 from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
@@ -67,6 +68,7 @@ class Findings:
         shown: `model`, `baseline` -> their top 20; `histories` -> what users chose themselves.
         intents: `None` for a model without intents.
         rules: what rules and availability cost; `None` where there are none.
+        new_items: what vectors of new items are worth; `None` where they get none.
     """
 
     ranks: dict[str, npt.NDArray[np.int32]]
@@ -77,6 +79,7 @@ class Findings:
     shown: dict[str, Exposure]
     intents: IntentFindings | None
     rules: RuleFindings | None = None
+    new_items: NewItemFindings | None = None
 
 
 def measure(
@@ -146,6 +149,8 @@ def flat_metrics(findings: Findings) -> dict[str, float]:
         numbers |= _intent_numbers(findings.intents)
     if findings.rules is not None:
         numbers |= findings.rules.numbers()
+    if findings.new_items is not None:
+        numbers |= findings.new_items.numbers()
     return numbers
 
 

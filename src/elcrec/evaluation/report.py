@@ -13,6 +13,7 @@ from elcrec.evaluation.answers import TOP_K, Answers
 from elcrec.evaluation.findings import METRICS, Findings
 from elcrec.evaluation.intents_page import about_intents, intent_rows
 from elcrec.evaluation.lineage import known_settings
+from elcrec.evaluation.new_items import HELD_OUT, NewItemFindings
 from elcrec.evaluation.pages import render
 from elcrec.evaluation.rules import ALL, NONE, RuleFindings
 from elcrec.evaluation.sources import Sources, provenance
@@ -61,6 +62,8 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
         )
     if findings.rules is not None:
         said.append(_about_rules(findings.rules))
+    if findings.new_items is not None and HELD_OUT in findings.new_items.resampled:
+        said.append(_about_new_items(findings.new_items))
     if findings.intents:
         said += about_intents(findings.intents, answers["model"].config)
     return said
@@ -69,6 +72,15 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
 def _about_rules(rules: RuleFindings) -> str:
     delta = rules.resampled.difference(ALL, NONE, "ndcg@20")
     return f"All rules together change NDCG@20 by {delta.mean:+.4f} (interval {delta.low:+.4f} to {delta.high:+.4f})."
+
+
+def _about_new_items(found: NewItemFindings) -> str:
+    new = found.resampled[HELD_OUT]
+    hit, trained = new.estimate("given", "hr@20"), new.means["trained"]["hr@20"]
+    return (
+        f"As if they were new, held out items are found by {hit.mean:.1%} of the users who choose one next (interval "
+        f"{hit.low:.1%} to {hit.high:.1%}), and by {trained:.1%} with their trained vectors."
+    )
 
 
 def _absent_items(config: Mapping[str, Any]) -> int:
@@ -111,6 +123,8 @@ def _context(findings: Findings, answers: Mapping[str, Answers], sources: Source
         "intents": intent_rows(findings.intents, sources.item_ids),
         "shown_intents": _SHOWN_INTENTS,
         "rulings": [] if findings.rules is None else findings.rules.rows,
+        "cost_of_new": None if findings.new_items is None else findings.new_items.cost_of_others,
+        "worlds": [] if findings.new_items is None else findings.new_items.rows,
         "provenance": provenance(answers, sources),
         "configuration": yaml.safe_dump(
             {"train": known_settings(model.config), "evaluate": to_dict(sources.config)}, sort_keys=False

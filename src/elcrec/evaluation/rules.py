@@ -78,8 +78,8 @@ def measure_rules(
     lists = {}
     for name, config_alone, known in _rulings(config.rules, facts):
         rules = Rules(config_alone, known, vectors_VD, intent_V=intents, index_of=index_of)
-        lists[name] = _answers(rules, users_ND, test, vectors_VD, now=now, seed=config.seed)
-    ranks = {name: _ranks(shown, test, len(item_ids)) for name, shown in lists.items()}
+        lists[name] = answer_lists(rules, users_ND, test, vectors_VD, now=now, seed=config.seed)
+    ranks = {name: ranks_in(shown, test, len(item_ids)) for name, shown in lists.items()}
     resampled = bootstrap(ranks, samples=config.bootstrap, confidence=config.confidence, seed=config.seed)
     rows = [
         {"rule": name, **_cost(resampled, name), **_look(shown, counts, vectors_VD, intents, facts)}
@@ -121,7 +121,7 @@ def _only(rules: RulesConfig, field: str) -> RulesConfig:
     return RulesConfig(categories=categories, intents=intents)
 
 
-def _answers(
+def answer_lists(
     rules: Rules,
     users_ND: npt.NDArray[np.float32],
     test: EvaluationSet,
@@ -146,7 +146,7 @@ def _answers(
     return lists
 
 
-def _ranks(lists: Lists, test: EvaluationSet, num_items: int) -> npt.NDArray[np.int64]:
+def ranks_in(lists: Lists, test: EvaluationSet, num_items: int) -> npt.NDArray[np.int64]:
     """Return the place of each target in its user's answer, from 1; beyond it where it is not in it, [N].
 
     Without a history all items tie, which counts against the target.

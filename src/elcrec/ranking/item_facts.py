@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from elcrec.data.times import TIMESTAMP, parse_times
 from elcrec.errors import UserError
 
-COLUMNS = ("item_id", "category", "available", "available_until")
+COLUMNS = ("item_id", "category", "available", "available_until", "title")
 NO_CATEGORY = 0
 _TRUE, _FALSE = pa.array(["true", "1", "yes"]), pa.array(["false", "0", "no"])
 _NEVER = np.iinfo(np.int64).max
@@ -68,9 +68,10 @@ class ItemFacts:
 
 
 def read_items_file(path: Path) -> pa.Table:
-    """Read an items file: `item_id` string, `category` string, `available` bool, `available_until` timestamp[us, UTC].
+    """Read an items file.
 
-    A column that the file lacks is null.
+    `item_id`, `category` and `title` are string, `available` is bool, `available_until` timestamp[us, UTC]. A column
+    that the file lacks is null.
 
     Raises:
         UserError: the file is not readable, has no `item_id`, names an item twice, or a value makes no sense.
@@ -85,10 +86,13 @@ def read_items_file(path: Path) -> pa.Table:
     _require(path, not item_ids.null_count, "an item_id is empty")
     _require(path, len(pc.unique(item_ids)) == len(item_ids), "an item_id stands in several rows")
     nulls = pa.nulls(len(table), pa.string())
-    category, available, until = (
+    category, available, until, title = (
         table[name] if name in table.column_names else pa.chunked_array([nulls]) for name in COLUMNS[1:]
     )
-    columns = [item_ids, category.cast(pa.string()), _flags(path, available), _times(path, until)]
+    columns = [
+        *(item_ids, category.cast(pa.string())),
+        *(_flags(path, available), _times(path, until), title.cast(pa.string())),
+    ]
     return pa.table(dict(zip(COLUMNS, columns, strict=True)))
 
 

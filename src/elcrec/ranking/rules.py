@@ -64,6 +64,7 @@ class Rules:
         *,
         intent_V: npt.NDArray[np.integer] | None = None,
         index_of: Mapping[str, int] | None = None,
+        new_V: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Compile the rules.
 
@@ -73,6 +74,7 @@ class Rules:
             vectors_VD: item vectors, [V + 1, D].
             intent_V: intent of each item, [V + 1]; `None` for a model without intents.
             index_of: index of each raw id, for the items that name intents.
+            new_V: which items were not trained, [V + 1]; `None` where there are none.
 
         Raises:
             UserError: a rule needs intents and there are none, or names an item that the catalogue lacks.
@@ -88,6 +90,8 @@ class Rules:
                 raise UserError("rules by intent, but the model has no intents", where="evaluate.rules", fix=fix)
             self._intent_V = np.maximum(intent_V, 0).astype(np.int64)
             self._add(self._intent_V, _by_intent(config.intents, self._intent_V, index_of or {}), config.intent_cap)
+        if new_V is not None and new_V.any():
+            self._add(new_V, {1: config.new_items}, None, exempt=0)
         self._boosts, self._kind_V = bool(self._boost_V.any()), _kinds(self._capped, len(vectors_VD))
         self._scaled_VD = _scaled(vectors_VD, np.sqrt(config.diversity)) if config.diversity else None
         self._blocked, self._fresh = np.empty(0, np.int64), (np.inf, -np.inf)
@@ -185,7 +189,7 @@ class Rules:
 
     def _add(
         self,
-        group_V: npt.NDArray[np.integer],
+        group_V: npt.NDArray[np.integer | np.bool_],
         rules: Mapping[int, GroupRule],
         general_cap: int | None,
         exempt: int | None = None,

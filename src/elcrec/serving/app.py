@@ -318,6 +318,7 @@ def _items(found: Recommendation) -> list[messages.ScoredItem]:
             score=found.scores[place],
             propensity=UNSET if found.propensities is None else found.propensities[place],
             because=UNSET if found.reasons is None else [_because(reason) for reason in found.reasons[place]],
+            new=found.reasons is not None and found.new is not None and found.new[place],
         )
         for place, item_id in enumerate(found.item_ids)
     ]

@@ -15,7 +15,7 @@ import msgspec
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
 from elcrec.errors import UserError
-from elcrec.ranking.files import FACTS, RULES
+from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES
 
 MANIFEST = "manifest.json"
 _REPAIR = "restore the bundle from the registry or push the model again"
@@ -58,8 +58,8 @@ class BundleSource:
     evaluation: Path
 
     def files(self) -> dict[str, Path]:
-        """Name inside the bundle and where it comes from; rules and facts of items where there are any."""
-        optional = {name: self.evaluation / name for name in (RULES, FACTS)}
+        """Name inside the bundle and where it comes from; rules, facts of items and new items where there are any."""
+        optional = {name: self.evaluation / name for name in (RULES, FACTS, NEW_ITEMS)}
         return {
             "model.safetensors": self.model / "model.safetensors",
             "config.json": self.model / "config.json",

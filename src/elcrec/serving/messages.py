@@ -69,6 +69,8 @@ class ScoredItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Chance with which it was drawn for its place; only where the model's rules explore."""
     because: list[ReasonAnswer] | UnsetType = UNSET
     """What carries the score, most first; only where it was asked for."""
+    new: bool = False
+    """Whether its vector was given, not trained; only where an explanation was asked for."""
 
 
 class IntentAnswer(Struct, frozen=True, kw_only=True):

@@ -22,11 +22,13 @@ from elcrec.model.sequence_model import Encoded, SequenceModel
 from elcrec.ranking.bundled import read_facts, read_rules
 from elcrec.ranking.item_facts import ItemFacts, align
 from elcrec.ranking.items import item_intents
+from elcrec.ranking.new_items import read_new_items
 from elcrec.ranking.rules import Picked, Rules
 from elcrec.ranking.topk import Scores, top_k
 from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
 from elcrec.serving.found_intents import FoundIntent, read_intents
+from elcrec.serving.new_items import with_new_items
 from elcrec.serving.reasons import Reason, fall_without
 
 _NO_INTENT = -1
@@ -71,6 +73,7 @@ class Recommendation:
         fallback: no item of the history was known, so these are the most popular items that the filters leave.
         propensities: chance with which each item was drawn for its place; `None` where the rules explore nothing.
         reasons: what carries each score, most first; `None` where it was not asked for or nothing is known.
+        new: which items have a vector without having been trained; `None` where the bundle has no such items.
     """
 
     item_ids: list[str]
@@ -81,6 +84,7 @@ class Recommendation:
     fallback: bool
     propensities: list[float] | None = None
     reasons: list[list[Reason]] | None = None
+    new: list[bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,7 @@ class Recommender:
         *,
         rules: RulesConfig | None = None,
         facts: ItemFacts | None = None,
+        new_V: npt.NDArray[np.bool_] | None = None,
         seed: int | None = None,
     ) -> None:
         """Compute once what serves every request: item vectors, what depends on the weights alone, popularity.
@@ -125,11 +130,12 @@ class Recommender:
             intents: what the evaluation found of each intent.
             rules: what answers keep to.
             facts: what the shop knows of the items.
+            new_V: which items have a vector without having been trained, [V + 1]; `None` where none has.
             seed: seeds what the rules explore; `None` for no two alike.
         """
         self._intents = intents
         self.manifest = manifest
-        self.catalogue = catalogue
+        self.catalogue, self.new_V = catalogue, new_V
         self._model = model.eval()
         with torch.inference_mode():
             # Rows of a matrix product this flat are read faster the other way round.
@@ -152,10 +158,18 @@ class Recommender:
         if model.num_items != len(catalogue):
             what = f"the model knows {model.num_items} items, items.parquet {len(catalogue)}"
             raise UserError(what, where=bundle, fix="push the model again")
-        intents, rules, facts = read_intents(bundle / "intents.json"), read_rules(bundle), None
-        if (table := read_facts(bundle)) is not None:
-            facts = align(table, catalogue.item_ids)
-        return cls(model, catalogue, manifest, intents, rules=rules, facts=facts, seed=seed)
+        served = with_new_items(model, catalogue, read_new_items(bundle, model.config.encoder.hidden_size))
+        table = read_facts(bundle)
+        return cls(
+            served.model,
+            served.catalogue,
+            manifest,
+            read_intents(bundle / "intents.json"),
+            rules=read_rules(bundle),
+            facts=None if table is None else align(table, served.catalogue.item_ids),
+            new_V=served.new_V,
+            seed=seed,
+        )
 
     def use_facts(self, facts: ItemFacts) -> None:
         """Take what the shop knows of the items from now on."""
@@ -165,6 +179,7 @@ class Recommender:
             self._items_DV.numpy().T,
             intent_V=self.item_intents if self.rules.needs_intents else None,
             index_of=self.catalogue.index_of,
+            new_V=self.new_V,
         )
 
     @cached_property
@@ -320,6 +335,7 @@ class Recommender:
             fallback=not history,
             propensities=picked.propensities.tolist() if self.rules.exploration else None,
             reasons=self._reasons(history, picked) if query.explain and history else None,
+            new=None if self.new_V is None else self.new_V[picked.items].tolist(),
         )
 
     def _reasons(self, history: list[int], picked: Picked) -> list[list[Reason]]:

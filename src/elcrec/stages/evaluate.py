@@ -4,20 +4,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
-from elcrec.config import EvaluateConfig, RulesConfig, to_dict
+from elcrec.config import EvaluateConfig, GroupRule, RulesConfig, to_dict
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
 from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.intents_page import write_intents_page
+from elcrec.evaluation.new_item_search import find_new_items, texts_of
+from elcrec.evaluation.new_items import NewItemFindings, measure_new_items
 from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.popularity import training_counts
 from elcrec.evaluation.provenance import mark_model
@@ -25,8 +29,10 @@ from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sources import Sources
 from elcrec.model.io import load_model
+from elcrec.ops.device import choose_device
 from elcrec.ranking.files import FACTS, RULES
 from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
+from elcrec.ranking.new_items import NewItems, write_new_items
 
 HEADLINE = (
     "users",
@@ -43,6 +49,9 @@ HEADLINE = (
     "intent_nmi",
     "rules_ndcg@20",
     "rules_delta_ndcg@20",
+    "new_items",
+    "new_items_ndcg@20",
+    "new_items_others_delta_ndcg@20",
 )
 
 
@@ -88,9 +97,12 @@ def evaluate(
     }
     planted = load_truth(truth, item_ids, user_ids) if truth else None
     facts_table = None if config.items_file is None else read_items_file(Path(config.items_file))
+    counts = training_counts(data.training(), data.num_items)
+    new_items = _find_new_items(config, model, data, counts, item_ids, sequences, facts_table)
     findings = replace(
         measure(config, data, test, answers, planted),
-        rules=_measure_rules(config, folders["model"], data, test, facts_table, item_ids, sequences),
+        rules=_measure_rules(config, folders["model"], test, counts, facts_table, item_ids, sequences),
+        new_items=_measure_new_items(config, model, data, test, counts, item_ids, facts_table, new_items),
     )
     numbers = flat_metrics(findings)
     sources = Sources(config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids)
@@ -98,9 +110,13 @@ def evaluate(
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
         write_json(scratch / RULES, {"schema_version": SCHEMA_VERSION, "rules": to_dict(config.rules)})
         if facts_table is not None:
-            pq.write_table(facts_table, scratch / FACTS)
+            pq.write_table(facts_table.drop_columns("title"), scratch / FACTS)
+        if new_items is not None:
+            write_new_items(new_items, scratch)
         if findings.rules is not None:
             _write_csv(pd.DataFrame(findings.rules.rows), scratch / "rules.csv")
+        if findings.new_items is not None:
+            _write_csv(pd.DataFrame(findings.new_items.rows), scratch / "new_items.csv")
         _write_csv(findings.segments, scratch / "segments.csv")
         ranks = _ranks_table(user_ids, test, findings)
         pq.write_table(mark_model(ranks, model), scratch / "ranks.parquet")
@@ -115,19 +131,59 @@ def evaluate(
 def _measure_rules(
     config: EvaluateConfig,
     model: Path,
-    data: SequenceData,
     test: EvaluationSet,
+    counts: npt.NDArray[np.int64],
     table: pa.Table | None,
     item_ids: list[str],
     sequences: Path,
 ) -> RuleFindings | None:
-    """Say what rules and availability cost, judged at the moment of the log's newest event."""
+    """Say what rules and availability cost, judged at the moment of the log's newest event.
+
+    What the rule for new items does is in their own findings: here there are none.
+    """
     _require_known_categories(config, table)
-    if config.rules == RulesConfig() and table is None:
+    if msgspec.structs.replace(config.rules, new_items=GroupRule()) == RulesConfig() and table is None:
         return None
-    facts = ItemFacts.nothing(data.num_items) if table is None else align(table, pa.array(item_ids, pa.string()))
-    counts = training_counts(data.training(), data.num_items)
+    facts = ItemFacts.nothing(len(item_ids)) if table is None else align(table, pa.array(item_ids, pa.string()))
     return measure_rules(config, load_model(model), test, counts, facts, item_ids, _newest_event(sequences))
+
+
+def _find_new_items(
+    config: EvaluateConfig,
+    model: Path,
+    data: SequenceData,
+    counts: npt.NDArray[np.int64],
+    item_ids: list[str],
+    sequences: Path,
+    table: pa.Table | None,
+) -> NewItems | None:
+    """Return the new items that go with the model, from all that is known today."""
+    if not config.new_items.sources:
+        return None
+    vectors_VD = load_model(model).item_vectors().numpy()
+    user_ids = load_user_ids(sequences).cast(pa.string()).combine_chunks()
+    return find_new_items(config, vectors_VD, counts, item_ids, data.sequences, user_ids, table)
+
+
+def _measure_new_items(
+    config: EvaluateConfig,
+    model: Path,
+    data: SequenceData,
+    test: EvaluationSet,
+    counts: npt.NDArray[np.int64],
+    item_ids: list[str],
+    table: pa.Table | None,
+    found: NewItems | None,
+) -> NewItemFindings | None:
+    """Say what such vectors are worth, from what is known before the test split."""
+    sources = config.new_items.sources
+    if not sources:
+        return None
+    reads_text = "text" in sources and table is not None
+    texts = texts_of(table, pa.array(item_ids, pa.string())) if reads_text else None
+    trained = load_model(model, choose_device("auto").type)
+    measured = measure_new_items(config, trained, data, test, counts, item_ids, texts)
+    return replace(measured, published=0 if found is None else len(found))
 
 
 def _require_known_categories(config: EvaluateConfig, table: pa.Table | None) -> None:

@@ -22,11 +22,13 @@ from elcrec.data.split_points import HistoriesOverTime, seen_items
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.model.io import load_model, read_architecture
+from elcrec.ranking.new_items import read_new_items
 from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
 from elcrec.serving.histories import MAX_SEEN
+from elcrec.serving.new_items import with_new_items
 from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry, RegisteredModel
 
 logger = logging.getLogger(__name__)
@@ -236,10 +238,12 @@ def _longest(histories: pa.Table) -> int:
 def _model_outputs(source: BundleSource, histories: pa.Table, digest: str) -> pa.Table:
     """Encode every served history: `user_id`, `intent`, `vector`, `bundle`."""
     raw = histories["item_ids"].combine_chunks()
-    catalogue = load_catalogue(source.sequences / "items.parquet")
+    model, catalogue = load_model(source.model), load_catalogue(source.sequences / "items.parquet")
+    new = read_new_items(source.evaluation, model.config.encoder.hidden_size)
+    served = with_new_items(model, catalogue, new)
     offsets = np.asarray(raw.offsets, np.int64)
-    known = catalogue.histories(raw.values.cast(pa.string()), offsets)
-    encoded = load_model(source.model).encode(known.histories)
+    known = served.catalogue.histories(raw.values.cast(pa.string()), offsets)
+    encoded = served.model.encode(known.histories)
     vectors = encoded.vectors.cpu().numpy()
     ends = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
     return pa.table(

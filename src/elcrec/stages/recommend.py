@@ -62,8 +62,9 @@ def _skipped(answer: Recommendation) -> str:
 def _table(answer: Recommendation) -> Iterator[str]:
     width = max(4, *(len(item) for item in answer.item_ids))
     yield f"{'rank':>4}  {'item':<{width}}  {'popularity' if answer.fallback else 'score':>10}"
-    for rank, (item, score) in enumerate(zip(answer.item_ids, answer.scores, strict=True), start=1):
-        yield f"{rank:>4}  {item:<{width}}  {score:>10.4f}"
+    new = answer.new or [False] * len(answer.item_ids)
+    for rank, (item, score, is_new) in enumerate(zip(answer.item_ids, answer.scores, new, strict=True), start=1):
+        yield f"{rank:>4}  {item:<{width}}  {score:>10.4f}{'  new' if is_new else ''}"
 
 
 def bundle_of(name: str, version: str, registry: ModelRegistry) -> Path:
@@ -98,7 +99,8 @@ def recommend_all(
 ) -> dict[str, Any]:
     """Write the k best items of every user: `user_id`, `item_ids`, `scores`, `intent` (-1: none), `source`.
 
-    Where the bundle's rules explore, `propensities` says with what chance each item was drawn for its place.
+    Where the bundle's rules explore, `propensities` says with what chance each item was drawn for its place. Where
+    the bundle has new items, `new` says which these are.
 
     Rows are in the order of `histories`, or of the `wanted` users; a user without a known item gets the most popular
     ones (`popular`).
@@ -207,5 +209,7 @@ def _table_of(recommender: Recommender, users: pa.ChunkedArray, best: dict[str, 
     columns = {"item_ids": item_ids, "scores": pa.array(best["scores"][left])}
     if recommender.rules.exploration:
         columns["propensities"] = pa.array(best["propensities"][left])
+    if recommender.new_V is not None:
+        columns["new"] = pa.array(recommender.new_V[best["items"][left]])
     lists = {name: pa.ListArray.from_arrays(offsets, values) for name, values in columns.items()}
     return pa.table({"user_id": users, **lists, "intent": pa.array(best["intents"])})

@@ -14,7 +14,15 @@ import pytest
 import torch
 
 from elcrec.artifacts import md5_of, read_json, write_json
-from elcrec.config import EncoderConfig, EvaluateConfig, GroupRule, IntentConfig, RulesConfig, TrainConfig
+from elcrec.config import (
+    EncoderConfig,
+    EvaluateConfig,
+    GroupRule,
+    IntentConfig,
+    NewItemsConfig,
+    RulesConfig,
+    TrainConfig,
+)
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation import answers, findings, pages
@@ -22,6 +30,7 @@ from elcrec.evaluation.metrics import mean_metrics
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.ranking.bundled import read_facts, read_rules
+from elcrec.ranking.new_items import read_new_items
 from elcrec.stages.evaluate import evaluate
 
 NUM_ITEMS, USERS = 40, 60
@@ -328,6 +337,117 @@ def test_rules_and_facts_go_with_the_evaluation(ruled: Path, out: Path) -> None:
     assert read_rules(out) == RulesConfig()
     assert read_facts(out) is None
     assert not (out / "rules.csv").exists()
+
+
+TITLES = "item_id,category,title\n" + "".join(f"i{item},toys,thing {item % 7}\n" for item in range(2, NUM_ITEMS + 4))
+SHARE = 0.3
+"""Of the items that are held out, so that a few users of this small log choose one."""
+
+
+@pytest.fixture(scope="module")
+def new_items(workdir: Path) -> dict[str, Any]:
+    """Sources, titles of three items more than the model has, and live events of two of these and of another."""
+    (workdir / "titles.csv").write_text(TITLES)
+    met = ["i5", f"i{NUM_ITEMS + 1}", "i5", f"i{NUM_ITEMS + 2}", "bogus"]
+    rows = [(user, item, time) for user in ("u0", "u1") for time, item in enumerate(met)]
+    columns = dict(zip(("user_id", "item_id", "timestamp"), zip(*rows, strict=True), strict=True))
+    times = pa.array(columns["timestamp"], pa.timestamp("us", tz="UTC"))
+    pq.write_table(pa.table(columns | {"timestamp": times}), workdir / "events.parquet")
+    sources = ["co_seen", "text"]
+    options = {"sources": sources, "window": 1, "held_out": SHARE, "log": str(workdir / "events.parquet")}
+    return {"bootstrap": 100, "block_users": 16, "items_file": str(workdir / "titles.csv"), "new_items": options}
+
+
+def with_options(new_items: dict[str, Any], rules: RulesConfig | None = None, **changed: Any) -> EvaluateConfig:
+    options = NewItemsConfig(**(new_items["new_items"] | changed))
+    return EvaluateConfig(**(new_items | {"new_items": options, "rules": rules or RulesConfig()}))
+
+
+@pytest.fixture(scope="module")
+def with_new(workdir: Path, new_items: dict[str, Any]) -> Path:
+    return again(workdir, workdir / "with_new", with_options(new_items), baseline=workdir / "baseline")
+
+
+def test_items_that_the_model_lacks_go_with_it_by_events_else_by_text(workdir: Path, with_new: Path) -> None:
+    found = read_new_items(with_new, 8)
+
+    assert found is not None
+    beyond = range(NUM_ITEMS + 1, NUM_ITEMS + 4)
+    named = dict(zip(found.item_ids.to_pylist(), found.sources.to_pylist(), strict=True))
+    assert named == dict(zip([f"i{item}" for item in beyond], ["co_seen", "co_seen", "text"], strict=True))
+    vectors = load_model(workdir / "model").item_vectors().numpy()
+    np.testing.assert_allclose(found.vectors_WD[0], vectors[5], rtol=1e-6)
+    assert read_json(with_new / "metrics.json")["new_items"] == 3
+
+
+def test_the_report_says_what_such_vectors_are_worth_and_what_they_cost(with_new: Path, out: Path) -> None:
+    table = pd.read_csv(with_new / "new_items.csv")
+    metrics, plain = read_json(with_new / "metrics.json"), read_json(out / "metrics.json")
+    ours = table.set_index(["targets", "items"])
+
+    users = table.drop_duplicates("targets").set_index("targets")["users"]
+    assert users.sum() == plain["users"]
+    assert users["held out"] > 0
+    assert ours.loc[("held out", "unknown"), "hr@20"] == 0
+    for metric in ("hr@20", "ndcg@20"):
+        assert ours.loc[("held out", "given"), metric] == pytest.approx(metrics[f"new_items_{metric}"], abs=1e-6)
+        trained = table[table["items"] == "trained"]
+        assert np.average(trained[metric], weights=trained["users"]) == pytest.approx(plain[metric], abs=1e-6)
+    cost = ours.loc[("others", "given"), "ndcg@20"] - ours.loc[("others", "unknown"), "ndcg@20"]
+    assert metrics["new_items_others_delta_ndcg@20"] == pytest.approx(cost, abs=2e-6)
+    assert {name: metrics[name] for name in plain} == plain, "new items are beside the model's own numbers"
+    assert "New items" in (with_new / "report.html").read_text()
+    assert "As if they were new" in (with_new / "model_card.md").read_text()
+
+
+def test_a_cap_of_no_new_item_leaves_none_to_be_found(workdir: Path, new_items: dict[str, Any], tmp_path: Path) -> None:
+    config = with_options(new_items, RulesConfig(new_items=GroupRule(cap=0)))
+
+    metrics = read_json(again(workdir, tmp_path / "out", config) / "metrics.json")
+
+    assert metrics["new_items_hr@20"] == 0
+    assert metrics["new_items_trained_hr@20"] > 0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sources": ["text", "co_seen"]},
+        {"window": 3},
+        {"least_users": 3},
+        {"neighbours": 2},
+        {"log": None},
+        {"held_out": 0.1},
+        {"held_out_seen": 1},
+    ],
+    ids=str,
+)
+def test_every_option_of_new_items_has_an_effect(
+    workdir: Path, new_items: dict[str, Any], with_new: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    again(workdir, tmp_path / "out", with_options(new_items, **changed), baseline=workdir / "baseline")
+
+    names = ("metrics.json", "new_items.csv", "new_items.parquet")
+    assert any((tmp_path / "out" / name).read_bytes() != (with_new / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"log": "absent.parquet"}, "absent.parquet"), ({"text_model": "absent"}, "nothing is downloaded")],
+)
+def test_what_new_items_are_read_from_must_be_there(
+    workdir: Path, new_items: dict[str, Any], tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        again(workdir, tmp_path / "out", with_options(new_items, **changed))
+
+
+def test_text_of_items_without_title_and_category_is_refused(workdir: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id\ni2\n")
+    options = NewItemsConfig(sources=["text"])
+
+    with pytest.raises(UserError, match="no item has a title or a category"):
+        again(workdir, tmp_path / "out", EvaluateConfig(items_file=str(tmp_path / "items.csv"), new_items=options))
 
 
 @pytest.mark.parametrize(
