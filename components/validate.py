@@ -10,6 +10,7 @@ from components._image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(
     config: str,
+    engine: str,
     store: str,
     raw: dsl.Input[dsl.Dataset],
     validated: dsl.Output[dsl.Dataset],
@@ -23,6 +24,7 @@ def validate(
 
     Args:
         config: JSON of the section `validate`.
+        engine: JSON of the section `engine`.
         store: Folder that outlives runs; holds the profile of the last accepted log.
         raw: What fetch wrote.
         validated: Interactions, quarantine, validation.json; of a refused log without the interactions.
@@ -40,13 +42,14 @@ def validate(
     from pathlib import Path
 
     from components._support import describe, log, publish, read_section
+    from elcrec.adapters.engine import open_engine
     from elcrec.stages.validate import LogRefusedError
     from elcrec.stages.validate import validate as stage
 
     out, file, reason = Path(validated.path), "interactions.parquet", ""
-    section = read_section("validate", config)
+    section, opened = read_section("validate", config), open_engine(read_section("engine", engine))
     try:
-        numbers = stage(section, Path(raw.path), out, accepted=Path(store, "accepted"))
+        numbers = stage(section, Path(raw.path), out, engine=opened, accepted=Path(store, "accepted"))
     except LogRefusedError as refused:
         logging.getLogger("elcrec").warning("%s\n%s", refused.reason, refused.details)
         refused.evidence.rename(out)

@@ -133,10 +133,12 @@ def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
 
 
 def _build_sequences(section: Mapping[str, Any], store: str, raw: Any, platform: Platform) -> Any:
-    checked = place(validate(config=section["validate"], store=store, raw=raw), "validate", platform).outputs
+    task = validate(config=section["validate"], engine=section["engine"], store=store, raw=raw)
+    checked = place(task, "validate", platform).outputs
     verdict = {name: checked[name] for name in ("accepted", "reason")}
     required = place(require_valid(**verdict), "require_valid", platform)
-    built = sequences(config=section["sequences"], validated=checked["validated"]).after(required)
+    inputs = {"engine": section["engine"], "validated": checked["validated"]}
+    built = sequences(config=section["sequences"], **inputs).after(required)
     return place(built, "sequences", platform).outputs["sequences"]
 
 

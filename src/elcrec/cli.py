@@ -51,15 +51,20 @@ def _fetch(options: Options) -> None:
 
 
 def _validate(options: Options) -> None:
+    from elcrec.adapters.engine import open_engine
     from elcrec.stages.validate import validate
 
-    _show(validate(_config(options).validate, options.raw, options.out, accepted=options.accepted))
+    config = _config(options)
+    engine = open_engine(config.engine)
+    _show(validate(config.validate, options.raw, options.out, engine=engine, accepted=options.accepted))
 
 
 def _sequences(options: Options) -> None:
+    from elcrec.adapters.engine import open_engine
     from elcrec.stages.sequences import build_sequences
 
-    _show(build_sequences(_config(options).sequences, options.interactions, options.out))
+    config = _config(options)
+    _show(build_sequences(config.sequences, options.interactions, options.out, engine=open_engine(config.engine)))
 
 
 def _train(options: Options) -> None:

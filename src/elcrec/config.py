@@ -159,6 +159,20 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     window. Above 50 the feature view's WINDOW (features/views.py) must grow as well."""
 
 
+class EngineConfig(Section, frozen=True, kw_only=True):
+    """What the stages validate and sequences run on. It changes how long they take and how much memory, no result."""
+
+    memory_share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    """Share of the memory limit (the container's, else the machine's) that a stage aims to stay within; what is more
+    spills to disk."""
+    memory_mb: Annotated[int, Meta(ge=64)] | None = None
+    """Megabytes that it aims to stay within, instead of the share."""
+    threads: Positive | None = None
+    """Most threads; `None`: as many as this process may use. Little memory makes it fewer."""
+    spill: str | None = None
+    """Folder for what does not fit memory, up to some times the size of the log. `None`: beside the output."""
+
+
 class EncoderConfig(Section, frozen=True, kw_only=True):
     """The SASRec encoder: post-norm causal transformer blocks."""
 
@@ -440,6 +454,8 @@ class Config(Section, frozen=True, kw_only=True):
     """Stage push."""
     serve: ServeConfig = ServeConfig()
     """The server."""
+    engine: EngineConfig = EngineConfig()
+    """What validate and sequences run on."""
 
     def __post_init__(self) -> None:
         """Check that a model is served all the history that it was evaluated on."""

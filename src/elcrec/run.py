@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from elcrec.adapters.engine import open_engine
 from elcrec.adapters.store import open_store
 from elcrec.config import Config
 from elcrec.stages.evaluate import evaluate
@@ -37,11 +38,12 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     raw, validated, sequences = workdir / "raw", workdir / "validated", workdir / "sequences"
     model, baseline, evaluation = workdir / "model", workdir / "baseline", workdir / "evaluation"
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
-    plain = config.train.as_baseline()
+    plain, engine = config.train.as_baseline(), open_engine(config.engine)
 
     _stage("fetch", lambda: fetch(config.fetch, raw, mirror=mirror))
-    _stage("validate", lambda: validate(config.validate, raw, validated, accepted=workdir / "accepted"))
-    _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences))
+    memory = workdir / "accepted"
+    _stage("validate", lambda: validate(config.validate, raw, validated, engine=engine, accepted=memory))
+    _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences, engine=engine))
     _stage("train", lambda: train(config.train, sequences, model, checkpoint=checkpoints / "model"))
     _stage("train the baseline", lambda: train(plain, sequences, baseline, checkpoint=checkpoints / "baseline"))
     metrics = _stage(

@@ -1,134 +1,89 @@
 """Row-level rules: what makes a single row of a log faulty."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from elcrec.data.bounds import Bound
-from elcrec.data.log import RawLog
+from elcrec.data.engine import Session
 
 CLOCK_TOLERANCE = timedelta(days=1)
 """A time this far ahead of now is still taken: clocks differ, and zoneless times are read as UTC."""
 
-MALFORMED = "row has the header's number of fields"
-INTERACTION_COLUMNS = ["user_id", "item_id", "timestamp"]
+TORN = "row has the header's number of fields"
 
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_COMPLETE = "user_id IS NOT NULL AND item_id IS NOT NULL AND micros IS NOT NULL"
+_KEY = "xxhash64(user_id, item_id, micros)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SortedRows:
-    """A log's rows, told apart.
+class Rule(NamedTuple):
+    """What must hold for a row.
 
     Attributes:
-        interactions: `user_id`, `item_id`, `timestamp`, in the order of the log.
-        quarantine: `row`, `user_id`, `item_id`, `timestamp` as text, `reason`, by row.
+        broken: the condition, in SQL, under which a row breaks it.
+        expected: what holds, in words.
     """
 
-    interactions: pa.Table
-    quarantine: pa.Table
+    name: str
+    broken: str
+    expected: str
 
 
-def row_rules(max_id_length: int, now: datetime) -> list[Bound]:
+def row_rules(max_id_length: int, now: datetime) -> list[Rule]:
     """Return the rules; a faulty row is put down to the first that it breaks."""
     latest = (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
-    long = f"{max_id_length} characters at most"
+    short = f"{max_id_length} characters at most"
+    future = "a day ahead of the clock at most"
     return [
-        _rule("user_id is present", "user_id_length", "a user id in every row", required=True),
-        _rule("item_id is present", "item_id_length", "an item id in every row", required=True),
-        _rule("user_id is short enough", "user_id_length", long, maximum=max_id_length),
-        _rule("item_id is short enough", "item_id_length", long, maximum=max_id_length),
-        _rule("timestamp is present", "time_given", "a time in every row", required=True),
-        _rule("timestamp is readable", "time_read", "ISO 8601, a timestamp or an epoch number", required=True),
-        _rule("timestamp is not negative", "microseconds", "1970 or later", minimum=0),
-        _rule(
-            "timestamp is not in the future",
-            "microseconds",
-            "a day ahead of the clock at most",
-            maximum=latest,
-        ),
-        _rule("event is unique", "is_copy", "no (user, item, time) twice; the first is kept", maximum=0),
+        Rule("user_id is present", "NOT torn AND user_id IS NULL", "a user id in every row"),
+        Rule("item_id is present", "NOT torn AND item_id IS NULL", "an item id in every row"),
+        Rule("user_id is short enough", f"length(user_id) > {max_id_length}", short),
+        Rule("item_id is short enough", f"length(item_id) > {max_id_length}", short),
+        Rule("timestamp is present", "NOT torn AND NOT given", "a time in every row"),
+        Rule("timestamp is readable", "given AND micros IS NULL", "ISO 8601, a timestamp or an epoch number"),
+        Rule("timestamp is not negative", "micros < 0", "1970 or later"),
+        Rule("timestamp is not in the future", f"micros > {latest}", future),
+        Rule("event is unique", "is_copy", "no (user, item, time) twice; the first is kept"),
+        Rule(TORN, "torn", "no torn lines"),
     ]
 
 
-def _rule(name: str, column: str, expected: str, **limits: float | bool) -> Bound:
-    return Bound(name=name, column=column, expected=expected, severity="warning", **limits)  # type: ignore[arg-type]
+def find_faulty(session: Session, rules: list[Rule]) -> dict[str, int]:
+    """Make the table `faulty` of the view `log`; return how many rows break each rule.
+
+    `faulty` has `row` and `reason`, the place of the first rule that the row breaks.
+    """
+    _find_copies(session)
+    marked = """SELECT log.row AS row, torn, user_id, item_id, micros, given, copies.row IS NOT NULL AS is_copy
+        FROM log LEFT JOIN copies ON log.row = copies.row"""
+    session.view("marked", marked)
+    reasons = " ".join(f"WHEN {rule.broken} THEN {place}" for place, rule in enumerate(rules))
+    flags = ", ".join(f"({rule.broken}) AS broken_{place}" for place, rule in enumerate(rules))
+    every = f"SELECT row, CASE {reasons} ELSE -1 END AS reason, {flags} FROM marked"
+    session.table("faulty", f"SELECT * FROM ({every}) judged WHERE reason >= 0")
+    counts = ", ".join(f"count(CASE WHEN broken_{place} THEN 1 END) AS {_name(place)}" for place in range(len(rules)))
+    (found,) = session.fetch(f"SELECT {counts} FROM faulty").to_pylist()
+    return {rule.name: found[_name(place)] for place, rule in enumerate(rules)}
 
 
-def measure_rows(log: RawLog) -> pd.DataFrame:
-    """Return a number for everything that the rules ask of a row, NaN where it is absent."""
-    table = log.table
-    microseconds = _numbers(table["timestamp"].cast(pa.int64()))
-    given = table["raw_time"].is_valid().to_numpy()
-    return pd.DataFrame(
-        {
-            "user_id_length": _numbers(pc.utf8_length(table["user_id"])),
-            "item_id_length": _numbers(pc.utf8_length(table["item_id"])),
-            "time_given": np.where(given, 1.0, np.nan),
-            "time_read": np.where(given & np.isnan(microseconds), np.nan, 1.0),
-            "microseconds": microseconds,
-            "is_copy": _copies(table).astype(np.float64),
-        }
-    )
+def _name(place: int) -> str:
+    return f"rows_{place}"
 
 
-def sort_out(log: RawLog, measures: pd.DataFrame, rules: list[Bound]) -> SortedRows:
-    """Split a log into interactions and faulty rows."""
-    reason = _first_broken(measures, rules)
-    good = reason < 0
-    faulty = log.table.filter(~good)
-    names = pa.array([rule.name for rule in rules], pa.string())
-    columns = {
-        "row": faulty["row"],
-        "user_id": faulty["user_id"],
-        "item_id": faulty["item_id"],
-        "timestamp": faulty["raw_time"].cast(pa.string()),
-        "reason": names.take(pa.array(reason[~good])),
-    }
-    quarantine = pa.concat_tables([pa.table(columns), _malformed(log.malformed)]).sort_by("row")
-    interactions = log.table.filter(good).select(INTERACTION_COLUMNS)
-    return SortedRows(interactions=interactions, quarantine=quarantine)
+def _find_copies(session: Session) -> None:
+    """Make the table `copies`: rows before which a complete row has the same user, item and time."""
+    # Few keys are there twice, even by chance, so few rows have to be compared in full.
+    keys = f"SELECT {_KEY} AS code FROM log WHERE {_COMPLETE}"
+    session.table("repeated", f"SELECT code FROM ({keys}) keyed GROUP BY code HAVING count(*) > 1")
+    numbered = f"""SELECT row, row_number() OVER (PARTITION BY user_id, item_id, micros ORDER BY row) AS number
+        FROM log WHERE {_COMPLETE} AND {_KEY} IN (SELECT code FROM repeated)"""
+    session.table("copies", f"SELECT row FROM ({numbered}) numbered WHERE number > 1")
+    session.drop("repeated")
 
 
-def _first_broken(measures: pd.DataFrame, rules: list[Bound]) -> npt.NDArray[np.int64]:
-    """Index of the first rule that each row breaks, -1 for a good row."""
-    reason = np.full(len(measures), -1)
-    for index in reversed(range(len(rules))):
-        reason[rules[index].broken_by(measures[rules[index].column].to_numpy())] = index
-    return reason
-
-
-def _malformed(rows: list[int]) -> pa.Table:
-    nothing = pa.nulls(len(rows), pa.string())
-    columns = {
-        "row": pa.array(rows, pa.int64()),
-        "user_id": nothing,
-        "item_id": nothing,
-        "timestamp": nothing,
-    }
-    return pa.table(columns | {"reason": pa.array([MALFORMED] * len(rows), pa.string())})
-
-
-def _copies(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Say for each row whether a complete row before it has the same user, item and time."""
-    keys = pd.DataFrame({name: integer_keys(table[name]) for name in INTERACTION_COLUMNS}, copy=False)
-    complete = np.logical_and.reduce([table[name].is_valid().to_numpy() for name in INTERACTION_COLUMNS])
-    copies: npt.NDArray[np.bool_] = keys.duplicated().to_numpy() & complete
-    return copies
-
-
-def integer_keys(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return integers that are equal where the values are, 0 (or a value's own key) for null."""
-    if pa.types.is_string(column.type):
-        column = pc.dictionary_encode(column).combine_chunks().indices
-    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), np.int64)
-
-
-def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+def stream_faulty(session: Session) -> Iterator[pa.RecordBatch]:
+    """Yield `row` and `reason` of the faulty rows, by row."""
+    return session.stream("SELECT row, reason FROM faulty ORDER BY row", ["row"])
