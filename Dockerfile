@@ -9,7 +9,7 @@ FROM ${WHEELS} AS wheels
 FROM python:3.11-slim-bookworm AS requirements
 COPY pyproject.toml ./
 RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-images = {'train': 'validate report registry features dvc s3 pipeline trainer', 'serve': 'registry features serve'}; \
+images = {'train': 'validate report registry features dvc s3 gs pipeline trainer', 'serve': 'registry features serve'}; \
 needs = {i: p['dependencies'] + [r for e in es.split() for r in p['optional-dependencies'][e]] for i, es in images.items()}; \
 [print(*rs, sep='\n', file=open(f'/{i}.in', 'w')) for i, rs in needs.items()]" && grep '^torch' /train.in > /torch.in
 
@@ -45,7 +45,9 @@ RUN cd /opt/venv/lib/python3*/site-packages && \
     find . -type d -name tests -prune -exec rm -r {} + && \
     rm -rf pyarrow/include && \
     python3 -m pip --python /opt/venv/bin/python uninstall --yes mypy
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md params.yaml ./
+COPY presets ./presets
+COPY features ./features
 COPY src ./src
 COPY components ./components
 COPY pipelines ./pipelines
@@ -69,7 +71,9 @@ RUN cd /opt/venv/lib/python3*/site-packages && \
     find . -type d -name tests -prune -exec rm -r {} + && \
     rm -rf feast/ui mlflow/server/js pyarrow/include pyarrow/*flight* torch/_inductor numpy/distutils numpy/f2py \
     torch/testing/_internal/distributed torch/testing/_internal/opinfo torch/testing/_internal/common_methods_invocations.py
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md params.yaml ./
+COPY presets ./presets
+COPY features ./features
 COPY src ./src
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \

@@ -59,8 +59,8 @@ def make_tables(users: int) -> FeatureTables:
     counts = np.bincount(chance.integers(0, _ITEMS, _ITEMS * 10), minlength=_ITEMS)
     return FeatureTables(
         histories=histories,
-        # As they stood before the validation and the test target: for training, never online.
-        earlier=pa.concat_tables([histories, histories]),
+        # As they stood after two earlier events: for training, never online.
+        earlier=[pa.concat_tables([histories, histories])],
         model_outputs=pa.table(outputs),
         item_statistics=pa.table({"item_id": item_ids, "count": counts, "total": counts}),
     )

@@ -17,6 +17,7 @@ _PASSING = frozenset(
         "botocore.ConnectionClosedError",
         "botocore.EndpointConnectionError",
         "botocore.HTTPClientError",
+        "botocore.IncompleteReadError",
         "dulwich.HangupException",
         "elcrec.StoreUnavailable",
         "redis.ConnectionError",

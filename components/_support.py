@@ -23,8 +23,9 @@ from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.ports import ModelRegistry
 
 SECTIONS = {"baseline": "train"}
-LINEAGE = ("data_md5", "dvc_repository", "dvc_revision", "dvc_path")
-"""What artifacts say of the raw log that they were made from; the last three where it came from a DVC repository."""
+LINEAGE = ("data_md5", "data_location", "data_version", "dvc_repository", "dvc_revision", "dvc_path")
+"""What artifacts say of the raw log that they were made from; where it came from an object or a DVC
+repository, which version of it."""
 
 
 def read_section(component: str, text: str) -> Any:
@@ -39,6 +40,7 @@ def read_section(component: str, text: str) -> Any:
 
 PARAMETERS = {
     "dataset": "fetch.dataset",
+    "file_location": "fetch.file.path",
     "objective": "train.objective",
     "loss": "train.next_item.loss",
     "num_intents": "train.intents.num_intents",

@@ -11,6 +11,7 @@ from components._image import IMAGE
 def configure(
     defaults: str,
     dataset: str,
+    file_location: str,
     objective: str,
     loss: str,
     num_intents: int,
@@ -41,6 +42,7 @@ def configure(
     Args:
         defaults: JSON of all sections, fixed at compile time.
         dataset: Replaces `fetch.dataset`.
+        file_location: Replaces `fetch.file.path`.
         objective: Replaces `train.objective`.
         loss: Replaces `train.next_item.loss`.
         num_intents: Replaces `train.intents.num_intents`.
@@ -60,6 +62,7 @@ def configure(
 
     parameters = {
         "dataset": dataset,
+        "file_location": file_location,
         "objective": objective,
         "loss": loss,
         "num_intents": num_intents,

@@ -1,4 +1,4 @@
-"""Bring the raw log in: a public set, the synthetic sample, or one file of a DVC repository."""
+"""Bring the raw log in: a public set, the synthetic sample, your own file, or one of a DVC repository."""
 
 from kfp import dsl
 
@@ -18,7 +18,7 @@ def fetch(
     """Run stage fetch; where a DVC repository is named, on exactly the bytes that its revision holds.
 
     Args:
-        config: JSON of the section `fetch`.
+        config: JSON of the section `fetch`, as component resolve returns it: the cache goes by the version in it.
         dvc_repository: Git address or path of a DVC repository; empty to go by `config`.
         dvc_revision: The commit, as component resolve names it.
         dvc_path: The log inside the repository.
@@ -36,6 +36,7 @@ def fetch(
 
     from components._dvc import DvcFile, lineage_of, pull, read_from
     from components._support import describe, log, read_section
+    from elcrec.adapters.objects import local_copy
     from elcrec.artifacts import read_json
     from elcrec.stages.fetch import fetch as stage
 
@@ -46,6 +47,8 @@ def fetch(
             origin = DvcFile(repository=dvc_repository, revision=dvc_revision, path=dvc_path, md5=dvc_md5)
             pull(origin, Path(scratch, "log"))
             section, lineage = read_from(Path(scratch, "log"), origin, section), lineage_of(origin)
-        log(metrics, stage(section, Path(raw.path), mirror=mirror, lineage=lineage))
+        with local_copy(section) as (local, known):
+            lineage |= known
+            log(metrics, stage(local, Path(raw.path), mirror=mirror, lineage=lineage))
     source = read_json(Path(raw.path, "source.json"))
     describe(raw, file=source["file"], config=config, data_md5=source["md5"], **lineage)

@@ -1,4 +1,4 @@
-"""Decide whether the model may be pushed; the condition before push."""
+"""Decide whether the model may be pushed; the condition before push. Of a refused one, publish the log alone."""
 
 from kfp import dsl
 
@@ -15,6 +15,9 @@ def gate(
     reason: dsl.Output[dsl.Markdown],
 ) -> bool:
     """Judge the challenger by its floors and against the champion on the same split.
+
+    What users did is true whatever a model is worth: where it is refused, their histories reach the feature store here,
+    and the champion ranks with them. Where it is accepted, push publishes them with the model.
 
     Args:
         config: JSON of the section `push`.
@@ -36,11 +39,13 @@ def gate(
     from components._support import describe, read_section
     from elcrec.adapters.store import open_store
     from elcrec.serving.gate import gate_markdown
-    from elcrec.stages.push import decide
+    from elcrec.stages.push import decide, publish_log
 
+    section, target = read_section("push", config), open_store(Path(store))
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    target = open_store(Path(store))
-    decision = decide(read_section("push", config), *inputs, registry=target.registry, features=target.features)
+    decision = decide(section, *inputs, registry=target.registry, features=target.features)
+    if not decision.accepted:
+        publish_log(section, inputs[1], decision, features=target.features)
     Path(reason.path).write_text(gate_markdown(decision), encoding="utf-8")
     facts = {"decision": "accepted" if decision.accepted else "refused", "reason": decision.reason}
     describe(reason, config=config, source=sequences, **facts)

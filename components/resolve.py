@@ -9,6 +9,7 @@ from components._image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def resolve(
+    config: str,
     dvc_repository: str,
     dvc_revision: str,
     dvc_path: str,
@@ -18,26 +19,31 @@ def resolve(
     [
         ("commit", str),
         ("md5", str),
+        ("config", str),
     ],
 ):
     """Look up which bytes a branch or tag holds now, so that fetch is cached by them and not by a name that moves.
 
     Args:
+        config: JSON of the section `fetch`.
         dvc_repository: Git address or path of a DVC repository; empty where the log comes from elsewhere.
         dvc_revision: Commit, branch or tag.
         dvc_path: The log inside the repository.
         dvc_md5: Checksum that DVC must record; empty takes what it records.
 
     Returns:
-        The commit, and the md5 in the .dvc file or dvc.lock of that commit; both empty without a repository.
+        The commit, and the md5 in the .dvc file or dvc.lock of that commit, both empty without a repository; and the
+        section, with the version that your own file has now where it lies elsewhere.
     """
     from elcrec.process import set_up_process
 
     set_up_process()
 
     from components._dvc import find_version
+    from components._support import read_section, write_section
+    from elcrec.adapters.objects import pinned
 
     if not dvc_repository:
-        return "", ""
+        return "", "", write_section(pinned(read_section("fetch", config)))
     found = find_version(dvc_repository, dvc_revision, dvc_path, dvc_md5)
-    return found.revision, found.md5
+    return found.revision, found.md5, config

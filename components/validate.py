@@ -12,6 +12,7 @@ def validate(
     config: str,
     engine: str,
     store: str,
+    accept_drift: str,
     raw: dsl.Input[dsl.Dataset],
     validated: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
@@ -25,7 +26,9 @@ def validate(
     Args:
         config: JSON of the section `validate`.
         engine: JSON of the section `engine`.
-        store: Folder that outlives runs; holds the profile of the last accepted log.
+        store: Folder that outlives runs; holds the profile of the last accepted log, and the list of users who were
+            forgotten.
+        accept_drift: Who takes a log that drifted from the last accepted one, and why; empty refuses it.
         raw: What fetch wrote.
         validated: Interactions, quarantine, validation.json; of a refused log without the interactions.
         report: The validation page.
@@ -43,13 +46,22 @@ def validate(
 
     from components._support import describe, log, publish, read_section
     from elcrec.adapters.engine import open_engine
+    from elcrec.artifacts import FORGOTTEN_FILE
     from elcrec.stages.validate import LogRefusedError
     from elcrec.stages.validate import validate as stage
 
     out, file, reason = Path(validated.path), "interactions.parquet", ""
     section, opened = read_section("validate", config), open_engine(read_section("engine", engine))
     try:
-        numbers = stage(section, Path(raw.path), out, engine=opened, accepted=Path(store, "accepted"))
+        numbers = stage(
+            section,
+            Path(raw.path),
+            out,
+            engine=opened,
+            accepted=Path(store, "accepted"),
+            forgotten=Path(store, FORGOTTEN_FILE),
+            accept_drift=accept_drift,
+        )
     except LogRefusedError as refused:
         logging.getLogger("elcrec").warning("%s\n%s", refused.reason, refused.details)
         refused.evidence.rename(out)

@@ -12,7 +12,7 @@ _DATA.mkdir(parents=True, exist_ok=True)
 
 history_file = FileSource(
     name="history_file",
-    path=str(_DATA / "histories.parquet"),
+    path=str(_DATA / "history_rows.parquet"),
     timestamp_field="event_timestamp",
     created_timestamp_column="created",
 )

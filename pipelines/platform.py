@@ -85,6 +85,8 @@ class Claims(Section, frozen=True, kw_only=True):
     """Mounted at /store: registry, feature store, profile of the last accepted log."""
     workspace: str = ""
     """Mounted at /workspace: checkpoints, so that a train step that is tried again resumes."""
+    data: str = ""
+    """Mounted at /data in resolve and fetch: your own log, where it lies on a claim."""
 
 
 class Secret(Section, frozen=True, kw_only=True):

@@ -15,11 +15,12 @@ from pipelines.platform import Accelerator, Platform, Step, Toleration
 
 STORE_MOUNT = "/store"
 WORKSPACE_MOUNT = "/workspace"
+DATA_MOUNT = "/data"
 LOCAL_STORE = "artifacts/store"
 _STATEFUL = {"resolve", "champion", "gate", "push", "recommend", "outcome"}
 """Steps that read or write what is outside the run: never taken from the cache.
 
-train only reads the champion that its parameter names by digest, and fetch the commit and md5 that resolve named.
+train only reads the champion that its parameter names by digest, and fetch the version that resolve named.
 validate compares with the last accepted log, but what it said of this very log under these settings stands; were it
 asked anew, its new artifact would make all that follows run again, training included.
 """
@@ -99,6 +100,8 @@ def place(task: Any, step: str, platform: Platform, *, name: str | None = None) 
     _tolerate(task, platform.tolerations)
     # The one thing that the pod security standard `restricted` asks of a step and KFP leaves to the pipeline.
     kubernetes.set_security_context(task, run_as_non_root=True)
+    if step in {"resolve", "fetch"} and platform.claims.data:
+        kubernetes.mount_pvc(task, pvc_name=platform.claims.data, mount_path=DATA_MOUNT)
     if step == "train":
         _place_training(task, platform)
     return task

@@ -107,14 +107,14 @@ def _ending_in_push(
 ) -> Any:
     defaults = json.dumps(to_dict(config), sort_keys=True)
     own = values_of(config)
-    parameters = {**own, **dict.fromkeys(_DVC, ""), "overrides": "{}", **more}
+    parameters = {**own, **dict.fromkeys(_DVC, ""), "accept_drift": "", "overrides": "{}", **more}
 
     def graph(given: Mapping[str, Any]) -> None:
         with dsl.ExitHandler(place(outcome(pipeline=f"elcrec-{name}"), "outcome", platform), name="steps"):
             chosen = {key: given[key] for key in (*own, "overrides")}
             section = place(configure(defaults=defaults, **chosen), "configure", platform).outputs
             raw = _fetch(section["fetch"], given, platform)
-            built = _build_sequences(section, places.store, raw, platform)
+            built = _build_sequences(section, given["accept_drift"], places.store, raw, platform)
             road = _Road(platform=platform, places=places, given=given, section=section, sequences=built)
             model = model_of(road).outputs["model"]
             inputs = {"model": model, "raw": raw}
@@ -127,17 +127,18 @@ def _ending_in_push(
 
 def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
     name = {key: given[key] for key in _DVC}
-    version = place(resolve(**name), "resolve", platform).outputs
+    version = place(resolve(config=section, **name), "resolve", platform).outputs
     name |= {"dvc_revision": version["commit"], "dvc_md5": version["md5"]}
-    return place(fetch(config=section, **name), "fetch", platform).outputs["raw"]
+    return place(fetch(config=version["config"], **name), "fetch", platform).outputs["raw"]
 
 
-def _build_sequences(section: Mapping[str, Any], store: str, raw: Any, platform: Platform) -> Any:
-    task = validate(config=section["validate"], engine=section["engine"], store=store, raw=raw)
-    checked = place(task, "validate", platform).outputs
+def _build_sequences(section: Mapping[str, Any], accept_drift: Any, store: str, raw: Any, platform: Platform) -> Any:
+    engine = section["engine"]
+    judged = validate(config=section["validate"], engine=engine, store=store, accept_drift=accept_drift, raw=raw)
+    checked = place(judged, "validate", platform).outputs
     verdict = {name: checked[name] for name in ("accepted", "reason")}
     required = place(require_valid(**verdict), "require_valid", platform)
-    inputs = {"engine": section["engine"], "validated": checked["validated"]}
+    inputs = {"engine": engine, "validated": checked["validated"]}
     built = sequences(config=section["sequences"], **inputs).after(required)
     return place(built, "sequences", platform).outputs["sequences"]
 

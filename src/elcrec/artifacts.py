@@ -14,6 +14,8 @@ from typing import Any
 from elcrec.errors import UserError
 
 SCHEMA_VERSION = 1
+FORGOTTEN_FILE = "forgotten.json"
+"""The list of users who were forgotten, in a store folder."""
 _BLOCK = 1 << 20
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elcrec import __version__
+from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.errors import UserError
 from elcrec.process import set_up_process
+from elcrec.state_commands import add_events, add_forget, forget
 
 if TYPE_CHECKING:  # `elcrec --help` reads no configuration
     from elcrec.config import Config
@@ -45,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fetch(options: Options) -> None:
+    from elcrec.adapters.objects import local_copy
     from elcrec.stages.fetch import fetch
 
-    _show(fetch(_config(options).fetch, options.out, mirror=_mirror()))
+    with local_copy(_config(options).fetch) as (section, lineage):
+        _show(fetch(section, options.out, mirror=_mirror(), lineage=lineage))
 
 
 def _validate(options: Options) -> None:
@@ -55,8 +59,9 @@ def _validate(options: Options) -> None:
     from elcrec.stages.validate import validate
 
     config = _config(options)
-    engine = open_engine(config.engine)
-    _show(validate(config.validate, options.raw, options.out, engine=engine, accepted=options.accepted))
+    memory = {"accepted": options.accepted, "forgotten": options.forgotten}
+    given = {"engine": open_engine(config.engine), **memory, "accept_drift": options.accept_drift}
+    _show(validate(config.validate, options.raw, options.out, **given))
 
 
 def _sequences(options: Options) -> None:
@@ -127,21 +132,6 @@ def _recommend(options: Options) -> None:
         print(line)
 
 
-def _events(options: Options) -> None:
-    from elcrec.adapters.store import open_store
-    from elcrec.stages.events import push_events
-
-    features, file = open_store(options.store).features, options.file
-    if file == "-":
-        _show(push_events(sys.stdin, name="standard input", features=features))
-        return
-    try:
-        with Path(file).open(encoding="utf-8", newline="") as lines:
-            _show(push_events(lines, name=file, features=features))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable ({error})", where=file) from error
-
-
 def _serve(options: Options) -> None:
     from elcrec.adapters.store import open_store
     from elcrec.serving.server import serve
@@ -185,8 +175,10 @@ def _config_command(options: Options) -> None:
 
 def _config(options: Options) -> "Config":
     from elcrec.config import load_config
+    from elcrec.shipped import own_or_shipped
 
-    return load_config(options.params, presets=options.presets, overrides=options.overrides)
+    presets = [own_or_shipped(preset) for preset in options.presets]
+    return load_config(own_or_shipped(options.params), presets=presets, overrides=options.overrides)
 
 
 def _mirror() -> Path | None:
@@ -216,14 +208,17 @@ def _parser() -> argparse.ArgumentParser:
 
     a = ARTIFACTS
     add("fetch", _fetch, "Bring the raw log in, or make the sample log.", out=a / "raw")
-    add(
+    checked = add(
         "validate",
         _validate,
         "Check the raw log; quarantine faulty rows.",
         raw=a / "raw",
         out=a / "validated",
         accepted=a / "accepted",
+        forgotten=a / "store" / FORGOTTEN_FILE,
     )
+    text = "take a log that drifted from the last accepted one; who says so and why goes into the report"
+    checked.add_argument("--accept-drift", default="", metavar="REASON", help=text)
     add(
         "sequences",
         _sequences,
@@ -268,8 +263,10 @@ def _parser() -> argparse.ArgumentParser:
     recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
     recommend.add_argument("--user", required=True, help="the user's raw id")
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
-    text = "Add live events to users' histories, at once part of what Feast serves."
-    _add_events(commands.add_parser("events", help=text, description=text))
+    text = "Add live events to users' histories, or read the log of them."
+    add_events(commands.add_parser("events", help=text, description=text), a / "store", _show)
+    text = "Erase a user from the store and from work folders; logs that are read later count without them."
+    add_forget(add("forget", lambda options: _show(forget(options, _config(options))), text, store=a / "store"))
     serve = add("serve", _serve, "Serve the champion over HTTP; follows the registry.", store=a / "store")
     serve.add_argument("--host", help="overrides serve.host")
     serve.add_argument("--port", type=int, help="overrides serve.port")
@@ -287,14 +284,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(commands.add_parser("import-weights", help=text, description=text))
     add("config", _config_command, "Print the whole configuration that the other commands would use.")
     return parser
-
-
-def _add_events(sub: argparse.ArgumentParser) -> None:
-    sub.set_defaults(command=_events)
-    store = ARTIFACTS / "store"
-    columns = "CSV with the header user_id,item_id,timestamp[,event_id] or JSON lines with these keys; - reads stdin"
-    sub.add_argument("file", metavar="FILE", help=columns)
-    sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:

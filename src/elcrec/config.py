@@ -50,10 +50,13 @@ class RemoteFile(Section, frozen=True, kw_only=True):
 
 
 class LocalFile(Section, frozen=True, kw_only=True):
-    """Your own log, on this machine (in the pipeline: the file that DVC brought)."""
+    """Your own log: a file here or on a claim, or an object that a cluster can reach."""
 
     path: str = "data/log.parquet"
-    """The file, relative to the working directory; version it with `dvc add`."""
+    """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://."""
+    version: str = ""
+    """Of an address, the version it must have: the ETag of S3 and HTTP, Google's generation; empty takes what is
+    there."""
     md5: Md5 | None = None
     """The checksum it must have; `None` takes the file as it is."""
     format: LogFormat = "parquet"
@@ -118,6 +121,9 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Name of the item column in CSV and Parquet logs."""
     time_column: str = "timestamp"
     """Name of the time column: ISO 8601 text, a Parquet timestamp, or epoch numbers."""
+    event_column: str = "event_id"
+    """Name of the column with the events' own ids in CSV and Parquet logs; a log may lack it. With ids, a live event
+    is known again in the log whatever has become of its time, and one that the log holds twice counts once."""
     epoch_unit: Literal["s", "ms", "us"] = "s"
     """Unit of numeric times."""
     order: Literal["sort", "strict"] = "sort"
@@ -319,6 +325,51 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, objective="sasrec")
 
 
+class GroupRule(Section, frozen=True, kw_only=True):
+    """What holds for the items of one category or intent."""
+
+    cap: NonNegative | None = None
+    """Most items of an answer; 0 shows none, `None` any number."""
+    boost: Annotated[float, Meta(ge=-20, le=20)] = 0.0
+    """Added to the score of each: 0.7 doubles its odds, -0.7 halves them."""
+
+
+class RulesConfig(Section, frozen=True, kw_only=True):
+    """What an answer must keep to, beside what the model finds best. A model is pushed with its rules."""
+
+    categories: dict[str, GroupRule] = {}
+    """Rules by category, as the items file names them."""
+    intents: dict[str, GroupRule] = {}
+    """Rules by intent, named by an item that belongs to it: indices of intents change with every training."""
+    category_cap: Positive | None = None
+    """Most items of each category that has no cap of its own; items without a category are not counted."""
+    intent_cap: Positive | None = None
+    """Most items of each intent that has no cap of its own."""
+    diversity: Share = 0.0
+    """Weight of unlikeness to what stands above: maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998) over
+    the cosine of item vectors."""
+    calibration: Share = 0.0
+    """Weight of showing the intents of a history in its proportions, as calibrated recommendations do (Steck, RecSys
+    2018); what counts is how many places an intent lags behind its share."""
+    exploration: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Chance of each place to show an item drawn evenly from the other candidates; answers name the propensity."""
+    candidates: Positive = 50
+    """Best items, by score and boost, among which `diversity`, `calibration` and `exploration` choose."""
+    shown_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    """How long what a server has shown a user is not shown to them again; 0 does not ask. Offline nothing is shown
+    before, so the report does not see it."""
+
+    def __post_init__(self) -> None:
+        """Check that relevance keeps a weight."""
+        if self.diversity + self.calibration > 1:
+            raise ValueError(f"diversity {self.diversity} and calibration {self.calibration} add up to more than 1")
+
+    @property
+    def needs_intents(self) -> bool:
+        """Whether a rule asks for the intents of items."""
+        return bool(self.intents or self.intent_cap or self.calibration)
+
+
 class EvaluateConfig(Section, frozen=True, kw_only=True):
     """The report's knobs."""
 
@@ -332,6 +383,12 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     """Users ranked at a time; bounds memory, changes no result. `None`: what suits the device that ranks."""
     top_items: Positive = 8
     """Items listed for each intent."""
+    rules: RulesConfig = RulesConfig()
+    """What answers must keep to. The report shows what each rule costs; the bundle carries them to every server."""
+    items_file: str | None = None
+    """What the shop knows of its items: CSV or Parquet with `item_id` and any of `category`, `available` and
+    `available_until` (UTC unless it names a zone). The bundle keeps a copy. Items that the file lacks are available and
+    have no category."""
 
 
 class GateConfig(Section, frozen=True, kw_only=True):
@@ -435,6 +492,9 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     """Whether every request is logged (its route, status and time, never its content), or only failures."""
     demo: bool = True
     """Whether the demo page is served; it shows users' histories."""
+    items_file: str | None = None
+    """As `evaluate.items_file`, read in place of the bundle's copy, and again when it changes: availability without a
+    push."""
 
 
 class Config(Section, frozen=True, kw_only=True):

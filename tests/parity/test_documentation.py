@@ -11,7 +11,7 @@ from elcrec import cli
 from pipelines import cli as pipeline_cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PARSERS = {"elcrec": cli._parser, "elcrec-pipeline": pipeline_cli._parser}
 
 

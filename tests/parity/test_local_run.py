@@ -137,6 +137,7 @@ def test_a_model_under_its_floor_is_not_pushed_and_the_run_succeeds(
     summary = text(run / "outcome" / "summary")
     assert summary.startswith("**elcrec-training succeeded, not pushed** (")
     assert "ndcg@20" in summary
+    assert f"version {before} still serves" in summary
 
 
 def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(

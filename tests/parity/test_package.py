@@ -89,6 +89,15 @@ def test_every_step_mounts_the_store_training_the_workspace_and_both_are_told_wh
     assert [given[name]["runtimeValue"]["constant"] for name in ("store", "workspace")] == ["/store", "/workspace"]
 
 
+def test_a_claim_with_the_log_is_mounted_where_the_log_is_read(package: Path) -> None:
+    platform = platform_with(package, '  data: ""', "  data: logs")
+    _, config = compile_to(package, "--platform", str(platform))
+    mounts = {name: executor.get("pvcMount") for name, executor in on_cluster(config).items()}
+    assert {name: mount[0]["mountPath"] for name, mount in mounts.items() if mount} == dict.fromkeys(
+        ("resolve", "fetch"), "/data"
+    )
+
+
 def test_the_run_form_is_flat_typed_and_has_the_defaults_of_the_parameters(package: Path) -> None:
     compile_to(package, "--preset", "presets/paper.yaml", "--preset", "presets/beauty.yaml")
     inputs = kfp_components.load_component_from_file(str(package)).component_spec.inputs
@@ -102,11 +111,13 @@ def test_the_run_form_is_flat_typed_and_has_the_defaults_of_the_parameters(packa
         "seed": "Integer",
     }
     assert {name for name, spec in inputs.items() if spec.type == "String"} == {
+        "accept_drift",
         "dataset",
         "dvc_md5",
         "dvc_path",
         "dvc_repository",
         "dvc_revision",
+        "file_location",
         "loss",
         "objective",
         "overrides",
@@ -234,7 +245,11 @@ def test_fetch_goes_by_what_resolve_found_and_sequences_wait_for_a_valid_log(nam
         for name, source in tasks["fetch"]["inputs"]["parameters"].items()
         if "taskOutputParameter" in source
     }
-    assert (found["dvc_revision"], found["dvc_md5"]) == (("resolve", "commit"), ("resolve", "md5"))
+    assert found == {
+        "config": ("resolve", "config"),
+        "dvc_revision": ("resolve", "commit"),
+        "dvc_md5": ("resolve", "md5"),
+    }
     assert "require-valid" in tasks["sequences"]["dependentTasks"]
 
 

@@ -89,8 +89,9 @@ def run_component(verb: str, tree: Path, out: Path) -> Path:
     sections = write_sections(load_config(tree / "params.yaml"))
     parameters = {"config": sections[verb]}
     taken = spec.component.component_spec.inputs
-    optional = {name for name in taken if name.startswith("dvc_")} | {"workspace", "warm_start", "cluster"}
-    parameters |= dict.fromkeys(optional & set(taken), "")
+    optional = {name for name in taken if name.startswith("dvc_")}
+    optional |= {"workspace", "warm_start", "cluster", "accept_drift"} & set(taken)
+    parameters |= dict.fromkeys(optional, "")
     parameters |= {"engine": sections["engine"]} if "engine" in taken else {}
     parameters |= {"store": str(out / "store")} if "store" in taken else {}
     spec.component.python_func(**parameters, **ports)

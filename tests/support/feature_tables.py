@@ -32,7 +32,7 @@ def tables(
     }
     return FeatureTables(
         histories=rows,
-        earlier=rows.slice(0, 0),
+        earlier=[],
         model_outputs=pa.table(outputs),
         item_statistics=pa.table(
             {"item_id": items, "count": [0, *[4] * (len(items) - 1)], "total": [1, *[5] * (len(items) - 1)]}

@@ -8,11 +8,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from elcrec.data.forgotten import Forgotten
+from elcrec.data.interactions import EVENT_ID
 from elcrec.data.profile import LENGTH_EDGES, POPULAR_ITEMS
 from elcrec.data.rows import CLOCK_TOLERANCE
 from elcrec.data.times import TIMESTAMP
 
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 COLUMNS = ["user_id", "item_id", "micros"]
 
@@ -23,11 +26,16 @@ def broken_rows(log: pa.Table, max_id_length: int, now: datetime) -> dict[str, B
     micros = _numbers(log["micros"])
     users, items = (_numbers(pc.utf8_length(log[name])) for name in ("user_id", "item_id"))
     latest = pa.scalar(now + CLOCK_TOLERANCE, TIMESTAMP).cast(pa.int64()).as_py()
+    with_ids = EVENT_ID in log.column_names
+    event_ids = (
+        {"event_id is short enough": _numbers(pc.utf8_length(log[EVENT_ID])) > max_id_length} if with_ids else {}
+    )
     return {
         "user_id is present": ~torn & np.isnan(users),
         "item_id is present": ~torn & np.isnan(items),
         "user_id is short enough": users > max_id_length,
         "item_id is short enough": items > max_id_length,
+        **event_ids,
         "timestamp is present": ~torn & ~given,
         "timestamp is readable": given & np.isnan(micros),
         "timestamp is not negative": micros < 0,
@@ -38,21 +46,34 @@ def broken_rows(log: pa.Table, max_id_length: int, now: datetime) -> dict[str, B
 
 
 def copies(log: pa.Table) -> Bools:
-    """Say for each row whether a complete row before it has the same user, item and time."""
-    keys = pd.DataFrame({name: integer_keys(log[name]) for name in COLUMNS}, copy=False)
-    complete = np.logical_and.reduce([log[name].is_valid().to_numpy() for name in COLUMNS])
-    found: Bools = keys.duplicated().to_numpy() & complete
+    """Say for each row whether one before it has the same user, item and time, or the same user and event id."""
+    found = _repeated(log, COLUMNS)
+    return found | _repeated(log, ["user_id", EVENT_ID]) if EVENT_ID in log.column_names else found
+
+
+def _repeated(log: pa.Table, columns: list[str]) -> Bools:
+    """Say for each row whether one before it has the same values in these columns; neither lacks one."""
+    complete = np.logical_and.reduce([log[name].is_valid().to_numpy() for name in columns])
+    keys = pd.DataFrame({name: integer_keys(log[name])[complete] for name in columns}, copy=False)
+    found = np.zeros(len(log), bool)
+    found[complete] = keys.duplicated().to_numpy()
     return found
 
 
-def sort_out(log: pa.Table, broken: dict[str, Bools]) -> tuple[pa.Table, pa.Table]:
-    """Split a log into interactions and quarantine."""
+def without_forgotten(log: pa.Table, forgotten: Forgotten) -> tuple[pa.Table, Ints]:
+    """Return the rows of a log that count, and where they stand in it."""
+    kept = ~forgotten.rows(log["user_id"], log["micros"].cast(TIMESTAMP))
+    return log.filter(pa.array(kept)), np.flatnonzero(kept)
+
+
+def sort_out(log: pa.Table, rows: Ints, broken: dict[str, Bools]) -> tuple[pa.Table, pa.Table]:
+    """Split the rows of a log, which stand at `rows` in it, into interactions and quarantine."""
     reason = np.full(len(log), -1)
-    for index, rows in reversed(list(enumerate(broken.values()))):
-        reason[rows] = index
+    for index, breaking in reversed(list(enumerate(broken.values()))):
+        reason[breaking] = index
     faulty = log.filter(reason >= 0)
     quarantine = {
-        "row": np.flatnonzero(reason >= 0),
+        "row": rows[reason >= 0],
         "user_id": faulty["user_id"],
         "item_id": faulty["item_id"],
         "timestamp": faulty["raw_time"].cast(pa.string()),
@@ -60,7 +81,9 @@ def sort_out(log: pa.Table, broken: dict[str, Bools]) -> tuple[pa.Table, pa.Tabl
     }
     good = log.filter(reason < 0)
     columns = {name: good[name] for name in ("user_id", "item_id")}
-    return pa.table(columns | {"timestamp": good["micros"].cast(TIMESTAMP)}), pa.table(quarantine)
+    columns |= {"timestamp": good["micros"].cast(TIMESTAMP)}
+    columns |= {EVENT_ID: good[EVENT_ID]} if EVENT_ID in log.column_names else {}
+    return pa.table(columns), pa.table(quarantine)
 
 
 def count_out_of_order(interactions: pa.Table) -> int:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.config import SequencesConfig
+from elcrec.data.interactions import EVENT_ID
 from elcrec.data.times import TIMESTAMP
 
 Ints = npt.NDArray[np.int64]
@@ -28,6 +29,7 @@ class Codes:
         user, item: index into the ids, [N].
         time: microseconds since 1970, [N].
         user_ids, item_ids: raw ids, in the order of their first appearance in the log, [U] and [V].
+        event_ids: ids of the events, null where there is none, [N]; `None` where the log has no such column.
     """
 
     user: Ints
@@ -35,21 +37,29 @@ class Codes:
     time: Ints
     user_ids: pa.Array
     item_ids: pa.Array
+    event_ids: pa.Array | None = None
 
     @classmethod
     def of(cls, interactions: pa.Table) -> Self:
-        """Number the ids of `user_id`, `item_id`, `timestamp`."""
+        """Number the ids of `user_id`, `item_id`, `timestamp`; take `event_id` where it is there."""
         user, user_ids = _encode(interactions["user_id"])
         item, item_ids = _encode(interactions["item_id"])
         time = interactions["timestamp"].cast(pa.int64()).to_numpy()
-        return cls(user=user, item=item, time=time, user_ids=user_ids, item_ids=item_ids)
+        events = interactions[EVENT_ID].combine_chunks() if EVENT_ID in interactions.column_names else None
+        return cls(user=user, item=item, time=time, user_ids=user_ids, item_ids=item_ids, event_ids=events)
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> Self:
         """Keep some interactions and number the ids that remain, again by first appearance."""
         user, users = _renumber(self.user[mask])
         item, items = _renumber(self.item[mask])
-        user_ids, item_ids = self.user_ids.take(users), self.item_ids.take(items)
-        return type(self)(user=user, item=item, time=self.time[mask], user_ids=user_ids, item_ids=item_ids)
+        return type(self)(
+            user=user,
+            item=item,
+            time=self.time[mask],
+            user_ids=self.user_ids.take(users),
+            item_ids=self.item_ids.take(items),
+            event_ids=None if self.event_ids is None else self.event_ids.filter(pa.array(mask)),
+        )
 
     def in_order(self) -> Self:
         """Sort by user, then time; equal times keep the order of the log."""
@@ -60,6 +70,7 @@ class Codes:
             time=self.time[order],
             user_ids=self.user_ids,
             item_ids=self.item_ids,
+            event_ids=None if self.event_ids is None else self.event_ids.take(pa.array(order)),
         )
 
     @property
@@ -161,19 +172,20 @@ def sequence_table(codes: Codes, split: SplitIndex) -> pa.Table:
 
 
 def history_table(codes: Codes, most: int) -> pa.Table:
-    """Return `histories.parquet`: the `most` recent items of each user, raw."""
+    """Return `histories.parquet`: the `most` recent items of each user, raw; `event_ids` where the log has ids."""
     lengths = np.diff(codes.offsets)
     position = np.arange(len(codes.user)) - np.repeat(codes.offsets[:-1], lengths)
     recent = np.flatnonzero(position >= np.repeat(lengths - most, lengths))
     offsets = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths, most)))), pa.int32())
-    return pa.table(
-        {
-            "user_id": codes.user_ids,
-            "item_ids": pa.ListArray.from_arrays(offsets, codes.item_ids.take(pa.array(codes.item[recent]))),
-            "event_times": pa.ListArray.from_arrays(offsets, _timestamps(codes.time[recent])),
-            "event_timestamp": _timestamps(codes.time[codes.offsets[1:] - 1]),
-        }
-    )
+    columns = {
+        "user_id": codes.user_ids,
+        "item_ids": pa.ListArray.from_arrays(offsets, codes.item_ids.take(pa.array(codes.item[recent]))),
+        "event_times": pa.ListArray.from_arrays(offsets, _timestamps(codes.time[recent])),
+        "event_timestamp": _timestamps(codes.time[codes.offsets[1:] - 1]),
+    }
+    if codes.event_ids is not None:
+        columns["event_ids"] = pa.ListArray.from_arrays(offsets, codes.event_ids.take(pa.array(recent)))
+    return pa.table(columns)
 
 
 def item_table(codes: Codes, split: SplitIndex) -> pa.Table:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import redis
 import yaml
 from support.push_inputs import Inputs, add_model, make_inputs
 
@@ -206,6 +207,15 @@ class Redis:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port)
+
+    def erased(self, text: str) -> bool:
+        """Wait for a rewrite of the append-only file that is under way; say whether no file holds a text any more."""
+        eventually(lambda: not self.client.info("persistence")["aof_rewrite_in_progress"])
+        return not any(text.encode() in path.read_bytes() for path in self._folder.rglob("*") if path.is_file())
 
     def freeze(self, *, thaw: bool = False) -> None:
         assert self._process is not None

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from support.engines import ENGINE
 
 from elcrec.config import LogFormat, ValidateConfig
+from elcrec.data.forgotten import Forgotten
 from elcrec.data.profile import Profile
 from elcrec.data.quality import Assessment, assess
 from elcrec.data.readers import read_log
@@ -18,7 +19,13 @@ SOURCE = {"dataset": "file", "md5": "0" * 32}
 
 
 def assess_text(
-    folder: Path, content: str, config: ValidateConfig, *, layout: LogFormat = "csv", previous: Profile | None = None
+    folder: Path,
+    content: str,
+    config: ValidateConfig,
+    *,
+    layout: LogFormat = "csv",
+    previous: Profile | None = None,
+    forgotten: Forgotten | None = None,
 ) -> Assessment:
     """Judge a log; its rows are in `folder` afterwards."""
     file = folder / "data"
@@ -26,7 +33,8 @@ def assess_text(
     with ENGINE.session(folder / "out") as session:
         limits = Limits(max_id_length=config.max_id_length, now=NOW)
         log = read_log([file], layout)
-        found = survey(session, log, source=SOURCE, previous=previous, limits=limits, folder=folder)
+        about = {"previous": previous, "limits": limits, "forgotten": forgotten or Forgotten()}
+        found = survey(session, log, source=SOURCE, **about, folder=folder)
     return assess(found, config, now=NOW)
 
 

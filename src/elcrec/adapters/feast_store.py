@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pandas as pd
 
+from elcrec.adapters.quick_feast import quick_feast
 from elcrec.adapters.quiet import quiet
+from elcrec.artifacts import FORGOTTEN_FILE
+from elcrec.data.erasure import erase_from_parquet
+from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
 from elcrec.serving.histories import Fate, History, add_events, instant, require_valid
 from elcrec.serving.ports import (
     PUSH_FIRST,
     Event,
+    EventLog,
     FeatureTables,
     PushOutcome,
     StoreReplaced,
@@ -28,12 +32,12 @@ from elcrec.serving.ports import (
     UserHistory,
 )
 
-with quiet("feast"):
-    from feast import FeatureService, FeatureStore, FeatureView, FileSource
+with quick_feast():
+    from feast import FeatureService, FeatureStore, FeatureView
     from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
-    from feast.infra.registry.sql import SqlRegistry, feature_view_version_history
-    from sqlalchemy import delete
+    from feast.infra.online_stores.redis import RedisOnlineStore
 
+    from elcrec.adapters.event_log import RedisEventLog, SqliteEventLog
     from elcrec.adapters.feast_config import FeastConfig, Servers, file_lock
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
     from elcrec.adapters.feast_errors import feast_errors
@@ -41,6 +45,8 @@ with quiet("feast"):
         HISTORY,
         ITEMS,
         OUTPUT,
+        SERVED_FILE,
+        last_items,
         load,
         merge_of,
         online_tables,
@@ -48,7 +54,16 @@ with quiet("feast"):
         read_back,
         record,
         require_window,
+        without_forgotten,
         write_offline,
+    )
+    from elcrec.adapters.feast_registry import (
+        file_sources,
+        forget_removed_views,
+        history_source,
+        name_store,
+        named,
+        was_published,
     )
     from elcrec.adapters.online_rows import Entry, HistoryRows, open_rows
     from elcrec.adapters.publication import Publication
@@ -57,10 +72,6 @@ logger = logging.getLogger(__name__)
 
 _USERS_AT_ONCE = 200
 """Users whose events are written together: within a reader's patience, and a short transaction on SQLite."""
-
-
-_IDENTITY = "elcrec_store"
-"""Under which the registry notes the name of the online store that it belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +104,7 @@ class FeastStore:
         self._services: dict[str, FeatureService] = {}
         self._opened: _Opened | None = None
         self._items: tuple[tuple[int, int] | None, frozenset[str] | None] = None, None
+        self._list: tuple[tuple[int, int] | None, Forgotten] = None, Forgotten()
         self._opening = threading.Lock()
 
     def publish(self, tables: FeatureTables, *, service: str) -> dict[str, int]:
@@ -103,19 +115,19 @@ class FeastStore:
                 view's window, or another process is publishing.
             StoreUnavailable: the online store or the registry does not answer.
         """
-        busy = StoreUnavailable("another push is publishing", where=self._folder, fix="try again when it is done")
-        with file_lock(self._folder / "publish.lock", otherwise=busy):
+        with self._publishing():
+            tables = without_forgotten(tables, self._forgotten())
             with feast_errors(), quiet("feast"):
                 feast = self._open(patient=True)
                 self._apply(feast)
             self._require_service(feast, service)
             rows, window = _history_rows(feast)
-            identity = _name(feast, rows.identity())
+            identity = name_store(feast, rows.identity())
             require_window(tables.histories, window)
             publication = Publication.begin(
                 self._folder / "publication.json",
                 self._config.target(),
-                lambda moment: write_offline(tables, moment, self._folder / "data"),
+                lambda moment: write_offline(tables, moment, self._folder / "data", self._forgotten()),
             )
             published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
             for view, table in published.items():
@@ -132,6 +144,19 @@ class FeastStore:
             rows.name(identity)
         self._opened = None
         return {view.name: len(table) for view, table in published.items()}
+
+    def forget(self, user_id: str) -> dict[str, int]:
+        """See `FeatureStore`. The log goes last, as it has the server's own files written anew."""
+        data = self._folder / "data"
+        with self._publishing():
+            names = (SERVED_FILE, HISTORY.file, OUTPUT.file)
+            files = [path for name in names if (path := data / name).exists()]
+            offline = sum(erase_from_parquet(path, user_id) for path in files)
+            return {
+                "offline_rows": offline,
+                "online_rows": self._current().writable.forget(user_id),
+                "logged_events": self.event_log.forget(user_id),
+            }
 
     def users(self, user_ids: Sequence[str], *, service: str) -> list[UserFeatures | None]:
         """See `FeatureStore`. A model output that is older than its view's TTL is left out.
@@ -171,17 +196,27 @@ class FeastStore:
         ]
 
     def push_events(
-        self, events: Sequence[Event], *, new_users: int | None = None, knows: Container[str] | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        new_users: int | None = None,
+        knows: Container[str] | None = None,
+        logged: bool = False,
     ) -> PushOutcome:
         """See `FeatureStore`.
+
+        The log comes last, so that whoever is not let in leaves nothing in it. Events that were not logged, because the
+        log or this process failed, were not acknowledged: sent again, they are known to the history and reach the log.
 
         Raises:
             UserError: an event is not valid, or nothing was published to this store yet.
             StoreUnavailable: the online store does not answer.
         """
-        now, by_user = datetime.now(UTC), dict[str, list[Event]]()
+        now, forgotten, by_user = datetime.now(UTC), self._forgotten(), dict[str, list[Event]]()
         for number, event in enumerate(events, start=1):
             require_valid(event, now=now, where=f"event {number}")
+        kept = [event for event in events if not forgotten.holds(event.user_id, event.timestamp)]
+        for event in kept:
             by_user.setdefault(event.user_id, []).append(event)
         opened, catalogue = self._current(), self._published_items() if knows is None else knows
         fates: dict[str, Counter[Fate]] = {}
@@ -194,22 +229,56 @@ class FeastStore:
         for start in range(0, len(users), _USERS_AT_ONCE):
             with self._replacement_noticed():
                 refused |= opened.writable.update(users[start : start + _USERS_AT_ONCE], change, Entry(most=new_users))
+        taken = [] if logged else [event for event in kept if event.user_id not in refused]
+        if taken:
+            self.event_log.append(taken)
         total = sum((fates[user_id] for user_id in users if user_id not in refused), Counter())
         counts = {"accepted": Fate.ACCEPTED, "duplicates": Fate.DUPLICATE, "late": Fate.LATE}
         return PushOutcome(
             **{name: total[fate] for name, fate in counts.items()},
-            refused=sum(len(by_user[user_id]) for user_id in refused),
-            users=len(users),
+            refused=len(events) - len(kept) + sum(len(by_user[user_id]) for user_id in refused),
+            users=len({event.user_id for event in events}),
         )
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        busy = StoreUnavailable("another push is publishing", where=self._folder, fix="try again when it is done")
+        with file_lock(self._folder / "publish.lock", otherwise=busy):
+            yield
+
+    def _forgotten(self) -> Forgotten:
+        """Return who was forgotten; the list is read again when it has changed."""
+        path = self._store_folder / FORGOTTEN_FILE
+        identity = _file_identity(path)
+        if identity != self._list[0]:
+            self._list = identity, Forgotten.load(path)
+        return self._list[1]
 
     def _published_items(self) -> frozenset[str] | None:
         """Return the items of the last publication, `None` where its files are elsewhere."""
         path = self._folder / "data" / ITEMS.file
         identity = _file_identity(path)
         if identity != self._items[0]:
-            items = None if identity is None else frozenset(pq.read_table(path)["item_id"].to_pylist())
+            items = None if identity is None else last_items(path)
             self._items = identity, items
         return self._items[1]
+
+    def training_data(self, asked: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
+        """Return features as they stood at moments, what Feast's `get_historical_features` does; ids may be integers.
+
+        Args:
+            asked: `event_timestamp` and the raw ids `user_id` or `item_id`; other columns are handed through.
+            features: names such as `user_history:item_ids`.
+
+        Raises:
+            UserError: nothing was published to this store, or it has no such feature.
+        """
+        # Feast compares a column of integers with the ids of the store, which are text, not at all.
+        keys = {key: asked[key].dtype for key in ("user_id", "item_id") if key in asked.columns}
+        with feast_errors(), quiet("feast"):
+            texts = asked.astype(dict.fromkeys(keys, "str"))
+            found: pd.DataFrame = self._feast.get_historical_features(texts, list(features)).to_df()
+        return found.astype(keys)
 
     def check(self, service: str, schema: str | None = None) -> None:
         """See `FeatureStore`. Readers see what others have applied since the last check.
@@ -223,7 +292,7 @@ class FeastStore:
             feast.refresh_registry()
             found = self._require_service(feast, service)
             different = schema is not None and published_schema(feast, found) != schema
-            if _named(feast) != self._current().identity:
+            if named(feast) != self._current().identity:
                 self._opened = None
                 self._current()
         if different:
@@ -244,6 +313,17 @@ class FeastStore:
         if digest is None:
             raise self._unknown(service)
         return digest
+
+    @cached_property
+    def event_log(self) -> EventLog:
+        """See `FeatureStore`."""
+        online, _ = self._files
+        if online is not None:
+            return SqliteEventLog(online.with_name("events.db"))
+        config = self._config.load()
+        with feast_errors():
+            client = RedisOnlineStore()._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
+        return RedisEventLog(client, config.project)
 
     @cached_property
     def _files(self) -> tuple[Path | None, Path | None]:
@@ -288,8 +368,8 @@ class FeastStore:
         with feast_errors(), quiet("feast"):
             feast = self._open()
             self._make_own(feast)
-            identity = _named(feast)
-            if identity is None and not _was_published(feast):
+            identity = named(feast)
+            if identity is None and not was_published(feast):
                 raise UserError("no histories were published to this store", fix=PUSH_FIRST)
             readable, window = _history_rows(feast, identity)
             return _Opened(
@@ -315,11 +395,11 @@ class FeastStore:
     def _make_own(self, feast: FeatureStore) -> None:
         """In a copy of a store, lead the copy of the registry from the original's files to the copy's own."""
         own = self._folder / "data" / HISTORY.file
-        if self._files[1] is None or Path(_source_path(feast)) == own:
+        if self._files[1] is None or Path(history_source(feast)).parent == own.parent:
             return
         logger.warning("the store was moved or copied to %s: its Feast sources are led there", self._store_folder)
         objects = [*feast.list_data_sources(), *feast.list_feature_views()]
-        for source in _file_sources(objects):
+        for source in file_sources(objects):
             source.file_options.uri = str(own.with_name(Path(source.path).name))
         with self._config.registry_lock():
             feast.apply(objects)
@@ -337,7 +417,7 @@ class FeastStore:
         """
         objects = definitions_for(self._config.repository, self._store_folder)
         with self._config.registry_lock():
-            _forget_removed_views(feast)
+            forget_removed_views(feast)
             feast.apply(objects)
         feast.refresh_registry()
 
@@ -392,57 +472,3 @@ def _file_identity(path: Path | None) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _named(feast: FeatureStore) -> str | None:
-    """Return the name of the online store that the registry belongs to; Feast's own commands leave it alone."""
-    registry = feast.registry
-    return registry.get_project_metadata(feast.project, _IDENTITY) if isinstance(registry, SqlRegistry) else None
-
-
-def _name(feast: FeatureStore, found: str | None) -> str:
-    """Return the name that the store is to have; note it in the registry.
-
-    Args:
-        feast: the registry.
-        found: what the online store is called.
-    """
-    known = _named(feast)
-    if known is not None and found not in (None, known):
-        logger.warning("the online store was published from another store folder; it belongs to this one from now on")
-    name = known or found or uuid.uuid4().hex
-    if isinstance(feast.registry, SqlRegistry):
-        feast.registry.set_project_metadata(feast.project, _IDENTITY, name)
-    return name
-
-
-def _was_published(feast: FeatureStore) -> bool:
-    """Whether a push has loaded histories; `feast apply` alone makes a store that is empty."""
-    try:
-        return bool(feast.get_feature_view(HISTORY.name).materialization_intervals)
-    except FeatureViewNotFoundException:
-        return False
-
-
-def _forget_removed_views(feast: FeatureStore) -> None:
-    """Remove the versions of views that are gone: `feast teardown` leaves them, and the next apply fails on them."""
-    registry = feast.registry
-    if not isinstance(registry, SqlRegistry):
-        return
-    views = [view.name for view in registry.list_feature_views(feast.project, allow_cache=False)]
-    versions = feature_view_version_history.c
-    gone = versions.feature_view_name.not_in(views)
-    with registry.write_engine.begin() as connection:
-        connection.execute(delete(feature_view_version_history).where(versions.project_id == feast.project, gone))
-
-
-def _file_sources(objects: Sequence[Any]) -> list[FileSource]:
-    """Return every file that views and sources lead to."""
-    sources = [getattr(each, name, None) for each in objects for name in ("batch_source", "stream_source")]
-    sources += [getattr(each, "batch_source", None) for each in sources]
-    return [each for each in [*objects, *sources] if isinstance(each, FileSource)]
-
-
-def _source_path(feast: FeatureStore) -> str:
-    source = feast.get_feature_view(HISTORY.name).batch_source
-    return str(source.path) if source is not None else ""

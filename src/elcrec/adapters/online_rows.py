@@ -6,6 +6,7 @@ replaces a row whatever happened to it since it was read.
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 import redis
 from feast import FeatureView
+from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import _mmh3, _redis_key
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.online_stores.sqlite import SqliteOnlineStore
@@ -32,6 +34,7 @@ Change = Callable[[str, History], History]
 _EMPTY = History()
 _FIELDS = ("item_ids", "event_times", "event_ids", "seen_items")
 _SQLITE_WAIT_MS = 5_000
+_CHECKPOINTS, _CHECKPOINT_SECONDS = 100, 0.05
 _ROUNDS = 200
 _NEWCOMERS = "elcrec_newcomers"
 """Users whom the store knows from events alone: a set on Redis; on SQLite a table of this name."""
@@ -46,6 +49,13 @@ class HistoryRows(Protocol):
 
     def update(self, user_ids: Sequence[str], change: Change, entry: "Entry") -> set[str]:
         """Change distinct users' histories, each of them in one indivisible step; return who was not let in.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+
+    def forget(self, user_id: str) -> int:
+        """Erase all that the store has under a user's key; return how many rows there were.
 
         Raises:
             StoreUnavailable: the store does not answer.
@@ -165,6 +175,20 @@ class SqliteRows:
             self._store.online_write_batch(self._config, self._view, written, None)
         return refused
 
+    def forget(self, user_id: str) -> int:
+        version = self._config.entity_key_serialization_version
+        key, found = serialize_entity_key(_key(user_id), entity_key_serialization_version=version), 0
+        with self._connection() as connection:
+            columns = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
+            for (table,) in connection.execute(columns).fetchall():
+                deleted = connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,))
+                found += deleted.rowcount > 0
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_NEWCOMERS,)).fetchone():
+                connection.execute("DELETE FROM elcrec_newcomers WHERE user_id = ?", (user_id,))
+            connection.commit()
+            erase_deleted(connection)
+        return found
+
     def identity(self) -> str | None:
         with self._connection() as connection:
             return _sqlite_identity(connection)
@@ -278,6 +302,12 @@ class RedisRows:
                     return refused
         raise StoreUnavailable(f"{len(left)} histories change too fast to be written", fix="try again")
 
+    def forget(self, user_id: str) -> int:
+        with redis_errors(), self._client.pipeline() as pipe:
+            pipe.delete(self._redis_key(user_id)).srem(f"{_NEWCOMERS}:{self._config.project}", user_id)
+            found, _ = pipe.execute()
+        return int(found)
+
     def identity(self) -> str | None:
         with redis_errors():
             found = self._client.get(self._identity_key)
@@ -346,6 +376,21 @@ class RedisRows:
     def _lifetime(self) -> int | None:
         seconds: int | None = self._config.online_store.key_ttl_seconds
         return seconds
+
+
+def erase_deleted(connection: sqlite3.Connection) -> None:
+    """Write a database anew, and its write-ahead log into it, so that nothing that was deleted stays on the disk.
+
+    Raises:
+        StoreUnavailable: somebody reads the database for too long.
+    """
+    connection.execute("VACUUM")
+    for _ in range(_CHECKPOINTS):
+        ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if not busy:
+            return
+        time.sleep(_CHECKPOINT_SECONDS)
+    raise StoreUnavailable("somebody else reads the database for too long", fix="run it again")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from elcrec.serving.ports import FeatureStore, ModelRegistry
+from elcrec.shipped import own_or_shipped
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,11 @@ class Store:
     @cached_property
     def features(self) -> FeatureStore:
         """The feature store."""
-        from elcrec.adapters.feast_config import Servers  # noqa: PLC0415 - Feast takes seconds
-        from elcrec.adapters.feast_store import FeastStore  # noqa: PLC0415 - as above
+        from elcrec.adapters.quick_feast import quick_feast  # noqa: PLC0415 - as below
+
+        with quick_feast():
+            from elcrec.adapters.feast_config import Servers  # noqa: PLC0415 - Feast takes seconds
+            from elcrec.adapters.feast_store import FeastStore  # noqa: PLC0415 - as above
 
         servers = Servers(redis=self.redis, registry=self.feast_registry)
         return FeastStore(self.folder, self.features_repository, servers)
@@ -77,9 +81,10 @@ def file_system_of(folder: Path) -> str:
 
 def open_store(folder: Path) -> Store:
     """Return the store in `folder`; nothing is read or written before it is used."""
+    named = os.environ.get("ELCREC_FEATURES")
     return Store(
         folder=folder.absolute(),
-        features_repository=Path(os.environ.get("ELCREC_FEATURES") or "features").absolute(),
+        features_repository=(Path(named) if named else own_or_shipped(Path("features"))).absolute(),
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
         redis=os.environ.get("REDIS") or None,
         feast_registry=os.environ.get("FEAST_REGISTRY") or None,

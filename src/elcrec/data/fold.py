@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from elcrec.data.interactions import EVENT_ID
 from elcrec.data.row_groups import write_row_group
 from elcrec.data.sequences import Cuts
 from elcrec.data.times import TIMESTAMP
@@ -32,6 +33,8 @@ SEQUENCES = pa.schema(
         ("test_index", pa.int32()),
     ]
 )
+EVENT_IDS = pa.field("event_ids", pa.list_(pa.string()))
+"""Column of histories.parquet, where events have ids."""
 HISTORIES = pa.schema(
     [
         ("user_id", pa.string()),
@@ -45,15 +48,20 @@ Ints = npt.NDArray[np.int64]
 
 
 class Events(NamedTuple):
-    """Sorted events: the row of their user's first event, item index from 1, and microseconds, [N] each."""
+    """Sorted events: the row of their user's first event, item index from 1, microseconds, and own id, [N] each.
+
+    The ids are `None` where events have none.
+    """
 
     first: Ints
     item: npt.NDArray[np.int32]
     micros: Ints
+    event_id: pa.Array | None = None
 
     def span(self, start: int, end: int) -> "Events":
         """Return neighbouring events."""
-        return Events(self.first[start:end], self.item[start:end], self.micros[start:end])
+        event_id = None if self.event_id is None else self.event_id.slice(start, end - start)
+        return Events(self.first[start:end], self.item[start:end], self.micros[start:end], event_id)
 
 
 class Parts(NamedTuple):
@@ -93,22 +101,25 @@ def fold(
     *,
     most: int,
     cuts: Cuts | None,
+    event_ids: bool,
 ) -> Folded:
     """Write `sequences.parquet` and `histories.parquet`.
 
     Args:
-        events: `first`, `item_index`, `micros`, by user and time.
+        events: `first`, `item_index`, `micros`, and `event_id` where events have ids, by user and time.
         users: `first`, `user_id`, in the same order of users.
         items: `item_id` by index.
         folder: where the files go.
         most: items of a history, the most recent.
         cuts: of a temporal split; `None` leaves one out.
+        event_ids: whether events have ids.
     """
+    columns = HISTORIES.append(EVENT_IDS) if event_ids else HISTORIES
     item_ids = items["item_id"].cast(pa.large_string()).combine_chunks()
     counts, names = Folded(training=np.zeros(len(item_ids), np.int64)), _Names(users)
     with (
         pq.ParquetWriter(folder / "sequences.parquet", SEQUENCES, compression="zstd") as sequences,
-        pq.ParquetWriter(folder / "histories.parquet", HISTORIES, compression="zstd") as histories,
+        pq.ParquetWriter(folder / "histories.parquet", columns, compression="zstd") as histories,
     ):
         for group in group_users(events):
             starts = _starts(group.first)
@@ -125,7 +136,7 @@ def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
     held: list[Events] = []
     size, enough = 0, GROUP_EVENTS
     for batch in batches:
-        held.append(Events(*(np.asarray(batch.column(name)) for name in ("first", "item_index", "micros"))))
+        held.append(_events(batch))
         size += batch.num_rows
         if size > enough:
             rest = yield from _cut(_join(held), final=False)
@@ -136,8 +147,16 @@ def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
         yield from _cut(_join(held), final=True)
 
 
+def _events(batch: pa.RecordBatch) -> Events:
+    first, item, micros = (np.asarray(batch.column(name)) for name in ("first", "item_index", "micros"))
+    event_id = batch.column(EVENT_ID).cast(pa.large_string()) if EVENT_ID in batch.schema.names else None
+    return Events(first, item, micros, event_id)
+
+
 def _join(held: list[Events]) -> Events:
-    return Events(*(np.concatenate(columns) for columns in zip(*held, strict=True)))
+    first, item, micros, event_ids = zip(*held, strict=True)
+    joined = None if event_ids[0] is None else pa.concat_arrays(event_ids)
+    return Events(np.concatenate(first), np.concatenate(item), np.concatenate(micros), joined)
 
 
 def _cut(events: Events, *, final: bool) -> Generator[Events, None, Events]:
@@ -214,7 +233,7 @@ def sequence_table(user_ids: pa.Array, offsets: Ints, events: Events, parts: Par
 
 
 def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: pa.Array, most: int) -> pa.Table:
-    """Return rows of histories.parquet: the `most` recent items of each user, raw."""
+    """Return rows of histories.parquet: the `most` recent items of each user, raw; `event_ids` where there are some."""
     lengths = np.diff(offsets)
     recent = np.flatnonzero(_positions(offsets) >= np.repeat(lengths - most, lengths))
     ends = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths, most)))), pa.int32())
@@ -225,7 +244,11 @@ def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: p
         pa.ListArray.from_arrays(ends, times.take(pa.array(recent))),
         times.take(pa.array(offsets[1:] - 1)),
     ]
-    return pa.Table.from_arrays(columns, schema=HISTORIES)
+    table = pa.Table.from_arrays(columns, schema=HISTORIES)
+    if events.event_id is None:
+        return table
+    event_ids = events.event_id.take(pa.array(recent)).cast(pa.string())
+    return table.append_column(EVENT_IDS, pa.ListArray.from_arrays(ends, event_ids))
 
 
 def item_table(items: pa.Table, training: Ints) -> pa.Table:

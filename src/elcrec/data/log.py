@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from elcrec.data.interactions import EVENT_ID
 from elcrec.progress import track
 
 TimeKind = Literal["real", "order"]
@@ -24,9 +25,11 @@ class RawLog:
     Attributes:
         parts: tables of its rows, in the order of the file: `torn` bool (the line has not the header's number of
             fields, so nothing else is known of it), `user_id` and `item_id` string, `micros` int64 (microseconds of
-            UTC, null where absent or unreadable), `given` bool (there is a time), and `raw_time` as it stood.
+            UTC, null where absent or unreadable), `given` bool (there is a time), `raw_time` as it stood, and where
+            the log has ids of its events `event_id` string.
         time: `real`, or `order` where the position in the user's line stands for the time.
         types: the columns' types in the file, by name.
+        event_ids: whether it has ids of its events.
         file: its place, the first one of several; for errors.
         about_rows: how many rows it has, where that is known before it is read.
     """
@@ -35,6 +38,7 @@ class RawLog:
     file: Path
     time: TimeKind
     types: dict[str, str] = field(default_factory=dict)
+    event_ids: bool = False
     about_rows: int | None = None
 
 
@@ -45,25 +49,28 @@ class StagedLog(NamedTuple):
         file: its place.
         rows: all its rows, torn ones included.
         torn: how many of them are torn.
+        event_ids: whether there is a column `event_id`.
     """
 
     file: Path
     rows: int
     torn: int
+    event_ids: bool
 
 
-def part_of(user_id: pa.Array, item_id: pa.Array, micros: pa.Array, raw_time: pa.Array) -> pa.Table:
+def part_of(
+    user_id: pa.Array, item_id: pa.Array, micros: pa.Array, raw_time: pa.Array, event_id: pa.Array | None = None
+) -> pa.Table:
     """Return whole rows as a part of a log."""
-    return pa.table(
-        {
-            "torn": pa.repeat(pa.scalar(False), len(user_id)),
-            "user_id": user_id,
-            "item_id": item_id,
-            "micros": micros,
-            "given": raw_time.is_valid(),
-            "raw_time": raw_time,
-        }
-    )
+    columns = {
+        "torn": pa.repeat(pa.scalar(False), len(user_id)),
+        "user_id": user_id,
+        "item_id": item_id,
+        "micros": micros,
+        "given": raw_time.is_valid(),
+        "raw_time": raw_time,
+    }
+    return pa.table(columns if event_id is None else columns | {EVENT_ID: event_id})
 
 
 def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
@@ -91,7 +98,7 @@ def stage_log(log: RawLog, file: Path) -> StagedLog:
         if writer is not None:
             writer.close()
     pa.default_memory_pool().release_unused()
-    return StagedLog(file, rows, torn)
+    return StagedLog(file, rows, torn, log.event_ids)
 
 
 def _slices(part: pa.Table) -> Iterator[pa.Table]:

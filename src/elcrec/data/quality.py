@@ -1,6 +1,6 @@
 """Judge a whole log: faulty rows aside, is it large, fresh and familiar enough to train on?"""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from elcrec.data.survey import Survey
 
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DRIFT = _POPULARITY, _LENGTH, _ROWS = ("drift of item popularity", "drift of history length", "change of row count")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,15 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """A log with its verdict."""
+    """A log with its verdict.
+
+    Attributes:
+        drift_accepted: who took its drift for good, and why; empty where nobody was asked.
+    """
 
     survey: Survey
     checks: list[Check]
+    drift_accepted: str = ""
 
     @property
     def failures(self) -> list[Check]:
@@ -74,6 +80,18 @@ def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessme
         *_drift(survey, config),
     ]
     return Assessment(survey=survey, checks=[_schema(survey), *_checks(figures)])
+
+
+def with_drift_accepted(assessment: Assessment, reason: str) -> Assessment:
+    """Return an assessment in which drift from the last accepted log is a warning; `reason` says who took it and why.
+
+    Where nothing drifted there is nothing to accept.
+    """
+    drifted = [check for check in assessment.failures if check.name in _DRIFT]
+    if not drifted:
+        return assessment
+    checks = [replace(check, severity="warning") if check in drifted else check for check in assessment.checks]
+    return replace(assessment, checks=checks, drift_accepted=reason)
 
 
 def _schema(survey: Survey) -> Check:
@@ -125,7 +143,7 @@ def _rows(survey: Survey) -> list[_Figure]:
 
 def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
     profile, faulty = survey.profile, survey.sorted.quarantined
-    share = faulty / survey.rows
+    share = faulty / max(1, survey.rows)
     mean = profile["rows"] / max(1, profile["users"])
     most = config.max_quarantine_share
     return [
@@ -171,14 +189,14 @@ def _drift(survey: Survey, config: ValidateConfig) -> list[_Figure]:
         return []
     change = row_change(profile, previous)
     moved = {
-        "drift of item popularity": popularity_drift(popular, previous),
-        "drift of history length": length_drift(profile, previous),
+        _POPULARITY: popularity_drift(popular, previous),
+        _LENGTH: length_drift(profile, previous),
     }
     expected = f"stability index {config.max_drift:g} at most"
     return [
         *(_figure(name, value, expected, f"{value:.4f}", maximum=config.max_drift) for name, value in moved.items()),
         _figure(
-            "change of row count",
+            _ROWS,
             change,
             f"{config.max_row_change:.0%} at most",
             f"{change:.1%} ({previous['rows']:,} → {profile['rows']:,})",

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from elcrec.config import LogFormat
 from elcrec.data.benchmark import read_benchmark
+from elcrec.data.interactions import EVENT_ID
 from elcrec.data.log import RawLog, insert_torn, part_of
 from elcrec.data.times import EpochUnit, parse_times
 from elcrec.errors import UserError
@@ -31,12 +32,17 @@ class Columns:
     user: str = "user_id"
     item: str = "item_id"
     time: str = "timestamp"
+    event: str = "event_id"
     epoch_unit: EpochUnit = "s"
 
     @property
-    def names(self) -> list[str]:
-        """The three columns, all required."""
+    def required(self) -> list[str]:
+        """The columns that a log must have."""
         return [self.user, self.item, self.time]
+
+    def found_in(self, names: list[str]) -> list[str]:
+        """Return those to read of a log with these columns."""
+        return [*self.required, *(name for name in (self.event,) if name in names)]
 
 
 def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None = None) -> RawLog:
@@ -47,14 +53,23 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
             that shows only while the parts are read.
     """
     logs = [_open(file, layout, columns or Columns()) for file in files]
+    event_ids = any(log.event_ids for log in logs)
     known = [log.about_rows for log in logs]
     return RawLog(
-        parts=_present((part for log in logs for part in log.parts), files[0]),
+        parts=_present((_with_event_ids(part, event_ids) for log in logs for part in log.parts), files[0]),
         file=files[0],
         time=logs[0].time,
-        types=logs[0].types,
+        types=max((log.types for log in logs), key=len),
+        event_ids=event_ids,
         about_rows=None if None in known else sum(rows or 0 for rows in known),
     )
+
+
+def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
+    """Give a part of a file without ids of events a column without values, where another file has them."""
+    if not wanted or EVENT_ID in part.column_names:
+        return part
+    return part.append_column(EVENT_ID, pa.nulls(len(part), pa.string()))
 
 
 def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
@@ -93,12 +108,12 @@ def _present(parts: Iterator[pa.Table], file: Path) -> Iterator[pa.Table]:
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
     """Read a comma-separated UTF-8 file with a header; an empty field is a null."""
-    _require(path, columns, _csv_header(path))
-    types = dict.fromkeys(columns.names, "string")
-    return RawLog(parts=_csv_parts(path, columns), file=path, time="real", types=types)
+    names = _require(path, columns, _csv_header(path))
+    types, event_ids = dict.fromkeys(names, "string"), columns.event in names
+    return RawLog(parts=_csv_parts(path, columns, names), file=path, time="real", types=types, event_ids=event_ids)
 
 
-def _csv_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
+def _csv_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Table]:
     torn: list[int] = []
 
     def skip(row: Any) -> str:
@@ -111,8 +126,8 @@ def _csv_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
         read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=columns.names,
-            column_types=dict.fromkeys(columns.names, pa.string()),
+            include_columns=names,
+            column_types=dict.fromkeys(names, pa.string()),
             null_values=[""],
             strings_can_be_null=True,
         ),
@@ -134,16 +149,22 @@ def read_parquet(path: Path, columns: Columns) -> RawLog:
     """Read a Parquet file; ids may be text or integers, times text, timestamps, dates or numbers."""
     with pq.ParquetFile(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
-    _require(path, columns, schema.names)
-    _part(path, schema.empty_table().select(columns.names), columns)  # refuses types that nothing could be made of
-    types = {name: str(schema.field(name).type) for name in columns.names}
-    return RawLog(parts=_parquet_parts(path, columns), file=path, time="real", types=types, about_rows=rows)
+    names = _require(path, columns, schema.names)
+    _part(path, schema.empty_table().select(names), columns)  # refuses types that nothing could be made of
+    return RawLog(
+        parts=_parquet_parts(path, columns, names),
+        file=path,
+        time="real",
+        types={name: str(schema.field(name).type) for name in names},
+        event_ids=columns.event in names,
+        about_rows=rows,
+    )
 
 
-def _parquet_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
+def _parquet_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Table]:
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns.names):
-            table = pa.Table.from_batches([batch]).select(columns.names)
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
+            table = pa.Table.from_batches([batch]).select(names)
             table.validate(full=True)  # text that is no UTF-8
             yield _part(path, table, columns)
 
@@ -153,7 +174,8 @@ def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
     if pa.types.is_dictionary(raw_time.type):
         raw_time = raw_time.cast(raw_time.type.value_type)
     times = _times(path, raw_time, columns).cast(pa.int64())
-    return part_of(_ids(path, table, columns.user), _ids(path, table, columns.item), times, raw_time)
+    event = _ids(path, table, columns.event) if columns.event in table.column_names else None
+    return part_of(_ids(path, table, columns.user), _ids(path, table, columns.item), times, raw_time, event)
 
 
 def _ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -212,17 +234,20 @@ def _csv_header(path: Path) -> list[str]:
         raise UserError(f"the first line is no CSV header ({error})", where=path) from error
 
 
-def _require(path: Path, columns: Columns, found: list[str]) -> None:
-    missing = [name for name in columns.names if name not in found]
+def _require(path: Path, columns: Columns, found: list[str]) -> list[str]:
+    """Return the columns to read, once they are known to be there."""
+    missing = [name for name in columns.required if name not in found]
     if missing:
         raise UserError(
             f"no column {', '.join(map(repr, missing))}; the file has {_short(', '.join(map(repr, found)))}",
             where=path,
             fix="set validate.user_column, item_column and time_column to its names",
         )
-    twice = [name for name in columns.names if found.count(name) > 1]
+    names = columns.found_in(found)
+    twice = [name for name in names if found.count(name) > 1]
     if twice:
         raise UserError(f"column {twice[0]!r} stands twice in the header", where=path)
+    return names
 
 
 def _short(text: object, limit: int = 200) -> str:

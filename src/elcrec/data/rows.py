@@ -1,22 +1,28 @@
 """Row-level rules: what makes a single row of a log faulty."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from elcrec.data.engine import Session
+from elcrec.data.forgotten import Forgotten
+from elcrec.data.interactions import EVENT_ID
+from elcrec.data.times import TIMESTAMP
 
 CLOCK_TOLERANCE = timedelta(days=1)
 """A time this far ahead of now is still taken: clocks differ, and zoneless times are read as UTC."""
+
+FORGOTTEN = -1
+"""Stands where the place of a rule does."""
 
 TORN = "row has the header's number of fields"
 
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_COMPLETE = "user_id IS NOT NULL AND item_id IS NOT NULL AND micros IS NOT NULL"
-_KEY = "xxhash64(user_id, item_id, micros)"
+_EVENT = ["user_id", "item_id", "micros"]
+_EVENT_BY_ID = ["user_id", EVENT_ID]
 
 
 class Rule(NamedTuple):
@@ -32,8 +38,14 @@ class Rule(NamedTuple):
     expected: str
 
 
-def row_rules(max_id_length: int, now: datetime) -> list[Rule]:
-    """Return the rules; a faulty row is put down to the first that it breaks."""
+def row_rules(max_id_length: int, now: datetime, *, event_ids: bool) -> list[Rule]:
+    """Return the rules; a faulty row is put down to the first that it breaks.
+
+    Args:
+        max_id_length: in characters.
+        now: what counts as the present.
+        event_ids: whether the log has ids of its events.
+    """
     latest = (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
     short = f"{max_id_length} characters at most"
     future = "a day ahead of the clock at most"
@@ -42,23 +54,27 @@ def row_rules(max_id_length: int, now: datetime) -> list[Rule]:
         Rule("item_id is present", "NOT torn AND item_id IS NULL", "an item id in every row"),
         Rule("user_id is short enough", f"length(user_id) > {max_id_length}", short),
         Rule("item_id is short enough", f"length(item_id) > {max_id_length}", short),
+        *([Rule("event_id is short enough", f"length(event_id) > {max_id_length}", short)] if event_ids else []),
         Rule("timestamp is present", "NOT torn AND NOT given", "a time in every row"),
         Rule("timestamp is readable", "given AND micros IS NULL", "ISO 8601, a timestamp or an epoch number"),
         Rule("timestamp is not negative", "micros < 0", "1970 or later"),
         Rule("timestamp is not in the future", f"micros > {latest}", future),
-        Rule("event is unique", "is_copy", "no (user, item, time) twice; the first is kept"),
+        Rule("event is unique", "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
         Rule(TORN, "torn", "no torn lines"),
     ]
 
 
-def find_faulty(session: Session, rules: list[Rule]) -> dict[str, int]:
+def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool) -> dict[str, int]:
     """Make the table `faulty` of the view `log`; return how many rows break each rule.
 
     `faulty` has `row` and `reason`, the place of the first rule that the row breaks.
     """
-    _find_copies(session)
-    marked = """SELECT log.row AS row, torn, user_id, item_id, micros, given, copies.row IS NOT NULL AS is_copy
-        FROM log LEFT JOIN copies ON log.row = copies.row"""
+    _find_copies(session, _EVENT, "copies")
+    if event_ids:
+        _find_copies(session, _EVENT_BY_ID, "copies_by_id")
+        session.table("all_copies", "SELECT row FROM copies UNION SELECT row FROM copies_by_id")
+        session.rename("all_copies", "copies")
+    marked = "SELECT log.*, copies.row IS NOT NULL AS is_copy FROM log LEFT JOIN copies ON log.row = copies.row"
     session.view("marked", marked)
     reasons = " ".join(f"WHEN {rule.broken} THEN {place}" for place, rule in enumerate(rules))
     flags = ", ".join(f"({rule.broken}) AS broken_{place}" for place, rule in enumerate(rules))
@@ -73,17 +89,43 @@ def _name(place: int) -> str:
     return f"rows_{place}"
 
 
-def _find_copies(session: Session) -> None:
-    """Make the table `copies`: rows before which a complete row has the same user, item and time."""
+def _find_copies(session: Session, columns: Sequence[str], name: str) -> None:
+    """Make a table of the `row`s before which a row has the same values in these columns; neither lacks one."""
+    key, complete = ", ".join(columns), " AND ".join(f"{column} IS NOT NULL" for column in columns)
     # Few keys are there twice, even by chance, so few rows have to be compared in full.
-    keys = f"SELECT {_KEY} AS code FROM log WHERE {_COMPLETE}"
+    keys = f"SELECT xxhash64({key}) AS code FROM log WHERE {complete}"
     session.table("repeated", f"SELECT code FROM ({keys}) keyed GROUP BY code HAVING count(*) > 1")
-    numbered = f"""SELECT row, row_number() OVER (PARTITION BY user_id, item_id, micros ORDER BY row) AS number
-        FROM log WHERE {_COMPLETE} AND {_KEY} IN (SELECT code FROM repeated)"""
-    session.table("copies", f"SELECT row FROM ({numbered}) numbered WHERE number > 1")
+    numbered = f"""SELECT row, row_number() OVER (PARTITION BY {key} ORDER BY row) AS number
+        FROM log WHERE {complete} AND xxhash64({key}) IN (SELECT code FROM repeated)"""
+    session.table(name, f"SELECT row FROM ({numbered}) numbered WHERE number > 1")
     session.drop("repeated")
 
 
-def stream_faulty(session: Session) -> Iterator[pa.RecordBatch]:
-    """Yield `row` and `reason` of the faulty rows, by row."""
-    return session.stream("SELECT row, reason FROM faulty ORDER BY row", ["row"])
+def leave_out_forgotten(session: Session, forgotten: Forgotten) -> int:
+    """Make the view `log` of `staged` without the rows in the table `forgotten_rows`, which it makes; return how many.
+
+    They are what forgotten users did until they were forgotten, and their rows without a time.
+    """
+    found = forgotten.among(_users(session)) if forgotten.until else {}
+    until = pa.array(found.values(), TIMESTAMP).cast(pa.int64())
+    session.enter("forgotten", pa.table({"user_id": pa.array(found, pa.string()), "until": until}))
+    theirs = """SELECT staged.row AS row FROM staged JOIN forgotten ON staged.user_id = forgotten.user_id
+        WHERE staged.micros IS NULL OR staged.micros <= forgotten.until"""
+    session.table("forgotten_rows", theirs)
+    absent = "NOT EXISTS (SELECT 1 FROM forgotten_rows WHERE forgotten_rows.row = staged.row)"
+    session.view("log", f"SELECT * FROM staged WHERE {absent}" if found else "SELECT * FROM staged")
+    (counted,) = session.fetch("SELECT count(*) AS events FROM forgotten_rows").to_pylist()
+    return int(counted["events"])
+
+
+def _users(session: Session) -> Iterator[str]:
+    session.table("users", "SELECT user_id, min(row) AS first FROM staged WHERE user_id IS NOT NULL GROUP BY user_id")
+    for batch in session.stream("SELECT first, user_id FROM users ORDER BY first", ["first"]):
+        yield from batch.column("user_id").to_pylist()
+    session.drop("users")
+
+
+def stream_set_aside(session: Session) -> Iterator[pa.RecordBatch]:
+    """Yield `row` and `reason` of the faulty rows, and of the forgotten ones with the reason FORGOTTEN, by row."""
+    forgotten = f"SELECT row, {FORGOTTEN} AS reason FROM forgotten_rows"
+    return session.stream(f"SELECT row, reason FROM faulty UNION ALL {forgotten} ORDER BY row", ["row"])

@@ -6,16 +6,18 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from elcrec.data.engine import Session
+from elcrec.data.interactions import EVENT_ID
 from elcrec.data.profile import DAY
 
 _KEYS = {"u": "user_id", "i": "item_id"}
 
 
 class Core(NamedTuple):
-    """The events that remain: how many, and whether users and items are numbers."""
+    """The events that remain: how many, whether users and items are numbers, and whether events have ids."""
 
     events: int
     numbered: bool
+    event_ids: bool
 
 
 class Cuts(NamedTuple):
@@ -25,30 +27,31 @@ class Cuts(NamedTuple):
     test: int
 
 
-def keep_core(session: Session, k: int) -> Core:
+def keep_core(session: Session, k: int, *, event_ids: bool) -> Core:
     """Make `core`: what remains of the view `log` once every user and item left has `k` events or more.
 
-    It has `row`, `micros`, and for user and item `u` and `i`: their ids, or where there is something to take out
-    numbers, whose ids the tables `u_names` and `i_names` hold.
+    It has `row`, `micros`, `event_id` where events have ids, and for user and item `u` and `i`: their ids, or where
+    there is something to take out numbers, whose ids the tables `u_names` and `i_names` hold.
     """
+    own = f"row, micros, {EVENT_ID}" if event_ids else "row, micros"
     if k > 1:
-        _number(session)
-        _peel(session, k)
+        _number(session, own)
+        _peel(session, k, own)
     else:
-        session.view("core", "SELECT row, micros, user_id AS u, item_id AS i FROM log")
-    return Core(events=_count(session, "core"), numbered=k > 1)
+        session.view("core", f"SELECT {own}, user_id AS u, item_id AS i FROM log")
+    return Core(events=_count(session, "core"), numbered=k > 1, event_ids=event_ids)
 
 
-def _number(session: Session) -> None:
+def _number(session: Session, own: str) -> None:
     """Make `core` with numbers, which are small to carry from turn to turn."""
     for key, name in _KEYS.items():
         session.table(f"{key}_names", f"SELECT {name} AS name, min(row) AS {key} FROM log GROUP BY {name}")
-    numbered = """SELECT log.row AS row, log.micros AS micros, u_names.u AS u, i_names.i AS i
+    numbered = f"""SELECT {own}, u_names.u AS u, i_names.i AS i
         FROM log JOIN u_names ON log.user_id = u_names.name JOIN i_names ON log.item_id = i_names.name"""
     session.table("core", numbered)
 
 
-def _peel(session: Session, k: int) -> None:
+def _peel(session: Session, k: int, own: str) -> None:
     """Take rare users and items out of `core` until none is left."""
     while True:
         for key in _KEYS:
@@ -56,7 +59,7 @@ def _peel(session: Session, k: int) -> None:
         if not any(_count(session, f"rare_{key}") for key in _KEYS):
             return
         absent = (f"NOT EXISTS (SELECT 1 FROM rare_{key} WHERE rare_{key}.{key} = core.{key})" for key in _KEYS)
-        session.table("remaining", f"SELECT row, micros, u, i FROM core WHERE {' AND '.join(absent)}")
+        session.table("remaining", f"SELECT {own}, u, i FROM core WHERE {' AND '.join(absent)}")
         session.rename("remaining", "core")
 
 
@@ -71,8 +74,9 @@ def index_ids(session: Session, core: Core) -> pa.Table:
     index = "CAST(row_number() OVER (ORDER BY first) AS INT)"
     session.table("items", f"SELECT i, {index} AS item_index, total, newest FROM ({counted}) counted")
     # Kept before they are sorted: then a sort is all that a stream has to hold in memory.
-    events = """SELECT users.first AS first, items.item_index AS item_index, core.micros AS micros, core.row AS row
-        FROM core JOIN users ON core.u = users.u JOIN items ON core.i = items.i"""
+    event_id = f", core.{EVENT_ID} AS {EVENT_ID}" if core.event_ids else ""
+    events = f"""SELECT users.first AS first, items.item_index AS item_index, core.micros AS micros, core.row AS row
+        {event_id} FROM core JOIN users ON core.u = users.u JOIN items ON core.i = items.i"""
     session.table("events", events)
     for key, table in (("u", "users"), ("i", "items")):
         if core.numbered:
@@ -91,7 +95,7 @@ def stream_users(session: Session) -> Iterator[pa.RecordBatch]:
 
 
 def stream_events(session: Session) -> Iterator[pa.RecordBatch]:
-    """Yield `first` (of the user), `item_index`, `micros` and `row` of every event.
+    """Yield `first` (of the user), `item_index`, `micros`, `row` and, where events have ids, `event_id` of each event.
 
     They are ordered by user, then time; equal times keep the order of the log.
     """

@@ -10,15 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from elcrec.data.interactions import interaction_schema
 from elcrec.data.log import StagedLog
 from elcrec.data.row_groups import row_groups
+from elcrec.data.rows import FORGOTTEN
 from elcrec.data.times import TIMESTAMP
 from elcrec.progress import track
 
 EXAMPLES = 5
 """Rows kept of each reason of quarantine, to be shown."""
 
-INTERACTIONS = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", TIMESTAMP)])
 QUARANTINE = pa.schema(
     [
         ("row", pa.int64()),
@@ -62,21 +63,22 @@ class Sorted:
 
 
 def sort_rows(
-    log: StagedLog, faulty: Iterator[pa.RecordBatch], reasons: Sequence[str], interactions: Path, quarantine: Path
+    log: StagedLog, set_aside: Iterator[pa.RecordBatch], reasons: Sequence[str], interactions: Path, quarantine: Path
 ) -> Sorted:
-    """Write both files, each in the order of the log.
+    """Write both files, each in the order of the log. Rows of forgotten users go to neither.
 
     Args:
         log: all rows.
-        faulty: `row` and `reason` (a place in `reasons`) of the faulty ones, by row.
+        set_aside: `row` and `reason` (a place in `reasons`, or FORGOTTEN) of those that are not accepted, by row.
         reasons: names of the rules.
         interactions: the file of accepted rows.
         quarantine: the file of faulty rows.
     """
-    wanted, faults, order = _Marks(faulty), _Faults(reasons), _Order()
+    wanted, faults, order = _Marks(set_aside), _Faults(reasons), _Order()
+    schema = interaction_schema(event_ids=log.event_ids)
     with (
         pq.ParquetFile(log.file, pre_buffer=False) as file,
-        row_groups(interactions, INTERACTIONS) as good,
+        row_groups(interactions, schema) as good,
         row_groups(quarantine, QUARANTINE) as bad,
     ):
         batches = file.iter_batches(_ROWS_AT_ONCE)
@@ -88,17 +90,19 @@ def sort_rows(
             table = pa.Table.from_batches([batch])
             accepted = table.filter(pa.array(kept)) if len(places) else table
             order.follow(accepted["micros"])
-            good.add(_interactions(accepted))
+            good.add(_interactions(accepted, schema))
+            places, why = places[why != FORGOTTEN], why[why != FORGOTTEN]
             if len(places):
-                bad.add(faults.note(_quarantine(table.filter(pa.array(~kept)), places, faults.names(why))))
+                faulty = table.take(pa.array(places - start))
+                bad.add(faults.note(_quarantine(faulty, places, faults.names(why))))
             start += len(batch)
     pa.default_memory_pool().release_unused()
     return Sorted(accepted=good.rows, quarantined=bad.rows, faults=faults.found(), by_time=order.holds)
 
 
-def _interactions(table: pa.Table) -> pa.Table:
-    columns = [table["user_id"], table["item_id"], table["micros"].cast(TIMESTAMP)]
-    return pa.Table.from_arrays(columns, schema=INTERACTIONS)
+def _interactions(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = dict(zip(table.column_names, table.columns, strict=True)) | {"timestamp": table["micros"].cast(TIMESTAMP)}
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _quarantine(table: pa.Table, rows: Ints, reasons: pa.Array) -> pa.Table:
@@ -108,7 +112,7 @@ def _quarantine(table: pa.Table, rows: Ints, reasons: pa.Array) -> pa.Table:
 
 
 class _Marks:
-    """Faulty rows, taken from their stream as the log goes by."""
+    """Rows that are set aside, taken from their stream as the log goes by."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches

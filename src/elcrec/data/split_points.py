@@ -1,55 +1,103 @@
-"""What lies before the served histories: as they stood when a target was asked for, and items met earlier."""
+"""What lies before the served histories: as they stood after each event, and items met earlier."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.data.dataset import Split, load_item_ids, load_sequences, load_user_ids
+from elcrec.data.dataset import load_item_ids, load_sequences, load_user_ids
 from elcrec.errors import UserError
 
-_SPLITS: tuple[Split, ...] = ("valid", "test")
+_EVENTS_AT_ONCE = 50_000
 
 
-def split_point_histories(folder: Path, most: int) -> pa.Table:
-    """Return each user's history before each of her targets: the columns of histories.parquet, a row a target.
+@dataclass(frozen=True, kw_only=True)
+class HistoriesOverTime:
+    """Each user's history as it stood after each of their events but the last.
 
-    A row's `event_timestamp` is the time of its newest item, so a point-in-time join at any moment from then until
-    the target finds it.
+    Iterating yields tables with the columns of histories.parquet, a row an event, users and their events in order; no
+    user is in two tables. A row's `event_timestamp` is the time of its newest item, so a point-in-time join at any
+    moment finds the history of that moment. May be iterated again.
 
-    Args:
+    Attributes:
         folder: the sequences stage's output.
         most: items kept of each history, the most recent.
-
-    Raises:
-        UserError: the folder is not the output of the sequences stage.
     """
-    data = load_sequences(folder)
-    item_ids = pa.array(load_item_ids(folder, data), pa.string())
-    path = folder / "sequences.parquet"
-    try:
-        table = pq.read_table(path, columns=["user_id", "timestamps"]).combine_chunks()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"not readable ({error})", where=path) from error
-    times = table["timestamps"].combine_chunks().flatten()
-    tables = []
-    for split in _SPLITS:
-        users = np.flatnonzero(data.targets[split] >= 0)
-        ends = data.sequences.offsets[users] + data.targets[split][users]
-        places = type(data.sequences)(values=np.arange(len(times)), offsets=data.sequences.offsets)
-        kept = places.spans(np.maximum(data.sequences.offsets[users], ends - most), ends)
-        offsets, rows = pa.array(kept.offsets, pa.int32()), pa.array(kept.values)
-        items = item_ids.take(pa.array(data.sequences.values[kept.values] - 1))
-        columns = {
-            "user_id": table["user_id"].take(pa.array(users)).cast(pa.string()),
-            "item_ids": pa.ListArray.from_arrays(offsets, items),
-            "event_times": pa.ListArray.from_arrays(offsets, times.take(rows)),
-            "event_timestamp": times.take(pa.array(ends - 1)),
-        }
-        tables.append(pa.table(columns))
-    return pa.concat_tables(tables)
+
+    folder: Path
+    most: int
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield the tables.
+
+        Raises:
+            UserError: the folder is not the output of the sequences stage.
+        """
+        data = load_sequences(self.folder)
+        item_ids = pa.array(load_item_ids(self.folder, data), pa.string())
+        path = self.folder / "sequences.parquet"
+        try:
+            table = pq.read_table(path, columns=["user_id", "timestamps"]).combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"not readable ({error})", where=path) from error
+        log = _Log(
+            users=table["user_id"].combine_chunks().cast(pa.string()),
+            items=data.sequences.values,
+            times=table["timestamps"].combine_chunks().flatten(),
+            item_ids=item_ids,
+        )
+        offsets = data.sequences.offsets
+        for first, last in _parts(offsets):
+            yield log.histories(offsets[first : last + 1], first, self.most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Log:
+    users: pa.Array
+    items: npt.NDArray[np.integer[Any]]
+    times: pa.Array
+    item_ids: pa.Array
+
+    def histories(self, offsets: npt.NDArray[np.int64], first: int, most: int) -> pa.Table:
+        """Return the rows of neighbouring users.
+
+        Args:
+            offsets: where each of their sequences begins, and the end of the last.
+            first: the first of them.
+            most: items kept of each history.
+        """
+        lengths = np.diff(offsets)
+        starts = np.repeat(offsets[:-1], lengths - 1)
+        ends = np.concatenate([np.arange(start + 1, end) for start, end in pairwise(offsets)]).astype(np.int64)
+        begins = np.maximum(starts, ends - most)
+        counts = ends - begins
+        places = np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
+        lists = pa.array(np.concatenate(([0], np.cumsum(counts))), pa.int32())
+        users = np.repeat(np.arange(first, first + len(lengths)), lengths - 1)
+        return pa.table(
+            {
+                "user_id": self.users.take(pa.array(users)),
+                "item_ids": pa.ListArray.from_arrays(lists, self.item_ids.take(pa.array(self.items[places] - 1))),
+                "event_times": pa.ListArray.from_arrays(lists, self.times.take(pa.array(places))),
+                "event_timestamp": self.times.take(pa.array(ends - 1)),
+            }
+        )
+
+
+def _parts(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of users with about `_EVENTS_AT_ONCE` events each, at least one user."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _EVENTS_AT_ONCE, "right")) - 1)
+        yield first, last
+        first = last
 
 
 def seen_items(folder: Path, histories: pa.Table, most: int) -> pa.ChunkedArray:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from elcrec.data.benchmark import refuse_repeated_users
 from elcrec.data.engine import Session
+from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog, TimeKind, stage_log
 from elcrec.data.profile import Counts, Figures, Profile, count_out_of_order, count_popular_before, describe, measure
-from elcrec.data.rows import Rule, find_faulty, row_rules, stream_faulty
+from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, row_rules, stream_set_aside
 from elcrec.data.sorting import Sorted, sort_rows
 
 _LOG = "log.parquet"
@@ -30,8 +31,9 @@ class Survey:
     Attributes:
         time: whether its times are real.
         types: the columns' types in the file.
-        rows: all rows, torn ones included.
+        rows: all rows that count, torn ones included.
         torn: torn rows.
+        forgotten: rows of forgotten users, which count nowhere else.
         rules: what was asked of a row.
         broken: rows that break each rule, by its name.
         sorted: what became of the rows.
@@ -46,6 +48,7 @@ class Survey:
     types: dict[str, str]
     rows: int
     torn: int
+    forgotten: int
     rules: list[Rule]
     broken: dict[str, int]
     sorted: Sorted
@@ -63,6 +66,7 @@ def survey(
     source: Mapping[str, Any],
     previous: Profile | None,
     limits: Limits,
+    forgotten: Forgotten,
     folder: Path,
 ) -> Survey:
     """Read a log once, sort its rows and count.
@@ -73,16 +77,18 @@ def survey(
         source: the log's `source.json`.
         previous: profile of the log that was accepted before, of the same data set.
         limits: of a row.
+        forgotten: users who were forgotten.
         folder: where `interactions.parquet` and `quarantine.parquet` go.
     """
-    rules = row_rules(limits.max_id_length, limits.now)
+    rules = row_rules(limits.max_id_length, limits.now, event_ids=log.event_ids)
     staged = stage_log(log, session.folder / _LOG)
-    session.scan("log", [staged.file])
+    session.scan("staged", [staged.file])
+    left_out = leave_out_forgotten(session, forgotten)
     if log.time == "order":
         refuse_repeated_users(session, log.file)
-    broken = find_faulty(session, rules)
+    broken = find_faulty(session, rules, event_ids=log.event_ids)
     files = {"interactions": folder / "interactions.parquet", "quarantine": folder / "quarantine.parquet"}
-    rows = sort_rows(staged, stream_faulty(session), [rule.name for rule in rules], **files)
+    rows = sort_rows(staged, stream_set_aside(session), [rule.name for rule in rules], **files)
     staged.file.unlink()
     session.scan("interactions", [files["interactions"]])
     session.view("accepted", "SELECT row, user_id, item_id, unix_micros(timestamp) AS micros FROM interactions")
@@ -90,8 +96,9 @@ def survey(
     return Survey(
         time=log.time,
         types=log.types,
-        rows=staged.rows,
+        rows=staged.rows - left_out,
         torn=staged.torn,
+        forgotten=left_out,
         rules=rules,
         broken=broken,
         sorted=rows,

@@ -22,6 +22,7 @@ from elcrec.evaluation.intents import (
 )
 from elcrec.evaluation.metrics import CUTOFFS, mean_metrics
 from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity, training_counts
+from elcrec.evaluation.rules import RuleFindings
 from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
 
 METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS)
@@ -65,6 +66,7 @@ class Findings:
         segments: HR@20 and NDCG@20 by group of users.
         shown: `model`, `baseline` -> their top 20; `histories` -> what users chose themselves.
         intents: `None` for a model without intents.
+        rules: what rules and availability cost; `None` where there are none.
     """
 
     ranks: dict[str, npt.NDArray[np.int32]]
@@ -74,6 +76,7 @@ class Findings:
     segments: pd.DataFrame
     shown: dict[str, Exposure]
     intents: IntentFindings | None
+    rules: RuleFindings | None = None
 
 
 def measure(
@@ -141,6 +144,8 @@ def flat_metrics(findings: Findings) -> dict[str, float]:
     numbers |= _differences(findings) | _unmasked(findings) | _exposures(findings)
     if findings.intents is not None:
         numbers |= _intent_numbers(findings.intents)
+    if findings.rules is not None:
+        numbers |= findings.rules.numbers()
     return numbers
 
 

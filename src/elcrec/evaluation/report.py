@@ -14,6 +14,7 @@ from elcrec.evaluation.findings import METRICS, Findings
 from elcrec.evaluation.intents_page import about_intents, intent_rows
 from elcrec.evaluation.lineage import known_settings
 from elcrec.evaluation.pages import render
+from elcrec.evaluation.rules import ALL, NONE, RuleFindings
 from elcrec.evaluation.sources import Sources, provenance
 
 _SHOWN_INTENTS = 5
@@ -58,9 +59,16 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
             f"never hit them; with the history left in, NDCG@20 is "
             f"{findings.unmasked['model']['ndcg@20']:.4f}."
         )
+    if findings.rules is not None:
+        said.append(_about_rules(findings.rules))
     if findings.intents:
         said += about_intents(findings.intents, answers["model"].config)
     return said
+
+
+def _about_rules(rules: RuleFindings) -> str:
+    delta = rules.resampled.difference(ALL, NONE, "ndcg@20")
+    return f"All rules together change NDCG@20 by {delta.mean:+.4f} (interval {delta.low:+.4f} to {delta.high:+.4f})."
 
 
 def _absent_items(config: Mapping[str, Any]) -> int:
@@ -102,6 +110,7 @@ def _context(findings: Findings, answers: Mapping[str, Answers], sources: Source
         "dataset": sources.log.get("dataset"),
         "intents": intent_rows(findings.intents, sources.item_ids),
         "shown_intents": _SHOWN_INTENTS,
+        "rulings": [] if findings.rules is None else findings.rules.rows,
         "provenance": provenance(answers, sources),
         "configuration": yaml.safe_dump(
             {"train": known_settings(model.config), "evaluate": to_dict(sources.config)}, sort_keys=False

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from elcrec import __version__
 from elcrec.config import ServeConfig
-from elcrec.serving import binary, inference, messages
+from elcrec.serving import binary, browsing, inference, messages
 from elcrec.serving.access import Access, require_json
 from elcrec.serving.batching import QueueFull
 from elcrec.serving.engine import Answer, Engine, Question
@@ -25,6 +25,8 @@ from elcrec.serving.live import Live, Serving, Watcher
 from elcrec.serving.messages import ErrorResponse, Refusal
 from elcrec.serving.openapi import document
 from elcrec.serving.ports import FeatureStore, StoreUnavailable
+from elcrec.serving.reasons import Reason
+from elcrec.serving.recommender import Recommendation
 from elcrec.serving.telemetry import CONTENT_TYPE, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,9 @@ class App:
         routes = [
             self._route("/recommend", self._guarded(self._recommend), "POST"),
             self._route("/events", self._guarded(self._events), "POST"),
+            self._route("/items/{item_id:path}/similar", self._guarded(self._similar), "GET"),
+            self._route("/intents", self._guarded(self._intents), "GET"),
+            self._route("/intents/{index}/items", self._guarded(self._intent_items), "GET"),
             self._route("/v2", self._server, "GET"),
             self._route("/v2/health/live", self._is_live, "GET"),
             self._route("/v2/health/ready", self._is_ready, "GET"),
@@ -145,8 +150,29 @@ class App:
             k=asked.k,
             allow=None if asked.filters.allow is UNSET else asked.filters.allow,
             deny=asked.filters.deny,
+            explain=asked.explain,
         )
         return _json(_response(await self._ask(question), with_history=asked.with_history))
+
+    async def _similar(self, request: Request) -> Response:
+        item_id, kind = request.path_params["item_id"], browsing.read_kind(request.query_params)
+        k, serving = browsing.read_k(request.query_params, self._config.limits), self._live.current
+        browsing.require_item(serving.recommender, item_id)
+        if kind == "near":
+            items = await asyncio.to_thread(browsing.near_items, serving.recommender, item_id, k)
+        else:
+            answer = await self._ask(Question(user_id=None, history=[item_id], k=k))
+            items, serving = _items(answer.recommendation), answer.serving
+        model = browsing.model_answer(serving)
+        return _json(messages.SimilarResponse(item_id=item_id, kind=kind, items=items, model=model))
+
+    async def _intents(self, _: Request) -> Response:
+        return _json(await asyncio.to_thread(browsing.intents_of, self._live.current))
+
+    async def _intent_items(self, request: Request) -> Response:
+        k = browsing.read_k(request.query_params, self._config.limits)
+        index, serving = request.path_params["index"], self._live.current
+        return _json(await asyncio.to_thread(browsing.items_of, serving, index, k))
 
     async def _infer(self, request: Request) -> Response:
         self._require_model(request)
@@ -230,7 +256,8 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
-        problems = [problem for problem in (self._live.problem, self._engine.problem) if problem]
+        found = self._live.problem, self._live.items_problem, self._engine.problem
+        problems = [problem for problem in found if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
 
@@ -264,10 +291,7 @@ def _response(answer: Answer, *, with_history: bool) -> messages.RecommendRespon
     found, recommender = answer.recommendation, answer.serving.recommender
     intent = found.intent
     return messages.RecommendResponse(
-        items=[
-            messages.ScoredItem(item_id=item_id, score=score)
-            for item_id, score in zip(found.item_ids, found.scores, strict=True)
-        ],
+        items=_items(found),
         source="popular" if found.fallback else "model",
         intent=None
         if intent is None
@@ -280,8 +304,27 @@ def _response(answer: Answer, *, with_history: bool) -> messages.RecommendRespon
             item_ids=list(answer.history) if with_history else UNSET,
         ),
         store_available=answer.store_available,
-        model=messages.ModelAnswer(name=answer.serving.name, version=answer.serving.version),
+        model=browsing.model_answer(answer.serving),
     )
+
+
+def _items(found: Recommendation) -> list[messages.ScoredItem]:
+    if found.propensities is None and found.reasons is None:
+        pairs = zip(found.item_ids, found.scores, strict=True)
+        return [messages.ScoredItem(item_id=item_id, score=score) for item_id, score in pairs]
+    return [
+        messages.ScoredItem(
+            item_id=item_id,
+            score=found.scores[place],
+            propensity=UNSET if found.propensities is None else found.propensities[place],
+            because=UNSET if found.reasons is None else [_because(reason) for reason in found.reasons[place]],
+        )
+        for place, item_id in enumerate(found.item_ids)
+    ]
+
+
+def _because(reason: Reason) -> messages.ReasonAnswer:
+    return messages.ReasonAnswer(item_id=reason.item_id, contribution=reason.contribution)
 
 
 async def _refusals(handler: Handler, request: Request) -> Response:

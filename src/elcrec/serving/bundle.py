@@ -15,6 +15,7 @@ import msgspec
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
 from elcrec.errors import UserError
+from elcrec.ranking.files import FACTS, RULES
 
 MANIFEST = "manifest.json"
 _REPAIR = "restore the bundle from the registry or push the model again"
@@ -57,7 +58,8 @@ class BundleSource:
     evaluation: Path
 
     def files(self) -> dict[str, Path]:
-        """Name inside the bundle and where it comes from."""
+        """Name inside the bundle and where it comes from; rules and facts of items where there are any."""
+        optional = {name: self.evaluation / name for name in (RULES, FACTS)}
         return {
             "model.safetensors": self.model / "model.safetensors",
             "config.json": self.model / "config.json",
@@ -65,6 +67,7 @@ class BundleSource:
             "intents.json": self.evaluation / "intents.json",
             "metrics.json": self.evaluation / "metrics.json",
             "model_card.md": self.evaluation / "model_card.md",
+            **{name: path for name, path in optional.items() if path.is_file()},
         }
 
 

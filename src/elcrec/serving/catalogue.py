@@ -34,7 +34,7 @@ class Catalogue:
         return len(self.item_ids)
 
     def __contains__(self, item_id: object) -> bool:
-        return item_id in self._index_of
+        return item_id in self.index_of
 
     @cached_property
     def ids(self) -> list[str]:
@@ -42,12 +42,13 @@ class Catalogue:
         return ["", *self.item_ids.to_pylist()]
 
     @cached_property
-    def _index_of(self) -> dict[str, int]:
+    def index_of(self) -> dict[str, int]:
+        """Index by raw id."""
         return {item_id: index for index, item_id in enumerate(self.ids[1:], start=1)}
 
     def known(self, item_ids: Iterable[str]) -> list[int]:
         """Return the indices of the ids that are known, in their order; for few ids, such as a request's."""
-        found = map(self._index_of.get, item_ids)
+        found = map(self.index_of.get, item_ids)
         return [index for index in found if index is not None]
 
     def indices(self, item_ids: pa.Array) -> npt.NDArray[np.int32]:

@@ -15,6 +15,7 @@ from elcrec.serving.batching import Batcher, QueueFull
 from elcrec.serving.live import Live, Serving
 from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreReplaced, StoreUnavailable, UserHistory
 from elcrec.serving.recommender import Query, Recommendation, Recommender
+from elcrec.serving.shown import Shown
 from elcrec.serving.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Question:
         k: how many items.
         allow: raw ids that may be recommended; `None` allows all.
         deny: raw ids that must not be.
+        explain: whether the answer is to say which items of the history carry each score.
     """
 
     user_id: str | None
@@ -41,6 +43,7 @@ class Question:
     k: int
     allow: Collection[str] | None = None
     deny: Collection[str] = ()
+    explain: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ class Engine:
         self._pushes = BoundedSemaphore(config.limits.event_requests)
         self._event_problem: str | None = None
         self._new_users = config.limits.new_users
+        self._shown = Shown()
         self._ranking = ThreadPoolExecutor(1, "rank")
         # One writer: the store reads a history, appends, and writes it back.
         self._writing = ThreadPoolExecutor(1, "events")
@@ -139,8 +143,16 @@ class Engine:
         user_ids = {question.user_id for question in questions if question.user_id is not None}
         found = await self._histories.read(list(user_ids), serving.feature_service) if user_ids else {}
         bases = [self._base(question, found, serving) for question in questions]
+        seconds = serving.recommender.rules.shown_seconds
         queries = [
-            Query(history=base.history, k=question.k, allow=question.allow, deny=question.deny, seen=base.seen)
+            Query(
+                history=base.history,
+                k=question.k,
+                allow=question.allow,
+                deny=[*question.deny, *self._shown.to(question.user_id, seconds)] if seconds else question.deny,
+                seen=base.seen,
+                explain=question.explain,
+            )
             for question, base in zip(questions, bases, strict=True)
         ]
         recommendations = await self._rank(serving.recommender, queries)
@@ -155,11 +167,14 @@ class Engine:
             )
             for recommendation, base in zip(recommendations, bases, strict=True)
         ]
+        if seconds:
+            for question, recommendation in zip(questions, recommendations, strict=True):
+                self._shown.add(question.user_id, recommendation.item_ids)
         self._count(answers)
         return answers
 
     async def _rank(self, recommender: Recommender, queries: Sequence[Query]) -> list[Recommendation]:
-        if len(queries) <= _HERE:
+        if len(queries) <= _HERE and not any(query.explain for query in queries):
             return recommender.recommend(queries)
         return await asyncio.get_running_loop().run_in_executor(self._ranking, recommender.recommend, queries)
 

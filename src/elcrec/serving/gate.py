@@ -52,6 +52,8 @@ class GateDecision(msgspec.Struct, frozen=True, kw_only=True):
     """The challenger's bundle digest."""
     already_champion: bool
     """The challenger is the champion's own bundle."""
+    serving: str | None
+    """The champion's version, which goes on serving where this is a refusal; `None` where no version serves yet."""
 
     def document(self) -> dict[str, Any]:
         """Return gate.json."""
@@ -80,6 +82,7 @@ def judge(
     champion: Champion | None,
     *,
     digest: str,
+    serving: str | None,
     rejected: str | None = None,
 ) -> GateDecision:
     """Decide on a challenger.
@@ -88,8 +91,9 @@ def judge(
         config: the conditions.
         metrics: the challenger's metrics.json.
         ranks: the challenger's rank of each test user's target, [N].
-        champion: `None` when there is none.
+        champion: what the challenger is compared with; `None` when there is nothing.
         digest: the challenger's bundle digest.
+        serving: version of the registry's champion, measured or not; `None` when there is none.
         rejected: the version under which this very bundle was rolled back; `None` where it was not.
 
     Raises:
@@ -102,14 +106,19 @@ def judge(
     failed = [_failure(condition) for condition in conditions if not condition.passed]
     return GateDecision(
         accepted=not failed,
-        reason="; ".join(failed) if failed else f"all conditions hold; {clause}",
+        reason="; ".join([*failed, _still_serving(serving)]) if failed else f"all conditions hold; {clause}",
         metric=config.metric,
         challenger=float(challenger.mean()),
         champion=compared,
         conditions=conditions,
         digest=digest,
         already_champion=already,
+        serving=serving,
     )
+
+
+def _still_serving(version: str | None) -> str:
+    return "no version serves yet" if version is None else f"version {version} still serves"
 
 
 def _not_rejected(version: str | None) -> list[Condition]:

@@ -23,9 +23,13 @@ MAX_UNKNOWN = 10
 _CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of this clock a live event may be: its sender has a clock of its own, and names its time zone."""
 
+UNITS = (86_400_000_000, 60_000_000, 1_000_000, 1000, 1)
+"""What the times of a log may be whole multiples of: a day, a minute, a second, a millisecond, a microsecond."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_PUBLISHED = ""
+PUBLISHED = "\0"
+"""The id of an event that a publication brought begins with it, and is empty where the log has none."""
 
 
 class Fate(Enum):
@@ -43,7 +47,8 @@ class History:
     Attributes:
         item_ids: raw ids, [T].
         times: never falling, [T].
-        event_ids: id of each live event, empty for what a publication brought, [T].
+        event_ids: `event_key` of each live event; of what a publication brought PUBLISHED and the log's id, or
+            nothing where the log has none, [T].
         seen: distinct raw ids of items met before all that the window holds.
     """
 
@@ -69,10 +74,11 @@ def add_events(
         window: most events of known items; beside them stand at most MAX_UNKNOWN of other items.
         knows: the catalogue; `None` knows every item.
     """
-    rows = _Rows(history, window, knows)
+    logged = [time for time, key in zip(history.times, history.event_ids, strict=True) if is_published(key)]
+    rows = _Rows(history, window, knows, _resolution(logged))
     fates: Counter[Fate] = Counter()
     for event in events:
-        fates[rows.add(event.item_id, microseconds(event.timestamp), event.event_id)] += 1
+        fates[rows.add(event.item_id, microseconds(event.timestamp), event_key(event))] += 1
     # What this call put in and pushed out again was never part of the history that it leaves.
     fates[Fate.ACCEPTED] -= rows.expelled
     fates[Fate.LATE] += rows.expelled
@@ -93,36 +99,50 @@ def merge_publication(
         history: what was there.
         published: what the log says.
         window: as in `add_events`.
-        resolution: microseconds that the log's times are whole multiples of; a live event that it holds with its
-            time cut or rounded to that is the log's event.
+        resolution: microseconds that the log's times are whole multiples of; a live event that it holds under its
+            id, or with its time cut or rounded to that, is the log's event.
         knows: as in `add_events`.
     """
-    rows = _Rows(published, window, knows)
-    logged = {(time // resolution, item_id) for item_id, time in zip(published.item_ids, published.times, strict=True)}
+    rows = _Rows(published, window, knows, resolution)
     for item_id in history.seen:
         rows.see(item_id)
-    for item_id, time, event_id in zip(history.item_ids, history.times, history.event_ids, strict=True):
-        places = {time // resolution, -(-time // resolution)}
-        if event_id != _PUBLISHED and not any((place, item_id) in logged for place in places):
-            rows.add(item_id, time, event_id)
+    for item_id, time, key in zip(history.item_ids, history.times, history.event_ids, strict=True):
+        if not is_published(key):
+            rows.add(item_id, time, key)
     return rows.history()
+
+
+def event_key(event: Event) -> str:
+    """Return what an event is known by among those of its user: the sender's id, else item and time."""
+    return event.event_id or f"{microseconds(event.timestamp)}:{event.item_id}"
+
+
+def is_published(key: str) -> bool:
+    """Say whether a publication brought the event."""
+    return not key or key.startswith(PUBLISHED)
+
+
+def _resolution(times: Sequence[int]) -> int:
+    """Return the largest usual unit, in microseconds, that all times are whole multiples of."""
+    return next(unit for unit in UNITS if not any(time % unit for time in times))
 
 
 class _Rows:
     """A history under change."""
 
-    def __init__(self, history: History, window: int, knows: Container[str] | None) -> None:
+    def __init__(self, history: History, window: int, knows: Container[str] | None, resolution: int) -> None:
         self._rows = list(zip(history.times, history.item_ids, history.event_ids, strict=True))
         self._identities = {(time, item_id) for time, item_id, _ in self._rows}
-        self._ids = {event_id for _, _, event_id in self._rows if event_id}
+        self._logged = {(time // resolution, item_id) for time, item_id, key in self._rows if is_published(key)}
+        self._resolution = resolution
+        self._keys = {key.removeprefix(PUBLISHED) for _, _, key in self._rows if key}
         self._seen = dict.fromkeys(history.seen)
         self._window, self._catalogue = window, knows
         self._new: set[str] = set()
         self.expelled = 0
 
-    def add(self, item_id: str, time: int, event_id: str | None) -> Fate:
-        identity = event_id or f"{time}:{item_id}"
-        if (time, item_id) in self._identities or identity in self._ids:
+    def add(self, item_id: str, time: int, key: str) -> Fate:
+        if (time, item_id) in self._identities or key in self._keys or self._is_logged(item_id, time):
             return Fate.DUPLICATE
         alike, room = self._alike(item_id)
         # Equal to the oldest where there is no room is too old as well: letting it in would push out its equal,
@@ -130,14 +150,19 @@ class _Rows:
         if len(alike) >= room and time <= alike[0][0]:
             self.see(item_id)
             return Fate.LATE
-        self._rows.insert(bisect_right(self._rows, time, key=lambda row: row[0]), (time, item_id, identity))
+        self._rows.insert(bisect_right(self._rows, time, key=lambda row: row[0]), (time, item_id, key))
         # What is pushed out stays known here: the same batch may hold it twice.
         self._identities.add((time, item_id))
-        self._ids.add(identity)
-        self._new.add(identity)
+        self._keys.add(key)
+        self._new.add(key)
         if len(alike) >= room:
             self._expel(alike[0])
         return Fate.ACCEPTED
+
+    def _is_logged(self, item_id: str, time: int) -> bool:
+        """Say whether a publication brought the event with its time cut or rounded."""
+        places = {time // self._resolution, -(-time // self._resolution)}
+        return any((place, item_id) in self._logged for place in places)
 
     def see(self, item_id: str) -> None:
         """Remember an item that the catalogue knows."""
@@ -162,7 +187,7 @@ class _Rows:
         return History(
             item_ids=[item_id for _, item_id, _ in self._rows],
             times=[time for time, _, _ in self._rows],
-            event_ids=[event_id for _, _, event_id in self._rows],
+            event_ids=[key for _, _, key in self._rows],
             seen=list(self._seen)[-MAX_SEEN:],
         )
 
@@ -181,12 +206,9 @@ def require_valid(event: Event, *, now: datetime, where: object = None) -> None:
 def _problem(event: Event, now: datetime) -> str | None:
     ids = {"user_id": event.user_id, "item_id": event.item_id, "event_id": event.event_id}
     for name, value in ids.items():
-        if value is None and name == "event_id":
-            continue
-        if not value or not value.strip():
-            return f"{name} is empty"
-        if len(value) > MAX_ID_LENGTH:
-            return f"{name} is longer than {MAX_ID_LENGTH} characters"
+        problem = None if value is None and name == "event_id" else _problem_of_id(value)
+        if problem:
+            return f"{name} {problem}"
     if event.timestamp.tzinfo is None:
         return "timestamp has no time zone"
     if event.timestamp < _EPOCH:
@@ -194,6 +216,14 @@ def _problem(event: Event, now: datetime) -> str | None:
     if event.timestamp > now + _CLOCK_SKEW:
         return "timestamp is in the future"
     return None
+
+
+def _problem_of_id(value: str | None) -> str | None:
+    if not value or not value.strip():
+        return "is empty"
+    if len(value) > MAX_ID_LENGTH:
+        return f"is longer than {MAX_ID_LENGTH} characters"
+    return "begins with a NUL character" if value.startswith(PUBLISHED) else None
 
 
 def microseconds(moment: datetime) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
+from elcrec.serving.items_file import ItemsFile
 from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.telemetry import Telemetry
@@ -44,13 +45,23 @@ class Live:
         problem: what is wrong with the champion or the registry; `None` while the champion serves.
     """
 
-    def __init__(self, name: str, registry: ModelRegistry, features: FeatureStore, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        name: str,
+        registry: ModelRegistry,
+        features: FeatureStore,
+        telemetry: Telemetry,
+        items: ItemsFile | None = None,
+    ) -> None:
         """Load the champion of model `name`, or, where it cannot be served, the newest other version that can.
+
+        `items` is what the shop knows of its items, in place of the bundle's copy.
 
         Raises:
             UserError: there is none, or no version can be served.
         """
         self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
+        self._items = items
         self.problem: str | None = None
         champion = registry.champion(name)
         if champion is None:
@@ -61,7 +72,9 @@ class Live:
             self._fall_back(champion, error)
 
     def refresh(self) -> None:
-        """Bring in the champion if it is another one than what serves; on any failure that stays."""
+        """Bring in the champion if it is another one than what serves, and new items; on any failure what was stays."""
+        if self._items is not None and self._items.reread():
+            self._items.apply(self.current.recommender)
         try:
             champion = self._registry.champion(self._name)
         except Exception as error:  # noqa: BLE001 - an unreachable registry must not end the server
@@ -83,6 +96,11 @@ class Live:
             return
         self._put(serving)
         self._telemetry.swaps.labels("swapped").inc()
+
+    @property
+    def items_problem(self) -> str | None:
+        """What is wrong with the items file; `None` where nothing is, or there is none."""
+        return None if self._items is None else self._items.problem
 
     def _serves(self, champion: RegisteredModel) -> bool:
         """Whether it is what serves: by its digest too, for a registry that was made anew counts from 1 again."""
@@ -112,6 +130,8 @@ class Live:
         manifest = read_manifest(champion.bundle)
         self._features.check(manifest.feature_service, manifest.feature_schema)
         recommender = Recommender.load(champion.bundle)
+        if self._items is not None:
+            self._items.apply(recommender)
         _warm_up(recommender)
         self._touch_store(manifest.feature_service)
         return Serving(name=champion.name, version=champion.version, recommender=recommender)

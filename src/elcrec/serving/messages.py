@@ -49,13 +49,26 @@ class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What may be recommended."""
     with_history: bool = False
     """Whether the answer repeats the history."""
+    explain: bool = False
+    """Whether each item comes with the items of the history that carry its score."""
 
 
-class ScoredItem(Struct, frozen=True, kw_only=True):
+class ReasonAnswer(Struct, frozen=True, kw_only=True):
+    """An item of the history, and how far a score would fall had the user never met it."""
+
+    item_id: str
+    contribution: float
+
+
+class ScoredItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An item of an answer."""
 
     item_id: str
     score: float
+    propensity: float | UnsetType = UNSET
+    """Chance with which it was drawn for its place; only where the model's rules explore."""
+    because: list[ReasonAnswer] | UnsetType = UNSET
+    """What carries the score, most first; only where it was asked for."""
 
 
 class IntentAnswer(Struct, frozen=True, kw_only=True):
@@ -98,6 +111,43 @@ class RecommendResponse(Struct, frozen=True, kw_only=True):
     history: HistoryAnswer
     store_available: bool
     """False: the online store did not answer in time, and the request's own history (or none) was used."""
+    model: ModelAnswer
+
+
+class SimilarResponse(Struct, frozen=True, kw_only=True):
+    """Items like one item."""
+
+    item_id: str
+    kind: Literal["next", "near"]
+    items: list[ScoredItem]
+    """Best first. `next`: as recommended to whoever met this item alone; `near`: by cosine of the item vectors."""
+    model: ModelAnswer
+
+
+class IntentSummary(Struct, frozen=True, kw_only=True):
+    """An intent of the model that serves; another training numbers them anew."""
+
+    index: int
+    items: int
+    """Items whose own intent it is."""
+    share: float | None
+    """Share of the evaluated users who held it."""
+    typical_items: list[str]
+
+
+class IntentsResponse(Struct, frozen=True, kw_only=True):
+    """All intents; none for a model without."""
+
+    intents: list[IntentSummary]
+    model: ModelAnswer
+
+
+class IntentItemsResponse(Struct, frozen=True, kw_only=True):
+    """The items of an intent that are available."""
+
+    index: int
+    items: list[ScoredItem]
+    """Most popular first; the scores are shares of the training interactions."""
     model: ModelAnswer
 
 

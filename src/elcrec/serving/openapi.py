@@ -21,6 +21,9 @@ _BODY_ERRORS = {
 _TYPES = {
     "RecommendRequest": messages.RecommendRequest,
     "RecommendResponse": messages.RecommendResponse,
+    "SimilarResponse": messages.SimilarResponse,
+    "IntentsResponse": messages.IntentsResponse,
+    "IntentItemsResponse": messages.IntentItemsResponse,
     "EventsRequest": messages.EventsRequest,
     "EventsResponse": messages.EventsResponse,
     "ErrorResponse": messages.ErrorResponse,
@@ -47,6 +50,7 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/recommend": {"post": recommend},
         "/events": {"post": events},
+        **_browsing(limits),
         "/v2": {"get": _operation("The server")},
         "/v2/health/live": {"get": _operation("Whether the process lives")},
         "/v2/health/ready": {"get": _operation("Whether it takes requests")},
@@ -71,6 +75,24 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
         "paths": paths,
         "components": components,
         "security": [{}, {"key": []}],
+    }
+
+
+def _browsing(limits: LimitsConfig) -> dict[str, Any]:
+    """Return the paths of what a model knows apart from any user."""
+    unknown = {404: "The model does not know it", 422: "Not what the limits allow"}
+    most = {"type": "integer", "minimum": 1, "maximum": limits.k, "default": 10}
+    k = {"name": "k", "in": "query", "schema": most}
+    kind = {"name": "kind", "in": "query", "schema": {"enum": ["next", "near"], "default": "next"}}
+    item, index = (
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in ("item_id", "index")
+    )
+    similar = _operation("Items like an item: what follows it, or what lies near", "SimilarResponse", also=unknown)
+    items = _operation("The most popular items of an intent", "IntentItemsResponse", also=unknown)
+    return {
+        "/items/{item_id}/similar": {"parameters": [item, kind, k], "get": similar},
+        "/intents": {"get": _operation("The intents of the model", "IntentsResponse")},
+        "/intents/{index}/items": {"parameters": [index, k], "get": items},
     }
 
 

@@ -1,6 +1,6 @@
 """What serving needs of the outside world; the adapters provide it."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -60,16 +60,17 @@ class FeatureTables:
     """What a push publishes.
 
     Attributes:
-        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet, and `seen_items`,
-            what was before all that.
-        earlier: histories as they stood at the split points, the same columns; for training alone, never served.
+        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet, where the log has
+            them `event_ids`, and `seen_items`, what was before all that.
+        earlier: histories as they stood after each event before, in tables of the same columns, a user in one table
+            alone, in order; for training, never served. Iterated more than once.
         model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest); `None` leaves what is
             there.
         item_statistics: `item_id`, `count`, `total`; `None` leaves what is there.
     """
 
     histories: pa.Table
-    earlier: pa.Table
+    earlier: Iterable[pa.Table]
     model_outputs: pa.Table | None
     item_statistics: pa.Table | None
 
@@ -132,7 +133,8 @@ class PushOutcome:
         accepted: now part of a history.
         duplicates: already there, or twice in the batch.
         late: older than all that the window of their user's history holds, so not kept.
-        refused: of users whom the store does not know, beyond those whom it may know from events alone.
+        refused: of users whom the store does not know, beyond those whom it may know from events alone; and from before
+            their user was forgotten.
         users: distinct users.
     """
 
@@ -141,6 +143,51 @@ class PushOutcome:
     late: int
     refused: int
     users: int
+
+
+LOG_SCHEMA = pa.schema(
+    [
+        pa.field("logged", pa.int64()),
+        pa.field("user_id", pa.string()),
+        pa.field("item_id", pa.string()),
+        pa.field("timestamp", pa.timestamp("us", tz="UTC")),
+        pa.field("event_id", pa.string()),
+    ]
+)
+"""Columns of the event log. `logged` is when an event came in, microseconds since 1970; `event_id` is the sender's, or
+what stands in for it (`histories.event_key`)."""
+
+
+class EventLog(Protocol):
+    """Every live event that was accepted, from its first to its last user."""
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Add events; once this returns, a process that is killed loses none of them.
+
+        Raises:
+            StoreUnavailable: the log does not answer.
+        """
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the log in columns of LOG_SCHEMA, a part at a time; an event may come twice.
+
+        Raises:
+            StoreUnavailable: the log does not answer.
+        """
+
+    def forget(self, user_id: str) -> int:
+        """Erase a user's events; return how many there were.
+
+        Raises:
+            StoreUnavailable: the log does not answer.
+        """
+
+    def trim(self, before: datetime) -> int:
+        """Remove the events that came in before a moment; return how many.
+
+        Raises:
+            StoreUnavailable: the log does not answer.
+        """
 
 
 class StoreUnavailable(UserError):  # noqa: N818 - the name that readers catch
@@ -153,6 +200,10 @@ class StoreReplaced(StoreUnavailable):
 
 class FeatureStore(Protocol):
     """Online features, written by a push, kept fresh by events and read by every request."""
+
+    @property
+    def event_log(self) -> EventLog:
+        """The log of the events that `push_events` took."""
 
     def publish(self, tables: FeatureTables, *, service: str) -> dict[str, int]:
         """Bring the online store to `tables`; return the number of rows of each view.
@@ -180,9 +231,14 @@ class FeatureStore(Protocol):
         """
 
     def push_events(
-        self, events: Sequence[Event], *, new_users: int | None = None, knows: Container[str] | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        new_users: int | None = None,
+        knows: Container[str] | None = None,
+        logged: bool = False,
     ) -> PushOutcome:
-        """Add live events to their users' histories; `users` returns them from then on.
+        """Add live events to their users' histories; `users` returns them from then on, and `event_log` has them.
 
         Every event is checked before the first is written. Safe to repeat, and from many writers at once.
 
@@ -191,10 +247,18 @@ class FeatureStore(Protocol):
             new_users: most users whom the store may know from events alone; `None` for any number.
             knows: items of the model that serves, which others must not push out of a history; `None`: those of the
                 last publication, where its files are here.
+            logged: whether they come from the event log, and need not be written there again.
 
         Raises:
             StoreUnavailable: the online store does not answer; some users may have been written, so push again.
             UserError: an event is not valid, or nothing was published to this store yet.
+        """
+
+    def forget(self, user_id: str) -> dict[str, int]:
+        """Erase a user from the online store, the offline files and the event log; return what was found, by place.
+
+        Raises:
+            StoreUnavailable: the online store or the log does not answer, or somebody publishes or reads for too long.
         """
 
     def check(self, service: str, schema: str | None = None) -> None:

@@ -4,7 +4,8 @@ Axes: `B` requests, `V` items, `D` hidden size, `K` intents, `k` items of an ans
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -12,20 +13,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from elcrec.artifacts import read_json
+from elcrec.config import RulesConfig
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import Encoded, SequenceModel
+from elcrec.ranking.bundled import read_facts, read_rules
+from elcrec.ranking.item_facts import ItemFacts, align
+from elcrec.ranking.items import item_intents
+from elcrec.ranking.rules import Picked, Rules
+from elcrec.ranking.topk import Scores, top_k
 from elcrec.serving.bundle import Manifest, verify_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
-from elcrec.serving.topk import Scores, top_k
+from elcrec.serving.found_intents import FoundIntent, read_intents
+from elcrec.serving.reasons import Reason, fall_without
 
 _NO_INTENT = -1
 _BLOCK = 256
 _FEW = 3
 """Rows up to which encoding them one by one is faster than laying them out as a batch."""
+_LEAST_SHARE = 1e-12
+"""Stands for the share of an item without training interactions, whose logarithm must be a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,7 @@ class Query:
         allow: raw ids that may be recommended; `None` allows all.
         deny: raw ids that must not be.
         seen: raw ids that the user met before the history; not read by the model, and not recommended.
+        explain: whether the answer is to say which items of the history carry each score.
     """
 
     history: Sequence[str]
@@ -45,6 +55,7 @@ class Query:
     allow: Collection[str] | None = None
     deny: Collection[str] = ()
     seen: Collection[str] = ()
+    explain: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +69,8 @@ class Recommendation:
         known: items of the history that the model knows.
         skipped: items of the history that it does not know.
         fallback: no item of the history was known, so these are the most popular items that the filters leave.
+        propensities: chance with which each item was drawn for its place; `None` where the rules explore nothing.
+        reasons: what carries each score, most first; `None` where it was not asked for or nothing is known.
     """
 
     item_ids: list[str]
@@ -66,22 +79,42 @@ class Recommendation:
     known: int
     skipped: int
     fallback: bool
+    propensities: list[float] | None = None
+    reasons: list[list[Reason]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Items by index, best first, [B, k] each; the score is -inf where no item is left. Nearest intents, [B]."""
+    """Items by index, best first, with their propensities, [B, k] each; the score is -inf where no item is left.
+
+    Nearest intents, [B].
+    """
 
     scores: npt.NDArray[np.float32]
     items: npt.NDArray[np.int64]
+    propensities: npt.NDArray[np.float64]
     intents: npt.NDArray[np.int64]
+
+    def row(self, row: int, best: slice) -> Picked:
+        """Return the first places of one row."""
+        return Picked(
+            items=self.items[row, best], scores=self.scores[row, best], propensities=self.propensities[row, best]
+        )
 
 
 class Recommender:
     """A bundle in memory, ready to rank."""
 
     def __init__(
-        self, model: SequenceModel, catalogue: Catalogue, manifest: Manifest, typical: Mapping[int, list[str]]
+        self,
+        model: SequenceModel,
+        catalogue: Catalogue,
+        manifest: Manifest,
+        intents: Mapping[int, FoundIntent],
+        *,
+        rules: RulesConfig | None = None,
+        facts: ItemFacts | None = None,
+        seed: int | None = None,
     ) -> None:
         """Compute once what serves every request: item vectors, what depends on the weights alone, popularity.
 
@@ -89,9 +122,12 @@ class Recommender:
             model: ready to encode.
             catalogue: its items.
             manifest: of the bundle that it came from.
-            typical: raw ids of each intent's typical items, as its evaluation found them.
+            intents: what the evaluation found of each intent.
+            rules: what answers keep to.
+            facts: what the shop knows of the items.
+            seed: seeds what the rules explore; `None` for no two alike.
         """
-        self._typical = typical
+        self._intents = intents
         self.manifest = manifest
         self.catalogue = catalogue
         self._model = model.eval()
@@ -101,9 +137,11 @@ class Recommender:
             self._half_norms_K = None if model.intents is None else model.intents.half_norms()
         self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
+        self.rules, self._rng = rules or RulesConfig(), np.random.default_rng(seed)
+        self.use_facts(facts or ItemFacts.nothing(len(catalogue)))
 
     @classmethod
-    def load(cls, bundle: Path) -> Self:
+    def load(cls, bundle: Path, *, seed: int | None = None) -> Self:
         """Verify and load a bundle.
 
         Raises:
@@ -114,19 +152,63 @@ class Recommender:
         if model.num_items != len(catalogue):
             what = f"the model knows {model.num_items} items, items.parquet {len(catalogue)}"
             raise UserError(what, where=bundle, fix="push the model again")
-        return cls(model, catalogue, manifest, _typical_items(bundle / "intents.json"))
+        intents, rules, facts = read_intents(bundle / "intents.json"), read_rules(bundle), None
+        if (table := read_facts(bundle)) is not None:
+            facts = align(table, catalogue.item_ids)
+        return cls(model, catalogue, manifest, intents, rules=rules, facts=facts, seed=seed)
+
+    def use_facts(self, facts: ItemFacts) -> None:
+        """Take what the shop knows of the items from now on."""
+        self._rules = Rules(
+            self.rules,
+            facts,
+            self._items_DV.numpy().T,
+            intent_V=self.item_intents if self.rules.needs_intents else None,
+            index_of=self.catalogue.index_of,
+        )
+
+    @cached_property
+    def item_intents(self) -> npt.NDArray[np.int64] | None:
+        """Intent of each item, that of a history which holds it alone, [V + 1]; `None` for a model without intents."""
+        return item_intents(self._model)
+
+    @cached_property
+    def unit_vectors_DV(self) -> Scores:  # noqa: N802 - named after its axes
+        """Item vectors of unit length, [D, V + 1]; zeros for padding."""
+        vectors_DV = self._items_DV.numpy()
+        norms_V = np.maximum(np.linalg.norm(vectors_DV, axis=0), np.finfo(np.float32).tiny)
+        unit_DV: Scores = vectors_DV / norms_V
+        unit_DV[:, PADDING] = 0
+        return unit_DV
+
+    @property
+    def num_intents(self) -> int:
+        """Number of intents, 0 for a model without."""
+        return self._model.num_intents
+
+    @property
+    def shares_V(self) -> npt.NDArray[np.float64]:  # noqa: N802 - named after its axis
+        """Share of each item in the training interactions, [V + 1]."""
+        return self._shares
 
     def typical_items(self, intent: int) -> list[str]:
         """Raw ids of the items that mark an intent out; none where no test user held it."""
-        return self._typical.get(intent, [])
+        return self._intents[intent].items if intent in self._intents else []
 
-    def popular_items(self, k: int) -> npt.NDArray[np.int64]:
-        """Return the indices of the k most popular items, best first."""
-        return self._popular[:k]
+    def intent_share(self, intent: int) -> float | None:
+        """Return the share of the evaluated users who held an intent; `None` where the bundle does not say."""
+        return self._intents[intent].share if intent in self._intents else None
 
-    def popularity(self, items: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return each item's share of the training interactions."""
-        return self._shares[items]
+    def block(self, scores_BV: Scores) -> None:
+        """Put padding and what is not available now below everything, in place."""
+        scores_BV[:, PADDING] = -np.inf
+        self._rules.block(scores_BV)
+
+    def popular(self, k: int, seen: Sequence[int] = ()) -> Picked:
+        """Return the most popular items that were not `seen` (indices), scored by their shares of the interactions."""
+        unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
+        unwanted[[PADDING, *seen]] = True
+        return self._pick_popular(k, unwanted)
 
     @staticmethod
     def num_blocks(rows: int) -> int:
@@ -139,7 +221,7 @@ class Recommender:
         warm = [row for row, history in enumerate(histories) if history]
         ranked = self._ranked([histories[row] for row in warm], [queries[row] for row in warm])
         return [
-            self._answer(query, len(history), next(ranked) if history else self._popular_items(query))
+            self._answer(query, history, next(ranked) if history else self._popular_items(query))
             for query, history in zip(queries, histories, strict=True)
         ]
 
@@ -155,8 +237,8 @@ class Recommender:
             rows = slice(start, min(start + _BLOCK, len(histories)))
             yield self._rank_block(histories.part(rows), k, seen=None if seen is None else seen.part(rows))
 
-    def _ranked(self, histories: list[list[int]], queries: list[Query]) -> Iterator[tuple[list[int], list[float], int]]:
-        """Yield item indices, scores and intent of each query."""
+    def _ranked(self, histories: list[list[int]], queries: list[Query]) -> Iterator[tuple[Picked, int]]:
+        """Yield the answer to each query and its intent."""
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
             k = min(max(query.k for query in block), len(self.catalogue))
@@ -164,21 +246,27 @@ class Recommender:
             left = np.isfinite(ranked.scores).sum(1).tolist()
             for row, (query, number) in enumerate(zip(block, left, strict=True)):
                 best = slice(min(query.k, number))
-                yield ranked.items[row, best].tolist(), ranked.scores[row, best].tolist(), int(ranked.intents[row])
+                yield ranked.row(row, best), int(ranked.intents[row])
 
     @torch.inference_mode()
     def _rank_block(
         self, histories: Ragged, k: int, queries: Sequence[Query] = (), seen: Ragged | None = None
     ) -> Ranked:
-        encoded = self._encode(histories)
+        encoded, rules = self._encode(histories), self._rules
         scores_BV = (encoded.vectors @ self._items_DV).numpy()
         scores_BV[:, PADDING] = -np.inf
         for met in (histories, seen) if seen is not None else (histories,):
             scores_BV[met.owners, met.values] = -np.inf
         for row, query in enumerate(queries):
             self._filter(scores_BV[row], query)
-        scores, items = top_k(scores_BV, k)
-        return Ranked(scores=scores, items=items, intents=encoded.intents.numpy())
+        rules.block(scores_BV)
+        intents = encoded.intents.numpy()
+        if rules.idle:
+            scores, items = top_k(scores_BV, k)
+            return Ranked(scores=scores, items=items, propensities=np.ones(scores.shape), intents=intents)
+        wanted = [min(query.k, k) for query in queries] or k
+        picked = rules.pick(scores_BV, wanted, [histories.row(row) for row in range(len(histories))], self._rng)
+        return _side_by_side(picked, k, intents)
 
     def _encode(self, histories: Ragged) -> Encoded:
         window = self._model.config.encoder.window
@@ -201,27 +289,50 @@ class Recommender:
             if unwanted:
                 scores_V[self.catalogue.known(unwanted)] = -np.inf
 
-    def _popular_items(self, query: Query) -> tuple[list[int], list[float], int]:
-        wanted = np.ones(len(self.catalogue) + 1, np.bool_)
+    def _popular_items(self, query: Query) -> tuple[Picked, int]:
+        unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
         if query.allow is not None:
-            wanted[:] = False
-            wanted[self.catalogue.known(query.allow)] = True
-        wanted[self.catalogue.known([*query.deny, *query.seen])] = False
-        best = self._popular[wanted[self._popular]][: query.k]
-        return best.tolist(), self._shares[best].tolist(), _NO_INTENT
+            unwanted[:] = True
+            unwanted[self.catalogue.known(query.allow)] = False
+        unwanted[[PADDING, *self.catalogue.known([*query.deny, *query.seen])]] = True
+        return self._pick_popular(query.k, unwanted), _NO_INTENT
 
-    def _answer(self, query: Query, known: int, found: tuple[list[int], list[float], int]) -> Recommendation:
-        items, scores, intent = found
+    def _pick_popular(self, k: int, unwanted_V: npt.NDArray[np.bool_]) -> Picked:
+        rules = self._rules
+        scores_1V = np.where(unwanted_V, -np.inf, np.log(np.maximum(self._shares, _LEAST_SHARE))).astype(np.float32)[
+            None
+        ]
+        rules.block(scores_1V)
+        if rules.idle:
+            best = self._popular[np.isfinite(scores_1V[0, self._popular])][:k]
+            return Picked(items=best, scores=self._shares[best], propensities=np.ones(len(best)))
+        (picked,) = rules.pick(scores_1V, k, [np.empty(0, np.int64)], self._rng)
+        return replace(picked, scores=self._shares[picked.items])
+
+    def _answer(self, query: Query, history: list[int], found: tuple[Picked, int]) -> Recommendation:
+        picked, intent = found
         return Recommendation(
-            item_ids=[self.catalogue.ids[item] for item in items],
-            scores=scores,
+            item_ids=[self.catalogue.ids[item] for item in picked.items.tolist()],
+            scores=picked.scores.tolist(),
             intent=None if intent == _NO_INTENT else intent,
-            known=known,
-            skipped=len(query.history) - known,
-            fallback=not known,
+            known=len(history),
+            skipped=len(query.history) - len(history),
+            fallback=not history,
+            propensities=picked.propensities.tolist() if self.rules.exploration else None,
+            reasons=self._reasons(history, picked) if query.explain and history else None,
         )
 
+    def _reasons(self, history: list[int], picked: Picked) -> list[list[Reason]]:
+        ids = self.catalogue.ids
+        found = fall_without(self._model, history, picked.items)
+        return [[Reason(item_id=ids[item], contribution=fall) for item, fall in each] for each in found]
 
-def _typical_items(path: Path) -> dict[int, list[str]]:
-    found = read_json(path)["intents"]
-    return {each["intent"]: [item["item_id"] for item in each["top_items"]] for each in found}
+
+def _side_by_side(picked: Sequence[Picked], k: int, intents: npt.NDArray[np.int64]) -> Ranked:
+    rows = len(picked)
+    scores, items = np.full((rows, k), -np.inf, np.float32), np.zeros((rows, k), np.int64)
+    propensities = np.ones((rows, k))
+    for row, each in enumerate(picked):
+        best = slice(len(each.items))
+        scores[row, best], items[row, best], propensities[row, best] = each.scores, each.items, each.propensities
+    return Ranked(scores=scores, items=items, propensities=propensities, intents=intents)

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import torch
@@ -14,6 +15,7 @@ import uvicorn
 from elcrec.config import ServeConfig
 from elcrec.serving.app import App
 from elcrec.serving.edge import connection_class
+from elcrec.serving.items_file import ItemsFile
 from elcrec.serving.live import Live
 from elcrec.serving.ports import FeatureStore, ModelRegistry
 from elcrec.serving.telemetry import Telemetry, log_as_json
@@ -46,13 +48,14 @@ def serve(
         api_key: what clients must send; `None` asks for nothing.
 
     Raises:
-        UserError: there is no champion that can be served.
+        UserError: there is no champion that can be served, or the items file makes no sense.
     """
     torch.set_num_threads(config.threads)
     sys.setswitchinterval(_SWITCH_SECONDS)
     telemetry = Telemetry()
     log_as_json()
-    live = Live(name, registry, features, telemetry)
+    items = None if config.items_file is None else ItemsFile(Path(config.items_file))
+    live = Live(name, registry, features, telemetry, items)
     app = App(config, live, features, telemetry, demo_users=demo_users, api_key=api_key)
     # What is loaded stays for good: the collector need not look through it during a request.
     gc.collect()

@@ -1,14 +1,17 @@
 """Stage evaluate: what a trained model is worth on the test split, and what its intents are."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
-from elcrec.config import EvaluateConfig
+from elcrec.config import EvaluateConfig, RulesConfig, to_dict
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
@@ -16,9 +19,14 @@ from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.intents_page import write_intents_page
 from elcrec.evaluation.pages import INSTALL, can_write_pages
+from elcrec.evaluation.popularity import training_counts
 from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.report import write_card, write_report
+from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sources import Sources
+from elcrec.model.io import load_model
+from elcrec.ranking.files import FACTS, RULES
+from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
 
 HEADLINE = (
     "users",
@@ -33,6 +41,8 @@ HEADLINE = (
     "effective_intents",
     "largest_intent_share",
     "intent_nmi",
+    "rules_ndcg@20",
+    "rules_delta_ndcg@20",
 )
 
 
@@ -77,11 +87,20 @@ def evaluate(
         for name, folder in folders.items()
     }
     planted = load_truth(truth, item_ids, user_ids) if truth else None
-    findings = measure(config, data, test, answers, planted)
+    facts_table = None if config.items_file is None else read_items_file(Path(config.items_file))
+    findings = replace(
+        measure(config, data, test, answers, planted),
+        rules=_measure_rules(config, folders["model"], data, test, facts_table, item_ids, sequences),
+    )
     numbers = flat_metrics(findings)
     sources = Sources(config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids)
     with atomic_dir(out) as scratch:
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
+        write_json(scratch / RULES, {"schema_version": SCHEMA_VERSION, "rules": to_dict(config.rules)})
+        if facts_table is not None:
+            pq.write_table(facts_table, scratch / FACTS)
+        if findings.rules is not None:
+            _write_csv(pd.DataFrame(findings.rules.rows), scratch / "rules.csv")
         _write_csv(findings.segments, scratch / "segments.csv")
         ranks = _ranks_table(user_ids, test, findings)
         pq.write_table(mark_model(ranks, model), scratch / "ranks.parquet")
@@ -91,6 +110,41 @@ def evaluate(
         write_report(scratch / "report.html", findings, answers, sources)
         write_intents_page(scratch / "intents.html", findings, answers, sources)
     return {name: numbers[name] for name in HEADLINE if name in numbers}
+
+
+def _measure_rules(
+    config: EvaluateConfig,
+    model: Path,
+    data: SequenceData,
+    test: EvaluationSet,
+    table: pa.Table | None,
+    item_ids: list[str],
+    sequences: Path,
+) -> RuleFindings | None:
+    """Say what rules and availability cost, judged at the moment of the log's newest event."""
+    _require_known_categories(config, table)
+    if config.rules == RulesConfig() and table is None:
+        return None
+    facts = ItemFacts.nothing(data.num_items) if table is None else align(table, pa.array(item_ids, pa.string()))
+    counts = training_counts(data.training(), data.num_items)
+    return measure_rules(config, load_model(model), test, counts, facts, item_ids, _newest_event(sequences))
+
+
+def _require_known_categories(config: EvaluateConfig, table: pa.Table | None) -> None:
+    known = set() if table is None else set(table["category"].to_pylist())
+    unknown = sorted(set(config.rules.categories) - known)
+    if unknown:
+        where = config.items_file or "evaluate.items_file, which is not set"
+        raise UserError(f"no item of category {', '.join(unknown)}", where=where, fix="mend evaluate.rules.categories")
+
+
+def _newest_event(sequences: Path) -> datetime:
+    path = sequences / "items.parquet"
+    try:
+        newest = pc.max(pq.read_table(path, columns=["event_timestamp"])["event_timestamp"]).as_py()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage again") from error
+    return newest if isinstance(newest, datetime) else datetime.fromtimestamp(0, UTC)
 
 
 def _ranks_table(user_ids: list[str], test: EvaluationSet, findings: Findings) -> pa.Table:

@@ -1,12 +1,18 @@
-"""Events: bring a file of live interactions into the online store."""
+"""Events: bring live interactions into the online store, from a file or from the log of those that came before."""
 
-from collections.abc import Iterable
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from elcrec.progress import track
 from elcrec.serving.event_file import read_events
-from elcrec.serving.ports import FeatureStore
+from elcrec.serving.ports import Event, FeatureStore
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 1_000
+_COLUMNS = ["user_id", "item_id", "timestamp", "event_id"]
+_FATES = ("accepted", "duplicates", "late")
 
 
 def push_events(lines: Iterable[str], *, name: str, features: FeatureStore) -> dict[str, int]:
@@ -22,9 +28,34 @@ def push_events(lines: Iterable[str], *, name: str, features: FeatureStore) -> d
     # A user's events side by side: her history is read and written once a batch.
     events.sort(key=lambda event: event.user_id)
     starts = range(0, len(events), _BATCH)
-    totals = {"accepted": 0, "duplicates": 0, "late": 0}
+    totals = Counter[str]()
     for start in track(starts, total=len(starts), label="events", step=_BATCH):
-        outcome = features.push_events(events[start : start + _BATCH])
-        for field in totals:
-            totals[field] += getattr(outcome, field)
-    return {"events": len(events), "users": len({event.user_id for event in events}), **totals}
+        totals += _push(events[start : start + _BATCH], features, logged=False)
+    return {"events": len(events), "users": len({event.user_id for event in events}), **_fates(totals)}
+
+
+def replay_events(features: FeatureStore) -> dict[str, int]:
+    """Push the events of the log again, into an online store that has lost them; return what became of them.
+
+    Repeating it changes nothing.
+
+    Raises:
+        UserError: nothing was published to this store yet.
+        StoreUnavailable: the online store or the log does not answer.
+    """
+    totals = Counter[str]()
+    for batch in features.event_log.batches():
+        events = [Event(**row) for row in batch.select(_COLUMNS).to_pylist()]
+        events.sort(key=lambda event: event.user_id)
+        totals += _push(events, features, logged=True)
+        logger.info("%d events so far", totals["events"])
+    return {"events": totals["events"], **_fates(totals)}
+
+
+def _push(events: Sequence[Event], features: FeatureStore, *, logged: bool) -> Counter[str]:
+    outcome = features.push_events(events, logged=logged)
+    return Counter({"events": len(events), **{name: getattr(outcome, name) for name in _FATES}})
+
+
+def _fates(totals: Counter[str]) -> dict[str, int]:
+    return {name: totals[name] for name in _FATES}

@@ -31,8 +31,8 @@ def fetch(
         config: which data set.
         out: the folder to write.
         mirror: a folder that is asked for public files before their URL.
-        lineage: what else is known of the file's origin (`dvc_repository`, `dvc_revision`, `dvc_path`), or
-            known better (`origin`); goes into `source.json` as it is.
+        lineage: what else is known of the file's origin (`dvc_repository`, `dvc_revision`, `dvc_path`;
+            `data_location`, `data_version`), or known better (`origin`); goes into `source.json` as it is.
 
     Raises:
         UserError: the file cannot be had, or its md5 is not the one that the configuration names.

@@ -5,6 +5,7 @@ Every step finds what an earlier, killed run has done and leaves it as it is, so
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
-from elcrec.data.split_points import seen_items, split_point_histories
+from elcrec.data.split_points import HistoriesOverTime, seen_items
 from elcrec.errors import UserError
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.model.io import load_model, read_architecture
@@ -59,23 +60,23 @@ def push(
     logger.info("push %s: %s", "accepted" if decision.accepted else "refused", decision.reason)
     if decision.accepted:
         return _summary(decision) | _release(config, source, out / "bundle", manifest, registry, features)
-    return _summary(decision) | publish_log(config, source, registry=registry, features=features)
+    return _summary(decision) | publish_log(config, sequences, decision, features=features)
 
 
 def publish_log(
-    config: PushConfig, source: BundleSource, *, registry: ModelRegistry, features: FeatureStore
+    config: PushConfig, sequences: Path, decision: GateDecision, *, features: FeatureStore
 ) -> dict[str, Any]:
-    """Publish what users did, which is true whatever a model is worth; the champion ranks with it.
+    """Publish what users did, though the model of it was refused: it is true all the same, and the champion reads it.
 
-    Without a champion nobody does, so nothing is published.
+    Where no version serves nobody reads it, so nothing is published.
 
     Raises:
         UserError: an input is not readable, or a store refuses.
     """
-    if registry.champion(config.model_name) is None:
+    if decision.serving is None:
         return {}
-    logger.info("publishing histories alone: the champion stays")
-    return _publish(features, _tables(source, None), config.feature_service)
+    logger.info("publishing histories alone: version %s still serves", decision.serving)
+    return _publish(features, log_tables(sequences), config.feature_service)
 
 
 def decide(
@@ -106,10 +107,17 @@ def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) 
 def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
     data = load_sequences(source.sequences)
     ranks = _challenger_ranks(source, data)
-    champion = _champion(config.model_name, source, data, manifest, registry)
-    metrics = read_json(source.evaluation / "metrics.json")
-    rejected = registry.rejected(config.model_name, manifest.digest)
-    return judge(config.gate, metrics, ranks, champion, digest=manifest.digest, rejected=rejected)
+    serving = registry.champion(config.model_name)
+    measured = _measured(serving, config.model_name, source, data, manifest, registry)
+    return judge(
+        config.gate,
+        read_json(source.evaluation / "metrics.json"),
+        ranks,
+        measured,
+        digest=manifest.digest,
+        serving=serving.version if serving else None,
+        rejected=registry.rejected(config.model_name, manifest.digest),
+    )
 
 
 def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[np.int32]:
@@ -131,11 +139,15 @@ def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[n
     return np.asarray(table["rank"], np.int32)
 
 
-def _champion(
-    name: str, source: BundleSource, data: SequenceData, manifest: Manifest, registry: ModelRegistry
+def _measured(
+    champion: RegisteredModel | None,
+    name: str,
+    source: BundleSource,
+    data: SequenceData,
+    manifest: Manifest,
+    registry: ModelRegistry,
 ) -> Champion | None:
     """Measure the champion, or, where it is gone or cannot be read, the newest other version that can."""
-    champion = registry.champion(name)
     for registered in _candidates(name, champion, registry):
         try:
             digest = verify_bundle(registered.bundle).digest
@@ -195,16 +207,25 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _tables(source: BundleSource, digest: str | None) -> FeatureTables:
-    """Return what is published of a bundle; without its digest, of its log alone."""
-    histories = _read(source.sequences / "histories.parquet")
-    items = _read(source.sequences / "items.parquet")
-    served = histories.select(["user_id", "item_ids", "event_times", "event_timestamp"])
+def _tables(source: BundleSource, digest: str) -> FeatureTables:
+    """Return what is published of a bundle."""
+    return replace(
+        log_tables(source.sequences),
+        model_outputs=_model_outputs(source, _read(source.sequences / "histories.parquet"), digest),
+        item_statistics=_read(source.sequences / "items.parquet").select(["item_id", "count", "total"]),
+    )
+
+
+def log_tables(sequences: Path) -> FeatureTables:
+    """Return what is published of a log alone."""
+    histories = _read(sequences / "histories.parquet")
+    names = ["user_id", "item_ids", "event_times", "event_timestamp"]
+    served = histories.select([*names, *(name for name in ("event_ids",) if name in histories.column_names)])
     return FeatureTables(
-        histories=served.append_column("seen_items", seen_items(source.sequences, histories, MAX_SEEN)),
-        earlier=split_point_histories(source.sequences, _longest(histories)),
-        model_outputs=None if digest is None else _model_outputs(source, histories, digest),
-        item_statistics=None if digest is None else items.select(["item_id", "count", "total"]),
+        histories=served.append_column("seen_items", seen_items(sequences, histories, MAX_SEEN)),
+        earlier=HistoriesOverTime(folder=sequences, most=_longest(histories)),
+        model_outputs=None,
+        item_statistics=None,
     )
 
 

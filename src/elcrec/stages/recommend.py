@@ -20,6 +20,8 @@ from elcrec.serving.recommender import Query, Recommendation, Recommender
 CHAMPION = "champion"
 """Stands for the version that serves."""
 _TYPICAL = 5
+_SEED = 0
+"""Seeds what rules explore: the same command gives the same file."""
 _COLUMNS = ("user_id", "item_ids", "seen_items", "created", "event_timestamp")
 """What is read of histories; the last two say which of several rows of a user is the newest."""
 
@@ -96,6 +98,8 @@ def recommend_all(
 ) -> dict[str, Any]:
     """Write the k best items of every user: `user_id`, `item_ids`, `scores`, `intent` (-1: none), `source`.
 
+    Where the bundle's rules explore, `propensities` says with what chance each item was drawn for its place.
+
     Rows are in the order of `histories`, or of the `wanted` users; a user without a known item gets the most popular
     ones (`popular`).
 
@@ -106,31 +110,41 @@ def recommend_all(
     recommender = _load(bundle, k)
     users, known, seen = _read_histories(histories, recommender, wanted)
     warm = np.flatnonzero(known.lengths)
-    items = np.tile(recommender.popular_items(k), (len(users), 1))
-    scores = np.tile(recommender.popularity(items[:1]), (len(users), 1)) if len(users) else np.empty((0, k))
-    scores, intents = scores.astype(np.float32), np.full(len(users), -1, np.int32)
-    for row in np.flatnonzero((known.lengths == 0) & (seen.lengths > 0)).tolist():
-        items[row], scores[row] = _unseen_popular(recommender, seen.row(row), k)
+    best = _fill_cold(recommender, known, seen, k)
     done = 0
     blocks = recommender.rank(known.take(warm), k, seen.take(warm))
     for ranked in track(blocks, total=recommender.num_blocks(len(warm)), label="blocks of users"):
         rows = warm[done : done + len(ranked.items)]
-        items[rows], scores[rows], intents[rows] = ranked.items, ranked.scores, ranked.intents
+        for name, column in best.items():
+            column[rows] = getattr(ranked, name)
         done += len(rows)
     source = np.where(known.lengths > 0, "model", "popular")
-    table = _table_of(recommender, users, items, scores).append_column("intent", pa.array(intents))
+    table = _table_of(recommender, users, best).append_column("source", pa.array(source, pa.string()))
     with atomic_file(out) as scratch:
-        pq.write_table(table.append_column("source", pa.array(source, pa.string())), scratch)
+        pq.write_table(table, scratch)
     return {"users": len(users), "cold_users": len(users) - len(warm), "seconds": time.perf_counter() - started}
 
 
-def _unseen_popular(recommender: Recommender, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most popular items that are not `seen` and their scores; -inf where no item is left."""
-    popular = recommender.popular_items(len(recommender.catalogue))
-    left = popular[~np.isin(popular, seen)][:k]
-    items, scores = np.zeros(k, np.int64), np.full(k, -np.inf)
-    items[: len(left)], scores[: len(left)] = left, recommender.popularity(left)
-    return items, scores
+def _fill_cold(recommender: Recommender, known: Ragged, seen: Ragged, k: int) -> dict[str, np.ndarray]:
+    """Return room for all answers, and in it those of users without a known item: popular ones that they have not seen.
+
+    Where no item is left, the score is -inf.
+    """
+    users = len(known)
+    best: dict[str, np.ndarray] = {
+        "items": np.zeros((users, k), np.int64),
+        "scores": np.full((users, k), -np.inf, np.float32),
+        "propensities": np.ones((users, k)),
+        "intents": np.full(users, -1, np.int32),
+    }
+    popular = recommender.popular(k)
+    for row in np.flatnonzero(known.lengths == 0).tolist():
+        own = bool(seen.lengths[row]) or recommender.rules.exploration > 0
+        picked = recommender.popular(k, seen.row(row).tolist()) if own else popular
+        left = slice(len(picked.items))
+        for name in ("items", "scores", "propensities"):
+            best[name][row, left] = getattr(picked, name)
+    return best
 
 
 def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
@@ -141,7 +155,7 @@ def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
 
 
 def _load(bundle: Path, k: int) -> Recommender:
-    recommender = Recommender.load(bundle)
+    recommender = Recommender.load(bundle, seed=_SEED)
     if not 1 <= k <= len(recommender.catalogue):
         raise UserError(f"k is {k}", fix=f"ask for 1 to {len(recommender.catalogue)} items")
     return recommender
@@ -185,10 +199,13 @@ def _newest(table: pa.Table) -> pa.Table:
     return table.take(order[np.diff(owners[order], append=-1) != 0])
 
 
-def _table_of(recommender: Recommender, users: pa.ChunkedArray, items: np.ndarray, scores: np.ndarray) -> pa.Table:
+def _table_of(recommender: Recommender, users: pa.ChunkedArray, best: dict[str, np.ndarray]) -> pa.Table:
     """Return lists of raw ids and scores; where fewer than k items are left, the list is shorter."""
-    left = np.isfinite(scores)
+    left = np.isfinite(best["scores"])
     offsets = pa.array(np.concatenate(([0], np.cumsum(left.sum(1)))).astype(np.int32))
-    item_ids = recommender.catalogue.item_ids.take(pa.array(items[left] - 1))
-    lists = [pa.ListArray.from_arrays(offsets, values) for values in (item_ids, pa.array(scores[left]))]
-    return pa.table({"user_id": users, "item_ids": lists[0], "scores": lists[1]})
+    item_ids = recommender.catalogue.item_ids.take(pa.array(best["items"][left] - 1))
+    columns = {"item_ids": item_ids, "scores": pa.array(best["scores"][left])}
+    if recommender.rules.exploration:
+        columns["propensities"] = pa.array(best["propensities"][left])
+    lists = {name: pa.ListArray.from_arrays(offsets, values) for name, values in columns.items()}
+    return pa.table({"user_id": users, **lists, "intent": pa.array(best["intents"])})

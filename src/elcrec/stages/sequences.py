@@ -12,8 +12,8 @@ from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, writ
 from elcrec.config import SequencesConfig
 from elcrec.data.engine import Engine, Session
 from elcrec.data.fold import Folded, fold, item_table
+from elcrec.data.interactions import EVENT_ID, interaction_schema
 from elcrec.data.sequences import Cuts, find_cuts, index_ids, keep_core, stream_events, stream_users
-from elcrec.data.sorting import INTERACTIONS
 from elcrec.errors import UserError
 
 Metrics = dict[str, float | int | str]
@@ -35,35 +35,41 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
     if config.split == "temporal" and time != "real":
         fix = "use sequences.split=leave_one_out"
         raise UserError("a temporal split needs real times; this log has only an order", where=interactions, fix=fix)
-    _require_readable(interactions / "interactions.parquet")
+    event_ids = _has_event_ids(interactions / "interactions.parquet")
     with atomic_dir(out) as folder:
         with engine.session(out) as session:
-            counts, cuts = _build(config, [interactions / "interactions.parquet"], folder, session)
+            log = [interactions / "interactions.parquet"]
+            counts, cuts = _build(config, log, folder, session, event_ids=event_ids)
         _require_parts(counts, interactions)
         document = _describe(counts, cuts, config, str(time)) | {"md5": md5_of(folder / "sequences.parquet")}
         write_json(folder / "split.json", document)
     return {name: value for name, value in document.items() if name.startswith("num_")}
 
 
-def _require_readable(path: Path) -> None:
+def _has_event_ids(path: Path) -> bool:
+    """Say whether events have ids, once the file is known to be readable."""
     try:
         found = pq.read_schema(path)
     except FileNotFoundError as error:
         raise UserError("no such file", where=path, fix="run the validate stage first") from error
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the validate stage again") from error
-    wrong = [column for column in INTERACTIONS if column.name not in found.names or found.field(column.name) != column]
+    event_ids = EVENT_ID in found.names
+    wanted = interaction_schema(event_ids=event_ids)
+    wrong = [column for column in wanted if column.name not in found.names or found.field(column.name) != column]
     if wrong:
         what = f"not readable (no column {wrong[0].name!r} of type {wrong[0].type})"
         raise UserError(what, where=path, fix="run the validate stage again")
+    return event_ids
 
 
 def _build(
-    config: SequencesConfig, interactions: Sequence[Path], folder: Path, session: Session
+    config: SequencesConfig, interactions: Sequence[Path], folder: Path, session: Session, *, event_ids: bool
 ) -> tuple[Folded, Cuts | None]:
     session.scan("interactions", interactions)
-    session.view("log", "SELECT row, user_id, item_id, unix_micros(timestamp) AS micros FROM interactions")
-    core = keep_core(session, config.k_core)
+    event_id = f", {EVENT_ID}" if event_ids else ""
+    session.view("log", f"SELECT row, user_id, item_id, unix_micros(timestamp) AS micros{event_id} FROM interactions")
+    core = keep_core(session, config.k_core, event_ids=event_ids)
     if not core.events:
         what = f"no interaction is left of the {config.k_core}-core"
         raise UserError(what, where=interactions[0].parent, fix="lower sequences.k_core")
@@ -71,7 +77,7 @@ def _build(
     cuts = find_cuts(session, core.events, *shares) if config.split == "temporal" else None
     items = index_ids(session, core)
     streams = (stream_events(session), stream_users(session))
-    counts = fold(*streams, items, folder, most=config.history, cuts=cuts)
+    counts = fold(*streams, items, folder, most=config.history, cuts=cuts, event_ids=event_ids)
     pq.write_table(item_table(items, counts.training), folder / "items.parquet", compression="zstd")
     return counts, cuts
 

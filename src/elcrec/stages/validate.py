@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
 from elcrec.config import ValidateConfig
 from elcrec.data.engine import Engine, Session
+from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog, TimeKind
 from elcrec.data.profile import Profile
-from elcrec.data.quality import Assessment, assess, check_rows
+from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
 from elcrec.data.survey import Limits, Survey, survey
 from elcrec.data.validation_page import render_page
@@ -37,10 +38,17 @@ class LogRefusedError(UserError):
         names = ", ".join(check.name for check in assessment.failures)
         hint = ""
         if any(name in names for name in ("drift", "change of row count")):
-            hint = "; if the change is wanted, raise validate.max_drift or max_row_change"
+            hint = "; if the change is wanted, say so with accept_drift"
         what, fix = f"validation failed: {names}", f"see {evidence / 'validation.html'}{hint}"
         super().__init__(what, where=raw, fix=fix, details=_details(assessment))
         self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
+
+
+class _Lists(NamedTuple):
+    """What outlives runs: the profile of the last accepted log, and who was forgotten."""
+
+    memory: Path | None
+    forgotten: Path | None
 
 
 def validate(
@@ -50,7 +58,9 @@ def validate(
     *,
     engine: Engine,
     accepted: Path | None = None,
+    forgotten: Path | None = None,
     now: datetime | None = None,
+    accept_drift: str = "",
 ) -> Metrics:
     """Write `interactions.parquet`, `quarantine.parquet`, `validation.json` and `validation.html`.
 
@@ -62,10 +72,12 @@ def validate(
         out: the folder to write.
         engine: what sorts and counts; no result depends on which.
         accepted: the folder that remembers the last accepted log (`profile.json`), to measure drift against.
+        forgotten: the list of users who were forgotten; what they did until then is left out and stands nowhere.
         now: what counts as the present; the clock by default.
+        accept_drift: who takes a log that drifted, and why; drift then does not refuse the log, and the report has it.
 
     Raises:
-        UserError: the log cannot be read.
+        UserError: the log, or the list, cannot be read.
         LogRefusedError: a critical check fails; `details` tabulates what and where.
     """
     now = now or datetime.now(UTC)
@@ -73,7 +85,10 @@ def validate(
     memory = accepted / "profile.json" if accepted else None
     failed = out.with_name(f"{out.name}.failed")
     with atomic_dir(out) as folder:
-        assessment = _assess(config, raw, folder, source=source, memory=memory, now=now, session=engine.session(out))
+        lists, session = _Lists(memory, forgotten), engine.session(out)
+        assessment = _assess(config, raw, folder, source=source, lists=lists, now=now, session=session)
+        if accept_drift:
+            assessment = with_drift_accepted(assessment, accept_drift)
         report = _report(assessment, source)
         write_json(folder / "validation.json", report)
         page = render_page(report, assessment, created=now)
@@ -97,16 +112,17 @@ def _assess(
     folder: Path,
     *,
     source: Mapping[str, Any],
-    memory: Path | None,
+    lists: _Lists,
     now: datetime,
     session: AbstractContextManager[Session],
 ) -> Assessment:
     """Write the rows into `folder` and judge the log."""
     log = _open(config, raw / source["file"], source)
-    previous = _previous_profile(memory, source, log.time)
+    previous = _previous_profile(lists.memory, source, log.time)
+    limits = Limits(max_id_length=config.max_id_length, now=now)
+    forgotten = Forgotten.load(lists.forgotten) if lists.forgotten else Forgotten()
     with session as opened:
-        limits = Limits(max_id_length=config.max_id_length, now=now)
-        found = survey(opened, log, source=source, previous=previous, limits=limits, folder=folder)
+        found = survey(opened, log, source=source, previous=previous, limits=limits, forgotten=forgotten, folder=folder)
     if md5_of(log.file) != source["md5"]:
         fix = "run the fetch stage again"
         raise UserError("the file is not the one that was fetched (md5)", where=log.file, fix=fix)
@@ -132,6 +148,7 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any]) -> RawL
         user=config.user_column,
         item=config.item_column,
         time=config.time_column,
+        event=config.event_column,
         epoch_unit=config.epoch_unit,
     )
     return read_log([path], source["format"], columns)
@@ -180,6 +197,7 @@ def _report(assessment: Assessment, source: Mapping[str, Any]) -> dict[str, Any]
         "checks": check_rows(assessment.checks),
         "quarantine": {fault.reason: fault.count for fault in found.sorted.faults},
         "compared_with": found.previous["md5"] if found.previous else None,
+        "drift_accepted": assessment.drift_accepted or None,
         "profile": found.profile,
     }
 
@@ -189,6 +207,7 @@ def _counts(found: Survey) -> dict[str, int]:
         "rows": found.rows,
         "accepted": found.sorted.accepted,
         "quarantined": found.sorted.quarantined,
+        "forgotten": found.forgotten,
         "out_of_order": found.out_of_order,
         "users": found.figures.users,
         "items": found.figures.items,
@@ -215,5 +234,6 @@ def _details(assessment: Assessment) -> str:
 
 
 def _metrics(assessment: Assessment) -> Metrics:
+    counts = {name: count for name, count in _counts(assessment.survey).items() if name != "forgotten"}
     warnings = sum(not check.passed and check.severity == "warning" for check in assessment.checks)
-    return {**_counts(assessment.survey), "warnings": warnings}
+    return {**counts, "warnings": warnings}

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.engines import ENGINE
-from support.oracle_rows import broken_rows, count_out_of_order, profile_of, sort_out
+from support.oracle_rows import broken_rows, count_out_of_order, profile_of, sort_out, without_forgotten
 from support.oracle_sequences import write_sequences
 from support.surveys import NOW, SOURCE
 
@@ -19,25 +20,32 @@ from elcrec.adapters.engine import open_engine
 from elcrec.config import EngineConfig, SequencesConfig
 from elcrec.data import fold
 from elcrec.data.engine import Engine
+from elcrec.data.forgotten import Forgotten
+from elcrec.data.interactions import EVENT_ID, interaction_schema
 from elcrec.data.log import RawLog, insert_torn, part_of
-from elcrec.data.sorting import INTERACTIONS
 from elcrec.data.survey import Limits, Survey, survey
+from elcrec.data.times import TIMESTAMP
 from elcrec.errors import UserError
 from elcrec.stages.sequences import _build
 
 FILES = ("sequences.parquet", "histories.parquet", "items.parquet")
 LATEST = 1_769_990_400_000_000
 """A day after NOW."""
+NOBODY = Forgotten()
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 few = settings(max_examples=25, deadline=None)
 names = st.sampled_from(["a", "B", "ü", "𝄞", "e\u0301", "é", " x", "a'b", "\0", "longest", "商品"])
-events = st.lists(st.tuples(names, names, st.integers(0, 5)), min_size=1, max_size=60)
+event_ids = st.sampled_from([None, "e1", "e2", "ü", "too long"])
+events = st.lists(st.tuples(names, names, st.integers(0, 5), event_ids), min_size=1, max_size=60)
 
 
-def interactions_of(log: list[tuple[str, str, int]]) -> pa.Table:
-    users, items, times = zip(*log, strict=True)
-    columns = [list(users), list(items), pa.array(times, pa.int64()).cast(INTERACTIONS.field("timestamp").type)]
-    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=INTERACTIONS)
+def interactions_of(log: list[tuple[str, str, int, str | None]], *, with_ids: bool) -> pa.Table:
+    users, items, times, ids = (list(column) for column in zip(*log, strict=True))
+    schema = interaction_schema(event_ids=True)
+    columns = [users, items, pa.array(times, pa.int64()).cast(TIMESTAMP), pa.array(ids, pa.string())]
+    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
+    return table if with_ids else table.drop_columns(EVENT_ID)
 
 
 def build(
@@ -50,7 +58,7 @@ def build(
     for number, path in enumerate(paths):
         pq.write_table(interactions.slice(number * size, size), path)
     with engine.session(folder / "out") as session:
-        _build(config, paths, folder, session)
+        _build(config, paths, folder, session, event_ids=EVENT_ID in interactions.column_names)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -72,15 +80,16 @@ def test_sequences_equal_the_oracles(
     folder = tmp_path_factory.mktemp("sequences")
 
     @few
-    @given(events, st.integers(0, 3), st.integers(1, 4))
-    def compare(log: list[tuple[str, str, int]], k_core: int, history: int) -> None:
+    @given(events, st.booleans(), st.integers(0, 3), st.integers(1, 4))
+    def compare(log: list[tuple[str, str, int, str | None]], with_ids: bool, k_core: int, history: int) -> None:
+        interactions = interactions_of(log, with_ids=with_ids)
         config = SequencesConfig(k_core=k_core, split=split, history=history)  # type: ignore[arg-type]
         try:
-            build(config, interactions_of(log), folder / "found")
+            build(config, interactions, folder / "found")
         except UserError:  # nothing is left
             assume(False)
         shutil.rmtree(folder / "expected", ignore_errors=True)
-        write_sequences(config, interactions_of(log), folder / "expected", **small_groups)
+        write_sequences(config, interactions, folder / "expected", **small_groups)
         assert files_in(folder / "found") == files_in(folder / "expected")
 
     compare()
@@ -92,20 +101,23 @@ raw_rows = st.lists(
         st.one_of(st.none(), names),
         st.sampled_from([None, -5, 0, 3, 3, 4, LATEST, LATEST + 1]),
         st.booleans(),
+        event_ids,
     ),
     min_size=1,
     max_size=50,
 )
+RawRows = list[tuple[str | None, str | None, int | None, bool, str | None]]
 
 
-def log_of(rows: list[tuple[str | None, str | None, int | None, bool]]) -> pa.Table:
+def log_of(rows: RawRows, *, with_ids: bool) -> pa.Table:
     """A log in its common form; without a time the flag says whether there was text; a torn row is all null."""
-    users, items, micros, flags = (list(column) for column in zip(*rows, strict=True))
+    users, items, micros, flags, ids = (list(column) for column in zip(*rows, strict=True))
     torn = [row[:3] == (None, None, None) for row in rows]
     text = ["soon" if flag else None for flag in flags]
     raw = [other if time is None else str(time) for time, other in zip(micros, text, strict=True)]
     types = (pa.string(), pa.string(), pa.int64(), pa.string())
-    whole = part_of(*(pa.array(column, kind) for column, kind in zip((users, items, micros, raw), types, strict=True)))
+    columns = [pa.array(column, kind) for column, kind in zip((users, items, micros, raw), types, strict=True)]
+    whole = part_of(*columns, pa.array(ids, pa.string()) if with_ids else None)
     return insert_torn(whole.filter(~np.array(torn)), np.flatnonzero(torn))
 
 
@@ -113,16 +125,28 @@ def parts_of(log: pa.Table, size: int) -> Iterator[pa.Table]:
     yield from (log.slice(start, size) for start in range(0, len(log), size))
 
 
-def survey_of(log: pa.Table, folder: Path, engine: Engine = ENGINE, *, longest: int = 6, size: int = 7) -> Survey:
-    limits = Limits(max_id_length=longest, now=NOW)
-    raw = RawLog(parts=parts_of(log, size), file=folder / "raw", time="real")
+def survey_of(
+    log: pa.Table,
+    folder: Path,
+    engine: Engine = ENGINE,
+    *,
+    longest: int = 6,
+    size: int = 7,
+    forgotten: Forgotten = NOBODY,
+) -> Survey:
+    about = {"limits": Limits(max_id_length=longest, now=NOW), "forgotten": forgotten, "previous": None}
+    with_ids = EVENT_ID in log.column_names
+    raw = RawLog(parts=parts_of(log, size), file=folder / "raw", time="real", event_ids=with_ids)
     with engine.session(folder / "out") as session:
-        return survey(session, raw, source=SOURCE, previous=None, limits=limits, folder=folder)
+        return survey(session, raw, source=SOURCE, **about, folder=folder)
 
 
-def assert_equals_the_oracle(found: Survey, log: pa.Table, folder: Path, longest: int = 6) -> None:
+def assert_equals_the_oracle(
+    found: Survey, whole: pa.Table, folder: Path, longest: int = 6, forgotten: Forgotten = NOBODY
+) -> None:
+    log, places = without_forgotten(whole, forgotten)
     broken = broken_rows(log, longest, NOW)
-    interactions, quarantine = sort_out(log, broken)
+    interactions, quarantine = sort_out(log, places, broken)
     assert pq.read_table(folder / "interactions.parquet").equals(interactions)
     assert pq.read_table(folder / "quarantine.parquet").equals(quarantine)
     assert found.broken == {name: int(rows.sum()) for name, rows in broken.items()}
@@ -130,6 +154,7 @@ def assert_equals_the_oracle(found: Survey, log: pa.Table, folder: Path, longest
     expected = profile_of(interactions)
     assert {name: found.profile[name] for name in expected} == expected
     assert (found.rows, found.sorted.quarantined) == (len(log), len(quarantine))
+    assert found.forgotten == len(whole) - len(log)
     reasons = quarantine["reason"].to_pylist()
     assert {fault.reason: fault.count for fault in found.sorted.faults} == {r: reasons.count(r) for r in set(reasons)}
 
@@ -138,10 +163,12 @@ def test_rows_are_sorted_out_as_by_the_oracle(tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("rows")
 
     @few
-    @given(raw_rows)
-    def compare(rows: list[tuple[str | None, str | None, int | None, bool]]) -> None:
-        log = log_of(rows)
-        assert_equals_the_oracle(survey_of(log, folder), log, folder)
+    @given(raw_rows, st.booleans(), st.dictionaries(names, st.integers(-6, 5), max_size=3))
+    def compare(rows: RawRows, with_ids: bool, until: dict[str, int]) -> None:
+        log, forgotten = log_of(rows, with_ids=with_ids), NOBODY
+        for user, micros in until.items():
+            forgotten = forgotten.adding(user, EPOCH + timedelta(microseconds=micros))
+        assert_equals_the_oracle(survey_of(log, folder, forgotten=forgotten), log, folder, forgotten=forgotten)
 
     compare()
 

@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from support.feature_tables import tables
 from support.servers import postgres_server, redis_server
 
 from elcrec.adapters import store
+from elcrec.adapters.quick_feast import quick_feast
 from elcrec.adapters.store import open_store
 
 REPOSITORY = Path(__file__).parents[3] / "features"
@@ -79,3 +81,25 @@ def test_opening_a_store_imports_neither_mlflow_nor_feast() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", program], env=os.environ, check=False).returncode == 0
+
+
+def test_feast_is_imported_without_its_type_checks_and_others_keep_theirs(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from elcrec.adapters.store import open_store; open_store(Path('s')).features;"
+        "import feast.data_source, typeguard;"
+        "print('TypeCheckMemo' in feast.data_source.KafkaSource.__init__.__code__.co_names,"
+        " typeguard.typechecked.__module__)"
+    )
+    environment = {**os.environ, "ELCREC_FEATURES": str(REPOSITORY)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.stdout.split() == ["False", "typeguard"], done.stderr
+
+
+def test_feast_s_registry_server_and_pages_have_what_they_import() -> None:
+    pytest.importorskip("grpc", reason="the packages of requirements.lock are not all installed")
+    with quick_feast():
+        servers = [importlib.import_module(f"feast.{name}") for name in ("registry_server", "ui_server")]
+
+    assert all(hasattr(server, "start_server") for server in servers)

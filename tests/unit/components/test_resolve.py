@@ -60,8 +60,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def resolved(repository: Path | str, revision: str = "main", path: str = "log.csv", md5: str = "") -> tuple[str, str]:
-    commit, found = resolve.python_func(
-        dvc_repository=str(repository), dvc_revision=revision, dvc_path=path, dvc_md5=md5
+    commit, found, _ = resolve.python_func(
+        config="{}", dvc_repository=str(repository), dvc_revision=revision, dvc_path=path, dvc_md5=md5
     )
     return commit, found
 

@@ -86,6 +86,7 @@ def test_each_parameter_of_a_run_replaces_a_field_that_is_there() -> None:
     changed = {
         name: {
             "dataset": "file",
+            "file_location": "s3://logs/log.csv",
             "objective": "iclrec",
             "loss": "softmax",
             "min_ndcg": 0.2,

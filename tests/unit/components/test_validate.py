@@ -31,7 +31,8 @@ def run(raw: dsl.Dataset, folder: Path, **limits: Any) -> tuple[tuple[bool, str]
     kinds = {"validated": dsl.Dataset, "report": dsl.HTML, "metrics": dsl.Metrics}
     ports = {name: kind(name=name, uri=str(folder / name)) for name, kind in kinds.items()}
     sections = {"config": write_section(ValidateConfig(**limits)), "engine": write_section(EngineConfig(threads=1))}
-    return validate.python_func(**sections, store=str(folder / "store"), raw=raw, **ports), ports
+    given = {"store": str(folder / "store"), "accept_drift": "", "raw": raw}
+    return validate.python_func(**sections, **given, **ports), ports
 
 
 def test_a_refused_log_leaves_page_evidence_and_numbers_and_is_not_remembered(raw: dsl.Dataset, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from support.surveys import NOW, assess_text, quarantine_in
 
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, judge
+from elcrec.data.forgotten import Forgotten
 from elcrec.data.quality import Assessment
 
 LENIENT = ValidateConfig(
@@ -77,6 +78,30 @@ def test_good_rows_remain_in_the_order_of_the_log(faulty: tuple[Path, Assessment
         "2026-01-01",
         "2026-02-02",
     ]
+
+
+def test_an_event_s_id_counts_once_a_user_and_stays_with_its_row(tmp_path: Path) -> None:
+    content = """user_id,item_id,timestamp,event_id
+u1,i1,2026-01-01,a
+u1,i1,2026-01-02,a
+u2,i1,2026-01-02,a
+u1,i2,2026-01-03,
+u1,i3,2026-01-03,
+u1,i4,2026-01-04,12345678901
+"""
+    assess_text(tmp_path, content, LENIENT)
+
+    interactions, quarantine = pq.read_table(tmp_path / "interactions.parquet"), quarantine_in(tmp_path)
+    assert interactions["event_id"].to_pylist() == ["a", "a", None, None]
+    reasons = dict(zip(quarantine["row"].to_pylist(), quarantine["reason"].to_pylist(), strict=True))
+    assert reasons == {1: "event is unique", 5: "event_id is short enough"}
+
+
+def test_a_log_of_forgotten_users_alone_fails_without_an_error(tmp_path: Path) -> None:
+    forgotten = Forgotten().adding("u1", NOW)
+    assessment = assess_text(tmp_path, "user_id,item_id,timestamp\nu1,i1,1\n", LENIENT, forgotten=forgotten)
+    assert not assessment.passed
+    assert (assessment.survey.rows, assessment.survey.forgotten, len(quarantine_in(tmp_path))) == (0, 1, 0)
 
 
 def test_each_broken_rule_is_a_warning_of_great_expectations_with_its_count(

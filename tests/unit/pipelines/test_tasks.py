@@ -89,8 +89,9 @@ def wanted(platform: Platform, step: str) -> dict[str, list[str]]:
 WHO_GETS = {
     "elcrec-mlflow": {"champion", "train", "gate", "push", "recommend"},
     "elcrec-s3": {"resolve", "fetch", "champion", "train", "gate", "push", "recommend"},
-    "elcrec-redis": {"push"},
-    "elcrec-feast": {"push"},
+    "elcrec-redis": {"gate", "push"},
+    "elcrec-feast": {"gate", "push"},
+    "elcrec-google": {"resolve", "fetch"},
     "elcrec-webhook": {"outcome"},
 }
 

@@ -11,7 +11,14 @@ GOOD, BAD = np.array([1, 1, 2, 3], np.int32), np.array([1, 4, 9, 30], np.int32)
 def decision(
     ranks: np.ndarray = GOOD, champion: Champion | None = None, digest: str = "new", **gate: object
 ) -> GateDecision:
-    return judge(GateConfig(**gate), {"ndcg@20": 0.4}, ranks, champion, digest=digest)
+    return judge(
+        GateConfig(**gate),
+        {"ndcg@20": 0.4},
+        ranks,
+        champion,
+        digest=digest,
+        serving=champion.version if champion else None,
+    )
 
 
 def champion(ranks: np.ndarray | None, digest: str = "old") -> Champion:

@@ -14,19 +14,28 @@ import pytest
 import torch
 
 from elcrec.artifacts import md5_of, read_json, write_json
-from elcrec.config import EncoderConfig, EvaluateConfig, IntentConfig, TrainConfig
+from elcrec.config import EncoderConfig, EvaluateConfig, GroupRule, IntentConfig, RulesConfig, TrainConfig
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation import answers, findings, pages
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
+from elcrec.ranking.bundled import read_facts, read_rules
 from elcrec.stages.evaluate import evaluate
 
 NUM_ITEMS, USERS = 40, 60
 HOSTILE = "<script>alert('x')</script>"
 CONFIG = EvaluateConfig(bootstrap=100, block_users=16)
-DATA_FILES = ("metrics.json", "segments.csv", "ranks.parquet", "intents.json", "intents.parquet", "model_card.md")
+DATA_FILES = (
+    "metrics.json",
+    "segments.csv",
+    "ranks.parquet",
+    "intents.json",
+    "intents.parquet",
+    "rules.json",
+    "model_card.md",
+)
 PAGES = ("report.html", "intents.html")
 
 
@@ -50,7 +59,8 @@ def write_sequences(folder: Path, *, repeats: bool = True) -> Path:
     folder.mkdir(parents=True)
     pq.write_table(pa.table(columns), folder / "sequences.parquet")
     ids = [HOSTILE, *(f"i{item}" for item in range(2, NUM_ITEMS + 1))]
-    items = {"item_index": pa.array(range(1, NUM_ITEMS + 1), pa.int32()), "item_id": ids}
+    times = pa.array([1] * NUM_ITEMS, pa.timestamp("s", tz="UTC"))
+    items = {"item_index": pa.array(range(1, NUM_ITEMS + 1), pa.int32()), "item_id": ids, "event_timestamp": times}
     pq.write_table(pa.table(items), folder / "items.parquet")
     facts = {"split": "leave_one_out", "num_users": USERS, "num_items": NUM_ITEMS, "num_interactions": sum(lengths)}
     write_json(folder / "split.json", facts | {"md5": md5_of(folder / "sequences.parquet")})
@@ -275,6 +285,65 @@ CONFIG_ALL_ITEMS = EvaluateConfig(bootstrap=10, top_items=NUM_ITEMS)
 )
 def test_every_option_has_an_effect(workdir: Path, out: Path, tmp_path: Path, changed: EvaluateConfig) -> None:
     assert digests(again(workdir, tmp_path / "out", changed, baseline=workdir / "baseline")) != digests(out)
+
+
+ITEMS_FILE = "item_id,category,available,available_until\n" + "".join(
+    f"i{item},{'toys' if item % 2 else 'books'},{item % 5 > 0},{1 if item == 3 else ''}\n"
+    for item in range(2, NUM_ITEMS + 1)
+)
+RULES = RulesConfig(
+    categories={"toys": GroupRule(cap=3, boost=0.5)}, intent_cap=6, diversity=0.3, calibration=0.2, exploration=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def ruled(workdir: Path) -> Path:
+    (workdir / "items.csv").write_text(ITEMS_FILE)
+    config = EvaluateConfig(bootstrap=100, block_users=16, rules=RULES, items_file=str(workdir / "items.csv"))
+    return again(workdir, workdir / "ruled", config, baseline=workdir / "baseline")
+
+
+def test_the_report_shows_what_each_rule_costs_and_what_all_do(ruled: Path, out: Path) -> None:
+    table = pd.read_csv(ruled / "rules.csv").set_index("rule")
+    kinds = ["availability", "boosts", "caps", "diversity", "calibration", "exploration"]
+    assert list(table.index) == ["no rules", *kinds, "all rules"]
+    metrics, plain = read_json(ruled / "metrics.json"), read_json(out / "metrics.json")
+    assert table.loc["no rules", "ndcg@20"] == pytest.approx(metrics["ndcg@20"], abs=1e-6)
+    assert table.loc["all rules", "ndcg@20"] == pytest.approx(metrics["rules_ndcg@20"], abs=1e-6)
+    difference = metrics["rules_ndcg@20"] - metrics["ndcg@20"]
+    assert metrics["rules_delta_ndcg@20"] == pytest.approx(difference)
+    assert {name: metrics[name] for name in plain} == plain, "rules are beside the model's own numbers"
+    assert table.loc["diversity", "likeness"] < table.loc["no rules", "likeness"]
+    assert table.loc["availability", "coverage"] < table.loc["no rules", "coverage"]
+    page = (ruled / "report.html").read_text()
+    assert all(f"<td>{name}</td>" in page for name in table.index)
+    assert "All rules together change NDCG@20 by" in (ruled / "model_card.md").read_text()
+
+
+def test_rules_and_facts_go_with_the_evaluation(ruled: Path, out: Path) -> None:
+    assert read_rules(ruled) == RULES
+    facts = read_facts(ruled)
+    assert facts is not None
+    assert facts["item_id"].to_pylist() == [f"i{item}" for item in range(2, NUM_ITEMS + 1)]
+    assert read_rules(out) == RulesConfig()
+    assert read_facts(out) is None
+    assert not (out / "rules.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (EvaluateConfig(rules=RulesConfig(categories={"toys": GroupRule(cap=1)})), "no item of category toys"),
+        (EvaluateConfig(rules=RulesConfig(intents={"lost": GroupRule(cap=1)})), "no item 'lost'"),
+        (EvaluateConfig(items_file="absent.csv"), "absent.csv"),
+    ],
+)
+def test_rules_that_fit_no_item_are_refused(
+    workdir: Path, tmp_path: Path, config: EvaluateConfig, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        again(workdir, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_configured_block_size_is_what_every_ranking_takes(

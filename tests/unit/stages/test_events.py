@@ -3,6 +3,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from support.feature_tables import tables
 
@@ -73,3 +74,20 @@ def test_a_missing_file_is_one_clear_line(store: Path, capsys: pytest.CaptureFix
     assert cli.main(["events", "--store", str(store), "nowhere.csv"]) == 2
 
     assert "nowhere.csv: not readable" in capsys.readouterr().err
+
+
+def test_what_came_in_is_exported_as_a_log_and_an_option_of_another_verb_is_refused(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "events.csv", tmp_path / "log.parquet"
+    file.write_text("user_id,item_id,timestamp,event_id\ndora,x2,2026-01-02,a\ndora,x1,2026-01-01,b\n")
+    assert cli.main(["events", "--store", str(store), str(file)]) == 0
+
+    assert cli.main(["events", "export", "--store", str(store), "--out", str(out)]) == 0
+
+    rows = [row for row in pq.read_table(out).to_pylist() if row["user_id"] == "dora"]
+    assert sorted((row["item_id"], row["event_id"]) for row in rows) == [("x1", "b"), ("x2", "a")]
+    assert cli.main(["events", str(file), "--store", str(store), "--out", str(out)]) == 2
+    assert "--out says nothing" in capsys.readouterr().err
+    assert cli.main(["events", "trim", "--store", str(store), "--before", "soon"]) == 2
+    assert "'soon' is no time" in capsys.readouterr().err

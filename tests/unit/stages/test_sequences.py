@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
 
-from elcrec.artifacts import md5_of, read_json
+from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import FetchConfig, SequencesConfig, SyntheticConfig, ValidateConfig, load_config
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
@@ -51,6 +51,23 @@ def test_the_folder_describes_itself_and_loads(validated: Path, tmp_path: Path) 
     assert data.sequences.values.min() == 1
     assert data.sequences.values.max() == data.num_items == 30
     assert len(data.evaluation("test").users) == document["num_test_targets"]
+
+
+def test_event_ids_of_a_log_go_with_their_events_into_the_histories(tmp_path: Path) -> None:
+    fetch(FetchConfig(synthetic=SyntheticConfig(users=60, items=30, intents=3)), tmp_path / "raw")
+    header, *lines = (tmp_path / "raw" / "data.csv").read_text().replace('"', "").splitlines()
+    rows = [f"{line},{line.split(',')[0]}/{line.split(',')[2]}" for line in reversed(lines)]
+    (tmp_path / "raw" / "data.csv").write_text("\n".join([f"{header},event_id", *rows]))
+    source = read_json(tmp_path / "raw" / "source.json")
+    write_json(tmp_path / "raw" / "source.json", source | {"md5": md5_of(tmp_path / "raw" / "data.csv")})
+    validate(ValidateConfig(), tmp_path / "raw", tmp_path / "validated", engine=ENGINE, now=NOW)
+
+    build_sequences(SequencesConfig(k_core=2, history=4), tmp_path / "validated", tmp_path / "out", engine=ENGINE)
+
+    histories = pq.read_table(tmp_path / "out" / "histories.parquet").to_pylist()
+    for row in histories:
+        expected = [f"{row['user_id']}/{time:%Y-%m-%dT%H:%M:%SZ}" for time in row["event_times"]]
+        assert row["event_ids"] == expected
 
 
 def test_the_same_input_gives_the_same_bytes(validated: Path, tmp_path: Path) -> None:

@@ -112,10 +112,34 @@ def test_a_drifted_log_is_compared_with_the_last_accepted_one_and_not_remembered
     accepted = tmp_path / "accepted"
     first, second = fetch_rows(tmp_path, good_rows()), fetch_rows(tmp_path, good_rows(items=90), "b.csv")
     validate(ValidateConfig(), first, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
-    with pytest.raises(UserError, match=r"drift of item popularity.*max_drift"):
+    with pytest.raises(UserError, match=r"drift of item popularity.*say so with accept_drift"):
         validate(ValidateConfig(), second, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
     remembered = read_json(accepted / "profile.json")
     assert remembered["profile"]["md5"] == read_json(first / "source.json")["md5"]
+
+
+def test_a_drift_that_somebody_accepts_is_a_warning_with_a_name_in_the_report_and_the_next_log_is_compared_with_it(
+    tmp_path: Path,
+) -> None:
+    accepted, out, reason = tmp_path / "accepted", tmp_path / "out", "Ana: <b>summer sale</b>"
+    first, second = fetch_rows(tmp_path, good_rows()), fetch_rows(tmp_path, good_rows(items=90), "b.csv")
+    validate(ValidateConfig(), first, out, accepted=accepted, engine=ENGINE, now=NOW, accept_drift=reason)
+    assert read_json(out / "validation.json")["drift_accepted"] is None
+    validate(ValidateConfig(), second, out, accepted=accepted, engine=ENGINE, now=NOW, accept_drift=reason)
+    report = read_json(out / "validation.json")
+    assert report["drift_accepted"] == reason
+    assert [(c["name"], c["severity"]) for c in report["checks"] if not c["passed"]] == [
+        ("drift of item popularity", "warning")
+    ]
+    assert "Ana: &lt;b&gt;summer sale" in (out / "validation.html").read_text(encoding="utf-8")
+    assert read_json(accepted / "profile.json")["profile"]["md5"] == report["raw_md5"]
+
+
+def test_accepting_a_drift_accepts_nothing_else(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="validation failed: accepted rows"):
+        validate(
+            ValidateConfig(min_rows=10**9), raw, tmp_path / "out", engine=ENGINE, now=NOW, accept_drift="Ana: why not"
+        )
 
 
 def test_validating_again_compares_with_the_log_before_and_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elcrec.serving.topk import top_k
+from elcrec.ranking.topk import top_k
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,198 @@
+"""The log of live events: what was accepted, kept until it is trimmed, whatever becomes of the online store.
+
+It lies where the online store is, because every server and command reaches that: on SQLite in a file of its own beside
+it, which outlives a store that is torn down or lost; on Redis in a stream of each user, so that a user goes with one
+key. docs/adr/0013 says why.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import redis
+
+from elcrec.adapters.online_rows import erase_deleted, redis_errors
+from elcrec.serving.histories import event_key, microseconds
+from elcrec.serving.ports import LOG_SCHEMA, Event, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 20_000
+_KEYS_AT_ONCE = 500
+_WAIT_SECONDS = 5.0
+_REWRITES, _REWRITE_SECONDS = 600, 0.1
+_TABLE = """
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY, user_id TEXT NOT NULL, event_id TEXT NOT NULL, item_id TEXT NOT NULL,
+    time INTEGER NOT NULL, logged INTEGER NOT NULL, UNIQUE (user_id, event_id)
+)
+"""
+_ROWS = "SELECT logged, user_id, item_id, time, event_id FROM events WHERE number <= ? ORDER BY number"
+
+
+class SqliteEventLog:
+    """A table; an event that it holds is not added again."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file; the first event makes it."""
+        self._path = path
+        self._opened: tuple[int, sqlite3.Connection] | None = None
+        self._lock = threading.Lock()
+
+    def append(self, events: Sequence[Event]) -> None:
+        """See `EventLog`. The transaction is on the disk, not only handed to the system, when this returns."""
+        now = time.time_ns() // 1000
+        rows = [
+            (event.user_id, event_key(event), event.item_id, microseconds(event.timestamp), now) for event in events
+        ]
+        insert = "INSERT OR IGNORE INTO events (user_id, event_id, item_id, time, logged) VALUES (?, ?, ?, ?, ?)"
+        with self._lock, _sqlite_errors():
+            connection = self._writer()
+            with connection:
+                connection.executemany(insert, rows)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See `EventLog`."""
+        if not self._path.exists():
+            return
+        with _sqlite_errors(), closing(self._connect()) as connection:
+            ((last,),) = connection.execute("SELECT ifnull(max(number), 0) FROM events")
+            found = connection.execute(_ROWS, (last,))
+            while rows := found.fetchmany(_AT_ONCE):
+                yield _batch(rows)
+
+    def forget(self, user_id: str) -> int:
+        """See `EventLog`. The file is written anew, so that no page of it holds what was deleted."""
+        if not self._path.exists():
+            return 0
+        with _sqlite_errors(), closing(self._connect()) as connection:
+            with connection:
+                deleted = connection.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
+            erase_deleted(connection)
+        return deleted
+
+    def trim(self, before: datetime) -> int:
+        """See `EventLog`."""
+        if not self._path.exists():
+            return 0
+        with _sqlite_errors(), closing(self._connect()) as connection, connection:
+            return connection.execute("DELETE FROM events WHERE logged < ?", (microseconds(before),)).rowcount
+
+    def _writer(self) -> sqlite3.Connection:
+        """Return the open connection, or one to the file that has taken the place of the one it was opened on."""
+        known = self._opened
+        if known is None or not self._path.exists() or self._path.stat().st_ino != known[0]:
+            if known is not None:
+                known[1].close()
+            connection = self._connect()
+            self._opened = self._path.stat().st_ino, connection
+            return connection
+        return known[1]
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=_WAIT_SECONDS, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(_TABLE)
+        return connection
+
+
+class RedisEventLog:
+    """A stream of each user. An event that was sent twice may stand there twice; whoever reads tells them by their id.
+
+    It lasts as long as Redis itself does: give it an append-only file.
+    """
+
+    def __init__(self, client: Any, project: str) -> None:
+        """Take the connection and the Feast project, which keys are named after."""
+        self._client, self._prefix = client, f"elcrec_events:{project}:"
+
+    def append(self, events: Sequence[Event]) -> None:
+        """See `EventLog`."""
+        with redis_errors(), self._client.pipeline(transaction=True) as pipe:
+            for event in events:
+                fields = {"i": event.item_id, "t": microseconds(event.timestamp), "e": event_key(event)}
+                pipe.xadd(self._prefix + event.user_id, fields)
+            pipe.execute()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See `EventLog`. What comes in meanwhile may be there or not."""
+        with redis_errors():
+            rows = self._rows()
+            while part := list(islice(rows, _AT_ONCE)):
+                yield _batch(part)
+
+    def forget(self, user_id: str) -> int:
+        """See `EventLog`. Redis' append-only file holds every command of before until it is written anew, so it is."""
+        key = self._prefix + user_id
+        with redis_errors():
+            count, _ = self._client.pipeline().xlen(key).delete(key).execute()
+            self._rewrite_file()
+        return int(count)
+
+    def trim(self, before: datetime) -> int:
+        """See `EventLog`."""
+        least, removed = microseconds(before) // 1000, 0
+        with redis_errors():
+            for keys in self._keys():
+                with self._client.pipeline(transaction=False) as pipe:
+                    for key in keys:
+                        pipe.xtrim(key, minid=least, approximate=False)
+                    removed += sum(pipe.execute())
+        return removed
+
+    def _rewrite_file(self) -> None:
+        """Ask for a new append-only file; one that is being written already may hold what was erased."""
+        try:
+            for _ in range(_REWRITES):
+                state = self._client.info("persistence")
+                if not state.get("aof_enabled"):
+                    return
+                if not state["aof_rewrite_in_progress"]:
+                    self._client.bgrewriteaof()
+                    return
+                time.sleep(_REWRITE_SECONDS)
+            problem = "another rewrite takes too long"
+        except redis.ResponseError as error:
+            problem = str(error)
+        logger.warning("Redis keeps what was erased in its append-only file until it rewrites that: %s", problem)
+
+    def _keys(self) -> Iterator[list[bytes]]:
+        pattern = "".join(f"\\{each}" if each in "*?[]\\^-" else each for each in self._prefix)
+        keys = self._client.scan_iter(match=f"{pattern}*", count=_KEYS_AT_ONCE)
+        while part := list(islice(keys, _KEYS_AT_ONCE)):
+            yield part
+
+    def _rows(self) -> Iterator[tuple[int, str, str, int, str]]:
+        for keys in self._keys():
+            with self._client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.xrange(key)
+                streams = pipe.execute()
+            for key, entries in zip(keys, streams, strict=True):
+                user_id = key.decode().removeprefix(self._prefix)
+                for number, fields in entries:
+                    logged = int(number.partition(b"-")[0]) * 1000
+                    yield logged, user_id, fields[b"i"].decode(), int(fields[b"t"]), fields[b"e"].decode()
+
+
+def _batch(rows: Iterable[tuple[int, str, str, int, str]]) -> pa.RecordBatch:
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), LOG_SCHEMA, strict=True)]
+    return pa.record_batch(columns, schema=LOG_SCHEMA)
+
+
+@contextmanager
+def _sqlite_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the event log does not answer ({error})", fix="try again") from error

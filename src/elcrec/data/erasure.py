@@ -1,0 +1,141 @@
+"""Take one user out of files: Parquet and CSV with a column of users, the benchmark layout, and what describes them."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
+from elcrec.errors import UserError
+
+_ROWS_AT_ONCE = 65_536
+
+
+def erase_user(folder: Path, user_id: str, columns: tuple[str, ...]) -> dict[Path, int]:
+    """Rewrite every file below `folder` that holds rows of a user; return how many rows each has lost.
+
+    A page that may show some of the rows is removed; the documents that describe a changed file say what it is now.
+
+    Args:
+        folder: a work folder of the stages.
+        user_id: the raw id.
+        columns: names that the column of users may have.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+    changed = {}
+    for path in sorted(each for each in folder.rglob("*") if each.is_file() and not each.is_symlink()):
+        try:
+            lost = _erase(path, user_id, columns)
+        except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"cannot be rewritten ({error})", where=path, fix="remove it, or mend it") from error
+        if lost:
+            changed[path] = lost
+    for path in changed:
+        _describe_anew(path)
+    return changed
+
+
+def erase_from_parquet(path: Path, user_id: str, columns: tuple[str, ...] = ("user_id",)) -> int:
+    """Rewrite a Parquet file without a user's rows; return how many there were."""
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        column = next((name for name in columns if name in schema.names), None)
+        if column is None or not any(_held(batch, user_id, column) for batch in file.iter_batches(columns=[column])):
+            return 0
+        lost = 0
+        with atomic_file(path) as scratch, pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                own = _own_rows(batch, user_id, column)
+                lost += int(own.sum())
+                writer.write_batch(batch.filter(pa.array(~own)))
+    return lost
+
+
+def _erase(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
+    if path.suffix == ".parquet":
+        return erase_from_parquet(path, user_id, columns)
+    if path.suffix == ".csv":
+        return _erase_from_csv(path, user_id, columns)
+    source = path.with_name("source.json")
+    if path.suffix == ".txt" and source.exists() and read_json(source).get("format") == "benchmark":
+        return _erase_line(path, user_id)
+    return 0
+
+
+def _held(batch: pa.RecordBatch, user_id: str, column: str) -> bool:
+    return bool(_own_rows(batch, user_id, column).any())
+
+
+def _own_rows(batch: pa.RecordBatch, user_id: str, column: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    same = pc.equal(batch[column].cast(pa.string()), user_id)
+    return np.asarray(pc.fill_null(same, fill_value=False).to_numpy(zero_copy_only=False), bool)
+
+
+def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines)
+        header = next(rows, [])
+        place = next((header.index(name) for name in columns if name in header), None)
+        if place is None or not any(row[place : place + 1] == [user_id] for row in rows):
+            return 0
+    lost = 0
+    with (
+        path.open(encoding="utf-8-sig", newline="") as lines,
+        atomic_file(path) as scratch,
+        scratch.open("w", encoding="utf-8", newline="") as out,
+    ):
+        writer = csv.writer(out, lineterminator="\n")
+        for row in csv.reader(lines):
+            own = row[place : place + 1] == [user_id]
+            lost += own
+            if not own:
+                writer.writerow(row)
+    return lost
+
+
+def _erase_line(path: Path, user_id: str) -> int:
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    kept = [line for line in lines if line.split(None, 1)[:1] != [user_id]]
+    if len(kept) < len(lines):
+        with atomic_file(path) as scratch:
+            scratch.write_text("\n".join(kept), encoding="utf-8")
+    return len(lines) - len(kept)
+
+
+def _describe_anew(path: Path) -> None:
+    """Bring what describes a file that has changed up to date."""
+    folder = path.parent
+    if path.name == "quarantine.parquet":  # the page beside it shows some of its rows
+        (folder / "validation.json").with_suffix(".html").unlink(missing_ok=True)
+    for name, file in _documents(folder):
+        if file == path.name:
+            document = read_json(folder / name)
+            write_json(folder / name, document | _numbers(path, document) | {"md5": md5_of(path)})
+
+
+def _documents(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the documents of a folder that tell a file's md5, and the file."""
+    if (folder / "split.json").exists():
+        yield "split.json", "sequences.parquet"
+    if (folder / "source.json").exists():
+        yield "source.json", str(read_json(folder / "source.json").get("file"))
+
+
+def _numbers(path: Path, document: dict[str, object]) -> dict[str, int]:
+    """Return the counts of a split that a user less has changed."""
+    if "num_users" not in document:
+        return {}
+    table = pq.read_table(path, columns=["items", "train_end", "valid_index", "test_index"])
+    return {
+        "num_users": len(table),
+        "num_interactions": pc.sum(pc.list_value_length(table["items"])).as_py() or 0,
+        "num_train_interactions": pc.sum(table["train_end"]).as_py() or 0,
+        "num_valid_targets": int((table["valid_index"].to_numpy() >= 0).sum()),
+        "num_test_targets": int((table["test_index"].to_numpy() >= 0).sum()),
+    }

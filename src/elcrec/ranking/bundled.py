@@ -1,0 +1,37 @@
+"""Reading the rules that a model is pushed with, and what the shop knew of its items."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from elcrec.artifacts import SCHEMA_VERSION, read_json
+from elcrec.config import RulesConfig, parse_section
+from elcrec.errors import UserError
+from elcrec.ranking.files import FACTS, RULES
+from elcrec.ranking.item_facts import read_items_file
+
+
+def read_rules(folder: Path) -> RulesConfig:
+    """Read what answers of a model keep to; a folder from before there were rules has none.
+
+    Raises:
+        UserError: the file is not what this program reads.
+    """
+    path = folder / RULES
+    if not path.is_file():
+        return RulesConfig()
+    document = read_json(path)
+    if document.get("schema_version") != SCHEMA_VERSION:
+        what = f"schema version {document.get('schema_version')}, this program reads {SCHEMA_VERSION}"
+        raise UserError(what, where=path, fix="evaluate and push the model again with this version")
+    return parse_section(document.get("rules", {}), RulesConfig, source=path, described_in="src/elcrec/config.py")
+
+
+def read_facts(folder: Path) -> pa.Table | None:
+    """Read what the shop knew of its items when the model was evaluated; `None` where it was not asked.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / FACTS
+    return read_items_file(path) if path.is_file() else None

@@ -1,0 +1,146 @@
+"""What the shop knows of its items, apart from what a model learned: category, availability, expiry.
+
+Axes: `V` items of a catalogue; row 0 of every array is padding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from elcrec.data.times import TIMESTAMP, parse_times
+from elcrec.errors import UserError
+
+COLUMNS = ("item_id", "category", "available", "available_until")
+NO_CATEGORY = 0
+_TRUE, _FALSE = pa.array(["true", "1", "yes"]), pa.array(["false", "0", "no"])
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemFacts:
+    """Facts of the items of one catalogue.
+
+    Attributes:
+        categories: names by code; code 0 is no category.
+        category_V: category of each item, [V + 1].
+        available_V: whether an item may be shown at all, [V + 1].
+        until_V: microseconds since 1970 from which it may not, [V + 1].
+    """
+
+    categories: Sequence[str]
+    category_V: npt.NDArray[np.int32]
+    available_V: npt.NDArray[np.bool_]
+    until_V: npt.NDArray[np.int64]
+
+    @classmethod
+    def nothing(cls, num_items: int) -> Self:
+        """Return the facts of a catalogue of which nothing is known: all available, without a category."""
+        return cls(
+            categories=("",),
+            category_V=np.zeros(num_items + 1, np.int32),
+            available_V=np.ones(num_items + 1, np.bool_),
+            until_V=np.full(num_items + 1, _NEVER),
+        )
+
+    def always_available(self) -> Self:
+        """Return the same facts with every item available for ever."""
+        return replace(self, available_V=np.ones_like(self.available_V), until_V=np.full_like(self.until_V, _NEVER))
+
+    def unavailable(self, now: datetime) -> npt.NDArray[np.int64]:
+        """Return the items that may not be shown at `now`."""
+        moment = round(now.timestamp() * 1_000_000)
+        found: npt.NDArray[np.int64] = np.flatnonzero(~self.available_V | (self.until_V <= moment))
+        return found
+
+    def next_expiry(self, now: datetime) -> float:
+        """Return the first moment after `now` at which an item expires, in seconds since 1970."""
+        later = self.until_V[self.until_V > round(now.timestamp() * 1_000_000)]
+        return float(later.min() / 1_000_000) if len(later) else np.inf
+
+
+def read_items_file(path: Path) -> pa.Table:
+    """Read an items file: `item_id` string, `category` string, `available` bool, `available_until` timestamp[us, UTC].
+
+    A column that the file lacks is null.
+
+    Raises:
+        UserError: the file is not readable, has no `item_id`, names an item twice, or a value makes no sense.
+    """
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=path, fix="write CSV, or Parquet as *.parquet") from error
+    if "item_id" not in table.column_names:
+        raise UserError("no column item_id", where=path, fix=f"known columns: {', '.join(COLUMNS)}")
+    item_ids = table["item_id"].cast(pa.string())
+    _require(path, not item_ids.null_count, "an item_id is empty")
+    _require(path, len(pc.unique(item_ids)) == len(item_ids), "an item_id stands in several rows")
+    nulls = pa.nulls(len(table), pa.string())
+    category, available, until = (
+        table[name] if name in table.column_names else pa.chunked_array([nulls]) for name in COLUMNS[1:]
+    )
+    columns = [item_ids, category.cast(pa.string()), _flags(path, available), _times(path, until)]
+    return pa.table(dict(zip(COLUMNS, columns, strict=True)))
+
+
+def align(table: pa.Table, item_ids: pa.Array) -> ItemFacts:
+    """Return the facts of a catalogue's items, [V] raw ids; rows of other items are left out."""
+    rows = pc.index_in(item_ids, value_set=table["item_id"].combine_chunks())
+    found = table.take(rows)
+    category = pc.fill_null(found["category"], "").combine_chunks()
+    names = ["", *sorted(set(pc.unique(category).to_pylist()) - {""})]
+    codes = pc.index_in(category, value_set=pa.array(names, pa.string()))
+    available = pc.fill_null(found["available"], fill_value=True)
+    until = pc.fill_null(found["available_until"].cast(pa.int64()), int(_NEVER))
+    return ItemFacts(
+        categories=names,
+        category_V=_padded(np.asarray(codes, np.int32), NO_CATEGORY),
+        available_V=_padded(np.asarray(available, np.bool_), 1),
+        until_V=_padded(np.asarray(until, np.int64), _NEVER),
+    )
+
+
+def _padded(values_V: npt.NDArray[Any], padding: int) -> npt.NDArray[Any]:
+    return np.concatenate((np.array([padding], values_V.dtype), values_V))
+
+
+def _read_csv(path: Path) -> pa.Table:
+    names = pyarrow.csv.open_csv(path).schema.names
+    options = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+    )
+    return pyarrow.csv.read_csv(path, convert_options=options)
+
+
+def _flags(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_boolean(column.type):
+        return column
+    text = pc.utf8_lower(column.cast(pa.string()))
+    known = pc.is_in(text, value_set=pa.concat_arrays([_TRUE, _FALSE]))
+    _require(path, pc.all(pc.or_(known, pc.is_null(text))).as_py() is not False, "available is neither true nor false")
+    return pc.if_else(pc.is_null(text), pa.scalar(None, pa.bool_()), pc.is_in(text, value_set=_TRUE))
+
+
+def _times(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    times = parse_times(column, "s")
+    if times is None or times.null_count != column.null_count:
+        raise _unusable(path, "available_until is not a time")
+    return times.cast(TIMESTAMP)
+
+
+def _require(path: Path, holds: bool, what: str) -> None:
+    if not holds:
+        raise _unusable(path, what)
+
+
+def _unusable(path: Path, what: str) -> UserError:
+    return UserError(what, where=path, fix=f"mend the file; its columns are {', '.join(COLUMNS)}")

@@ -1,0 +1,313 @@
+"""Rules between scores and an answer: boosts, caps, diversity, calibration, exploration, availability.
+
+A place after the other is filled with the candidate of the highest value that no full cap concerns. Its value is
+
+    (1 - d - c) relevance - d (highest cosine to what stands above) + c (places that its intent lags behind its share),
+
+where relevance is the score with its boost, laid between 0 and 1 over the candidates. Without d and c only the order
+counts.
+
+Axes: `B` rows, `V` items, `C` candidates of a row, `G` groups of items (categories or intents), `D` width of vectors.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from elcrec.config import GroupRule, RulesConfig
+from elcrec.errors import UserError
+from elcrec.ranking.item_facts import NO_CATEGORY, ItemFacts
+from elcrec.ranking.topk import Scores, top_k
+
+Items = npt.NDArray[np.int64]
+History = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.float32]
+
+_UNCAPPED = np.iinfo(np.int32).max
+_WIDER = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """An answer to one row, best first; fewer than wanted where no more items are left.
+
+    Attributes:
+        items: item indices.
+        scores: the model's own scores, without boosts.
+        propensities: chance with which each item was drawn for its place; 1 without exploration.
+    """
+
+    items: Items
+    scores: npt.NDArray[np.floating]
+    propensities: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Groups:
+    """Groups that every item belongs to one of, and how many items of each an answer may hold."""
+
+    group_V: npt.NDArray[np.int64]
+    cap_G: npt.NDArray[np.int64]
+
+
+class Rules:
+    """Rules for one catalogue: pure, without state."""
+
+    def __init__(
+        self,
+        config: RulesConfig,
+        facts: ItemFacts,
+        vectors_VD: Floats,
+        *,
+        intent_V: npt.NDArray[np.integer] | None = None,
+        index_of: Mapping[str, int] | None = None,
+    ) -> None:
+        """Compile the rules.
+
+        Args:
+            config: the rules.
+            facts: what the shop knows of the items.
+            vectors_VD: item vectors, [V + 1, D].
+            intent_V: intent of each item, [V + 1]; `None` for a model without intents.
+            index_of: index of each raw id, for the items that name intents.
+
+        Raises:
+            UserError: a rule needs intents and there are none, or names an item that the catalogue lacks.
+        """
+        self._config, self.facts = config, facts
+        self._boost_V = np.zeros(len(vectors_VD), np.float32)
+        self._capped: list[_Groups] = []
+        self._add(facts.category_V, _by_code(config.categories, facts.categories), config.category_cap, NO_CATEGORY)
+        self._intent_V = None
+        if config.needs_intents:
+            if intent_V is None:
+                fix = "train a model with intents, or take the rules out"
+                raise UserError("rules by intent, but the model has no intents", where="evaluate.rules", fix=fix)
+            self._intent_V = np.maximum(intent_V, 0).astype(np.int64)
+            self._add(self._intent_V, _by_intent(config.intents, self._intent_V, index_of or {}), config.intent_cap)
+        self._boosts, self._kind_V = bool(self._boost_V.any()), _kinds(self._capped, len(vectors_VD))
+        self._scaled_VD = _scaled(vectors_VD, np.sqrt(config.diversity)) if config.diversity else None
+        self._blocked, self._fresh = np.empty(0, np.int64), (np.inf, -np.inf)
+        self.idle = not (self._boosts or self._capped or config.diversity or config.calibration or config.exploration)
+        """Whether an answer is the best scores among what is available."""
+
+    def block(self, scores_BV: Scores, now: datetime | None = None) -> None:
+        """Put what is not available at `now` below everything, in place."""
+        now = now or datetime.now(UTC)
+        since, until = self._fresh
+        if not since <= now.timestamp() < until:
+            self._blocked = self.facts.unavailable(now)
+            self._fresh = now.timestamp(), self.facts.next_expiry(now)
+        if len(self._blocked):
+            scores_BV[:, self._blocked] = -np.inf
+
+    def pick(
+        self, scores_BV: Scores, k: int | Sequence[int], histories: Sequence[History], rng: np.random.Generator
+    ) -> list[Picked]:
+        """Answer each row.
+
+        Args:
+            scores_BV: -inf takes an item out; not changed.
+            k: most items of an answer, for all rows or for each.
+            histories: item indices of each row's history, for calibration.
+            rng: draws what is explored.
+        """
+        wanted = [k] * len(scores_BV) if isinstance(k, int) else k
+        ranked_BV = scores_BV + self._boost_V if self._boosts else scores_BV
+        size = min(max(self._config.candidates, *wanted, 1), ranked_BV.shape[1])
+        values_BC, items_BC = top_k(ranked_BV, size)
+        picked = []
+        for row, (most, history) in enumerate(zip(wanted, histories, strict=True)):
+            found = self._candidates(values_BC[row], items_BC[row])
+            places = self._fill(found, most, history)
+            if len(places) < most and len(found.items_C) == size < ranked_BV.shape[1]:
+                found, places = self._look_on(ranked_BV[row : row + 1], size, most, history)
+            items, propensities = self._explore(found, places, rng)
+            picked.append(Picked(items=items, scores=scores_BV[row, items], propensities=propensities))
+        return picked
+
+    def _look_on(self, ranked_1V: Scores, size: int, k: int, history: History) -> tuple["_Candidates", list[int]]:
+        """Choose among more candidates where caps have used up the first `size`."""
+        while True:
+            size = min(_WIDER * size, ranked_1V.shape[1])
+            values_1C, items_1C = top_k(ranked_1V, size)
+            found = self._candidates(values_1C[0], items_1C[0])
+            places = self._fill(found, k, history)
+            if len(places) == k or len(found.items_C) < size or size == ranked_1V.shape[1]:
+                return found, places
+
+    def _candidates(self, value_C: Scores, items_C: Items) -> "_Candidates":
+        left = np.isfinite(value_C)
+        items_C = items_C[left]
+        codes = [(groups.group_V[items_C], groups.cap_G) for groups in self._capped]
+        return _Candidates(items_C=items_C, value_C=value_C[left], capped=codes)
+
+    def _fill(self, found: "_Candidates", k: int, history: History) -> list[int]:
+        """Return the places of the chosen candidates, best first."""
+        diversity, calibration = self._config.diversity, self._config.calibration
+        if not (diversity or calibration):
+            return _in_order(found, k)
+        base_C = (1 - diversity - calibration) * _between_0_and_1(found.value_C)
+        scaled_CD = None if self._scaled_VD is None else self._scaled_VD[found.items_C]
+        likeness_CC = None if scaled_CD is None else scaled_CD @ scaled_CD.T
+        shares = None
+        if calibration and self._intent_V is not None and len(history):
+            shares = _Shares(self._intent_V[history], self._intent_V[found.items_C], calibration)
+        return _greedily(found, k, base_C, likeness_CC, shares)
+
+    def _explore(
+        self, found: "_Candidates", places: list[int], rng: np.random.Generator
+    ) -> tuple[Items, npt.NDArray[np.float64]]:
+        """Draw anew what some places show, each from the candidates that count towards the same caps.
+
+        So no draw can break a cap, and all candidates of a place have the same chance.
+        """
+        share, items = self._config.exploration, found.items_C[places]
+        if not share or not places:
+            return items, np.ones(len(places))
+        kind_C, drawn = self._kind_V[found.items_C].tolist(), rng.random(len(places)) < share
+        mine, pools = _rows_by([kind_C[place] for place in places]), _rows_by(kind_C)
+        propensities = [1.0] * len(places)
+        for kind, rows in mine.items():
+            others = len(pools[kind]) - len(rows)
+            if others < len(rows):
+                continue
+            for row in rows:
+                propensities[row] = share / others if drawn[row] else 1 - share
+            explored = [row for row in rows if drawn[row]]
+            if explored:
+                pool = sorted(set(pools[kind]).difference(places))
+                items[explored] = found.items_C[rng.choice(pool, len(explored), replace=False)]
+        return items, np.array(propensities)
+
+    def _add(
+        self,
+        group_V: npt.NDArray[np.integer],
+        rules: Mapping[int, GroupRule],
+        general_cap: int | None,
+        exempt: int | None = None,
+    ) -> None:
+        """Take the rules of a way of grouping items; the group `exempt` has no cap."""
+        for group, rule in rules.items():
+            self._boost_V[group_V == group] += -np.inf if rule.cap == 0 else rule.boost
+        caps = {group: rule.cap for group, rule in rules.items() if rule.cap}
+        if not caps and general_cap is None:
+            return
+        cap_G = np.full(int(group_V.max()) + 1, _UNCAPPED if general_cap is None else general_cap)
+        for group, cap in caps.items():
+            cap_G[group] = cap
+        if exempt is not None:
+            cap_G[exempt] = _UNCAPPED
+        self._capped.append(_Groups(group_V=group_V.astype(np.int64), cap_G=cap_G))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidates:
+    """The best items of a row, best first, with the group of each and every group's cap, by way of grouping."""
+
+    items_C: Items
+    value_C: Scores
+    capped: list[tuple[Items, npt.NDArray[np.int64]]]
+
+
+def _kinds(capped: Sequence[_Groups], size: int) -> Items:
+    """Number items by the capped groups that they count towards, [V + 1]."""
+    kind_V = np.zeros(size, np.int64)
+    for groups in capped:
+        free_V = groups.cap_G[groups.group_V] == _UNCAPPED
+        kind_V = kind_V * (len(groups.cap_G) + 1) + np.where(free_V, 0, groups.group_V + 1)
+    return kind_V
+
+
+def _rows_by(keys: Sequence[int]) -> dict[int, list[int]]:
+    rows: dict[int, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return rows
+
+
+def _in_order(found: _Candidates, k: int) -> list[int]:
+    """Return the first k places that no full cap concerns."""
+    if not found.capped:
+        return list(range(min(k, len(found.items_C))))
+    ways = [(group_C.tolist(), cap_G[group_C].tolist(), dict[int, int]()) for group_C, cap_G in found.capped]
+    places: list[int] = []
+    for place in range(len(found.items_C)):
+        if len(places) == k:
+            break
+        if all(held.get(group[place], 0) < cap[place] for group, cap, held in ways):
+            places.append(place)
+            for group, _, held in ways:
+                held[group[place]] = held.get(group[place], 0) + 1
+    return places
+
+
+def _greedily(
+    found: _Candidates, k: int, base_C: Floats, likeness_CC: Floats | None, shares: "_Shares | None"
+) -> list[int]:
+    """Fill a place after the other with the best value."""
+    ways = [(group_C, group_C.tolist(), cap_G[group_C].tolist(), dict[int, int]()) for group_C, cap_G in found.capped]
+    nearest_C, places = np.zeros_like(base_C), list[int]()
+    while len(places) < min(k, len(base_C)):
+        value_C = base_C - nearest_C if shares is None else base_C - nearest_C + shares.lag_C
+        best = int(value_C.argmax())
+        if base_C[best] == -np.inf:
+            break
+        if likeness_CC is not None:
+            nearest_C = np.maximum(nearest_C, likeness_CC[best]) if places else likeness_CC[best]
+        if shares is not None:
+            shares.take(best)
+        places.append(best)
+        base_C[best] = -np.inf
+        for group_C, group, cap, held in ways:
+            held[group[best]] = held.get(group[best], 0) + 1
+            if held[group[best]] == cap[best]:
+                base_C[group_C == group[best]] = -np.inf
+    return places
+
+
+class _Shares:
+    """How far each intent lags behind its share of the history as places are filled."""
+
+    def __init__(self, history_L: History, intent_C: Items, weight: float) -> None:
+        size = 1 + max(int(history_L.max()), int(intent_C.max(initial=0)))
+        share_K = np.bincount(history_L, minlength=size).astype(np.float32) / len(history_L)
+        self._intent_C, self._share_C, self._weight = intent_C, weight * share_K[intent_C], np.float32(weight)
+        self.lag_C = self._share_C.copy()
+
+    def take(self, place: int) -> None:
+        """Note that a candidate was chosen."""
+        self.lag_C += self._share_C
+        self.lag_C[self._intent_C == self._intent_C[place]] -= self._weight
+
+
+def _between_0_and_1(value_C: Floats) -> Floats:
+    if not len(value_C):
+        return value_C.copy()
+    low, high = value_C.min(), value_C.max()
+    laid: Floats = (value_C - low) / max(high - low, np.finfo(np.float32).tiny)
+    return laid
+
+
+def _scaled(vectors_VD: Floats, length: float) -> Floats:
+    norms = np.linalg.norm(vectors_VD, axis=1, keepdims=True)
+    scaled: Floats = vectors_VD * (np.float32(length) / np.maximum(norms, np.finfo(np.float32).tiny))
+    return scaled
+
+
+def _by_code(rules: Mapping[str, GroupRule], categories: Sequence[str]) -> dict[int, GroupRule]:
+    codes = {name: code for code, name in enumerate(categories)}
+    return {codes[name]: rule for name, rule in rules.items() if name in codes}
+
+
+def _by_intent(rules: Mapping[str, GroupRule], intent_V: Items, index_of: Mapping[str, int]) -> dict[int, GroupRule]:
+    named: dict[int, GroupRule] = {}
+    for item_id, rule in rules.items():
+        if item_id not in index_of:
+            fix = "name an item that the model knows"
+            raise UserError(f"intents: no item {item_id!r}", where="evaluate.rules", fix=fix)
+        named[int(intent_V[index_of[item_id]])] = rule
+    return named

@@ -1,0 +1,22 @@
+"""What an evaluation found of a model's intents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from elcrec.artifacts import read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundIntent:
+    """What an evaluation found of an intent: raw ids of typical items, and the share of the users who held it."""
+
+    items: list[str]
+    share: float | None
+
+
+def read_intents(path: Path) -> dict[int, FoundIntent]:
+    """Read intents.json: what was found, by intent."""
+    return {
+        each["intent"]: FoundIntent(items=[item["item_id"] for item in each["top_items"]], share=each.get("share"))
+        for each in read_json(path)["intents"]
+    }

@@ -1,0 +1,62 @@
+"""The shop's items file beside a running server: read when it changes, so that availability needs no push."""
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+
+from elcrec.errors import UserError
+from elcrec.ranking.item_facts import align, read_items_file
+from elcrec.serving.recommender import Recommender
+
+logger = logging.getLogger(__name__)
+
+
+class ItemsFile:
+    """The last sound content of the file.
+
+    Attributes:
+        problem: why the file is not used as it is now; `None` where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            UserError: it is missing or makes no sense.
+        """
+        self._path = path
+        self.problem: str | None = None
+        self._version = self._look()
+        self._table: pa.Table = read_items_file(path)
+
+    def reread(self) -> bool:
+        """Read the file again if it has changed; return whether there is something new. A faulty one is left aside."""
+        version = self._look()
+        if version == self._version:
+            return False
+        self._version = version
+        try:
+            self._table = read_items_file(self._path)
+        except UserError as error:
+            self.problem = f"the items file is refused, the one before stays: {error}"
+            logger.warning("%s", self.problem)
+            return False
+        self.problem = None
+        return True
+
+    def apply(self, recommender: Recommender) -> None:
+        """Make a recommender keep to it."""
+        facts = align(self._table, recommender.catalogue.item_ids)
+        recommender.use_facts(facts)
+        idle = sorted(set(recommender.rules.categories) - set(facts.categories))
+        if idle:
+            self.problem = f"the items file has no item of category {', '.join(idle)}, so its rule does nothing"
+            logger.warning("%s", self.problem)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino

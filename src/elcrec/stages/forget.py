@@ -1,0 +1,47 @@
+"""Forget a user: out of the store, out of the work folders, and out of every log that is read from now on."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from elcrec.artifacts import FORGOTTEN_FILE
+from elcrec.data.erasure import erase_user
+from elcrec.data.forgotten import Forgotten
+from elcrec.errors import UserError
+from elcrec.serving.histories import MAX_ID_LENGTH
+from elcrec.serving.ports import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+
+def forget(
+    user_id: str, store: Path, folders: Sequence[Path], *, columns: tuple[str, ...], features: FeatureStore
+) -> dict[str, int]:
+    """Erase a user; return how much was found of them in the store, and in how many files of the folders.
+
+    The list of the forgotten comes first: once they are on it, no validate and no push brings back what they did until
+    now. Running it again is harmless, and finishes what was broken off.
+
+    Args:
+        user_id: the raw id.
+        store: the store folder, which keeps the list.
+        folders: work folders of the stages.
+        columns: names that the column of users may have in a raw log.
+        features: the feature store.
+
+    Raises:
+        UserError: a folder is missing, or a file cannot be rewritten.
+        StoreUnavailable: the online store or the event log does not answer, or somebody reads them for too long.
+    """
+    if not user_id.strip() or len(user_id) > MAX_ID_LENGTH:
+        raise UserError("not a user's id", fix=f"give one of 1 to {MAX_ID_LENGTH} characters")
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError("no such folder", where=folder, fix="name an existing --workdir")
+    Forgotten.load(store / FORGOTTEN_FILE).adding(user_id, datetime.now(UTC)).write(store / FORGOTTEN_FILE)
+    found = dict(features.forget(user_id))
+    changed = [path for folder in folders for path in erase_user(folder, user_id, columns)]
+    for path in changed:
+        logger.info("rewritten: %s", path)
+    return {**found, "files": len(changed)}

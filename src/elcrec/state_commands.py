@@ -1,0 +1,103 @@
+"""`elcrec events` and `elcrec forget`: argument parsing only."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elcrec.errors import UserError
+
+if TYPE_CHECKING:
+    from elcrec.config import Config
+
+Options = argparse.Namespace
+Show = Callable[[Mapping[str, object]], None]
+
+_OWN = {"export": {"out", "base"}, "replay": set[str](), "trim": {"before"}}
+"""Options of each verb; a file of events has none."""
+
+
+def add_events(sub: argparse.ArgumentParser, store: Path, show: Show) -> None:
+    """Describe `elcrec events`."""
+    sub.set_defaults(command=lambda options: show(_events(options)))
+    columns = "CSV with the header user_id,item_id,timestamp[,event_id] or JSON lines with these keys; - reads stdin"
+    verbs = "export: the log of events as Parquet; replay: push the log again; trim: remove what came in before a time"
+    sub.add_argument("what", metavar="FILE|export|replay|trim", help=f"{columns}. {verbs}")
+    sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="export: the Parquet file to write")
+    sub.add_argument("--base", type=Path, metavar="FILE", help="export: an earlier log, to go before what it lacks")
+    sub.add_argument("--before", metavar="TIME", help="trim: ISO 8601, UTC where it has no zone")
+
+
+def _events(options: Options) -> dict[str, int]:
+    verb = options.what if options.what in _OWN else None
+    for name in ("out", "base", "before"):
+        if getattr(options, name) is not None and name not in _OWN.get(verb or "", set()):
+            raise UserError(f"--{name} says nothing to `elcrec events {options.what}`", fix="leave it out")
+    return {"export": _export, "replay": _replay, "trim": _trim, None: _push}[verb](options)
+
+
+def _push(options: Options) -> dict[str, int]:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.events import push_events
+
+    features, file = open_store(options.store).features, options.what
+    if file == "-":
+        return push_events(sys.stdin, name="standard input", features=features)
+    try:
+        with Path(file).open(encoding="utf-8", newline="") as lines:
+            return push_events(lines, name=file, features=features)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=file) from error
+
+
+def _export(options: Options) -> dict[str, int]:
+    from elcrec.adapters.event_export import export_events
+    from elcrec.adapters.store import open_store
+
+    if options.out is None:
+        raise UserError("no file to write", fix="name it with --out")
+    return export_events(open_store(options.store).features.event_log, options.out, base=options.base)
+
+
+def _replay(options: Options) -> dict[str, int]:
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.events import replay_events
+
+    return replay_events(open_store(options.store).features)
+
+
+def _trim(options: Options) -> dict[str, int]:
+    from elcrec.adapters.store import open_store
+
+    try:
+        before = datetime.fromisoformat(options.before or "")
+    except ValueError as error:
+        raise UserError(f"--before {options.before!r} is no time", fix="write e.g. 2026-03-01T00:00:00Z") from error
+    before = before if before.tzinfo else before.replace(tzinfo=UTC)
+    return {"removed": open_store(options.store).features.event_log.trim(before)}
+
+
+def add_forget(sub: argparse.ArgumentParser) -> None:
+    """Describe `elcrec forget`."""
+    sub.add_argument("user", metavar="USER", help="the user's raw id")
+    sub.add_argument(
+        "--workdir",
+        dest="workdirs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with outputs of stages, or with recommendations; may be repeated",
+    )
+
+
+def forget(options: Options, config: "Config") -> dict[str, int]:
+    """Run `elcrec forget`."""
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.forget import forget as stage
+
+    store, columns = open_store(options.store), ("user_id", config.validate.user_column)
+    return stage(options.user, store.folder, options.workdirs, columns=columns, features=store.features)
