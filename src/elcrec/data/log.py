@@ -23,13 +23,14 @@ class RawLog:
     """A log that is being read.
 
     Attributes:
-        parts: tables of its rows, in the order of the file: `torn` bool (the line has not the header's number of
-            fields, so nothing else is known of it), `user_id` and `item_id` string, `micros` int64 (microseconds of
+        parts: tables of its rows, in the order of the file: `torn` bool (the line is no row, so nothing else is
+            known of it), `user_id` and `item_id` string, `micros` int64 (microseconds of
             UTC, null where absent or unreadable), `given` bool (there is a time), `raw_time` as it stood, and where
             the log has ids of its events `event_id` string.
         time: `real`, or `order` where the position in the user's line stands for the time.
         types: the columns' types in the file, by name.
-        event_ids: whether it has ids of its events.
+        event_ids: whether it has ids of its events; `None` where only its rows show that.
+        whole: what holds for a row that is not torn.
         file: its place, the first one of several; for errors.
         about_rows: how many rows it has, where that is known before it is read.
     """
@@ -38,7 +39,8 @@ class RawLog:
     file: Path
     time: TimeKind
     types: dict[str, str] = field(default_factory=dict)
-    event_ids: bool = False
+    event_ids: bool | None = False
+    whole: str = "row has the header's number of fields"
     about_rows: int | None = None
 
 
@@ -49,7 +51,7 @@ class StagedLog(NamedTuple):
         file: its place.
         rows: all its rows, torn ones included.
         torn: how many of them are torn.
-        event_ids: whether there is a column `event_id`.
+        event_ids: whether the log has ids of its events.
     """
 
     file: Path
@@ -86,7 +88,7 @@ def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
 
 def stage_log(log: RawLog, file: Path) -> StagedLog:
     """Write a log in its common form, a part at a time."""
-    rows, torn, writer = 0, 0, None
+    rows, torn, event_ids, writer = 0, 0, bool(log.event_ids), None
     total = None if log.about_rows is None else -(-log.about_rows // _ROWS_AT_ONCE)
     parts = (part for whole in log.parts for part in _slices(whole))
     try:
@@ -94,11 +96,12 @@ def stage_log(log: RawLog, file: Path) -> StagedLog:
             writer = writer or pq.ParquetWriter(file, part.schema, compression="lz4")
             writer.write_table(part)
             rows, torn = rows + len(part), torn + int(np.asarray(part["torn"]).sum())
+            event_ids = event_ids or (log.event_ids is None and part[EVENT_ID].null_count < len(part))
     finally:
         if writer is not None:
             writer.close()
     pa.default_memory_pool().release_unused()
-    return StagedLog(file, rows, torn, log.event_ids)
+    return StagedLog(file, rows, torn, event_ids)
 
 
 def _slices(part: pa.Table) -> Iterator[pa.Table]:

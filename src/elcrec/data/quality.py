@@ -9,7 +9,6 @@ import pandas as pd
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, judge
 from elcrec.data.profile import length_drift, popularity_drift, row_change
-from elcrec.data.rows import TORN
 from elcrec.data.survey import Survey
 
 _DAY = timedelta(days=1)
@@ -127,7 +126,7 @@ def _figure(
 
 def _rows(survey: Survey) -> list[_Figure]:
     # Where every row is torn there is nothing else to say of one.
-    asked = [rule for rule in survey.rules if rule.name == TORN or survey.torn < survey.rows]
+    asked = [rule for rule in survey.rules if rule.about_torn or survey.torn < survey.rows]
     return [
         _figure(
             rule.name,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from elcrec.config import LogFormat
 from elcrec.data.benchmark import read_benchmark
 from elcrec.data.interactions import EVENT_ID
+from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.data.log import RawLog, insert_torn, part_of
 from elcrec.data.times import EpochUnit, parse_times
 from elcrec.errors import UserError
@@ -53,14 +54,15 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
             that shows only while the parts are read.
     """
     logs = [_open(file, layout, columns or Columns()) for file in files]
-    event_ids = any(log.event_ids for log in logs)
+    event_ids = None if any(log.event_ids is None for log in logs) else any(log.event_ids for log in logs)
     known = [log.about_rows for log in logs]
     return RawLog(
-        parts=_present((_with_event_ids(part, event_ids) for log in logs for part in log.parts), files[0]),
+        parts=_present((_with_event_ids(part, event_ids is not False) for log in logs for part in log.parts), files[0]),
         file=files[0],
         time=logs[0].time,
         types=max((log.types for log in logs), key=len),
         event_ids=event_ids,
+        whole=logs[0].whole,
         about_rows=None if None in known else sum(rows or 0 for rows in known),
     )
 
@@ -74,7 +76,7 @@ def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
 
 def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
     _check_file(path)
-    readers = {"csv": read_csv, "parquet": read_parquet}
+    readers = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_json_lines}
     with _readable(path, layout):
         log = read_benchmark(path) if layout == "benchmark" else readers[layout](path, columns)
     return replace(log, parts=_guarded(log.parts, path, layout))
@@ -167,6 +169,25 @@ def _parquet_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[p
             table = pa.Table.from_batches([batch]).select(names)
             table.validate(full=True)  # text that is no UTF-8
             yield _part(path, table, columns)
+
+
+def read_json_lines(path: Path, columns: Columns) -> RawLog:
+    """Read a file with a JSON object a line; a key that a line lacks is a null."""
+    types = dict.fromkeys(columns.required, "text or number")
+    parts, whole = _json_parts(path, columns), "line is a JSON object of text and numbers"
+    return RawLog(parts=parts, file=path, time="real", types=types, event_ids=None, whole=whole)
+
+
+def _json_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
+    rows, read = JsonRows([*columns.required, columns.event]), 0
+    for lines in read_lines(path):
+        table, torn = rows.read(lines)
+        yield insert_torn(_part(path, table, columns), torn)
+        read += len(lines)
+    missing = [name for name in columns.required if name not in rows.found]
+    if missing and read:
+        fix = "write an object a line; set validate.user_column, item_column and time_column to its keys"
+        raise UserError(f"no line has a value of {', '.join(map(repr, missing))}", where=path, fix=fix)
 
 
 def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:

@@ -17,8 +17,7 @@ CLOCK_TOLERANCE = timedelta(days=1)
 FORGOTTEN = -1
 """Stands where the place of a rule does."""
 
-TORN = "row has the header's number of fields"
-
+_TORN = "torn"
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENT = ["user_id", "item_id", "micros"]
@@ -37,14 +36,20 @@ class Rule(NamedTuple):
     broken: str
     expected: str
 
+    @property
+    def about_torn(self) -> bool:
+        """Whether it asks that a row be whole."""
+        return self.broken == _TORN
 
-def row_rules(max_id_length: int, now: datetime, *, event_ids: bool) -> list[Rule]:
+
+def row_rules(max_id_length: int, now: datetime, *, event_ids: bool, whole: str) -> list[Rule]:
     """Return the rules; a faulty row is put down to the first that it breaks.
 
     Args:
         max_id_length: in characters.
         now: what counts as the present.
         event_ids: whether the log has ids of its events.
+        whole: what holds for a row that is not torn.
     """
     latest = (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
     short = f"{max_id_length} characters at most"
@@ -60,7 +65,7 @@ def row_rules(max_id_length: int, now: datetime, *, event_ids: bool) -> list[Rul
         Rule("timestamp is not negative", "micros < 0", "1970 or later"),
         Rule("timestamp is not in the future", f"micros > {latest}", future),
         Rule("event is unique", "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
-        Rule(TORN, "torn", "no torn lines"),
+        Rule(whole, _TORN, "no torn lines"),
     ]
 
 

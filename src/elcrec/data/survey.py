@@ -80,13 +80,13 @@ def survey(
         forgotten: users who were forgotten.
         folder: where `interactions.parquet` and `quarantine.parquet` go.
     """
-    rules = row_rules(limits.max_id_length, limits.now, event_ids=log.event_ids)
     staged = stage_log(log, session.folder / _LOG)
+    rules = row_rules(limits.max_id_length, limits.now, event_ids=staged.event_ids, whole=log.whole)
     session.scan("staged", [staged.file])
     left_out = leave_out_forgotten(session, forgotten)
     if log.time == "order":
         refuse_repeated_users(session, log.file)
-    broken = find_faulty(session, rules, event_ids=log.event_ids)
+    broken = find_faulty(session, rules, event_ids=staged.event_ids)
     files = {"interactions": folder / "interactions.parquet", "quarantine": folder / "quarantine.parquet"}
     rows = sort_rows(staged, stream_set_aside(session), [rule.name for rule in rules], **files)
     staged.file.unlink()

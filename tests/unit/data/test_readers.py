@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from elcrec.data import readers
+from elcrec.data import json_lines, readers
 from elcrec.data.readers import Columns, read_log
 from elcrec.errors import UserError
 
@@ -72,6 +72,62 @@ def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
     assert ids(pa.concat_tables(log.parts)) == [("b", "i"), ("a", "i")]
 
 
+def test_files_without_ids_of_events_beside_one_with_them_have_no_values(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\nu,i,1\n")
+    (tmp_path / "b.csv").write_text("user_id,item_id,timestamp,event_id\nu,j,2,e\n")
+    log = read_log([tmp_path / "a.csv", tmp_path / "b.csv"], "csv")
+    assert log.event_ids
+    assert pa.concat_tables(log.parts)["event_id"].to_pylist() == [None, "e"]
+
+
+def read_jsonl(folder: Path, *lines: str | bytes, columns: Columns | None = None) -> pa.Table:
+    path = folder / "data.jsonl"
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
+    return pa.concat_tables(read_log([path], "jsonl", columns).parts)
+
+
+def test_json_lines_hold_text_numbers_nulls_and_other_keys(tmp_path: Path) -> None:
+    log = read_jsonl(
+        tmp_path,
+        '\ufeff{"user_id": "ü\\u0000", "item_id": 7, "timestamp": "2026-01-01", "event_id": "e", "more": [{"a": 1}]}',
+        "",
+        '{"item_id": 12345678901234567890, "user_id": 1.0, "timestamp": 1.5}\r',
+        ' {"item_id": null, "user_id": "", "timestamp": 1767225600}',
+    )
+    assert ids(log) == [("ü\0", "7"), ("1", "12345678901234567890"), (None, None)]
+    assert log["micros"].to_pylist() == [1_767_225_600_000_000, 1_500_000, 1_767_225_600_000_000]
+    assert log["event_id"].to_pylist() == ["e", None, None]
+
+
+def test_json_lines_that_are_no_plain_object_keep_their_place_and_nothing_else(tmp_path: Path) -> None:
+    good = '{"user_id": "u", "item_id": "i", "timestamp": 1}'
+    torn = ["{", "[1]", "7", '{"user_id": ["u"]}', '{"user_id": true}', f"{good} {good}", '{"user_id": "\\ud800"}']
+    log = read_jsonl(tmp_path, *torn, good, b'{"user_id": "\xff"}', good)
+    assert log["torn"].to_pylist() == [True] * 7 + [False, True, False]
+    assert ids(log)[7:] == [("u", "i"), (None, None), ("u", "i")]
+
+
+def test_json_lines_in_blocks_give_the_rows_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f'{{"user_id": {n}, "item_id": "商{n}", "timestamp": {n}}}' if n % 5 else "{" for n in range(100)]
+    whole = read_jsonl(tmp_path, *rows)
+    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 100)
+    assert read_jsonl(tmp_path, *rows).equals(whole)
+
+
+def test_a_key_that_no_json_line_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no line has a value of 'timestamp'.*validate.user_column"):
+        read_jsonl(tmp_path, '{"user_id": "u", "item_id": "i", "time": 1}')
+
+
+def test_a_line_that_never_ends_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(json_lines, "_LONGEST_LINE", 1000)
+    with pytest.raises(UserError, match="a line is longer than"):
+        read_jsonl(tmp_path, "[" + "1, " * 1000)
+
+
 def test_text_that_is_no_utf_8_in_a_parquet_file_is_refused(tmp_path: Path) -> None:
     users = pa.array([b"\xff\xfe"]).cast(pa.string(), safe=False)
     pq.write_table(pa.table({"user_id": users, "item_id": ["i"], "timestamp": [1]}), tmp_path / "data.parquet")
@@ -136,7 +192,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
         read_csv(tmp_path, "user_id,user_id,item_id,timestamp\nu,v,i,1\n")
 
 
-@pytest.mark.parametrize("layout", ["csv", "parquet", "benchmark"])
+@pytest.mark.parametrize("layout", ["csv", "parquet", "jsonl", "benchmark"])
 @pytest.mark.parametrize("content", [b"", bytes(range(256)) * 40, b"\xff\xfe\x00\n"])
 def test_an_error_about_a_broken_file_is_one_printable_line(tmp_path: Path, layout: Any, content: bytes) -> None:
     path = tmp_path / "data"

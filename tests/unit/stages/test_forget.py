@@ -242,6 +242,17 @@ def test_a_benchmark_log_and_integer_ids_are_erased_by_whole_ids(plain: World) -
     assert pq.read_table(plain.root / "work" / "log.parquet").to_pylist() == [{"user_id": 11, "item_id": 1}]
 
 
+def test_json_lines_are_erased_by_whole_ids(plain: World) -> None:
+    log = plain.root / "work" / "raw" / "data.jsonl"
+    log.parent.mkdir(parents=True)
+    others = ['{"user_id": 11, "item_id": "1"}', '{"item_id": 1}', "torn {"]
+    log.write_text("\n".join(['{"item_id": 3, "user_id": "1"}', *others, '{"user_id": 1}']))
+
+    assert plain.forget("1")["files"] == 1
+
+    assert log.read_text().splitlines() == others
+
+
 def test_the_list_names_nobody_and_a_damaged_one_is_an_error(plain: World) -> None:
     plain.forget("user-3")
     path = plain.root / "store" / "forgotten.json"
