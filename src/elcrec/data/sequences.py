@@ -86,7 +86,7 @@ def index_ids(session: Session, core: Core) -> pa.Table:
             session.view(f"named_{table}", f"SELECT *, {key} AS name FROM {table}")
     columns = "item_index, name AS item_id, total, newest"
     items = session.stream(f"SELECT {columns} FROM named_items ORDER BY item_index", ["item_index"])
-    return pa.Table.from_batches(items).combine_chunks()
+    return pa.Table.from_batches(items)
 
 
 def stream_users(session: Session) -> Iterator[pa.RecordBatch]:
