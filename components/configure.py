@@ -31,6 +31,7 @@ def configure(
         ("train", str),
         ("evaluate", str),
         ("push", str),
+        ("engine", str),
         ("baseline", str),
     ],
 ):

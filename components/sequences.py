@@ -8,6 +8,7 @@ from components._image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def sequences(
     config: str,
+    engine: str,
     validated: dsl.Input[dsl.Dataset],
     sequences: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -16,6 +17,7 @@ def sequences(
 
     Args:
         config: JSON of the section `sequences`.
+        engine: JSON of the section `engine`.
         validated: What validate wrote.
         sequences: Sequences, histories, items and the split.
         metrics: The stage's numbers.
@@ -27,8 +29,9 @@ def sequences(
     from pathlib import Path
 
     from components._support import describe, log, read_section
+    from elcrec.adapters.engine import open_engine
     from elcrec.stages.sequences import build_sequences
 
-    section = read_section("sequences", config)
-    log(metrics, build_sequences(section, Path(validated.path), Path(sequences.path)))
+    section, opened = read_section("sequences", config), open_engine(read_section("engine", engine))
+    log(metrics, build_sequences(section, Path(validated.path), Path(sequences.path), engine=opened))
     describe(sequences, file="sequences.parquet", config=config, source=validated)

@@ -10,6 +10,7 @@ from components._image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(
     config: str,
+    engine: str,
     store: str,
     accept_drift: str,
     raw: dsl.Input[dsl.Dataset],
@@ -24,6 +25,7 @@ def validate(
 
     Args:
         config: JSON of the section `validate`.
+        engine: JSON of the section `engine`.
         store: Folder that outlives runs; holds the profile of the last accepted log, and the list of users who were
             forgotten.
         accept_drift: Who takes a log that drifted from the last accepted one, and why; empty refuses it.
@@ -43,15 +45,23 @@ def validate(
     from pathlib import Path
 
     from components._support import describe, log, publish, read_section
+    from elcrec.adapters.engine import open_engine
     from elcrec.artifacts import FORGOTTEN_FILE
     from elcrec.stages.validate import LogRefusedError
     from elcrec.stages.validate import validate as stage
 
     out, file, reason = Path(validated.path), "interactions.parquet", ""
-    section = read_section("validate", config)
+    section, opened = read_section("validate", config), open_engine(read_section("engine", engine))
     try:
-        accepted, forgotten = Path(store, "accepted"), Path(store, FORGOTTEN_FILE)
-        numbers = stage(section, Path(raw.path), out, accepted=accepted, forgotten=forgotten, accept_drift=accept_drift)
+        numbers = stage(
+            section,
+            Path(raw.path),
+            out,
+            engine=opened,
+            accepted=Path(store, "accepted"),
+            forgotten=Path(store, FORGOTTEN_FILE),
+            accept_drift=accept_drift,
+        )
     except LogRefusedError as refused:
         logging.getLogger("elcrec").warning("%s\n%s", refused.reason, refused.details)
         refused.evidence.rename(out)

@@ -133,11 +133,13 @@ def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
 
 
 def _build_sequences(section: Mapping[str, Any], accept_drift: Any, store: str, raw: Any, platform: Platform) -> Any:
-    judged = validate(config=section["validate"], store=store, accept_drift=accept_drift, raw=raw)
+    engine = section["engine"]
+    judged = validate(config=section["validate"], engine=engine, store=store, accept_drift=accept_drift, raw=raw)
     checked = place(judged, "validate", platform).outputs
     verdict = {name: checked[name] for name in ("accepted", "reason")}
     required = place(require_valid(**verdict), "require_valid", platform)
-    built = sequences(config=section["sequences"], validated=checked["validated"]).after(required)
+    inputs = {"engine": engine, "validated": checked["validated"]}
+    built = sequences(config=section["sequences"], **inputs).after(required)
     return place(built, "sequences", platform).outputs["sequences"]
 
 

@@ -55,17 +55,21 @@ def _fetch(options: Options) -> None:
 
 
 def _validate(options: Options) -> None:
+    from elcrec.adapters.engine import open_engine
     from elcrec.stages.validate import validate
 
+    config = _config(options)
     memory = {"accepted": options.accepted, "forgotten": options.forgotten}
-    section, drift = _config(options).validate, options.accept_drift
-    _show(validate(section, options.raw, options.out, **memory, accept_drift=drift))
+    given = {"engine": open_engine(config.engine), **memory, "accept_drift": options.accept_drift}
+    _show(validate(config.validate, options.raw, options.out, **given))
 
 
 def _sequences(options: Options) -> None:
+    from elcrec.adapters.engine import open_engine
     from elcrec.stages.sequences import build_sequences
 
-    _show(build_sequences(_config(options).sequences, options.interactions, options.out))
+    config = _config(options)
+    _show(build_sequences(config.sequences, options.interactions, options.out, engine=open_engine(config.engine)))
 
 
 def _train(options: Options) -> None:

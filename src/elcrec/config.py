@@ -22,7 +22,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-LogFormat = Literal["csv", "parquet", "benchmark"]
+LogFormat = Literal["csv", "parquet", "jsonl", "benchmark"]
 
 LONGEST_WINDOW = 1024
 """Rows are laid out in groups of one length, up to this one."""
@@ -116,13 +116,13 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """What a log must satisfy, and how much of it may be faulty."""
 
     user_column: str = "user_id"
-    """Name of the user column in CSV and Parquet logs."""
+    """Name of the user column of a log, in JSON lines of the key; a benchmark log has none."""
     item_column: str = "item_id"
-    """Name of the item column in CSV and Parquet logs."""
+    """Name of the item column."""
     time_column: str = "timestamp"
     """Name of the time column: ISO 8601 text, a Parquet timestamp, or epoch numbers."""
     event_column: str = "event_id"
-    """Name of the column with the events' own ids in CSV and Parquet logs; a log may lack it. With ids, a live event
+    """Name of the column with the events' own ids; a log may lack it. With ids, a live event
     is known again in the log whatever has become of its time, and one that the log holds twice counts once."""
     epoch_unit: Literal["s", "ms", "us"] = "s"
     """Unit of numeric times."""
@@ -163,6 +163,20 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     history: Positive = 50
     """Most recent items of a user in histories.parquet, which the feature store serves; at least the encoder's
     window. Above 50 the feature view's WINDOW (features/views.py) must grow as well."""
+
+
+class EngineConfig(Section, frozen=True, kw_only=True):
+    """What the stages validate and sequences run on. It changes how long they take and how much memory, no result."""
+
+    memory_share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    """Share of the memory limit (the container's, else the machine's) that a stage aims to stay within; what is more
+    spills to disk."""
+    memory_mb: Annotated[int, Meta(ge=64)] | None = None
+    """Megabytes that it aims to stay within, instead of the share."""
+    threads: Positive | None = None
+    """Most threads; `None`: as many as this process may use. Little memory makes it fewer."""
+    spill: str | None = None
+    """Folder for what does not fit memory, up to some times the size of the log. `None`: beside the output."""
 
 
 class EncoderConfig(Section, frozen=True, kw_only=True):
@@ -572,6 +586,8 @@ class Config(Section, frozen=True, kw_only=True):
     """Stage push."""
     serve: ServeConfig = ServeConfig()
     """The server."""
+    engine: EngineConfig = EngineConfig()
+    """What validate and sequences run on."""
 
     def __post_init__(self) -> None:
         """Check that a model is served all the history that it was evaluated on."""

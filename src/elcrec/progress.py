@@ -2,17 +2,19 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
 _QUIET_SECONDS = 10.0
 
 
-def track(work: Iterable[T], *, total: int, label: str, quiet: bool = False, step: int = 1) -> Iterator[T]:
+def track(work: Iterable[T], *, total: int | None, label: str, quiet: bool = False, step: int = 1) -> Iterator[T]:
     """Yield from `work` and show how far it is, its rate and the time left, on standard error.
 
-    Each of the `total` pieces of work counts as `step`, such as the rows of a chunk.
+    Each of the `total` pieces of work (`None`: nobody knows) counts as `step`, such as the rows of a chunk.
 
     Off a terminal a line appears every ten seconds, so short work prints nothing. `quiet` shows nothing at all.
     """
@@ -27,14 +29,44 @@ def track(work: Iterable[T], *, total: int, label: str, quiet: bool = False, ste
         yield from _print_lines(work, total, label, step)
 
 
-def _print_lines(work: Iterable[T], total: int, label: str, step: int) -> Iterator[T]:
+def _print_lines(work: Iterable[T], total: int | None, label: str, step: int) -> Iterator[T]:
     started = said = time.monotonic()
     for done, item in enumerate(work, start=1):
         yield item
         now = time.monotonic()
         if now - said >= _QUIET_SECONDS:
             said, rate = now, done / (now - started)
-            left = (total - done) / rate
-            count = f"{done * step}/{total * step} ({done / total:.0%})"
-            line = f"{label}: {count}, {rate * step:.1f}/s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - showing progress is its job
+            line = f"{label}: {done * step}, {rate * step:.1f}/s"
+            if total is not None:
+                count = f"{done * step}/{total * step} ({done / total:.0%})"
+                line = f"{label}: {count}, {rate * step:.1f}/s, {(total - done) / rate:.0f} s left"
+            _print(line)
+
+
+@contextmanager
+def watch(label: str, share: Callable[[], float | None], *, every: float = _QUIET_SECONDS) -> Iterator[None]:
+    """Print a line on standard error every ten seconds while something runs: how long, and the share that is done.
+
+    Args:
+        label: what runs.
+        share: returns the share that is done, from 0 to 1, or `None` where nobody knows.
+        every: seconds between two lines.
+    """
+    over, started = Event(), time.monotonic()
+
+    def speak() -> None:
+        while not over.wait(every):
+            done, seconds = share(), time.monotonic() - started
+            _print(f"{label}: {seconds:.0f} s" if done is None else f"{label}: {done:.0%} done, {seconds:.0f} s")
+
+    speaker = Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        speaker.join()
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - showing progress is its job

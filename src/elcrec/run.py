@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from elcrec.adapters.engine import open_engine
 from elcrec.adapters.objects import local_copy
 from elcrec.adapters.store import open_store
 from elcrec.artifacts import FORGOTTEN_FILE
@@ -39,13 +41,14 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
     raw, validated, sequences = workdir / "raw", workdir / "validated", workdir / "sequences"
     model, baseline, evaluation = workdir / "model", workdir / "baseline", workdir / "evaluation"
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
-    plain = config.train.as_baseline()
+    plain, engine = config.train.as_baseline(), open_engine(config.engine)
 
     with local_copy(config.fetch) as (section, lineage):
         _stage("fetch", lambda: fetch(section, raw, mirror=mirror, lineage=lineage))
-    accepted, forgotten = workdir / "accepted", store.folder / FORGOTTEN_FILE
-    _stage("validate", lambda: validate(config.validate, raw, validated, accepted=accepted, forgotten=forgotten))
-    _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences))
+    gone = store.folder / FORGOTTEN_FILE
+    judge = partial(validate, engine=engine, accepted=workdir / "accepted", forgotten=gone)
+    _stage("validate", lambda: judge(config.validate, raw, validated))
+    _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences, engine=engine))
     _stage("train", lambda: train(config.train, sequences, model, checkpoint=checkpoints / "model"))
     _stage("train the baseline", lambda: train(plain, sequences, baseline, checkpoint=checkpoints / "baseline"))
     metrics = _stage(

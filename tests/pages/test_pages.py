@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.engines import ENGINE
 
 from elcrec.config import parse_config
 from elcrec.stages.evaluate import evaluate
@@ -45,8 +46,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the pages of a whole run."""
     root, config = tmp_path_factory.mktemp("run"), parse_config(CONFIG)
     fetch(config.fetch, root / "raw")
-    validate(config.validate, root / "raw", root / "validated", accepted=root / "accepted")
-    build_sequences(config.sequences, root / "validated", root / "sequences")
+    validate(config.validate, root / "raw", root / "validated", engine=ENGINE, accepted=root / "accepted")
+    build_sequences(config.sequences, root / "validated", root / "sequences", engine=ENGINE)
     for name, section in (("model", config.train), ("baseline", config.train.as_baseline())):
         train(section, root / "sequences", root / name, checkpoint=root / "checkpoint")
     inputs = {"baseline": root / "baseline", "truth": root / "raw"}

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.engines import ENGINE
 from support.push_inputs import Inputs, add_model
 from support.servers import redis_server
 
@@ -62,7 +63,7 @@ def sequences_of(log: pa.Table, folder: Path) -> Path:
     folder.mkdir(parents=True)
     pq.write_table(log, folder / "interactions.parquet")
     write_json(folder / "validation.json", {"time": "real"})
-    build_sequences(CONFIG, folder, folder / "sequences")
+    build_sequences(CONFIG, folder, folder / "sequences", engine=ENGINE)
     return folder / "sequences"
 
 

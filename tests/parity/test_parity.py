@@ -86,11 +86,13 @@ def run_component(verb: str, tree: Path, out: Path) -> Path:
     ports = {name: artifact(dsl.Artifact, tree / "artifacts" / name) for name in spec.inputs}
     ports |= {name: artifact(dsl.Artifact, out / name) for name in (spec.output, *spec.pages)}
     ports["metrics"] = artifact(dsl.Metrics, out / "metrics")
-    parameters = {"config": write_sections(load_config(tree / "params.yaml"))[verb]}
+    sections = write_sections(load_config(tree / "params.yaml"))
+    parameters = {"config": sections[verb]}
     taken = spec.component.component_spec.inputs
     optional = {name for name in taken if name.startswith("dvc_")}
     optional |= {"workspace", "warm_start", "cluster", "accept_drift"} & set(taken)
     parameters |= dict.fromkeys(optional, "")
+    parameters |= {"engine": sections["engine"]} if "engine" in taken else {}
     parameters |= {"store": str(out / "store")} if "store" in taken else {}
     spec.component.python_func(**parameters, **ports)
     return out / spec.output

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from support.engines import ENGINE
 
 from elcrec.artifacts import write_json
 from elcrec.config import SequencesConfig, SyntheticConfig
@@ -45,5 +46,5 @@ def write_sequences(log: Mapping[str, Sequence[object]], root: Path) -> Path:
     table = pa.table({"user_id": users, "item_id": items, "timestamp": times})
     pq.write_table(table, validated / "interactions.parquet")
     write_json(validated / "validation.json", {"time": "order"})
-    build_sequences(SequencesConfig(), validated, root / "sequences")
+    build_sequences(SequencesConfig(), validated, root / "sequences", engine=ENGINE)
     return root / "sequences"

@@ -26,7 +26,7 @@ CREATE TABLE events AS SELECT * EXCLUDE (of_id, of_place) FROM (
         row_number() OVER (PARTITION BY user_id, item_id, timestamp ORDER BY {_PLACES}) AS of_place
     FROM arrived
 ) WHERE of_id = 1 AND of_place = 1
-"""  # noqa: S608 - constants
+"""
 _NEW = f"""
 SELECT user_id, item_id, timestamp, event_id FROM events
 WHERE NOT EXISTS (SELECT 1 FROM base WHERE base.user_id = events.user_id AND base.event_id = events.event_id)
@@ -39,7 +39,7 @@ AND NOT EXISTS (
     AND epoch_us(base.timestamp) // $unit = (epoch_us(events.timestamp) + $unit - 1) // $unit
 )
 ORDER BY {_PLACES}
-"""  # noqa: S608 - constants
+"""
 
 
 def export_events(log: EventLog, out: Path, *, base: Path | None = None) -> dict[str, int]:
@@ -88,7 +88,7 @@ def _attach(database: duckdb.DuckDBPyConnection, base: Path | None) -> int:
     columns = ", ".join([*_COLUMNS, "event_id" if "event_id" in _base_columns(base) else "NULL AS event_id"])
     database.read_parquet(str(base)).project(columns).create_view("base")
     whole = ", ".join(f"bool_and(epoch_us(timestamp) % {unit} = 0)" for unit in UNITS)
-    (found,) = database.execute(f"SELECT {whole} FROM base").fetchall()  # noqa: S608 - constants
+    (found,) = database.execute(f"SELECT {whole} FROM base").fetchall()
     return next(unit for unit, holds in zip(UNITS, found, strict=True) if holds is not False)
 
 

@@ -181,7 +181,7 @@ class SqliteRows:
         with self._connection() as connection:
             columns = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
             for (table,) in connection.execute(columns).fetchall():
-                deleted = connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,))  # noqa: S608 - a name
+                deleted = connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,))
                 found += deleted.rowcount > 0
             if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_NEWCOMERS,)).fetchone():
                 connection.execute("DELETE FROM elcrec_newcomers WHERE user_id = ?", (user_id,))

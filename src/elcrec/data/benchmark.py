@@ -1,17 +1,18 @@
 """The benchmark text layout: a line a user, `user item item …`, where the order is the time."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from elcrec.data.log import RawLog
-from elcrec.data.times import TIMESTAMP
+from elcrec.data.engine import Session
+from elcrec.data.log import RawLog, part_of
 from elcrec.errors import UserError
 
 _SECOND = 1_000_000
+_BLOCK_CHARACTERS = 4 << 20
 
 
 def read_benchmark(path: Path) -> RawLog:
@@ -20,53 +21,57 @@ def read_benchmark(path: Path) -> RawLog:
     A line without items is one row without an item.
 
     Raises:
-        UserError: the file is not text, has no lines, or a user has two lines (their order is unknown).
+        UserError: the file is not text. That shows only while the parts are read.
     """
-    words = pc.ascii_split_whitespace(_lines(path))
+    return RawLog(parts=_parts(path), file=path, time="order", types={"line": "user item item …"})
+
+
+def _parts(path: Path) -> Iterator[pa.Table]:
+    for text in _blocks(path):
+        if "\0" in text:
+            raise UserError("not a text file", where=path)
+        # Only a line feed ends a line: str.splitlines would also cut ids at Unicode separators.
+        lines = pc.ascii_trim_whitespace(pa.array(text.split("\n"), pa.string()))
+        lines = lines.filter(pc.not_equal(lines, ""))
+        if len(lines):
+            yield _part(lines)
+
+
+def _blocks(path: Path) -> Iterator[str]:
+    """Yield the text, some whole lines at a time."""
+    begun = ""
+    with path.open(encoding="utf-8-sig") as file:
+        while text := file.read(_BLOCK_CHARACTERS):
+            whole, newline, rest = text.rpartition("\n")
+            if newline:
+                yield begun + whole
+                begun = rest
+            else:
+                begun += rest
+    yield begun
+
+
+def _part(lines: pa.Array) -> pa.Table:
+    words = pc.ascii_split_whitespace(lines)
     flat, starts = words.values, words.offsets.to_numpy()[:-1].astype(np.int64)
     items = words.value_lengths().to_numpy().astype(np.int64) - 1
-    users = flat.take(starts)
-    _refuse_repeated_users(path, users)
     rows = np.maximum(items, 1)
     position = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
     source = np.where(np.repeat(items == 0, rows), -1, np.repeat(starts + 1, rows) + position)
+    user = flat.take(pa.array(np.repeat(starts, rows)))
     item = flat.take(pa.array(source, mask=source < 0))
-    return _log(users.take(np.repeat(np.arange(len(users)), rows)), item, position)
-
-
-def _lines(path: Path) -> pa.Array:
-    text = path.read_text(encoding="utf-8-sig")
-    if "\0" in text:
-        raise UserError("not a text file", where=path)
-    # Only a line feed ends a line: str.splitlines would also cut ids at Unicode separators.
-    lines = pc.ascii_trim_whitespace(pa.array(text.split("\n"), pa.string()))
-    lines = lines.filter(pc.not_equal(lines, ""))
-    if not len(lines):
-        raise UserError("the log has no rows", where=path, fix="check the export that wrote it")
-    return lines
-
-
-def _refuse_repeated_users(path: Path, users: pa.Array) -> None:
-    counts = pc.value_counts(users)
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-    if len(repeated):
-        name = repeated.field("values")[0].as_py()
-        raise UserError(
-            f"user {name[:80]!r} has more than one line",
-            where=path,
-            fix="one line holds a user's whole history",
-        )
-
-
-def _log(users: pa.Array, items: pa.Array, position: npt.NDArray[np.int64]) -> RawLog:
     seconds = position + 1
-    table = pa.table(
-        {
-            "row": np.arange(len(position)),
-            "user_id": users,
-            "item_id": items,
-            "timestamp": pa.array(seconds * _SECOND).cast(TIMESTAMP),
-            "raw_time": seconds,
-        }
-    )
-    return RawLog(table=table, time="order", types={"line": "user item item …"})
+    return part_of(user, item, pa.array(seconds * _SECOND), pa.array(seconds))
+
+
+def refuse_repeated_users(session: Session, path: Path) -> None:
+    """Check the view `log` of a file in this layout.
+
+    Raises:
+        UserError: a user has two lines, whose order is unknown.
+    """
+    first = f"SELECT user_id, min(row) AS row FROM log WHERE micros = {_SECOND} GROUP BY user_id HAVING count(*) > 1"
+    for row in session.fetch(f"{first} ORDER BY row LIMIT 1").to_pylist():
+        name = row["user_id"][:80]
+        fix = "one line holds a user's whole history"
+        raise UserError(f"user {name!r} has more than one line", where=path, fix=fix)

@@ -1,13 +1,10 @@
-"""Limits on numbers: Great Expectations judges them, and the same limits pick the faulty rows."""
+"""Limits on numbers, which Great Expectations judges."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from elcrec.errors import UserError
@@ -20,7 +17,7 @@ _CHATTY = ("great_expectations", "great_expectations.data_context.types.base")
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """A column's values must be present (`required`), or lie within limits; an absent value breaks no limit.
+    """A column's values must lie within limits.
 
     Attributes:
         name: unique among the bounds that are judged together.
@@ -31,30 +28,12 @@ class Bound:
     column: str
     expected: str
     severity: Severity = "critical"
-    required: bool = False
     minimum: float | None = None
     maximum: float | None = None
 
-    def broken_by(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Say for each value whether it breaks the bound; NaN is an absent value."""
-        if self.required:
-            return np.isnan(values)
-        low = -math.inf if self.minimum is None else self.minimum
-        high = math.inf if self.maximum is None else self.maximum
-        broken: npt.NDArray[np.bool_] = (values < low) | (values > high)
-        return broken
 
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What Great Expectations found: whether a bound holds, and how many values break it."""
-
-    passed: bool
-    broken: int
-
-
-def judge(table: pd.DataFrame, bounds: Sequence[Bound]) -> dict[str, Verdict]:
-    """Let Great Expectations check `bounds` on a table of numbers that has a row at least.
+def judge(table: pd.DataFrame, bounds: Sequence[Bound]) -> dict[str, bool]:
+    """Let Great Expectations check a table of numbers; say for each bound, by its name, whether it holds.
 
     Raises:
         UserError: Great Expectations is not installed, or could not evaluate a bound.
@@ -82,14 +61,12 @@ def _great_expectations() -> Any:
 
 def _expectation(gx: Any, bound: Bound) -> Any:
     about = {"column": bound.column, "severity": bound.severity, "meta": {"name": bound.name}}
-    if bound.required:
-        return gx.expectations.ExpectColumnValuesToNotBeNull(**about)
     limits = {"min_value": bound.minimum, "max_value": bound.maximum}
     return gx.expectations.ExpectColumnValuesToBeBetween(**about, **limits)
 
 
-def _verdict(result: Any) -> tuple[str, Verdict]:
+def _verdict(result: Any) -> tuple[str, bool]:
     name = result.expectation_config.meta["name"]
     if result.exception_info.get("raised_exception"):
         raise UserError(f"check {name!r} could not be evaluated ({result.exception_info})")
-    return name, Verdict(passed=bool(result.success), broken=int(result.result["unexpected_count"]))
+    return name, bool(result.success)

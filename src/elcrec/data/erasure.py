@@ -1,15 +1,17 @@
-"""Take one user out of files: Parquet and CSV with a column of users, the benchmark layout, and what describes them."""
+"""Take one user out of files: Parquet, CSV, JSON lines, the benchmark layout, and what describes them."""
 
 import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
+from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.errors import UserError
 
 _ROWS_AT_ONCE = 65_536
@@ -62,6 +64,8 @@ def _erase(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
         return erase_from_parquet(path, user_id, columns)
     if path.suffix == ".csv":
         return _erase_from_csv(path, user_id, columns)
+    if path.suffix == ".jsonl":
+        return _erase_from_json_lines(path, user_id, columns)
     source = path.with_name("source.json")
     if path.suffix == ".txt" and source.exists() and read_json(source).get("format") == "benchmark":
         return _erase_line(path, user_id)
@@ -96,6 +100,25 @@ def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
             lost += own
             if not own:
                 writer.writerow(row)
+    return lost
+
+
+def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
+    def own(lines: list[bytes]) -> npt.NDArray[np.bool_]:
+        table, torn = JsonRows(columns).read(lines)
+        found = np.zeros(len(lines), bool)
+        held = [np.asarray(pc.fill_null(pc.equal(column, user_id), fill_value=False)) for column in table.columns]
+        found[np.setdiff1d(np.arange(len(lines)), torn)] = np.logical_or.reduce(held)
+        return found
+
+    if not any(own(lines).any() for lines in read_lines(path)):
+        return 0
+    lost = 0
+    with atomic_file(path) as scratch, scratch.open("wb") as out:
+        for lines in read_lines(path):
+            theirs = own(lines)
+            lost += int(theirs.sum())
+            out.writelines(line + b"\n" for line, erased in zip(lines, theirs, strict=True) if not erased)
     return lost
 
 

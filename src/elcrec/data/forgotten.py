@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +61,11 @@ class Forgotten:
         until = self.until.get(self._name(user_id)) if self.until else None
         return until is not None and moment <= until
 
+    def among(self, user_ids: Iterable[str]) -> dict[str, datetime]:
+        """Return the moments of those users who are on the list, by their raw ids."""
+        moments = ((user_id, self.until.get(self._name(user_id))) for user_id in user_ids) if self.until else ()
+        return {user_id: moment for user_id, moment in moments if moment is not None}
+
     def rows(self, user_ids: pa.ChunkedArray, times: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
         """Say which rows are not to be used; one without a time is not either.
 
@@ -71,13 +76,10 @@ class Forgotten:
         found = np.zeros(len(user_ids), bool)
         if not self.until:
             return found
-        users = pc.unique(user_ids)
-        moments = ((user, self.until.get(self._name(user))) for user in users.to_pylist() if user is not None)
-        for user, moment in moments:
-            if moment is not None:
-                until = pa.scalar(moment, pa.timestamp("us", tz="UTC"))
-                early = pc.fill_null(pc.less_equal(times, until), fill_value=True)
-                found |= pc.fill_null(pc.and_(pc.equal(user_ids, user), early), fill_value=False).to_numpy()
+        for user, moment in self.among(pc.unique(user_ids).drop_null().to_pylist()).items():
+            until = pa.scalar(moment, pa.timestamp("us", tz="UTC"))
+            early = pc.fill_null(pc.less_equal(times, until), fill_value=True)
+            found |= pc.fill_null(pc.and_(pc.equal(user_ids, user), early), fill_value=False).to_numpy()
         return found
 
     def _name(self, user_id: str) -> str:

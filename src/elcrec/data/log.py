@@ -1,34 +1,108 @@
-"""A raw log in memory, the same for every layout."""
+"""A raw log on its way in: parts of one form, whatever layout the file has."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from elcrec.data.interactions import EVENT_ID
+from elcrec.progress import track
 
 TimeKind = Literal["real", "order"]
+
+_ROWS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawLog:
-    """A log as it was read.
+    """A log that is being read.
 
     Attributes:
-        table: `row` int64 (0-based position in the file), `user_id` and `item_id` string, `timestamp`
-            timestamp[us, UTC], null where absent or unreadable, `raw_time` as it stood in the file, and where the
-            log has ids of its events `event_id` string.
-        malformed: rows of a CSV log whose number of fields differs from the header's; not in `table`.
+        parts: tables of its rows, in the order of the file: `torn` bool (the line is no row, so nothing else is
+            known of it), `user_id` and `item_id` string, `micros` int64 (microseconds of
+            UTC, null where absent or unreadable), `given` bool (there is a time), `raw_time` as it stood, and where
+            the log has ids of its events `event_id` string.
         time: `real`, or `order` where the position in the user's line stands for the time.
         types: the columns' types in the file, by name.
-        forgotten: rows that were left out because their user was forgotten; not in `table`.
+        event_ids: whether it has ids of its events; `None` where only its rows show that.
+        whole: what holds for a row that is not torn.
+        file: its place, the first one of several; for errors.
+        about_rows: how many rows it has, where that is known before it is read.
     """
 
-    table: pa.Table
+    parts: Iterator[pa.Table]
+    file: Path
     time: TimeKind
-    malformed: list[int] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
-    forgotten: int = 0
+    event_ids: bool | None = False
+    whole: str = "row has the header's number of fields"
+    about_rows: int | None = None
 
-    @property
-    def num_rows(self) -> int:
-        """All rows of the file that count, malformed ones included."""
-        return len(self.table) + len(self.malformed)
+
+class StagedLog(NamedTuple):
+    """A log as a Parquet file with the columns of `RawLog.parts`.
+
+    Attributes:
+        file: its place.
+        rows: all its rows, torn ones included.
+        torn: how many of them are torn.
+        event_ids: whether the log has ids of its events.
+    """
+
+    file: Path
+    rows: int
+    torn: int
+    event_ids: bool
+
+
+def part_of(
+    user_id: pa.Array, item_id: pa.Array, micros: pa.Array, raw_time: pa.Array, event_id: pa.Array | None = None
+) -> pa.Table:
+    """Return whole rows as a part of a log."""
+    columns = {
+        "torn": pa.repeat(pa.scalar(False), len(user_id)),
+        "user_id": user_id,
+        "item_id": item_id,
+        "micros": micros,
+        "given": raw_time.is_valid(),
+        "raw_time": raw_time,
+    }
+    return pa.table(columns if event_id is None else columns | {EVENT_ID: event_id})
+
+
+def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
+    """Insert torn rows; `places` are their positions in the result, ascending."""
+    if not len(places):
+        return part
+    torn = np.zeros(len(part) + len(places), bool)
+    torn[places] = True
+    table = part.take(pa.array(np.cumsum(~torn) - 1, mask=torn))
+    given = table["given"].fill_null(False)
+    return table.set_column(0, "torn", pa.array(torn)).set_column(4, "given", given)
+
+
+def stage_log(log: RawLog, file: Path) -> StagedLog:
+    """Write a log in its common form, a part at a time."""
+    rows, torn, event_ids, writer = 0, 0, bool(log.event_ids), None
+    total = None if log.about_rows is None else -(-log.about_rows // _ROWS_AT_ONCE)
+    parts = (part for whole in log.parts for part in _slices(whole))
+    try:
+        for part in track(parts, total=total, label="rows read", step=_ROWS_AT_ONCE):
+            writer = writer or pq.ParquetWriter(file, part.schema, compression="lz4")
+            writer.write_table(part)
+            rows, torn = rows + len(part), torn + int(np.asarray(part["torn"]).sum())
+            event_ids = event_ids or (log.event_ids is None and part[EVENT_ID].null_count < len(part))
+    finally:
+        if writer is not None:
+            writer.close()
+    pa.default_memory_pool().release_unused()
+    return StagedLog(file, rows, torn, event_ids)
+
+
+def _slices(part: pa.Table) -> Iterator[pa.Table]:
+    yield from (part.slice(start, _ROWS_AT_ONCE) for start in range(0, len(part), _ROWS_AT_ONCE))

@@ -1,19 +1,22 @@
 """What a log looks like in a few numbers, and how far it has moved since the last one that was accepted."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from elcrec.artifacts import SCHEMA_VERSION
+from elcrec.data.engine import Session
 from elcrec.data.log import TimeKind
 
 LENGTH_EDGES = [1, 2, 3, 4, 5, 6, 8, 11, 16, 26, 51, 101]
 """Where the classes of history length begin; the last one is open."""
 POPULAR_ITEMS = 1000
 """Items whose shares a profile keeps; all others count together."""
+
+DAY = 86_400_000_000
+"""Microseconds."""
 
 _GROUPS = 10
 _SMALLEST_SHARE = 1e-4
@@ -23,37 +26,99 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def describe(interactions: pa.Table, *, dataset: str, time: TimeKind, md5: str) -> Profile:
+class Figures(NamedTuple):
+    """Numbers about accepted interactions, in tables whose size does not grow with the log as it does.
+
+    Attributes:
+        users, items: how many there are.
+        lengths: `events`, `users`: how many users have that many events.
+        counts: `events`, `items`: how many items have that many events.
+        popular: `item_id`, `events` of the `POPULAR_ITEMS` most frequent items, equal counts by id.
+        days: `day` (its beginning in microseconds), `events`.
+        first, last: the earliest and the latest time in microseconds; `None` without interactions.
+    """
+
+    users: int
+    items: int
+    lengths: pa.Table
+    counts: pa.Table
+    popular: pa.Table
+    days: pa.Table
+    first: int | None
+    last: int | None
+
+
+def measure(session: Session) -> Figures:
+    """Measure the view `accepted`; `item_counts`, the events of each item, stays."""
+    session.table("user_counts", "SELECT user_id, count(*) AS events FROM accepted GROUP BY user_id")
+    session.table("item_counts", "SELECT item_id, count(*) AS events FROM accepted GROUP BY item_id")
+    day = f"micros - micros % {DAY}"
+    lengths = session.fetch("SELECT events, count(*) AS users FROM user_counts GROUP BY events ORDER BY events")
+    counts = session.fetch("SELECT events, count(*) AS items FROM item_counts GROUP BY events ORDER BY events")
+    popular = f"SELECT item_id, events FROM item_counts ORDER BY events DESC, item_id LIMIT {POPULAR_ITEMS}"
+    days = session.fetch(f"SELECT {day} AS day, count(*) AS events FROM accepted GROUP BY {day} ORDER BY day")
+    (ends,) = session.fetch("SELECT min(micros) AS first, max(micros) AS last FROM accepted").to_pylist()
+    session.drop("user_counts")
+    return Figures(
+        users=_sum(lengths["users"]),
+        items=_sum(counts["items"]),
+        lengths=lengths,
+        counts=counts,
+        popular=session.fetch(popular),
+        days=days,
+        **ends,
+    )
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return int(np.asarray(column, np.int64).sum())
+
+
+def count_out_of_order(session: Session) -> int:
+    """Return how many events of the view `accepted` stand in the log after a later event of the same user."""
+    before = "lag(micros) OVER (PARTITION BY user_id ORDER BY row)"
+    steps = f"SELECT micros, {before} AS before FROM accepted"
+    (found,) = session.fetch(f"SELECT count(*) AS events FROM ({steps}) steps WHERE micros < before").to_pylist()
+    return int(found["events"])
+
+
+def describe(figures: Figures, *, dataset: str, time: TimeKind, md5: str) -> Profile:
     """Return the profile of accepted interactions; `md5` is the raw file's."""
-    lengths = event_counts(interactions["user_id"])["counts"].to_numpy()
-    items = event_counts(interactions["item_id"])
-    popular = items.slice(0, POPULAR_ITEMS).to_pydict()
-    rows = len(interactions)
+    rows = int((np.asarray(figures.lengths["events"]) * np.asarray(figures.lengths["users"])).sum())
+    popular = figures.popular.to_pydict()
     return {
         "schema_version": SCHEMA_VERSION,
         "dataset": dataset,
         "time": time,
         "md5": md5,
         "rows": rows,
-        "users": len(lengths),
-        "items": len(items),
-        "length_counts": length_histogram(lengths).tolist(),
+        "users": figures.users,
+        "items": figures.items,
+        "length_counts": length_histogram(figures.lengths).tolist(),
         "item_shares": {
-            name: round(count / rows, 9) for name, count in zip(popular["values"], popular["counts"], strict=True)
+            name: round(count / rows, 9) for name, count in zip(popular["item_id"], popular["events"], strict=True)
         },
     }
 
 
-def event_counts(ids: pa.ChunkedArray) -> pa.Table:
-    """Return `values` and `counts` of a column, the most frequent first, equal counts by id."""
-    counts = pa.Table.from_struct_array(pc.value_counts(ids))
-    return counts.sort_by([("counts", "descending"), ("values", "ascending")])
-
-
-def length_histogram(lengths: Counts) -> Counts:
+def length_histogram(lengths: pa.Table) -> Counts:
     """Return how many users fall into each class of history length, [len(LENGTH_EDGES)]."""
-    classes = np.searchsorted(LENGTH_EDGES, lengths, side="right") - 1
-    return np.bincount(classes, minlength=len(LENGTH_EDGES))
+    classes = np.searchsorted(LENGTH_EDGES, np.asarray(lengths["events"]), side="right") - 1
+    users = np.bincount(classes, np.asarray(lengths["users"]), minlength=len(LENGTH_EDGES))
+    return users.astype(np.int64)
+
+
+def count_popular_before(session: Session, previous: Profile) -> Counts:
+    """Return the events that the previous log's popular items have in `item_counts`, and last all others', [P + 1]."""
+    names = list(previous["item_shares"])
+    session.enter("before", pa.table({"place": np.arange(len(names)), "item_id": pa.array(names, pa.string())}))
+    joined = "FROM before JOIN item_counts ON before.item_id = item_counts.item_id"
+    found = session.fetch(f"SELECT place, events {joined}")
+    (total,) = session.fetch("SELECT count(*) AS events FROM accepted").to_pylist()
+    counts = np.zeros(len(names) + 1, np.int64)
+    counts[np.asarray(found["place"])] = np.asarray(found["events"])
+    counts[-1] = total["events"] - counts.sum()
+    return counts
 
 
 def length_drift(profile: Profile, previous: Profile) -> float:
@@ -63,18 +128,16 @@ def length_drift(profile: Profile, previous: Profile) -> float:
     )
 
 
-def popularity_drift(interactions: pa.Table, previous: Profile) -> float:
-    """Return the population stability index of item popularity.
+def popularity_drift(counts: Counts, previous: Profile) -> float:
+    """Return the population stability index of item popularity, of what `count_popular_before` counts.
 
     The previous log's popular items form ten groups of about equal weight, by rank; all other items are
     the eleventh. Groups, because single items are too rare for the index: it would measure chance.
     """
     shares = np.asarray(list(previous["item_shares"].values()), np.float64)
     before = np.concatenate([_by_group(shares, shares), [max(0.0, 1.0 - shares.sum())]])
-    names = pa.array(list(previous["item_shares"]), pa.string())
-    place = pc.index_in(interactions["item_id"], value_set=names).fill_null(len(names)).to_numpy()
-    counts = np.bincount(place, minlength=len(names) + 1).astype(np.float64)
-    now = np.concatenate([_by_group(shares, counts[:-1]), counts[-1:]])
+    events = counts.astype(np.float64)
+    now = np.concatenate([_by_group(shares, events[:-1]), events[-1:]])
     return stability_index(now, before)
 
 

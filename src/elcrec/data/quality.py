@@ -1,22 +1,18 @@
 """Judge a whole log: faulty rows aside, is it large, fresh and familiar enough to train on?"""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from elcrec.config import ValidateConfig
-from elcrec.data.bounds import Bound, Severity, Verdict, judge
-from elcrec.data.log import RawLog
-from elcrec.data.profile import Profile, describe, length_drift, popularity_drift, row_change
-from elcrec.data.rows import EVENT_ID, MALFORMED, SortedRows, integer_keys, measure_rows, row_rules, sort_out
+from elcrec.data.bounds import Bound, Severity, judge
+from elcrec.data.profile import length_drift, popularity_drift, row_change
+from elcrec.data.survey import Survey
 
 _DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DRIFT = _POPULARITY, _LENGTH, _ROWS = ("drift of item popularity", "drift of history length", "change of row count")
 
 
@@ -43,12 +39,8 @@ class Assessment:
         drift_accepted: who took its drift for good, and why; empty where nobody was asked.
     """
 
-    log: RawLog
-    rows: SortedRows
+    survey: Survey
     checks: list[Check]
-    profile: Profile
-    previous: Profile | None
-    out_of_order: int
     drift_accepted: str = ""
 
     @property
@@ -71,37 +63,22 @@ class _Figure:
     observed: str
 
 
-def assess(
-    log: RawLog,
-    config: ValidateConfig,
-    *,
-    source: Mapping[str, Any],
-    previous: Profile | None = None,
-    now: datetime | None = None,
-) -> Assessment:
-    """Sort the rows and check the log.
+def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessment:
+    """Check a log.
 
     Args:
-        log: what was read.
+        survey: what is known of it.
         config: the limits.
-        source: the log's `source.json`.
-        previous: profile of the log that was accepted before, of the same data set.
-        now: what counts as the present; the clock by default.
+        now: what counts as the present.
     """
-    now = now or datetime.now(UTC)
-    rules = row_rules(config.max_id_length, now, event_ids=EVENT_ID in log.table.column_names)
-    measures = measure_rows(log)
-    rows = sort_out(log, measures, rules)
-    profile = describe(rows.interactions, dataset=source["dataset"], time=log.time, md5=source["md5"])
-    out_of_order = count_out_of_order(rows.interactions)
     figures = [
-        *_amounts(log, rows, profile, config),
-        _order(out_of_order, config),
-        *_freshness(log, rows.interactions, config, now),
-        *_drift(rows.interactions, profile, previous, config),
+        *_rows(survey),
+        *_amounts(survey, config),
+        _order(survey.out_of_order, config),
+        *_freshness(survey, config, now),
+        *_drift(survey, config),
     ]
-    checks = [_schema(log), *_row_checks(measures, rules), *_table_checks(figures)]
-    return Assessment(log=log, rows=rows, checks=checks, profile=profile, previous=previous, out_of_order=out_of_order)
+    return Assessment(survey=survey, checks=[_schema(survey), *_checks(figures)])
 
 
 def with_drift_accepted(assessment: Assessment, reason: str) -> Assessment:
@@ -116,42 +93,26 @@ def with_drift_accepted(assessment: Assessment, reason: str) -> Assessment:
     return replace(assessment, checks=checks, drift_accepted=reason)
 
 
-def count_out_of_order(interactions: pa.Table) -> int:
-    """Return how many events stand in the log after a later event of the same user."""
-    if not len(interactions):
-        return 0
-    user, time = (integer_keys(interactions[name]) for name in ("user_id", "timestamp"))
-    order = np.argsort(user, kind="stable")
-    user, time = user[order], time[order]
-    return int(((np.diff(time) < 0) & (np.diff(user) == 0)).sum())
-
-
-def _schema(log: RawLog) -> Check:
+def _schema(survey: Survey) -> Check:
     """Reading refuses a log that lacks a column or has the wrong type; the report says what it read."""
-    observed = ", ".join(f"{name}: {kind}" for name, kind in log.types.items())
+    observed = ", ".join(f"{name}: {kind}" for name, kind in survey.types.items())
     expected = "user and item as text or integers, a time of a known form"
     return Check(name="schema", severity="critical", passed=True, observed=observed, expected=expected)
 
 
-def _row_checks(measures: pd.DataFrame, rules: list[Bound]) -> list[Check]:
-    if measures.empty:  # every row is malformed, which the amounts below tell
-        return []
-    verdicts = judge(measures, rules)
-    return [_check(rule, verdicts[rule.name], f"{verdicts[rule.name].broken:,} rows break it") for rule in rules]
-
-
-def _table_checks(figures: list[_Figure]) -> list[Check]:
+def _checks(figures: list[_Figure]) -> list[Check]:
     table = pd.DataFrame({figure.bound.column: [figure.value] for figure in figures})
-    verdicts = judge(table, [figure.bound for figure in figures])
-    return [_check(figure.bound, verdicts[figure.bound.name], figure.observed) for figure in figures]
+    passed = judge(table, [figure.bound for figure in figures])
+    return [_check(figure, passed[figure.bound.name]) for figure in figures]
 
 
-def _check(bound: Bound, verdict: Verdict, observed: str) -> Check:
+def _check(figure: _Figure, passed: bool) -> Check:
+    bound = figure.bound
     return Check(
         name=bound.name,
         severity=bound.severity,
-        passed=verdict.passed,
-        observed=observed,
+        passed=passed,
+        observed=figure.observed,
         expected=bound.expected,
     )
 
@@ -159,24 +120,32 @@ def _check(bound: Bound, verdict: Verdict, observed: str) -> Check:
 def _figure(
     name: str, value: float, expected: str, observed: str, *, severity: Severity = "critical", **limits: float
 ) -> _Figure:
-    bound = Bound(name=name, column=name, expected=expected, severity=severity, **limits)  # type: ignore[arg-type]
+    bound = Bound(name=name, column=name, expected=expected, severity=severity, **limits)
     return _Figure(value=float(value), bound=bound, observed=observed)
 
 
-def _amounts(log: RawLog, rows: SortedRows, profile: Profile, config: ValidateConfig) -> list[_Figure]:
-    malformed, faulty = len(log.malformed), len(rows.quarantine)
-    share = faulty / log.num_rows
+def _rows(survey: Survey) -> list[_Figure]:
+    # Where every row is torn there is nothing else to say of one.
+    asked = [rule for rule in survey.rules if rule.about_torn or survey.torn < survey.rows]
+    return [
+        _figure(
+            rule.name,
+            survey.broken[rule.name],
+            rule.expected,
+            f"{survey.broken[rule.name]:,} rows break it",
+            severity="warning",
+            maximum=0,
+        )
+        for rule in asked
+    ]
+
+
+def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    profile, faulty = survey.profile, survey.sorted.quarantined
+    share = faulty / max(1, survey.rows)
     mean = profile["rows"] / max(1, profile["users"])
     most = config.max_quarantine_share
     return [
-        _figure(
-            MALFORMED,
-            malformed,
-            "no torn lines",
-            f"{malformed:,} rows break it",
-            severity="warning",
-            maximum=0,
-        ),
         _figure(
             "share of faulty rows",
             share,
@@ -204,21 +173,22 @@ def _order(out_of_order: int, config: ValidateConfig) -> _Figure:
     return _figure("events in time order", out_of_order, expected, observed, severity="info", minimum=0)
 
 
-def _freshness(log: RawLog, interactions: pa.Table, config: ValidateConfig, now: datetime) -> list[_Figure]:
-    if log.time != "real" or config.max_age_days is None or not len(interactions):
+def _freshness(survey: Survey, config: ValidateConfig, now: datetime) -> list[_Figure]:
+    if survey.time != "real" or config.max_age_days is None or survey.figures.last is None:
         return []
-    newest = pc.max(interactions["timestamp"]).as_py()
+    newest = _EPOCH + timedelta(microseconds=survey.figures.last)
     observed = f"newest event {newest:%Y-%m-%d %H:%M} UTC"
     expected = f"{config.max_age_days:g} days old at most"
     return [_figure("freshness", (now - newest) / _DAY, expected, observed, maximum=config.max_age_days)]
 
 
-def _drift(interactions: pa.Table, profile: Profile, previous: Profile | None, config: ValidateConfig) -> list[_Figure]:
-    if previous is None or not len(interactions):
+def _drift(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    profile, previous, popular = survey.profile, survey.previous, survey.popular_before
+    if previous is None or popular is None or not profile["rows"]:
         return []
     change = row_change(profile, previous)
     moved = {
-        _POPULARITY: popularity_drift(interactions, previous),
+        _POPULARITY: popularity_drift(popular, previous),
         _LENGTH: length_drift(profile, previous),
     }
     expected = f"stability index {config.max_drift:g} at most"

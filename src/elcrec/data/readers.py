@@ -1,7 +1,9 @@
-"""Raw logs of any layout as one table; rows that make no sense stay, with nulls, for validation to judge."""
+"""Raw logs of any layout as parts of one form; rows that make no sense stay, with nulls, for validation to judge."""
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ import pyarrow.parquet as pq
 
 from elcrec.config import LogFormat
 from elcrec.data.benchmark import read_benchmark
-from elcrec.data.log import RawLog
-from elcrec.data.times import TIMESTAMP, EpochUnit, parse_times
+from elcrec.data.interactions import EVENT_ID
+from elcrec.data.json_lines import JsonRows, read_lines
+from elcrec.data.log import RawLog, insert_torn, part_of
+from elcrec.data.times import EpochUnit, parse_times
 from elcrec.errors import UserError
 
-_BLOCK_BYTES = 64 << 20  # pyarrow refuses a row that is longer than a block
+_BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
+_ROWS_AT_ONCE = 1 << 17
 _HEADER_BYTES = 1 << 20
 
 
@@ -41,35 +46,83 @@ class Columns:
         return [*self.required, *(name for name in (self.event,) if name in names)]
 
 
-def read_log(path: Path, layout: LogFormat, columns: Columns | None = None) -> RawLog:
-    """Read a log.
+def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None = None) -> RawLog:
+    """Open a log that one file holds, or several one after the other.
 
     Raises:
-        UserError: the file is absent, empty or not in this layout, a column is missing or of no usable type.
+        UserError: a file is absent, empty or not in this layout, a column is missing or of no usable type. Much of
+            that shows only while the parts are read.
     """
-    columns = columns or Columns()
+    logs = [_open(file, layout, columns or Columns()) for file in files]
+    event_ids = None if any(log.event_ids is None for log in logs) else any(log.event_ids for log in logs)
+    known = [log.about_rows for log in logs]
+    return RawLog(
+        parts=_present((_with_event_ids(part, event_ids is not False) for log in logs for part in log.parts), files[0]),
+        file=files[0],
+        time=logs[0].time,
+        types=max((log.types for log in logs), key=len),
+        event_ids=event_ids,
+        whole=logs[0].whole,
+        about_rows=None if None in known else sum(rows or 0 for rows in known),
+    )
+
+
+def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
+    """Give a part of a file without ids of events a column without values, where another file has them."""
+    if not wanted or EVENT_ID in part.column_names:
+        return part
+    return part.append_column(EVENT_ID, pa.nulls(len(part), pa.string()))
+
+
+def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
     _check_file(path)
+    readers = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_json_lines}
+    with _readable(path, layout):
+        log = read_benchmark(path) if layout == "benchmark" else readers[layout](path, columns)
+    return replace(log, parts=_guarded(log.parts, path, layout))
+
+
+def _guarded(parts: Iterator[pa.Table], path: Path, layout: LogFormat) -> Iterator[pa.Table]:
+    while True:
+        with _readable(path, layout):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
+@contextmanager
+def _readable(path: Path, layout: LogFormat) -> Iterator[None]:
     try:
-        if layout == "benchmark":
-            return read_benchmark(path)
-        log = read_csv(path, columns) if layout == "csv" else read_parquet(path, columns)
+        yield
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"not readable as {layout} ({_short(error)})", where=path) from error
-    if not log.num_rows:
-        raise UserError("the log has no rows", where=path, fix="check the export that wrote it")
-    return log
+
+
+def _present(parts: Iterator[pa.Table], file: Path) -> Iterator[pa.Table]:
+    rows = 0
+    for part in parts:
+        rows += len(part)
+        yield part
+    if not rows:
+        raise UserError("the log has no rows", where=file, fix="check the export that wrote it")
 
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
     """Read a comma-separated UTF-8 file with a header; an empty field is a null."""
     names = _require(path, columns, _csv_header(path))
-    malformed: list[int] = []
+    types, event_ids = dict.fromkeys(names, "string"), columns.event in names
+    return RawLog(parts=_csv_parts(path, columns, names), file=path, time="real", types=types, event_ids=event_ids)
+
+
+def _csv_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Table]:
+    torn: list[int] = []
 
     def skip(row: Any) -> str:
-        malformed.append(row.number - 2)  # numbered from 1, and the header is a row
+        torn.append(row.number - 2)  # numbered from 1, and the header is a row
         return "skip"
 
-    table = pyarrow.csv.read_csv(
+    reader = pyarrow.csv.open_csv(
         path,
         # One thread: rows are numbered only then.
         read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
@@ -81,34 +134,69 @@ def read_csv(path: Path, columns: Columns) -> RawLog:
             strings_can_be_null=True,
         ),
     )
-    return _log(path, table, columns, malformed)
+    start = 0
+    for batch in reader:
+        part = _part(path, pa.Table.from_batches([batch]), columns)
+        # The parser reads ahead: what is torn after this batch belongs to a later one.
+        places = np.asarray(torn, np.int64) - start
+        within = int(np.searchsorted(places - np.arange(len(places)), len(part)))
+        del torn[:within]
+        yield insert_torn(part, places[:within])
+        start += len(part) + within
+    nothing = _part(path, reader.schema.empty_table(), columns)
+    yield insert_torn(nothing, np.asarray(torn, np.int64) - start)
 
 
 def read_parquet(path: Path, columns: Columns) -> RawLog:
     """Read a Parquet file; ids may be text or integers, times text, timestamps, dates or numbers."""
-    names = _require(path, columns, pq.read_schema(path).names)
-    return _log(path, pq.read_table(path, columns=names), columns, [])
+    with pq.ParquetFile(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    names = _require(path, columns, schema.names)
+    _part(path, schema.empty_table().select(names), columns)  # refuses types that nothing could be made of
+    return RawLog(
+        parts=_parquet_parts(path, columns, names),
+        file=path,
+        time="real",
+        types={name: str(schema.field(name).type) for name in names},
+        event_ids=columns.event in names,
+        about_rows=rows,
+    )
 
 
-def _log(path: Path, table: pa.Table, columns: Columns, malformed: list[int]) -> RawLog:
+def _parquet_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
+            table = pa.Table.from_batches([batch]).select(names)
+            table.validate(full=True)  # text that is no UTF-8
+            yield _part(path, table, columns)
+
+
+def read_json_lines(path: Path, columns: Columns) -> RawLog:
+    """Read a file with a JSON object a line; a key that a line lacks is a null."""
+    types = dict.fromkeys(columns.required, "text or number")
+    parts, whole = _json_parts(path, columns), "line is a JSON object of text and numbers"
+    return RawLog(parts=parts, file=path, time="real", types=types, event_ids=None, whole=whole)
+
+
+def _json_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
+    rows, read = JsonRows([*columns.required, columns.event]), 0
+    for lines in read_lines(path):
+        table, torn = rows.read(lines)
+        yield insert_torn(_part(path, table, columns), torn)
+        read += len(lines)
+    missing = [name for name in columns.required if name not in rows.found]
+    if missing and read:
+        fix = "write an object a line; set validate.user_column, item_column and time_column to its keys"
+        raise UserError(f"no line has a value of {', '.join(map(repr, missing))}", where=path, fix=fix)
+
+
+def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
     raw_time = table[columns.time]
-    parsed = {
-        "row": _positions(len(table), malformed),
-        "user_id": _ids(path, table, columns.user),
-        "item_id": _ids(path, table, columns.item),
-        "timestamp": _times(path, raw_time, columns),
-        "raw_time": raw_time,
-    }
-    if columns.event in table.column_names:
-        parsed["event_id"] = _ids(path, table, columns.event)
-    types = {field.name: str(field.type) for field in table.schema}
-    return RawLog(table=pa.table(parsed), time="real", malformed=malformed, types=types)
-
-
-def _positions(rows: int, malformed: list[int]) -> pa.Array:
-    kept = np.ones(rows + len(malformed), bool)
-    kept[malformed] = False
-    return pa.array(np.flatnonzero(kept), pa.int64())
+    if pa.types.is_dictionary(raw_time.type):
+        raw_time = raw_time.cast(raw_time.type.value_type)
+    times = _times(path, raw_time, columns).cast(pa.int64())
+    event = _ids(path, table, columns.event) if columns.event in table.column_names else None
+    return part_of(_ids(path, table, columns.user), _ids(path, table, columns.item), times, raw_time, event)
 
 
 def _ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -144,7 +232,7 @@ def _times(path: Path, raw: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArra
     times = parse_times(raw, columns.epoch_unit)
     if times is None:
         raise _wrong_type(path, columns.time, raw.type, "ISO 8601 text, timestamps or epoch numbers")
-    return times.cast(TIMESTAMP)
+    return times
 
 
 def _wrong_type(path: Path, name: str, kind: object, wanted: str) -> UserError:

@@ -1,157 +1,136 @@
 """Row-level rules: what makes a single row of a log faulty."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from elcrec.data.bounds import Bound
-from elcrec.data.log import RawLog
+from elcrec.data.engine import Session
+from elcrec.data.forgotten import Forgotten
+from elcrec.data.interactions import EVENT_ID
+from elcrec.data.times import TIMESTAMP
 
 CLOCK_TOLERANCE = timedelta(days=1)
 """A time this far ahead of now is still taken: clocks differ, and zoneless times are read as UTC."""
 
-MALFORMED = "row has the header's number of fields"
-INTERACTION_COLUMNS = ["user_id", "item_id", "timestamp"]
-EVENT_ID = "event_id"
-"""The column of interactions that is there where the log has ids of its events."""
+FORGOTTEN = -1
+"""Stands where the place of a rule does."""
 
+_TORN = "torn"
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EVENT = ["user_id", "item_id", "micros"]
+_EVENT_BY_ID = ["user_id", EVENT_ID]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SortedRows:
-    """A log's rows, told apart.
+class Rule(NamedTuple):
+    """What must hold for a row.
 
     Attributes:
-        interactions: `user_id`, `item_id`, `timestamp` and, where the log has it, `event_id`, in the order of the log.
-        quarantine: `row`, `user_id`, `item_id`, `timestamp` as text, `reason`, by row.
+        broken: the condition, in SQL, under which a row breaks it.
+        expected: what holds, in words.
     """
 
-    interactions: pa.Table
-    quarantine: pa.Table
+    name: str
+    broken: str
+    expected: str
+
+    @property
+    def about_torn(self) -> bool:
+        """Whether it asks that a row be whole."""
+        return self.broken == _TORN
 
 
-def row_rules(max_id_length: int, now: datetime, *, event_ids: bool) -> list[Bound]:
+def row_rules(max_id_length: int, now: datetime, *, event_ids: bool, whole: str) -> list[Rule]:
     """Return the rules; a faulty row is put down to the first that it breaks.
 
     Args:
         max_id_length: in characters.
         now: what counts as the present.
         event_ids: whether the log has ids of its events.
+        whole: what holds for a row that is not torn.
     """
     latest = (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
-    long = f"{max_id_length} characters at most"
+    short = f"{max_id_length} characters at most"
+    future = "a day ahead of the clock at most"
     return [
-        _rule("user_id is present", "user_id_length", "a user id in every row", required=True),
-        _rule("item_id is present", "item_id_length", "an item id in every row", required=True),
-        _rule("user_id is short enough", "user_id_length", long, maximum=max_id_length),
-        _rule("item_id is short enough", "item_id_length", long, maximum=max_id_length),
-        *([_rule("event_id is short enough", "event_id_length", long, maximum=max_id_length)] if event_ids else []),
-        _rule("timestamp is present", "time_given", "a time in every row", required=True),
-        _rule("timestamp is readable", "time_read", "ISO 8601, a timestamp or an epoch number", required=True),
-        _rule("timestamp is not negative", "microseconds", "1970 or later", minimum=0),
-        _rule(
-            "timestamp is not in the future",
-            "microseconds",
-            "a day ahead of the clock at most",
-            maximum=latest,
-        ),
-        _rule(
-            "event is unique",
-            "is_copy",
-            "no (user, item, time) or (user, event_id) twice; the first is kept",
-            maximum=0,
-        ),
+        Rule("user_id is present", "NOT torn AND user_id IS NULL", "a user id in every row"),
+        Rule("item_id is present", "NOT torn AND item_id IS NULL", "an item id in every row"),
+        Rule("user_id is short enough", f"length(user_id) > {max_id_length}", short),
+        Rule("item_id is short enough", f"length(item_id) > {max_id_length}", short),
+        *([Rule("event_id is short enough", f"length(event_id) > {max_id_length}", short)] if event_ids else []),
+        Rule("timestamp is present", "NOT torn AND NOT given", "a time in every row"),
+        Rule("timestamp is readable", "given AND micros IS NULL", "ISO 8601, a timestamp or an epoch number"),
+        Rule("timestamp is not negative", "micros < 0", "1970 or later"),
+        Rule("timestamp is not in the future", f"micros > {latest}", future),
+        Rule("event is unique", "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
+        Rule(whole, _TORN, "no torn lines"),
     ]
 
 
-def _rule(name: str, column: str, expected: str, **limits: float | bool) -> Bound:
-    return Bound(name=name, column=column, expected=expected, severity="warning", **limits)  # type: ignore[arg-type]
+def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool) -> dict[str, int]:
+    """Make the table `faulty` of the view `log`; return how many rows break each rule.
+
+    `faulty` has `row` and `reason`, the place of the first rule that the row breaks.
+    """
+    _find_copies(session, _EVENT, "copies")
+    if event_ids:
+        _find_copies(session, _EVENT_BY_ID, "copies_by_id")
+        session.table("all_copies", "SELECT row FROM copies UNION SELECT row FROM copies_by_id")
+        session.rename("all_copies", "copies")
+    marked = "SELECT log.*, copies.row IS NOT NULL AS is_copy FROM log LEFT JOIN copies ON log.row = copies.row"
+    session.view("marked", marked)
+    reasons = " ".join(f"WHEN {rule.broken} THEN {place}" for place, rule in enumerate(rules))
+    flags = ", ".join(f"({rule.broken}) AS broken_{place}" for place, rule in enumerate(rules))
+    every = f"SELECT row, CASE {reasons} ELSE -1 END AS reason, {flags} FROM marked"
+    session.table("faulty", f"SELECT * FROM ({every}) judged WHERE reason >= 0")
+    counts = ", ".join(f"count(CASE WHEN broken_{place} THEN 1 END) AS {_name(place)}" for place in range(len(rules)))
+    (found,) = session.fetch(f"SELECT {counts} FROM faulty").to_pylist()
+    return {rule.name: found[_name(place)] for place, rule in enumerate(rules)}
 
 
-def measure_rows(log: RawLog) -> pd.DataFrame:
-    """Return a number for everything that the rules ask of a row, NaN where it is absent."""
-    table = log.table
-    microseconds = _numbers(table["timestamp"].cast(pa.int64()))
-    given = table["raw_time"].is_valid().to_numpy()
-    lengths = {EVENT_ID: _numbers(pc.utf8_length(table[EVENT_ID]))} if EVENT_ID in table.column_names else {}
-    return pd.DataFrame(
-        {
-            **{f"{name}_length": values for name, values in lengths.items()},
-            "user_id_length": _numbers(pc.utf8_length(table["user_id"])),
-            "item_id_length": _numbers(pc.utf8_length(table["item_id"])),
-            "time_given": np.where(given, 1.0, np.nan),
-            "time_read": np.where(given & np.isnan(microseconds), np.nan, 1.0),
-            "microseconds": microseconds,
-            "is_copy": _copies(table).astype(np.float64),
-        }
-    )
+def _name(place: int) -> str:
+    return f"rows_{place}"
 
 
-def sort_out(log: RawLog, measures: pd.DataFrame, rules: list[Bound]) -> SortedRows:
-    """Split a log into interactions and faulty rows."""
-    reason = _first_broken(measures, rules)
-    good = reason < 0
-    faulty = log.table.filter(~good)
-    names = pa.array([rule.name for rule in rules], pa.string())
-    columns = {
-        "row": faulty["row"],
-        "user_id": faulty["user_id"],
-        "item_id": faulty["item_id"],
-        "timestamp": faulty["raw_time"].cast(pa.string()),
-        "reason": names.take(pa.array(reason[~good])),
-    }
-    quarantine = pa.concat_tables([pa.table(columns), _malformed(log.malformed)]).sort_by("row")
-    columns_kept = [*INTERACTION_COLUMNS, *(name for name in (EVENT_ID,) if name in log.table.column_names)]
-    interactions = log.table.filter(good).select(columns_kept)
-    return SortedRows(interactions=interactions, quarantine=quarantine)
+def _find_copies(session: Session, columns: Sequence[str], name: str) -> None:
+    """Make a table of the `row`s before which a row has the same values in these columns; neither lacks one."""
+    key, complete = ", ".join(columns), " AND ".join(f"{column} IS NOT NULL" for column in columns)
+    # Few keys are there twice, even by chance, so few rows have to be compared in full.
+    keys = f"SELECT xxhash64({key}) AS code FROM log WHERE {complete}"
+    session.table("repeated", f"SELECT code FROM ({keys}) keyed GROUP BY code HAVING count(*) > 1")
+    numbered = f"""SELECT row, row_number() OVER (PARTITION BY {key} ORDER BY row) AS number
+        FROM log WHERE {complete} AND xxhash64({key}) IN (SELECT code FROM repeated)"""
+    session.table(name, f"SELECT row FROM ({numbered}) numbered WHERE number > 1")
+    session.drop("repeated")
 
 
-def _first_broken(measures: pd.DataFrame, rules: list[Bound]) -> npt.NDArray[np.int64]:
-    """Index of the first rule that each row breaks, -1 for a good row."""
-    reason = np.full(len(measures), -1)
-    for index in reversed(range(len(rules))):
-        reason[rules[index].broken_by(measures[rules[index].column].to_numpy())] = index
-    return reason
+def leave_out_forgotten(session: Session, forgotten: Forgotten) -> int:
+    """Make the view `log` of `staged` without the rows in the table `forgotten_rows`, which it makes; return how many.
+
+    They are what forgotten users did until they were forgotten, and their rows without a time.
+    """
+    found = forgotten.among(_users(session)) if forgotten.until else {}
+    until = pa.array(found.values(), TIMESTAMP).cast(pa.int64())
+    session.enter("forgotten", pa.table({"user_id": pa.array(found, pa.string()), "until": until}))
+    theirs = """SELECT staged.row AS row FROM staged JOIN forgotten ON staged.user_id = forgotten.user_id
+        WHERE staged.micros IS NULL OR staged.micros <= forgotten.until"""
+    session.table("forgotten_rows", theirs)
+    absent = "NOT EXISTS (SELECT 1 FROM forgotten_rows WHERE forgotten_rows.row = staged.row)"
+    session.view("log", f"SELECT * FROM staged WHERE {absent}" if found else "SELECT * FROM staged")
+    (counted,) = session.fetch("SELECT count(*) AS events FROM forgotten_rows").to_pylist()
+    return int(counted["events"])
 
 
-def _malformed(rows: list[int]) -> pa.Table:
-    nothing = pa.nulls(len(rows), pa.string())
-    columns = {
-        "row": pa.array(rows, pa.int64()),
-        "user_id": nothing,
-        "item_id": nothing,
-        "timestamp": nothing,
-    }
-    return pa.table(columns | {"reason": pa.array([MALFORMED] * len(rows), pa.string())})
+def _users(session: Session) -> Iterator[str]:
+    session.table("users", "SELECT user_id, min(row) AS first FROM staged WHERE user_id IS NOT NULL GROUP BY user_id")
+    for batch in session.stream("SELECT first, user_id FROM users ORDER BY first", ["first"]):
+        yield from batch.column("user_id").to_pylist()
+    session.drop("users")
 
 
-def _copies(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Say for each row whether one before it has the same user, item and time, or the same user and event id."""
-    copies = _repeated(table, INTERACTION_COLUMNS)
-    return copies | _repeated(table, ["user_id", EVENT_ID]) if EVENT_ID in table.column_names else copies
-
-
-def _repeated(table: pa.Table, columns: list[str]) -> npt.NDArray[np.bool_]:
-    """Say for each row whether one before it has the same values in these columns, and lacks none."""
-    keys = pd.DataFrame({name: integer_keys(table[name]) for name in columns}, copy=False)
-    complete = np.logical_and.reduce([table[name].is_valid().to_numpy() for name in columns])
-    repeated: npt.NDArray[np.bool_] = keys.duplicated().to_numpy() & complete
-    return repeated
-
-
-def integer_keys(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return integers that are equal where the values are, 0 (or a value's own key) for null."""
-    if pa.types.is_string(column.type):
-        column = pc.dictionary_encode(column).combine_chunks().indices
-    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), np.int64)
-
-
-def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+def stream_set_aside(session: Session) -> Iterator[pa.RecordBatch]:
+    """Yield `row` and `reason` of the faulty rows, and of the forgotten ones with the reason FORGOTTEN, by row."""
+    forgotten = f"SELECT row, {FORGOTTEN} AS reason FROM forgotten_rows"
+    return session.stream(f"SELECT row, reason FROM faulty UNION ALL {forgotten} ORDER BY row", ["row"])

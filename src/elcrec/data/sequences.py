@@ -1,213 +1,124 @@
-"""From interactions to item sequences: filter, index, order, split. Everything works on whole columns.
+"""From interactions to item sequences, in SQL: filter, index, cut; data/fold.py makes rows of the sorted events."""
 
-Axes: `N` interactions, `U` users, `V` items.
-"""
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from dataclasses import dataclass
-from typing import Self
-
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from elcrec.data.rows import EVENT_ID
-from elcrec.data.times import TIMESTAMP
+from elcrec.data.engine import Session
+from elcrec.data.interactions import EVENT_ID
+from elcrec.data.profile import DAY
 
-Ints = npt.NDArray[np.int64]
-NO_TARGET = -1
+_KEYS = {"u": "user_id", "i": "item_id"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Codes:
-    """Interactions with ids as numbers.
+class Core(NamedTuple):
+    """The events that remain: how many, whether users and items are numbers, and whether events have ids."""
 
-    Attributes:
-        user, item: index into the ids, [N].
-        time: microseconds since 1970, [N].
-        user_ids, item_ids: raw ids, in the order of their first appearance in the log, [U] and [V].
-        event_ids: ids of the events, null where there is none, [N]; `None` where the log has no such column.
+    events: int
+    numbered: bool
+    event_ids: bool
+
+
+class Cuts(NamedTuple):
+    """Instants of a temporal split, in microseconds."""
+
+    valid: int
+    test: int
+
+
+def keep_core(session: Session, k: int, *, event_ids: bool) -> Core:
+    """Make `core`: what remains of the view `log` once every user and item left has `k` events or more.
+
+    It has `row`, `micros`, `event_id` where events have ids, and for user and item `u` and `i`: their ids, or where
+    there is something to take out numbers, whose ids the tables `u_names` and `i_names` hold.
     """
-
-    user: Ints
-    item: Ints
-    time: Ints
-    user_ids: pa.Array
-    item_ids: pa.Array
-    event_ids: pa.Array | None = None
-
-    @classmethod
-    def of(cls, interactions: pa.Table) -> Self:
-        """Number the ids of `user_id`, `item_id`, `timestamp`; take `event_id` where it is there."""
-        user, user_ids = _encode(interactions["user_id"])
-        item, item_ids = _encode(interactions["item_id"])
-        time = interactions["timestamp"].cast(pa.int64()).to_numpy()
-        events = interactions[EVENT_ID].combine_chunks() if EVENT_ID in interactions.column_names else None
-        return cls(user=user, item=item, time=time, user_ids=user_ids, item_ids=item_ids, event_ids=events)
-
-    def keep(self, mask: npt.NDArray[np.bool_]) -> Self:
-        """Keep some interactions and number the ids that remain, again by first appearance."""
-        user, users = _renumber(self.user[mask])
-        item, items = _renumber(self.item[mask])
-        return type(self)(
-            user=user,
-            item=item,
-            time=self.time[mask],
-            user_ids=self.user_ids.take(users),
-            item_ids=self.item_ids.take(items),
-            event_ids=None if self.event_ids is None else self.event_ids.filter(pa.array(mask)),
-        )
-
-    def in_order(self) -> Self:
-        """Sort by user, then time; equal times keep the order of the log."""
-        order = np.lexsort((self.time, self.user))
-        return type(self)(
-            user=self.user[order],
-            item=self.item[order],
-            time=self.time[order],
-            user_ids=self.user_ids,
-            item_ids=self.item_ids,
-            event_ids=None if self.event_ids is None else self.event_ids.take(pa.array(order)),
-        )
-
-    @property
-    def offsets(self) -> Ints:
-        """Where each user begins, and the end, once in order, [U + 1]."""
-        counts = np.bincount(self.user, minlength=len(self.user_ids))
-        return np.concatenate(([0], np.cumsum(counts)))
+    own = f"row, micros, {EVENT_ID}" if event_ids else "row, micros"
+    if k > 1:
+        _number(session, own)
+        _peel(session, k, own)
+    else:
+        session.view("core", f"SELECT {own}, user_id AS u, item_id AS i FROM log")
+    return Core(events=_count(session, "core"), numbered=k > 1, event_ids=event_ids)
 
 
-def _encode(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
-    encoded = pc.dictionary_encode(column).combine_chunks()
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
+def _number(session: Session, own: str) -> None:
+    """Make `core` with numbers, which are small to carry from turn to turn."""
+    for key, name in _KEYS.items():
+        session.table(f"{key}_names", f"SELECT {name} AS name, min(row) AS {key} FROM log GROUP BY {name}")
+    numbered = f"""SELECT {own}, u_names.u AS u, i_names.i AS i
+        FROM log JOIN u_names ON log.user_id = u_names.name JOIN i_names ON log.item_id = i_names.name"""
+    session.table("core", numbered)
 
 
-def _renumber(codes: Ints) -> tuple[Ints, pa.Array]:
-    encoded = pc.dictionary_encode(pa.array(codes))
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
+def _peel(session: Session, k: int, own: str) -> None:
+    """Take rare users and items out of `core` until none is left."""
+    while True:
+        for key in _KEYS:
+            session.table(f"rare_{key}", f"SELECT {key} FROM core GROUP BY {key} HAVING count(*) < {k}")
+        if not any(_count(session, f"rare_{key}") for key in _KEYS):
+            return
+        absent = (f"NOT EXISTS (SELECT 1 FROM rare_{key} WHERE rare_{key}.{key} = core.{key})" for key in _KEYS)
+        session.table("remaining", f"SELECT {own}, u, i FROM core WHERE {' AND '.join(absent)}")
+        session.rename("remaining", "core")
 
 
-def k_core(user: Ints, item: Ints, k: int) -> npt.NDArray[np.bool_]:
-    """Return which interactions remain once every user and item left has `k` or more, [N]."""
-    kept = np.arange(len(user))
-    while len(kept):
-        enough = (np.bincount(user[kept])[user[kept]] >= k) & (np.bincount(item[kept])[item[kept]] >= k)
-        if enough.all():
-            break
-        kept = kept[enough]
-    mask = np.zeros(len(user), bool)
-    mask[kept] = True
-    return mask
+def index_ids(session: Session, core: Core) -> pa.Table:
+    """Number users and items of `core` by their first appearance, and its events by both, for the two streams.
 
-
-@dataclass(frozen=True, kw_only=True)
-class SplitIndex:
-    """Which part of each sequence is for what.
-
-    Attributes:
-        train_end: the first `train_end` items are for training, [U].
-        valid, test: position of the target, NO_TARGET where there is none, [U].
-        valid_cut, test_cut: instants in microseconds; `None` for leave-one-out.
+    Returns:
+        `item_index` from 1, `item_id`, `total` events and the `newest` in microseconds, by index.
     """
+    session.table("users", "SELECT u, min(row) AS first FROM core GROUP BY u")
+    counted = "SELECT i, min(row) AS first, count(*) AS total, max(micros) AS newest FROM core GROUP BY i"
+    index = "CAST(row_number() OVER (ORDER BY first) AS INT)"
+    session.table("items", f"SELECT i, {index} AS item_index, total, newest FROM ({counted}) counted")
+    # Kept before they are sorted: then a sort is all that a stream has to hold in memory.
+    event_id = f", core.{EVENT_ID} AS {EVENT_ID}" if core.event_ids else ""
+    events = f"""SELECT users.first AS first, items.item_index AS item_index, core.micros AS micros, core.row AS row
+        {event_id} FROM core JOIN users ON core.u = users.u JOIN items ON core.i = items.i"""
+    session.table("events", events)
+    for key, table in (("u", "users"), ("i", "items")):
+        if core.numbered:
+            joined = f"{table} JOIN {key}_names ON {table}.{key} = {key}_names.{key}"
+            session.table(f"named_{table}", f"SELECT {table}.*, {key}_names.name AS name FROM {joined}")
+        else:
+            session.view(f"named_{table}", f"SELECT *, {key} AS name FROM {table}")
+    columns = "item_index, name AS item_id, total, newest"
+    items = session.stream(f"SELECT {columns} FROM named_items ORDER BY item_index", ["item_index"])
+    return pa.Table.from_batches(items)
 
-    train_end: Ints
-    valid: Ints
-    test: Ints
-    valid_cut: int | None = None
-    test_cut: int | None = None
+
+def stream_users(session: Session) -> Iterator[pa.RecordBatch]:
+    """Yield `first`, the row of a user's first event, and `user_id`, in the order of first appearance."""
+    return session.stream("SELECT first, name AS user_id FROM named_users ORDER BY first", ["first"])
 
 
-def leave_one_out(lengths: Ints) -> SplitIndex:
-    """The last item is the test target, the one before it the validation target.
+def stream_events(session: Session) -> Iterator[pa.RecordBatch]:
+    """Yield `first` (of the user), `item_index`, `micros`, `row` and, where events have ids, `event_id` of each event.
 
-    Fewer than 3 items are all for training: a target needs a history that was trained on.
+    They are ordered by user, then time; equal times keep the order of the log.
     """
-    long = lengths >= 3  # noqa: PLR2004 - two targets and one item to train on
-    return SplitIndex(
-        train_end=np.where(long, lengths - 2, lengths),
-        valid=np.where(long, lengths - 2, NO_TARGET),
-        test=np.where(long, lengths - 1, NO_TARGET),
-    )
+    return session.stream("SELECT * FROM events ORDER BY first, micros, row", ["first", "micros", "row"])
 
 
-def temporal(codes: Codes, valid_share: float, test_share: float) -> SplitIndex:
-    """Cut all histories at two instants; `codes` must be in order.
-
-    The cuts are the times at which the last `valid_share + test_share` and `test_share` of all interactions
-    begin. Training lies strictly before the first cut. A user's target is her first item from a cut on, if
-    it has a history; a validation target lies before the second cut.
-    """
-    ordered = np.sort(codes.time)
-    size = len(ordered)
-    valid_cut = int(ordered[min(size - 1, int(size * (1 - valid_share - test_share)))])
-    test_cut = int(ordered[min(size - 1, int(size * (1 - test_share)))])
-    users, lengths = len(codes.user_ids), np.diff(codes.offsets)
-    before_valid = np.bincount(codes.user[codes.time < valid_cut], minlength=users)
-    before_test = np.bincount(codes.user[codes.time < test_cut], minlength=users)
-    return SplitIndex(
-        train_end=before_valid,
-        valid=np.where((before_valid > 0) & (before_valid < before_test), before_valid, NO_TARGET),
-        test=np.where((before_test > 0) & (before_test < lengths), before_test, NO_TARGET),
-        valid_cut=valid_cut,
-        test_cut=test_cut,
-    )
+def find_cuts(session: Session, events: int, valid_share: float, test_share: float) -> Cuts:
+    """Return the times at which the last `valid_share + test_share` and `test_share` of all events begin."""
+    places = [min(events - 1, int(events * (1 - share))) for share in (valid_share + test_share, test_share)]
+    return Cuts(*(_time_at(session, place) for place in places))
 
 
-def sequence_table(codes: Codes, split: SplitIndex) -> pa.Table:
-    """Return `sequences.parquet`; item indices begin at 1, as 0 is padding."""
-    offsets = pa.array(codes.offsets, pa.int32())
-    return pa.table(
-        {
-            "user_id": codes.user_ids,
-            "items": pa.ListArray.from_arrays(offsets, pa.array(codes.item + 1, pa.int32())),
-            "timestamps": pa.ListArray.from_arrays(offsets, _timestamps(codes.time)),
-            "train_end": pa.array(split.train_end, pa.int32()),
-            "valid_index": pa.array(split.valid, pa.int32()),
-            "test_index": pa.array(split.test, pa.int32()),
-        }
-    )
+def _time_at(session: Session, place: int) -> int:
+    """Return the time of the event at a place (from 0) among all events in time order; sorts those of one day."""
+    day = f"micros - micros % {DAY}"
+    days = session.fetch(f"SELECT {day} AS day, count(*) AS events FROM core GROUP BY {day} ORDER BY day")
+    for start, events in zip(*days.to_pydict().values(), strict=True):
+        if place < events:
+            within = f"SELECT micros FROM core WHERE {day} = {start} ORDER BY micros LIMIT 1 OFFSET {place}"
+            return int(session.fetch(within)["micros"][0].as_py())
+        place -= events
+    raise ValueError(f"there is no event at place {place}")
 
 
-def history_table(codes: Codes, most: int) -> pa.Table:
-    """Return `histories.parquet`: the `most` recent items of each user, raw; `event_ids` where the log has ids."""
-    lengths = np.diff(codes.offsets)
-    position = np.arange(len(codes.user)) - np.repeat(codes.offsets[:-1], lengths)
-    recent = np.flatnonzero(position >= np.repeat(lengths - most, lengths))
-    offsets = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths, most)))), pa.int32())
-    columns = {
-        "user_id": codes.user_ids,
-        "item_ids": pa.ListArray.from_arrays(offsets, codes.item_ids.take(pa.array(codes.item[recent]))),
-        "event_times": pa.ListArray.from_arrays(offsets, _timestamps(codes.time[recent])),
-        "event_timestamp": _timestamps(codes.time[codes.offsets[1:] - 1]),
-    }
-    if codes.event_ids is not None:
-        columns["event_ids"] = pa.ListArray.from_arrays(offsets, codes.event_ids.take(pa.array(recent)))
-    return pa.table(columns)
-
-
-def item_table(codes: Codes, split: SplitIndex) -> pa.Table:
-    """Return `items.parquet`; `count` knows nothing of what comes after training."""
-    size = len(codes.item_ids)
-    newest = np.full(size, np.iinfo(np.int64).min)
-    np.maximum.at(newest, codes.item, codes.time)
-    return pa.table(
-        {
-            "item_index": pa.array(np.arange(1, size + 1), pa.int32()),
-            "item_id": codes.item_ids,
-            "count": np.bincount(codes.item[in_training(codes, split)], minlength=size),
-            "total": np.bincount(codes.item, minlength=size),
-            "event_timestamp": _timestamps(newest),
-        }
-    )
-
-
-def in_training(codes: Codes, split: SplitIndex) -> npt.NDArray[np.bool_]:
-    """Say for each interaction whether it is for training, [N]."""
-    lengths = np.diff(codes.offsets)
-    position = np.arange(len(codes.user)) - np.repeat(codes.offsets[:-1], lengths)
-    training: npt.NDArray[np.bool_] = position < np.repeat(split.train_end, lengths)
-    return training
-
-
-def _timestamps(microseconds: Ints) -> pa.Array:
-    return pa.array(microseconds, pa.int64()).cast(TIMESTAMP)
+def _count(session: Session, name: str) -> int:
+    return int(session.fetch(f"SELECT count(*) AS rows FROM {name}")["rows"][0].as_py())

@@ -47,10 +47,11 @@ def _from_timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _from_numbers(column: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
     factor = _MICROSECONDS[unit]
-    limit = _LAST // factor
     if pa.types.is_unsigned_integer(column.type):
         column = pc.cast(column, pa.int64(), safe=False)  # beyond int64 it wraps round to a negative time
-    inside = pc.and_(pc.less(column, limit), pc.greater(column, -limit))  # null for null, false for NaN
+    size = pc.cast(column, pa.float64(), safe=False) if pa.types.is_integer(column.type) else column
+    limit = float(_LAST // factor)
+    inside = pc.and_(pc.less(size, limit), pc.greater(size, -limit))  # null for null, false for NaN
     kept = pc.if_else(inside, column, pa.scalar(None, column.type))
     if pa.types.is_floating(kept.type):
         microseconds = pc.round(pc.multiply(kept, float(factor))).cast(pa.int64())
@@ -60,13 +61,15 @@ def _from_numbers(column: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
 
 
 def _from_text(text: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
-    integer = pc.match_substring_regex(text, _INTEGER)
-    if pc.all(integer).as_py():  # nulls are left out; an all-null column is trivially numeric
-        return _from_numbers(_trim(text).cast(pa.int64()), unit)
-    number = pc.match_substring_regex(text, _NUMBER)
+    """Read each value by its own form, so that a log may be read in parts."""
     null = pa.scalar(None, pa.string())
-    numbers = _from_numbers(_trim(pc.if_else(number, text, null)).cast(pa.float64()), unit)
-    return pc.coalesce(_from_iso(text), numbers)
+    is_integer = pc.match_substring_regex(text, _INTEGER)
+    integers = _from_numbers(_trim(pc.if_else(is_integer, text, null)).cast(pa.int64()), unit)
+    if pc.all(is_integer).as_py():  # nulls are left out; an all-null column is trivially numeric
+        return integers
+    is_number = pc.match_substring_regex(text, _NUMBER)
+    numbers = _from_numbers(_trim(pc.if_else(is_number, text, null)).cast(pa.float64()), unit)
+    return pc.coalesce(_from_iso(text), integers, numbers)
 
 
 def _trim(text: pa.ChunkedArray) -> pa.ChunkedArray:

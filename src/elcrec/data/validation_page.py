@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from elcrec.data.profile import LENGTH_EDGES, event_counts
+from elcrec.data.profile import DAY, LENGTH_EDGES, Figures
 from elcrec.data.quality import Assessment
+from elcrec.data.survey import Survey
 from elcrec.errors import UserError
 
-EXAMPLES = 5
-"""Rows shown for each reason of quarantine."""
-
 _PERIODS = 40
-_LONGEST_TEXT = 60
-_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +32,6 @@ class Chart:
     title: str
     axis: str
     bars: list[Bar]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """Why rows went to quarantine, how many, and some of them."""
-
-    reason: str
-    count: int
-    examples: list[dict[str, Any]]
 
 
 def render_page(report: Mapping[str, Any], assessment: Assessment, *, created: datetime) -> str:
@@ -67,46 +53,27 @@ def render_page(report: Mapping[str, Any], assessment: Assessment, *, created: d
     )
     return environment.get_template("validation.html").render(
         report=report,
-        charts=charts(assessment),
-        faults=faults(assessment.rows.quarantine),
+        charts=charts(assessment.survey),
+        faults=assessment.survey.sorted.faults,
         created=f"{created:%Y-%m-%d %H:%M} UTC",
     )
 
 
-def faults(quarantine: pa.Table) -> list[Fault]:
-    """Return the reasons for quarantine with examples, the most frequent first."""
-    found = []
-    for reason, count in zip(*event_counts(quarantine["reason"]).to_pydict().values(), strict=True):
-        rows = quarantine.filter(pc.equal(quarantine["reason"], reason)).slice(0, EXAMPLES)
-        found.append(Fault(reason=reason, count=count, examples=[_shorten(row) for row in rows.to_pylist()]))
-    return found
-
-
-def _shorten(row: dict[str, Any]) -> dict[str, Any]:
-    """Keep what a person can read: a faulty id may have a million characters."""
-    return {name: shorten(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def shorten(text: str) -> str:
-    """Cut a long text and say so."""
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text):,} characters)"
-
-
-def charts(assessment: Assessment) -> list[Chart]:
+def charts(survey: Survey) -> list[Chart]:
     """Return the charts that the log allows."""
-    interactions = assessment.rows.interactions
-    if not len(interactions):
+    figures = survey.figures
+    if not figures.users:
         return []
-    lengths = np.asarray(assessment.profile["length_counts"])
+    lengths = np.asarray(survey.profile["length_counts"])
     drawn = [
         Chart(
             title="Users by history length",
             axis="interactions of a user",
             bars=_bars(_length_labels(), lengths),
         ),
-        _popularity_chart(interactions),
+        _popularity_chart(figures.counts),
     ]
-    return [*drawn, _period_chart(interactions)] if assessment.log.time == "real" else drawn
+    return [*drawn, _period_chart(figures)] if survey.time == "real" else drawn
 
 
 def _length_labels() -> list[str]:
@@ -115,22 +82,21 @@ def _length_labels() -> list[str]:
     return [*closed, f"{LENGTH_EDGES[-1]}+"]
 
 
-def _popularity_chart(interactions: pa.Table) -> Chart:
-    counts = event_counts(interactions["item_id"])["counts"].to_numpy()
-    powers = np.floor(np.log2(counts)).astype(int)
-    classes = np.bincount(powers)
+def _popularity_chart(counts: pa.Table) -> Chart:
+    powers = np.floor(np.log2(np.asarray(counts["events"]))).astype(int)
+    classes = np.bincount(powers, np.asarray(counts["items"])).astype(np.int64)
     labels = [
         f"{2**power}" if power == 0 else f"{2**power:,}-{2 ** (power + 1) - 1:,}" for power in range(len(classes))
     ]
     return Chart(title="Items by popularity", axis="interactions of an item", bars=_bars(labels, classes))
 
 
-def _period_chart(interactions: pa.Table) -> Chart:
-    times = interactions["timestamp"].cast(pa.int64()).to_numpy()
-    days = max(1, -(-(times.max() - times.min() + 1) // (_PERIODS * _DAY)))
-    first = times.min() // _DAY
-    periods = np.bincount((times // _DAY - first) // days)
-    labels = [str(np.datetime64(int(first + days * period), "D")) for period in range(len(periods))]
+def _period_chart(figures: Figures) -> Chart:
+    first, last = figures.first or 0, figures.last or 0
+    days = max(1, -(-(last - first + 1) // (_PERIODS * DAY)))
+    found, events = (np.asarray(figures.days[name]) for name in ("day", "events"))
+    periods = np.bincount((found // DAY - first // DAY) // days, events).astype(np.int64)
+    labels = [str(np.datetime64(first // DAY + days * period, "D")) for period in range(len(periods))]
     title = "Events per day" if days == 1 else f"Events per {days} days"
     return Chart(title=title, axis="first day of the period, UTC", bars=_bars(labels, periods))
 

@@ -17,7 +17,7 @@ from elcrec.errors import UserError
 
 Metrics = dict[str, float | int | str]
 
-_SUFFIX: dict[LogFormat, str] = {"csv": ".csv", "parquet": ".parquet", "benchmark": ".txt"}
+_SUFFIX: dict[LogFormat, str] = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl", "benchmark": ".txt"}
 _TIMEOUT_SECONDS = 60
 _BLOCK_BYTES = 1 << 20
 

@@ -1,5 +1,6 @@
 """Turn validated interactions into sequences, the item index and the split."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,23 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
 from elcrec.config import SequencesConfig
-from elcrec.data.rows import EVENT_ID, INTERACTION_COLUMNS
-from elcrec.data.sequences import (
-    NO_TARGET,
-    Codes,
-    SplitIndex,
-    history_table,
-    item_table,
-    k_core,
-    leave_one_out,
-    sequence_table,
-    temporal,
-)
+from elcrec.data.engine import Engine, Session
+from elcrec.data.fold import Folded, fold, item_table
+from elcrec.data.interactions import EVENT_ID, interaction_schema
+from elcrec.data.sequences import Cuts, find_cuts, index_ids, keep_core, stream_events, stream_users
 from elcrec.errors import UserError
 
 Metrics = dict[str, float | int | str]
 
 
-def build_sequences(config: SequencesConfig, interactions: Path, out: Path) -> Metrics:
+def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, engine: Engine) -> Metrics:
     """Write `sequences.parquet`, `histories.parquet`, `items.parquet` and `split.json`.
 
     Args:
         config: filter and split.
         interactions: the validate stage's folder.
         out: the folder to write.
+        engine: what filters and sorts; no result depends on which.
 
     Raises:
         UserError: the input is not the validate stage's, or nothing is left to train on or to evaluate.
@@ -41,73 +35,79 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path) -> M
     if config.split == "temporal" and time != "real":
         fix = "use sequences.split=leave_one_out"
         raise UserError("a temporal split needs real times; this log has only an order", where=interactions, fix=fix)
-    codes = _filter(_read(interactions), config.k_core, interactions).in_order()
-    split = _split(codes, config)
-    _require_parts(split, interactions)
+    event_ids = _has_event_ids(interactions / "interactions.parquet")
     with atomic_dir(out) as folder:
-        _write(folder / "sequences.parquet", sequence_table(codes, split))
-        _write(folder / "histories.parquet", history_table(codes, config.history))
-        _write(folder / "items.parquet", item_table(codes, split))
-        document = _describe(codes, split, config, str(time)) | {"md5": md5_of(folder / "sequences.parquet")}
+        with engine.session(out) as session:
+            log = [interactions / "interactions.parquet"]
+            counts, cuts = _build(config, log, folder, session, event_ids=event_ids)
+        _require_parts(counts, interactions)
+        document = _describe(counts, cuts, config, str(time)) | {"md5": md5_of(folder / "sequences.parquet")}
         write_json(folder / "split.json", document)
     return {name: value for name, value in document.items() if name.startswith("num_")}
 
 
-def _read(interactions: Path) -> Codes:
-    path = interactions / "interactions.parquet"
+def _has_event_ids(path: Path) -> bool:
+    """Say whether events have ids, once the file is known to be readable."""
     try:
-        wanted = [*INTERACTION_COLUMNS, *(name for name in (EVENT_ID,) if name in pq.read_schema(path).names)]
-        return Codes.of(pq.read_table(path, columns=wanted))
+        found = pq.read_schema(path)
     except FileNotFoundError as error:
         raise UserError("no such file", where=path, fix="run the validate stage first") from error
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the validate stage again") from error
+    event_ids = EVENT_ID in found.names
+    wanted = interaction_schema(event_ids=event_ids)
+    wrong = [column for column in wanted if column.name not in found.names or found.field(column.name) != column]
+    if wrong:
+        what = f"not readable (no column {wrong[0].name!r} of type {wrong[0].type})"
+        raise UserError(what, where=path, fix="run the validate stage again")
+    return event_ids
 
 
-def _filter(codes: Codes, k: int, interactions: Path) -> Codes:
-    if k > 1:
-        codes = codes.keep(k_core(codes.user, codes.item, k))
-    if not len(codes.user):
-        raise UserError(f"no interaction is left of the {k}-core", where=interactions, fix="lower sequences.k_core")
-    return codes
+def _build(
+    config: SequencesConfig, interactions: Sequence[Path], folder: Path, session: Session, *, event_ids: bool
+) -> tuple[Folded, Cuts | None]:
+    session.scan("interactions", interactions)
+    event_id = f", {EVENT_ID}" if event_ids else ""
+    session.view("log", f"SELECT row, user_id, item_id, unix_micros(timestamp) AS micros{event_id} FROM interactions")
+    core = keep_core(session, config.k_core, event_ids=event_ids)
+    if not core.events:
+        what = f"no interaction is left of the {config.k_core}-core"
+        raise UserError(what, where=interactions[0].parent, fix="lower sequences.k_core")
+    shares = (config.valid_share, config.test_share)
+    cuts = find_cuts(session, core.events, *shares) if config.split == "temporal" else None
+    items = index_ids(session, core)
+    streams = (stream_events(session), stream_users(session))
+    counts = fold(*streams, items, folder, most=config.history, cuts=cuts, event_ids=event_ids)
+    pq.write_table(item_table(items, counts.training), folder / "items.parquet", compression="zstd")
+    return counts, cuts
 
 
-def _split(codes: Codes, config: SequencesConfig) -> SplitIndex:
-    if config.split == "temporal":
-        return temporal(codes, config.valid_share, config.test_share)
-    return leave_one_out(np.diff(codes.offsets))
-
-
-def _require_parts(split: SplitIndex, interactions: Path) -> None:
-    parts = {"training interactions": split.train_end > 0}
-    parts |= {"validation targets": split.valid != NO_TARGET, "test targets": split.test != NO_TARGET}
-    empty = [name for name, present in parts.items() if not present.any()]
+def _require_parts(counts: Folded, interactions: Path) -> None:
+    parts = {"training interactions": counts.train_events}
+    parts |= {"validation targets": counts.valid_targets, "test targets": counts.test_targets}
+    empty = [name for name, present in parts.items() if not present]
     if empty:
         fix = "bring more data, or change sequences.split, valid_share or test_share"
         raise UserError(f"the split leaves no {' and no '.join(empty)}", where=interactions, fix=fix)
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, compression="zstd")
-
-
-def _describe(codes: Codes, split: SplitIndex, config: SequencesConfig, time: str) -> dict[str, Any]:
+def _describe(counts: Folded, cuts: Cuts | None, config: SequencesConfig, time: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "split": config.split,
-        "num_users": len(codes.user_ids),
-        "num_items": len(codes.item_ids),
-        "num_interactions": len(codes.user),
-        "num_train_interactions": int(split.train_end.sum()),
-        "num_valid_targets": int((split.valid != NO_TARGET).sum()),
-        "num_test_targets": int((split.test != NO_TARGET).sum()),
+        "num_users": counts.users,
+        "num_items": len(counts.training),
+        "num_interactions": counts.events,
+        "num_train_interactions": counts.train_events,
+        "num_valid_targets": counts.valid_targets,
+        "num_test_targets": counts.test_targets,
         "time": time,
-        "valid_cut": _iso(split.valid_cut),
-        "test_cut": _iso(split.test_cut),
+        "valid_cut": _iso(cuts.valid) if cuts else None,
+        "test_cut": _iso(cuts.test) if cuts else None,
         "k_core": config.k_core,
         "history": config.history,
     }
 
 
-def _iso(microseconds: int | None) -> str | None:
-    return None if microseconds is None else f"{np.datetime64(microseconds, 'us')}Z"
+def _iso(microseconds: int) -> str:
+    return f"{np.datetime64(microseconds, 'us')}Z"

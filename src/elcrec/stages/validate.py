@@ -2,26 +2,26 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from typing import Any, NamedTuple
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
 from elcrec.config import ValidateConfig
+from elcrec.data.engine import Engine, Session
 from elcrec.data.forgotten import Forgotten
-from elcrec.data.log import RawLog
+from elcrec.data.log import RawLog, TimeKind
 from elcrec.data.profile import Profile
 from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
-from elcrec.data.validation_page import faults, render_page
+from elcrec.data.survey import Limits, Survey, survey
+from elcrec.data.validation_page import render_page
 from elcrec.errors import UserError
 
 Metrics = dict[str, float | int | str]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LogRefusedError(UserError):
@@ -44,11 +44,19 @@ class LogRefusedError(UserError):
         self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
 
 
+class _Lists(NamedTuple):
+    """What outlives runs: the profile of the last accepted log, and who was forgotten."""
+
+    memory: Path | None
+    forgotten: Path | None
+
+
 def validate(
     config: ValidateConfig,
     raw: Path,
     out: Path,
     *,
+    engine: Engine,
     accepted: Path | None = None,
     forgotten: Path | None = None,
     now: datetime | None = None,
@@ -62,6 +70,7 @@ def validate(
         config: the limits.
         raw: the fetch stage's folder.
         out: the folder to write.
+        engine: what sorts and counts; no result depends on which.
         accepted: the folder that remembers the last accepted log (`profile.json`), to measure drift against.
         forgotten: the list of users who were forgotten; what they did until then is left out and stands nowhere.
         now: what counts as the present; the clock by default.
@@ -73,23 +82,56 @@ def validate(
     """
     now = now or datetime.now(UTC)
     source = _read_source(raw)
-    log = _without_forgotten(_read(config, raw, source), forgotten)
     memory = accepted / "profile.json" if accepted else None
-    previous = _previous_profile(memory, source, log)
-    assessment = assess(log, config, source=source, previous=previous, now=now)
-    if accept_drift:
-        assessment = with_drift_accepted(assessment, accept_drift)
     failed = out.with_name(f"{out.name}.failed")
-    if not assessment.passed:
-        _write(failed, assessment, source, now)
-        raise LogRefusedError(raw, failed, assessment)
-    if memory is not None:
-        _make_room(memory)
-    _write(out, assessment, source, now)
+    with atomic_dir(out) as folder:
+        lists, session = _Lists(memory, forgotten), engine.session(out)
+        assessment = _assess(config, raw, folder, source=source, lists=lists, now=now, session=session)
+        if accept_drift:
+            assessment = with_drift_accepted(assessment, accept_drift)
+        report = _report(assessment, source)
+        write_json(folder / "validation.json", report)
+        page = render_page(report, assessment, created=now)
+        (folder / "validation.html").write_text(page, encoding="utf-8")
+        if not assessment.passed:
+            (folder / "interactions.parquet").unlink()
+            with atomic_dir(failed) as evidence:
+                _move(folder, evidence)
+            raise LogRefusedError(raw, failed, assessment)
+        if memory is not None:
+            _make_room(memory)
     shutil.rmtree(failed, ignore_errors=True)
     if memory is not None:
         _remember(memory, assessment)
     return _metrics(assessment)
+
+
+def _assess(
+    config: ValidateConfig,
+    raw: Path,
+    folder: Path,
+    *,
+    source: Mapping[str, Any],
+    lists: _Lists,
+    now: datetime,
+    session: AbstractContextManager[Session],
+) -> Assessment:
+    """Write the rows into `folder` and judge the log."""
+    log = _open(config, raw / source["file"], source)
+    previous = _previous_profile(lists.memory, source, log.time)
+    limits = Limits(max_id_length=config.max_id_length, now=now)
+    forgotten = Forgotten.load(lists.forgotten) if lists.forgotten else Forgotten()
+    with session as opened:
+        found = survey(opened, log, source=source, previous=previous, limits=limits, forgotten=forgotten, folder=folder)
+    if md5_of(log.file) != source["md5"]:
+        fix = "run the fetch stage again"
+        raise UserError("the file is not the one that was fetched (md5)", where=log.file, fix=fix)
+    return assess(found, config, now=now)
+
+
+def _move(folder: Path, target: Path) -> None:
+    for path in folder.iterdir():
+        path.rename(target / path.name)
 
 
 def _read_source(raw: Path) -> dict[str, Any]:
@@ -101,8 +143,7 @@ def _read_source(raw: Path) -> dict[str, Any]:
     return source
 
 
-def _read(config: ValidateConfig, raw: Path, source: Mapping[str, Any]) -> RawLog:
-    path = raw / source["file"]
+def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any]) -> RawLog:
     columns = Columns(
         user=config.user_column,
         item=config.item_column,
@@ -110,20 +151,10 @@ def _read(config: ValidateConfig, raw: Path, source: Mapping[str, Any]) -> RawLo
         event=config.event_column,
         epoch_unit=config.epoch_unit,
     )
-    log = read_log(path, source["format"], columns)
-    if md5_of(path) != source["md5"]:
-        raise UserError("the file is not the one that was fetched (md5)", where=path, fix="run the fetch stage again")
-    return log
+    return read_log([path], source["format"], columns)
 
 
-def _without_forgotten(log: RawLog, path: Path | None) -> RawLog:
-    if path is None:
-        return log
-    gone = Forgotten.load(path).rows(log.table["user_id"], log.table["timestamp"])
-    return replace(log, table=log.table.filter(~gone), forgotten=int(gone.sum()))
-
-
-def _previous_profile(memory: Path | None, source: Mapping[str, Any], log: RawLog) -> Profile | None:
+def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: TimeKind) -> Profile | None:
     """Return what to compare with: the log before this one, also when this one is checked again."""
     if memory is None or not memory.exists():
         return None
@@ -132,7 +163,7 @@ def _previous_profile(memory: Path | None, source: Mapping[str, Any], log: RawLo
     if profile and profile["md5"] == source["md5"]:
         profile = remembered.get("previous")
     comparable = profile and (profile["schema_version"], profile["dataset"], profile["time"])
-    return profile if comparable == (SCHEMA_VERSION, source["dataset"], log.time) else None
+    return profile if comparable == (SCHEMA_VERSION, source["dataset"], time) else None
 
 
 def _make_room(memory: Path) -> None:
@@ -146,54 +177,45 @@ def _make_room(memory: Path) -> None:
 def _remember(memory: Path, assessment: Assessment) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
-        "profile": assessment.profile,
-        "previous": assessment.previous,
+        "profile": assessment.survey.profile,
+        "previous": assessment.survey.previous,
     }
     write_json(memory, document)
 
 
-def _write(folder: Path, assessment: Assessment, source: Mapping[str, Any], now: datetime) -> None:
-    report = _report(assessment, source)
-    with atomic_dir(folder) as scratch:
-        if assessment.passed:
-            pq.write_table(assessment.rows.interactions, scratch / "interactions.parquet", compression="zstd")
-        pq.write_table(assessment.rows.quarantine, scratch / "quarantine.parquet", compression="zstd")
-        write_json(scratch / "validation.json", report)
-        page = render_page(report, assessment, created=now)
-        (scratch / "validation.html").write_text(page, encoding="utf-8")
-
-
 def _report(assessment: Assessment, source: Mapping[str, Any]) -> dict[str, Any]:
-    log, rows, profile = assessment.log, assessment.rows, assessment.profile
-    times = rows.interactions["timestamp"]
+    found = assessment.survey
     return {
         "schema_version": SCHEMA_VERSION,
         "passed": assessment.passed,
         "dataset": source["dataset"],
         "format": source["format"],
         "raw_md5": source["md5"],
-        "time": log.time,
-        "counts": {
-            "rows": log.num_rows,
-            "accepted": profile["rows"],
-            "quarantined": len(rows.quarantine),
-            "forgotten": log.forgotten,
-            "out_of_order": assessment.out_of_order,
-            "users": profile["users"],
-            "items": profile["items"],
-        },
-        "period": {"first": _iso(pc.min(times)), "last": _iso(pc.max(times))},
+        "time": found.time,
+        "counts": _counts(found),
+        "period": {"first": _iso(found.figures.first), "last": _iso(found.figures.last)},
         "checks": check_rows(assessment.checks),
-        "quarantine": {fault.reason: fault.count for fault in faults(rows.quarantine)},
-        "compared_with": assessment.previous["md5"] if assessment.previous else None,
+        "quarantine": {fault.reason: fault.count for fault in found.sorted.faults},
+        "compared_with": found.previous["md5"] if found.previous else None,
         "drift_accepted": assessment.drift_accepted or None,
-        "profile": profile,
+        "profile": found.profile,
     }
 
 
-def _iso(moment: pa.Scalar) -> str | None:
-    time = moment.as_py()
-    return time.isoformat().replace("+00:00", "Z") if time else None
+def _counts(found: Survey) -> dict[str, int]:
+    return {
+        "rows": found.rows,
+        "accepted": found.sorted.accepted,
+        "quarantined": found.sorted.quarantined,
+        "forgotten": found.forgotten,
+        "out_of_order": found.out_of_order,
+        "users": found.figures.users,
+        "items": found.figures.items,
+    }
+
+
+def _iso(micros: int | None) -> str | None:
+    return None if micros is None else (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
 
 
 def _details(assessment: Assessment) -> str:
@@ -202,7 +224,7 @@ def _details(assessment: Assessment) -> str:
     rows += [(check.name, check.observed, check.expected) for check in assessment.failures]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    for fault in faults(assessment.rows.quarantine):
+    for fault in assessment.survey.sorted.faults:
         lines.append(f"faulty rows, {fault.reason!r} broken: {fault.count:,}, such as")
         lines += [
             f"  row {row['row']}: {row['user_id']!r}, {row['item_id']!r}, {row['timestamp']!r}"
@@ -212,13 +234,6 @@ def _details(assessment: Assessment) -> str:
 
 
 def _metrics(assessment: Assessment) -> Metrics:
-    profile, rows = assessment.profile, assessment.rows
-    return {
-        "rows": assessment.log.num_rows,
-        "accepted": profile["rows"],
-        "quarantined": len(rows.quarantine),
-        "out_of_order": assessment.out_of_order,
-        "users": profile["users"],
-        "items": profile["items"],
-        "warnings": sum(not check.passed and check.severity == "warning" for check in assessment.checks),
-    }
+    counts = {name: count for name, count in _counts(assessment.survey).items() if name != "forgotten"}
+    warnings = sum(not check.passed and check.severity == "warning" for check in assessment.checks)
+    return {**counts, "warnings": warnings}

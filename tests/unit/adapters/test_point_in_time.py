@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from support.engines import ENGINE
 from support.feature_tables import tables
 from support.servers import RedisServer, redis_server
 
@@ -45,8 +46,8 @@ def log(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     (raw / "data.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
     source = {"dataset": "file", "format": "csv", "file": "data.csv", "md5": md5_of(raw / "data.csv")}
     write_json(raw / "source.json", source)
-    validate(ValidateConfig(), raw, folder / "validated")
-    build_sequences(SequencesConfig(history=WINDOW), folder / "validated", folder / "sequences")
+    validate(ValidateConfig(), raw, folder / "validated", engine=ENGINE)
+    build_sequences(SequencesConfig(history=WINDOW), folder / "validated", folder / "sequences", engine=ENGINE)
     return folder / "sequences", rows
 
 

@@ -11,7 +11,7 @@ from components.fetch import fetch
 from components.require_valid import require_valid
 from components.validate import validate
 from elcrec.artifacts import md5_of
-from elcrec.config import FetchConfig, SyntheticConfig, ValidateConfig
+from elcrec.config import EngineConfig, FetchConfig, SyntheticConfig, ValidateConfig
 from elcrec.errors import UserError
 
 
@@ -30,8 +30,9 @@ def run(raw: dsl.Dataset, folder: Path, **limits: Any) -> tuple[tuple[bool, str]
     """Return validate's verdict and the artifacts that it wrote, by name."""
     kinds = {"validated": dsl.Dataset, "report": dsl.HTML, "metrics": dsl.Metrics}
     ports = {name: kind(name=name, uri=str(folder / name)) for name, kind in kinds.items()}
-    config = write_section(ValidateConfig(**limits))
-    return validate.python_func(config=config, store=str(folder / "store"), accept_drift="", raw=raw, **ports), ports
+    sections = {"config": write_section(ValidateConfig(**limits)), "engine": write_section(EngineConfig(threads=1))}
+    given = {"store": str(folder / "store"), "accept_drift": "", "raw": raw}
+    return validate.python_func(**sections, **given, **ports), ports
 
 
 def test_a_refused_log_leaves_page_evidence_and_numbers_and_is_not_remembered(raw: dsl.Dataset, tmp_path: Path) -> None:

@@ -1,20 +1,16 @@
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from support.surveys import NOW, assess_text, quarantine_in
 
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, judge
-from elcrec.data.log import RawLog
-from elcrec.data.quality import Assessment, assess, count_out_of_order
-from elcrec.data.readers import read_log
-from elcrec.data.rows import measure_rows, row_rules
+from elcrec.data.forgotten import Forgotten
+from elcrec.data.quality import Assessment
 
-NOW = datetime(2026, 2, 1, tzinfo=UTC)
-SOURCE = {"dataset": "file", "md5": "0" * 32}
 LENIENT = ValidateConfig(
     min_rows=1,
     min_users=1,
@@ -51,21 +47,19 @@ REASONS = {
 }
 
 
-def log_of(folder: Path, content: str) -> RawLog:
-    (folder / "data.csv").write_text(content)
-    return read_log(folder / "data.csv", "csv")
-
-
-def assess_text(folder: Path, content: str, config: ValidateConfig = LENIENT, **given: object) -> Assessment:
-    return assess(log_of(folder, content), config, source=SOURCE, now=NOW, **given)  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Assessment]:
+    """The rows of FAULTY in a folder, and their verdict."""
+    folder = tmp_path_factory.mktemp("faulty")
+    return folder, assess_text(folder, FAULTY, LENIENT)
 
 
 def passed(assessment: Assessment) -> dict[str, bool]:
     return {check.name: check.passed for check in assessment.checks}
 
 
-def test_every_kind_of_faulty_row_is_quarantined_with_its_reason(tmp_path: Path) -> None:
-    quarantine = assess_text(tmp_path, FAULTY).rows.quarantine
+def test_every_kind_of_faulty_row_is_quarantined_with_its_reason(faulty: tuple[Path, Assessment]) -> None:
+    quarantine = quarantine_in(faulty[0])
     assert dict(zip(quarantine["row"].to_pylist(), quarantine["reason"].to_pylist(), strict=True)) == REASONS
     assert quarantine["timestamp"].to_pylist()[5:8] == ["soon", "-1", "2026-02-03"]
     assert [str(field.type) for field in quarantine.schema] == [
@@ -77,8 +71,8 @@ def test_every_kind_of_faulty_row_is_quarantined_with_its_reason(tmp_path: Path)
     ]
 
 
-def test_good_rows_remain_in_the_order_of_the_log(tmp_path: Path) -> None:
-    interactions = assess_text(tmp_path, FAULTY).rows.interactions
+def test_good_rows_remain_in_the_order_of_the_log(faulty: tuple[Path, Assessment]) -> None:
+    interactions = pq.read_table(faulty[0] / "interactions.parquet")
     assert [str(field.type) for field in interactions.schema] == ["string", "string", "timestamp[us, tz=UTC]"]
     assert [f"{time:%Y-%m-%d}" for time in interactions["timestamp"].to_pylist()] == [
         "2026-01-01",
@@ -95,27 +89,44 @@ u1,i2,2026-01-03,
 u1,i3,2026-01-03,
 u1,i4,2026-01-04,12345678901
 """
-    rows = assess_text(tmp_path, content).rows
+    assess_text(tmp_path, content, LENIENT)
 
-    assert rows.interactions["event_id"].to_pylist() == ["a", "a", None, None]
-    reasons = dict(zip(rows.quarantine["row"].to_pylist(), rows.quarantine["reason"].to_pylist(), strict=True))
+    interactions, quarantine = pq.read_table(tmp_path / "interactions.parquet"), quarantine_in(tmp_path)
+    assert interactions["event_id"].to_pylist() == ["a", "a", None, None]
+    reasons = dict(zip(quarantine["row"].to_pylist(), quarantine["reason"].to_pylist(), strict=True))
     assert reasons == {1: "event is unique", 5: "event_id is short enough"}
 
 
-def test_great_expectations_counts_the_rows_that_the_quarantine_takes(tmp_path: Path) -> None:
-    measures, rules = measure_rows(log_of(tmp_path, FAULTY)), row_rules(10, NOW, event_ids=False)
-    verdicts = judge(measures, rules)
-    for rule in rules:
-        broken = int(rule.broken_by(measures[rule.column].to_numpy()).sum())
-        assert verdicts[rule.name].broken == broken > 0
-        assert not verdicts[rule.name].passed
+def test_a_log_of_forgotten_users_alone_fails_without_an_error(tmp_path: Path) -> None:
+    forgotten = Forgotten().adding("u1", NOW)
+    assessment = assess_text(tmp_path, "user_id,item_id,timestamp\nu1,i1,1\n", LENIENT, forgotten=forgotten)
+    assert not assessment.passed
+    assert (assessment.survey.rows, assessment.survey.forgotten, len(quarantine_in(tmp_path))) == (0, 1, 0)
 
 
-def test_a_bound_holds_at_its_limits_and_for_absent_values() -> None:
-    bound = Bound(name="b", column="c", expected="1 to 2", minimum=1, maximum=2)
-    table = pd.DataFrame({"c": [1.0, 2.0, np.nan]})
-    assert judge(table, [bound])["b"].passed
-    assert not bound.broken_by(table["c"].to_numpy()).any()
+def test_each_broken_rule_is_a_warning_of_great_expectations_with_its_count(
+    faulty: tuple[Path, Assessment],
+) -> None:
+    rules = {check.name: check for check in faulty[1].checks if check.name in REASONS.values()}
+    assert set(rules) == set(REASONS.values())
+    assert all(check.observed == "1 rows break it" and not check.passed for check in rules.values())
+    assert {check.severity for check in rules.values()} == {"warning"}
+
+
+def test_the_reasons_are_counted_and_shown_with_their_rows(faulty: tuple[Path, Assessment]) -> None:
+    faults = faulty[1].survey.sorted.faults
+    assert {fault.examples[0]["row"]: fault.reason for fault in faults} == REASONS
+    assert [fault.reason for fault in faults] == sorted(REASONS.values()), "equal counts by name"
+
+
+def test_a_bound_holds_at_its_limits() -> None:
+    bounds = [
+        Bound(name="low", column="low", expected="1 to 2", minimum=1, maximum=2),
+        Bound(name="high", column="high", expected="1 to 2", minimum=1, maximum=2),
+        Bound(name="above", column="above", expected="1 to 2", minimum=1, maximum=2),
+    ]
+    table = pd.DataFrame({"low": [1.0], "high": [2.0], "above": [2.5]})
+    assert judge(table, bounds) == {"low": True, "high": True, "above": False}
 
 
 @pytest.mark.parametrize(
@@ -132,9 +143,8 @@ def test_a_bound_holds_at_its_limits_and_for_absent_values() -> None:
 )
 def test_each_limit_fails_its_own_critical_check(tmp_path: Path, change: dict[str, object], check: str) -> None:
     content = "user_id,item_id,timestamp\nu1,a,9\nu1,b,8\nu2,a,1\nu2,c,2\nu2,c,2\n"
-    config = lenient_but(change)
-    assert assess_text(tmp_path, content).passed
-    assert [failure.name for failure in assess_text(tmp_path, content, config).failures] == [check]
+    assert assess_text(tmp_path, content, LENIENT).passed
+    assert [failure.name for failure in assess_text(tmp_path, content, lenient_but(change)).failures] == [check]
 
 
 def lenient_but(change: dict[str, object]) -> ValidateConfig:
@@ -142,17 +152,16 @@ def lenient_but(change: dict[str, object]) -> ValidateConfig:
 
 
 def test_freshness_is_not_asked_of_a_log_that_has_only_an_order(tmp_path: Path) -> None:
-    (tmp_path / "data.txt").write_text("u1 a b c\n")
-    log = read_log(tmp_path / "data.txt", "benchmark")
-    assessment = assess(log, lenient_but({"max_age_days": 1.0}), source=SOURCE, now=NOW)
+    assessment = assess_text(tmp_path, "u1 a b c\n", lenient_but({"max_age_days": 1.0}), layout="benchmark")
     assert "freshness" not in passed(assessment)
 
 
-def test_out_of_order_events_are_found_across_other_users_rows() -> None:
-    time = pa.array([3, 1, 2, 2, 5]).cast(pa.timestamp("us", tz="UTC"))
-    log = pa.table({"user_id": ["a", "b", "a", "b", "a"], "timestamp": time})
-    assert count_out_of_order(log) == 1
-    assert count_out_of_order(log.slice(0, 0)) == 0
+def test_out_of_order_events_are_found_across_other_users_rows(tmp_path: Path) -> None:
+    times = {"a": (3, 2, 5), "b": (1, 2)}
+    rows = [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
+    lines = [f"{user},i{number},{times[user][number]}" for user, number in rows]
+    assessment = assess_text(tmp_path, "\n".join(["user_id,item_id,timestamp", *lines, ""]), LENIENT)
+    assert assessment.survey.out_of_order == 1
 
 
 def steady_log(items: int, rows: int = 600) -> str:
@@ -161,27 +170,27 @@ def steady_log(items: int, rows: int = 600) -> str:
 
 
 def test_drift_against_the_previous_log_is_judged_only_when_there_is_one(tmp_path: Path) -> None:
-    first = assess_text(tmp_path, steady_log(20))
+    first = assess_text(tmp_path, steady_log(20), LENIENT)
     assert not any("drift" in name for name in passed(first))
-    same = assess_text(tmp_path, steady_log(20), previous=first.profile)
+    same = assess_text(tmp_path, steady_log(20), LENIENT, previous=first.survey.profile)
     assert same.passed
     assert passed(same)["drift of item popularity"]
-    moved = assess_text(tmp_path, steady_log(90), previous=first.profile)
+    moved = assess_text(tmp_path, steady_log(90), LENIENT, previous=first.survey.profile)
     assert [failure.name for failure in moved.failures] == ["drift of item popularity"]
-    shrunk = assess_text(tmp_path, steady_log(20, rows=240), previous=first.profile)
+    shrunk = assess_text(tmp_path, steady_log(20, rows=240), LENIENT, previous=first.survey.profile)
     assert [failure.name for failure in shrunk.failures] == ["change of row count"]
 
 
 def test_a_log_of_torn_lines_alone_fails_without_an_error(tmp_path: Path) -> None:
-    assessment = assess_text(tmp_path, "user_id,item_id,timestamp\nu1\nu2\n")
+    assessment = assess_text(tmp_path, "user_id,item_id,timestamp\nu1\nu2\n", LENIENT)
     assert not assessment.passed
-    assert len(assessment.rows.quarantine) == 2
+    assert len(quarantine_in(tmp_path)) == 2
 
 
 def test_the_future_begins_a_day_after_now(tmp_path: Path) -> None:
     def accepted(moment: datetime) -> bool:
         content = f"user_id,item_id,timestamp\nu,i,{moment.isoformat()}\n"
-        return not len(assess_text(tmp_path, content).rows.quarantine)
+        return not assess_text(tmp_path, content, LENIENT).survey.sorted.quarantined
 
     assert accepted(NOW + timedelta(days=1))
     assert not accepted(NOW + timedelta(days=1, seconds=1))

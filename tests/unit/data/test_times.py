@@ -60,3 +60,9 @@ def test_fractions_of_seconds_are_kept_to_the_microsecond() -> None:
 @pytest.mark.parametrize("values", [[True], [[1]], [{"a": 1}], [None]])
 def test_types_that_hold_no_time_are_refused(values: list[object]) -> None:
     assert parse_times(pa.chunked_array([pa.array(values)]), "s") is None
+
+
+def test_fractions_of_any_unit_are_read_and_too_large_ones_are_not() -> None:
+    times = parse_times(pa.chunked_array([[1.4, 1e300, float("nan"), None]]), "us")
+    assert times is not None
+    assert times.cast(pa.int64()).to_pylist() == [1, None, None, None]

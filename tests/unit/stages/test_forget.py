@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.engines import ENGINE
 from support.push_inputs import Inputs, add_model, make_inputs
 from support.serving import Redis
 
@@ -130,8 +131,10 @@ def write_log(folder: Path, names: list[str]) -> None:
 
 def run_stages(world: World) -> None:
     work = world.root / "work"
-    validate(LENIENT, work / "raw", work / "validated", forgotten=world.root / "store" / "forgotten.json")
-    build_sequences(SequencesConfig(), work / "validated", work / "sequences")
+    validate(
+        LENIENT, work / "raw", work / "validated", forgotten=world.root / "store" / "forgotten.json", engine=ENGINE
+    )
+    build_sequences(SequencesConfig(), work / "validated", work / "sequences", engine=ENGINE)
 
 
 def holding(root: Path, text: str) -> list[str]:
@@ -194,8 +197,8 @@ def test_no_later_training_push_or_event_brings_a_forgotten_user_back(world: Wor
 def make_copy(work: Path, folder: Path) -> Inputs:
     """Inputs of a push that were made before, where nobody was forgotten."""
     write_log(folder / "raw", [*users(), WHO])
-    validate(LENIENT, folder / "raw", folder / "validated")
-    build_sequences(SequencesConfig(), folder / "validated", folder / "sequences")
+    validate(LENIENT, folder / "raw", folder / "validated", engine=ENGINE)
+    build_sequences(SequencesConfig(), folder / "validated", folder / "sequences", engine=ENGINE)
     return add_model(folder, folder / "sequences", model_seed=3)
 
 
@@ -237,6 +240,17 @@ def test_a_benchmark_log_and_integer_ids_are_erased_by_whole_ids(plain: World) -
 
     assert (raw / "data.txt").read_text() == "11 1 7\n2 1 8\n"
     assert pq.read_table(plain.root / "work" / "log.parquet").to_pylist() == [{"user_id": 11, "item_id": 1}]
+
+
+def test_json_lines_are_erased_by_whole_ids(plain: World) -> None:
+    log = plain.root / "work" / "raw" / "data.jsonl"
+    log.parent.mkdir(parents=True)
+    others = ['{"user_id": 11, "item_id": "1"}', '{"item_id": 1}', "torn {"]
+    log.write_text("\n".join(['{"item_id": 3, "user_id": "1"}', *others, '{"user_id": 1}']))
+
+    assert plain.forget("1")["files"] == 1
+
+    assert log.read_text().splitlines() == others
 
 
 def test_the_list_names_nobody_and_a_damaged_one_is_an_error(plain: World) -> None:

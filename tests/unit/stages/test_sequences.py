@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from support.engines import ENGINE
 
 from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import FetchConfig, SequencesConfig, SyntheticConfig, ValidateConfig, load_config
@@ -20,12 +21,12 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sequences")
     fetch(FetchConfig(synthetic=SyntheticConfig(users=60, items=30, intents=3)), folder / "raw")
-    validate(ValidateConfig(), folder / "raw", folder / "validated", now=NOW)
+    validate(ValidateConfig(), folder / "raw", folder / "validated", engine=ENGINE, now=NOW)
     return folder / "validated"
 
 
 def test_the_folder_describes_itself_and_loads(validated: Path, tmp_path: Path) -> None:
-    metrics = build_sequences(SequencesConfig(), validated, tmp_path / "out")
+    metrics = build_sequences(SequencesConfig(), validated, tmp_path / "out", engine=ENGINE)
     document = read_json(tmp_path / "out" / "split.json")
     assert list(document) == [
         "schema_version",
@@ -59,9 +60,9 @@ def test_event_ids_of_a_log_go_with_their_events_into_the_histories(tmp_path: Pa
     (tmp_path / "raw" / "data.csv").write_text("\n".join([f"{header},event_id", *rows]))
     source = read_json(tmp_path / "raw" / "source.json")
     write_json(tmp_path / "raw" / "source.json", source | {"md5": md5_of(tmp_path / "raw" / "data.csv")})
-    validate(ValidateConfig(), tmp_path / "raw", tmp_path / "validated", now=NOW)
+    validate(ValidateConfig(), tmp_path / "raw", tmp_path / "validated", engine=ENGINE, now=NOW)
 
-    build_sequences(SequencesConfig(k_core=2, history=4), tmp_path / "validated", tmp_path / "out")
+    build_sequences(SequencesConfig(k_core=2, history=4), tmp_path / "validated", tmp_path / "out", engine=ENGINE)
 
     histories = pq.read_table(tmp_path / "out" / "histories.parquet").to_pylist()
     for row in histories:
@@ -71,7 +72,7 @@ def test_event_ids_of_a_log_go_with_their_events_into_the_histories(tmp_path: Pa
 
 def test_the_same_input_gives_the_same_bytes(validated: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        build_sequences(SequencesConfig(), validated, tmp_path / name)
+        build_sequences(SequencesConfig(), validated, tmp_path / name, engine=ENGINE)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
@@ -89,14 +90,14 @@ def test_the_same_input_gives_the_same_bytes(validated: Path, tmp_path: Path) ->
 def test_every_option_changes_the_outcome(
     validated: Path, tmp_path: Path, base: SequencesConfig, changed: SequencesConfig
 ) -> None:
-    build_sequences(base, validated, tmp_path / "base")
-    build_sequences(changed, validated, tmp_path / "out")
+    build_sequences(base, validated, tmp_path / "base", engine=ENGINE)
+    build_sequences(changed, validated, tmp_path / "out", engine=ENGINE)
     names = ("sequences.parquet", "histories.parquet", "items.parquet")
     assert any((tmp_path / "out" / n).read_bytes() != (tmp_path / "base" / n).read_bytes() for n in names)
 
 
 def test_a_temporal_split_says_where_it_cut(validated: Path, tmp_path: Path) -> None:
-    build_sequences(SequencesConfig(split="temporal"), validated, tmp_path / "out")
+    build_sequences(SequencesConfig(split="temporal"), validated, tmp_path / "out", engine=ENGINE)
     document = read_json(tmp_path / "out" / "split.json")
     assert "2026-01-01" < document["valid_cut"] < document["test_cut"] < "2026-07-01"
     share = document["num_train_interactions"] / document["num_interactions"]
@@ -106,21 +107,21 @@ def test_a_temporal_split_says_where_it_cut(validated: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("k_core", [10_000, 31])
 def test_a_core_that_nothing_belongs_to_is_refused(validated: Path, tmp_path: Path, k_core: int) -> None:
     with pytest.raises(UserError, match="no interaction is left"):
-        build_sequences(SequencesConfig(k_core=k_core), validated, tmp_path / "out")
+        build_sequences(SequencesConfig(k_core=k_core), validated, tmp_path / "out", engine=ENGINE)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_validation_did_not_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run the stage that writes it first"):
-        build_sequences(SequencesConfig(), tmp_path, tmp_path / "out")
+        build_sequences(SequencesConfig(), tmp_path, tmp_path / "out", engine=ENGINE)
 
 
 @pytest.mark.data
 def test_beauty_has_its_published_size_and_every_line_is_a_sequence(tmp_path: Path, mirror: Path) -> None:
     config = load_config(ROOT / "params.yaml", overrides=["fetch.dataset=beauty"])
     fetch(config.fetch, tmp_path / "raw", mirror=mirror)
-    validate(config.validate, tmp_path / "raw", tmp_path / "validated")
-    metrics = build_sequences(config.sequences, tmp_path / "validated", tmp_path / "out")
+    validate(config.validate, tmp_path / "raw", tmp_path / "validated", engine=ENGINE)
+    metrics = build_sequences(config.sequences, tmp_path / "validated", tmp_path / "out", engine=ENGINE)
     assert metrics["num_users"] == 22_363
     assert metrics["num_items"] == 12_101
     assert metrics["num_interactions"] == 198_502

@@ -2,8 +2,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
-
-from elcrec.data.sequences import (
+from support.oracle_sequences import (
     NO_TARGET,
     Codes,
     SplitIndex,
@@ -15,6 +14,7 @@ from elcrec.data.sequences import (
     sequence_table,
     temporal,
 )
+
 from elcrec.data.times import TIMESTAMP
 
 Event = tuple[str, str, int]

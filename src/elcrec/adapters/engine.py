@@ -1,0 +1,10 @@
+"""The engine that a configuration names."""
+
+from elcrec.adapters.duckdb_engine import DuckDBEngine
+from elcrec.config import EngineConfig
+from elcrec.data.engine import Engine
+
+
+def open_engine(config: EngineConfig) -> Engine:
+    """Return the engine for validate and sequences."""
+    return DuckDBEngine(config)

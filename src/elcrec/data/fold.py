@@ -1,0 +1,279 @@
+"""The fold: events, sorted by user and time, become rows of lists. Memory is bounded by row groups, not by the log.
+
+Axes: `N` events of a row group, `U` its users, `V` all items.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from elcrec.data.interactions import EVENT_ID
+from elcrec.data.row_groups import write_row_group
+from elcrec.data.sequences import Cuts
+from elcrec.data.times import TIMESTAMP
+
+NO_TARGET = -1
+GROUP_USERS = 1 << 16
+GROUP_EVENTS = 1 << 20
+"""A row group has as many whole users as fit both numbers, and at least one."""
+
+SEQUENCES = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("items", pa.list_(pa.int32())),
+        ("timestamps", pa.list_(TIMESTAMP)),
+        ("train_end", pa.int32()),
+        ("valid_index", pa.int32()),
+        ("test_index", pa.int32()),
+    ]
+)
+EVENT_IDS = pa.field("event_ids", pa.list_(pa.string()))
+"""Column of histories.parquet, where events have ids."""
+HISTORIES = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("item_ids", pa.list_(pa.string())),
+        ("event_times", pa.list_(TIMESTAMP)),
+        ("event_timestamp", TIMESTAMP),
+    ]
+)
+
+Ints = npt.NDArray[np.int64]
+
+
+class Events(NamedTuple):
+    """Sorted events: the row of their user's first event, item index from 1, microseconds, and own id, [N] each.
+
+    The ids are `None` where events have none.
+    """
+
+    first: Ints
+    item: npt.NDArray[np.int32]
+    micros: Ints
+    event_id: pa.Array | None = None
+
+    def span(self, start: int, end: int) -> "Events":
+        """Return neighbouring events."""
+        event_id = None if self.event_id is None else self.event_id.slice(start, end - start)
+        return Events(self.first[start:end], self.item[start:end], self.micros[start:end], event_id)
+
+
+class Parts(NamedTuple):
+    """Which part of each sequence is for what, [U] each.
+
+    Attributes:
+        train_end: the first `train_end` items are for training.
+        valid, test: position of the target, NO_TARGET where there is none.
+    """
+
+    train_end: Ints
+    valid: Ints
+    test: Ints
+
+
+@dataclass
+class Folded:
+    """What a fold has counted.
+
+    Attributes:
+        training: events of each item that are for training, [V].
+    """
+
+    training: Ints
+    users: int = 0
+    events: int = 0
+    train_events: int = 0
+    valid_targets: int = 0
+    test_targets: int = 0
+
+
+def fold(
+    events: Iterator[pa.RecordBatch],
+    users: Iterator[pa.RecordBatch],
+    items: pa.Table,
+    folder: Path,
+    *,
+    most: int,
+    cuts: Cuts | None,
+    event_ids: bool,
+) -> Folded:
+    """Write `sequences.parquet` and `histories.parquet`.
+
+    Args:
+        events: `first`, `item_index`, `micros`, and `event_id` where events have ids, by user and time.
+        users: `first`, `user_id`, in the same order of users.
+        items: `item_id` by index.
+        folder: where the files go.
+        most: items of a history, the most recent.
+        cuts: of a temporal split; `None` leaves one out.
+        event_ids: whether events have ids.
+    """
+    columns = HISTORIES.append(EVENT_IDS) if event_ids else HISTORIES
+    item_ids = items["item_id"].cast(pa.large_string()).combine_chunks()
+    counts, names = Folded(training=np.zeros(len(item_ids), np.int64)), _Names(users)
+    with (
+        pq.ParquetWriter(folder / "sequences.parquet", SEQUENCES, compression="zstd") as sequences,
+        pq.ParquetWriter(folder / "histories.parquet", columns, compression="zstd") as histories,
+    ):
+        for group in group_users(events):
+            starts = _starts(group.first)
+            user_ids, offsets = names.take(group.first[starts]), np.append(starts, len(group.first))
+            parts = split(offsets, group.micros, cuts)
+            write_row_group(sequences, sequence_table(user_ids, offsets, group, parts))
+            write_row_group(histories, history_table(user_ids, offsets, group, item_ids, most))
+            _count(counts, offsets, group, parts)
+    return counts
+
+
+def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
+    """Yield the events of whole users, a row group at a time, however the batches are cut."""
+    held: list[Events] = []
+    size, enough = 0, GROUP_EVENTS
+    for batch in batches:
+        held.append(_events(batch))
+        size += batch.num_rows
+        if size > enough:
+            rest = yield from _cut(_join(held), final=False)
+            # A user with many events is joined again only when there is twice as much of her.
+            held, size = [rest], len(rest.first)
+            enough = max(GROUP_EVENTS, 2 * size)
+    if size:
+        yield from _cut(_join(held), final=True)
+
+
+def _events(batch: pa.RecordBatch) -> Events:
+    first, item, micros = (np.asarray(batch.column(name)) for name in ("first", "item_index", "micros"))
+    event_id = batch.column(EVENT_ID).cast(pa.large_string()) if EVENT_ID in batch.schema.names else None
+    return Events(first, item, micros, event_id)
+
+
+def _join(held: list[Events]) -> Events:
+    first, item, micros, event_ids = zip(*held, strict=True)
+    joined = None if event_ids[0] is None else pa.concat_arrays(event_ids)
+    return Events(np.concatenate(first), np.concatenate(item), np.concatenate(micros), joined)
+
+
+def _cut(events: Events, *, final: bool) -> Generator[Events, None, Events]:
+    """Yield full row groups; return the events that remain, none where they are the `final` ones."""
+    starts, place, begin = _starts(events.first), 0, 0
+    ends = np.append(starts[1:], len(events.first)) if final else starts[1:]
+    while place < len(ends):
+        most = int(np.searchsorted(ends, begin + GROUP_EVENTS, side="right"))
+        stop = min(place + GROUP_USERS, max(place + 1, most))
+        if stop == len(ends) and stop < place + GROUP_USERS and not final:
+            break
+        yield events.span(begin, int(ends[stop - 1]))
+        place, begin = stop, int(ends[stop - 1])
+    return events.span(begin, len(events.first))
+
+
+def _starts(first: Ints) -> Ints:
+    """Return where each user begins, [U]."""
+    return np.flatnonzero(np.diff(first, prepend=-1))
+
+
+class _Names:
+    """Users' ids, taken from their stream as their events go by."""
+
+    def __init__(self, users: Iterator[pa.RecordBatch]) -> None:
+        self._users = users
+        self._held = [pa.table({"first": pa.array([], pa.int64()), "user_id": pa.array([], pa.string())})]
+
+    def take(self, first: Ints) -> pa.Array:
+        """Return the ids of the next users, who must be these."""
+        while sum(map(len, self._held)) < len(first):
+            self._held.append(pa.Table.from_batches([next(self._users)]))
+        table = pa.concat_tables(self._held)
+        found, self._held = table.slice(0, len(first)), [table.slice(len(first))]
+        if not np.array_equal(np.asarray(found["first"]), first):
+            raise RuntimeError("users and events are not in the same order")
+        return pa.concat_arrays(found["user_id"].chunks)
+
+
+def split(offsets: Ints, micros: Ints, cuts: Cuts | None) -> Parts:
+    """Say which part of each sequence is for what.
+
+    Without cuts the last item is the test target, the one before it the validation target; fewer than 3 items are all
+    for training, as a target needs a history that was trained on.
+
+    With cuts, training lies strictly before the first. A user's target is her first item from a cut on, if it has a
+    history; a validation target lies before the second cut.
+    """
+    lengths = np.diff(offsets)
+    if cuts is None:
+        long = lengths >= 3  # noqa: PLR2004 - two targets and one item to train on
+        ends = np.where(long, lengths - 2, lengths)
+        return Parts(ends, np.where(long, lengths - 2, NO_TARGET), np.where(long, lengths - 1, NO_TARGET))
+    before_valid, before_test = (np.add.reduceat(micros < cut, offsets[:-1], dtype=np.int64) for cut in cuts)
+    valid = (before_valid > 0) & (before_valid < before_test)
+    test = (before_test > 0) & (before_test < lengths)
+    return Parts(
+        train_end=before_valid,
+        valid=np.where(valid, before_valid, NO_TARGET),
+        test=np.where(test, before_test, NO_TARGET),
+    )
+
+
+def sequence_table(user_ids: pa.Array, offsets: Ints, events: Events, parts: Parts) -> pa.Table:
+    """Return rows of sequences.parquet."""
+    ends = pa.array(offsets, pa.int32())
+    columns = [
+        user_ids,
+        pa.ListArray.from_arrays(ends, pa.array(events.item, pa.int32())),
+        pa.ListArray.from_arrays(ends, pa.array(events.micros).cast(TIMESTAMP)),
+        *(pa.array(part, pa.int32()) for part in parts),
+    ]
+    return pa.Table.from_arrays(columns, schema=SEQUENCES)
+
+
+def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: pa.Array, most: int) -> pa.Table:
+    """Return rows of histories.parquet: the `most` recent items of each user, raw; `event_ids` where there are some."""
+    lengths = np.diff(offsets)
+    recent = np.flatnonzero(_positions(offsets) >= np.repeat(lengths - most, lengths))
+    ends = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths, most)))), pa.int32())
+    times = pa.array(events.micros).cast(TIMESTAMP)
+    columns = [
+        user_ids,
+        pa.ListArray.from_arrays(ends, item_ids.take(pa.array(events.item[recent] - 1)).cast(pa.string())),
+        pa.ListArray.from_arrays(ends, times.take(pa.array(recent))),
+        times.take(pa.array(offsets[1:] - 1)),
+    ]
+    table = pa.Table.from_arrays(columns, schema=HISTORIES)
+    if events.event_id is None:
+        return table
+    event_ids = events.event_id.take(pa.array(recent)).cast(pa.string())
+    return table.append_column(EVENT_IDS, pa.ListArray.from_arrays(ends, event_ids))
+
+
+def item_table(items: pa.Table, training: Ints) -> pa.Table:
+    """Return items.parquet; `count` knows nothing of what comes after training."""
+    return pa.table(
+        {
+            "item_index": items["item_index"],
+            "item_id": items["item_id"],
+            "count": pa.array(training),
+            "total": items["total"],
+            "event_timestamp": items["newest"].cast(TIMESTAMP),
+        }
+    )
+
+
+def _positions(offsets: Ints) -> Ints:
+    """Return the place of each event in its user's sequence, [N]."""
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+
+
+def _count(counts: Folded, offsets: Ints, events: Events, parts: Parts) -> None:
+    training = _positions(offsets) < np.repeat(parts.train_end, np.diff(offsets))
+    counts.training += np.bincount(events.item[training] - 1, minlength=len(counts.training))
+    counts.users += len(offsets) - 1
+    counts.events += len(events.first)
+    counts.train_events += int(parts.train_end.sum())
+    counts.valid_targets += int((parts.valid != NO_TARGET).sum())
+    counts.test_targets += int((parts.test != NO_TARGET).sum())

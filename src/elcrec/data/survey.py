@@ -1,0 +1,110 @@
+"""A whole log in the numbers that it is judged by, its rows in files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from elcrec.data.benchmark import refuse_repeated_users
+from elcrec.data.engine import Session
+from elcrec.data.forgotten import Forgotten
+from elcrec.data.log import RawLog, TimeKind, stage_log
+from elcrec.data.profile import Counts, Figures, Profile, count_out_of_order, count_popular_before, describe, measure
+from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, row_rules, stream_set_aside
+from elcrec.data.sorting import Sorted, sort_rows
+
+_LOG = "log.parquet"
+
+
+class Limits(NamedTuple):
+    """Of a row: the longest id in characters, and what counts as the present."""
+
+    max_id_length: int
+    now: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What is known of a log.
+
+    Attributes:
+        time: whether its times are real.
+        types: the columns' types in the file.
+        rows: all rows that count, torn ones included.
+        torn: torn rows.
+        forgotten: rows of forgotten users, which count nowhere else.
+        rules: what was asked of a row.
+        broken: rows that break each rule, by its name.
+        sorted: what became of the rows.
+        figures: numbers about the accepted ones.
+        out_of_order: events that stand after a later event of the same user.
+        profile: what is compared with the next log.
+        previous: the profile of the log that this one is compared with, if any.
+        popular_before: events of the items that were popular in the previous log, and of all others.
+    """
+
+    time: TimeKind
+    types: dict[str, str]
+    rows: int
+    torn: int
+    forgotten: int
+    rules: list[Rule]
+    broken: dict[str, int]
+    sorted: Sorted
+    figures: Figures
+    out_of_order: int
+    profile: Profile
+    previous: Profile | None
+    popular_before: Counts | None
+
+
+def survey(
+    session: Session,
+    log: RawLog,
+    *,
+    source: Mapping[str, Any],
+    previous: Profile | None,
+    limits: Limits,
+    forgotten: Forgotten,
+    folder: Path,
+) -> Survey:
+    """Read a log once, sort its rows and count.
+
+    Args:
+        session: the engine's.
+        log: what is read.
+        source: the log's `source.json`.
+        previous: profile of the log that was accepted before, of the same data set.
+        limits: of a row.
+        forgotten: users who were forgotten.
+        folder: where `interactions.parquet` and `quarantine.parquet` go.
+    """
+    staged = stage_log(log, session.folder / _LOG)
+    rules = row_rules(limits.max_id_length, limits.now, event_ids=staged.event_ids, whole=log.whole)
+    session.scan("staged", [staged.file])
+    left_out = leave_out_forgotten(session, forgotten)
+    if log.time == "order":
+        refuse_repeated_users(session, log.file)
+    broken = find_faulty(session, rules, event_ids=staged.event_ids)
+    files = {"interactions": folder / "interactions.parquet", "quarantine": folder / "quarantine.parquet"}
+    rows = sort_rows(staged, stream_set_aside(session), [rule.name for rule in rules], **files)
+    staged.file.unlink()
+    session.scan("interactions", [files["interactions"]])
+    session.view("accepted", "SELECT row, user_id, item_id, unix_micros(timestamp) AS micros FROM interactions")
+    figures = measure(session)
+    return Survey(
+        time=log.time,
+        types=log.types,
+        rows=staged.rows - left_out,
+        torn=staged.torn,
+        forgotten=left_out,
+        rules=rules,
+        broken=broken,
+        sorted=rows,
+        figures=figures,
+        out_of_order=0 if rows.by_time else count_out_of_order(session),
+        profile=describe(figures, dataset=source["dataset"], time=log.time, md5=source["md5"]),
+        previous=previous,
+        popular_before=None if previous is None else count_popular_before(session, previous),
+    )

@@ -1,0 +1,45 @@
+"""How much memory and how many processors this process may use."""
+
+import os
+from pathlib import Path
+
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60
+"""Version 1 says so by a number near 2^63."""
+
+
+def memory_limit(groups: Path = _CONTROL_GROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the bytes that this process may use: its control groups' least limit, else the machine's memory."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_limits(groups, own)])
+
+
+def processors() -> int:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _limits(groups: Path, own: Path) -> list[int]:
+    """Return the limits of this process's control group and of those that hold it, in version 2 or 1 of the files."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    found = []
+    for line in [*lines, "0::/"]:
+        _, controllers, path = line.split(":", 2)
+        root = groups / "memory" if "memory" in controllers.split(",") else groups
+        folder = root / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            found += [limit for name in ("memory.max", "memory.limit_in_bytes") if (limit := _read(place / name))]
+            if place == root:
+                break
+    return found
+
+
+def _read(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and int(text) < _UNLIMITED else None

@@ -1,0 +1,6 @@
+"""The default engine, as tests use it: small, with one thread."""
+
+from elcrec.adapters.engine import open_engine
+from elcrec.config import EngineConfig
+
+ENGINE = open_engine(EngineConfig(memory_mb=256, threads=1))
