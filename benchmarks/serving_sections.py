@@ -9,8 +9,9 @@ _MILLISECONDS = 1000
 def rules(section: Section) -> list[str]:
     """Write what rules add to an answer."""
     text = f"""CPU time from a request's scores over {section["items"]:,} items to its answer: the best scores alone,
-and under rules. Random scores, vectors, categories and intents; caps are by category and by intent. Both take turns on each
-request; the least of all rounds counts, which other work on the machine disturbs least, and the mean over requests."""
+and under rules. Random scores, vectors, categories and intents; caps are by category and by intent. Both take turns on
+each request; the least of all rounds counts, which other work on the machine disturbs least, and the mean over
+requests."""
     head = ["rules", "items of an answer", "without, ms", "with, ms", "rules add, ms"]
     rows = []
     for name, (one,) in section["runs"].items():

@@ -173,11 +173,7 @@ def test_what_the_client_of_kserve_0_21_sends_is_answered_as_it_asks(installatio
     async def ask(client: httpx.AsyncClient) -> tuple[dict[str, Any], bytes]:
         path = "/v2/models/elcrec/infer"
         plain = {**KSERVE_HEADERS, "content-type": "application/json"}
-        packed = {
-            **KSERVE_HEADERS,
-            "content-type": "application/octet-stream",
-            "inference-header-content-length": "275",
-        }
+        packed = {**plain, "content-type": "application/octet-stream", "inference-header-content-length": "275"}
         answers = [
             await client.post(path, content=content, headers=headers)
             for content, headers in ((KSERVE_JSON, plain), (KSERVE_BINARY, packed))
