@@ -20,6 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
+from benchmarks.jobs import Result
+from benchmarks.measurements import Section
+from benchmarks.page import record
+from benchmarks.runner import say
+
 _HOST = "127.0.0.1"
 _CHUNK = b"a" * 65_536
 _PAUSE = 0.05
@@ -267,22 +273,43 @@ def _count(connection: socket.socket, statuses: Counter[int], *, wait: float) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run every attack, then all together; print a table and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="where the server listens on 127.0.0.1")
-    parser.add_argument("--pid", type=int, help="its process, for its memory")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack (default 10)")
-    parser.add_argument("--mixed", type=float, default=60.0, help="seconds of all attacks together (default 60)")
-    options = parser.parse_args(arguments)
-    print("| attack | health asked | not within 1 s | slowest, s | memory | 5xx but 503 | statuses |")
-    print("|-|-|-|-|-|-|-|")
-    runs = [(name, attack, options.seconds) for name, attack in ATTACKS.items()]
-    for name, attack, seconds in [*runs, ("all together", mixed, options.mixed)]:
+    """Run every attack, then all together; return the exit status."""
+    return launch("benchmarks.attacks", _parser(), _measure, arguments)
+
+
+def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
+    described, _ = describe(bare_job(), command)
+    attacks = [(name, attack, options.seconds) for name, attack in ATTACKS.items()]
+    runs: dict[str, list[Result]] = {}
+    for name, attack, seconds in [*attacks, ("all together", mixed, options.mixed)]:
+        say(f"{name} …")
         found = run(attack, options.port, seconds=seconds, pid=options.pid)
-        counts = ", ".join(f"{status}: {number}" for status, number in sorted(found.statuses.items()))
-        numbers = f"{found.asked} | {found.failed} | {found.slowest:.2f} | {found.memory:.2f} | {found.faults}"
-        print(f"| {name} | {numbers} | {counts} |", flush=True)
-    return 0
+        runs[name] = [_result(found, seconds)]
+        section: Section = {"facts": described, "runs": runs}
+        record(options.out, "attacks", section)
+    say(f"wrote {options.out}")
+
+
+def _result(found: Outcome, seconds: float) -> Result:
+    return {
+        "seconds": seconds,
+        "asked": found.asked,
+        "late": found.failed,
+        "slowest": found.slowest,
+        "memory": found.memory,
+        "faults": found.faults,
+        "statuses": {str(status): number for status, number in sorted(found.statuses.items())},
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=__doc__)
+    parser.add_argument("--port", type=positive, required=True, help="where the server listens on 127.0.0.1")
+    parser.add_argument("--pid", type=positive, required=True, help="its process, for its memory")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack (default 10)")
+    parser.add_argument("--mixed", type=float, default=600.0, help="seconds of all attacks together (default 600)")
+    page_option(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Literal
 
+from benchmarks import serving_sections
 from benchmarks.chart import log_lines
 from benchmarks.jobs import Numbers, Result
 from benchmarks.markdown import Cells, mib, percent, ratio, seconds, spread, table
@@ -321,7 +322,9 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "scale": ("A million users", _scale),
     "serving": ("Serving", _serving),
     "search": ("Exact search by number of items", _search),
+    "rules": ("Rules", serving_sections.rules),
     "faults": ("Ill-treatment", _faults),
+    "attacks": ("Attacks", serving_sections.attacks),
     "features": ("Publishing features", _features),
     "components": ("Components of the pipeline", _components),
 }

@@ -10,6 +10,7 @@ counts.
 Axes: `B` rows, `V` items, `C` candidates of a row, `G` groups of items (categories or intents), `D` width of vectors.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,10 +145,10 @@ class Rules:
                 return found, places
 
     def _candidates(self, value_C: Scores, items_C: Items) -> "_Candidates":
-        left = np.isfinite(value_C)
-        items_C = items_C[left]
-        codes = [(groups.group_V[items_C], groups.cap_G) for groups in self._capped]
-        return _Candidates(items_C=items_C, value_C=value_C[left], capped=codes)
+        left = len(value_C) if np.isfinite(value_C[-1]) else int(np.isfinite(value_C).sum())
+        items_C = items_C[:left]
+        ways = [(groups.group_V[items_C], groups.cap_G) for groups in self._capped]
+        return _Candidates(items_C=items_C, value_C=value_C[:left], capped=ways)
 
     def _fill(self, found: "_Candidates", k: int, history: History) -> list[int]:
         """Return the places of the chosen candidates, best first."""
@@ -155,12 +156,15 @@ class Rules:
         if not (diversity or calibration):
             return _in_order(found, k)
         base_C = (1 - diversity - calibration) * _between_0_and_1(found.value_C)
-        scaled_CD = None if self._scaled_VD is None else self._scaled_VD[found.items_C]
-        likeness_CC = None if scaled_CD is None else scaled_CD @ scaled_CD.T
-        shares = None
+        likeness_CC = None
+        if self._scaled_VD is not None:
+            scaled_CD = self._scaled_VD[found.items_C]
+            likeness_CC = scaled_CD @ scaled_CD.T
+        step_CC = None
         if calibration and self._intent_V is not None and len(history):
-            shares = _Shares(self._intent_V[history], self._intent_V[found.items_C], calibration)
-        return _greedily(found, k, base_C, likeness_CC, shares)
+            lag_C, step_CC = _shares(self._intent_V[history], self._intent_V[found.items_C], calibration)
+            base_C += lag_C
+        return _greedily(found, k, base_C, likeness_CC, step_CC)
 
     def _explore(
         self, found: "_Candidates", places: list[int], rng: np.random.Generator
@@ -172,19 +176,22 @@ class Rules:
         share, items = self._config.exploration, found.items_C[places]
         if not share or not places:
             return items, np.ones(len(places))
-        kind_C, drawn = self._kind_V[found.items_C].tolist(), rng.random(len(places)) < share
-        mine, pools = _rows_by([kind_C[place] for place in places]), _rows_by(kind_C)
+        kind_C = self._kind_V[found.items_C]
+        kinds, drawn = kind_C[places].tolist(), (rng.random(len(places)) < share).tolist()
+        mine, candidates = Counter(kinds), Counter(kind_C.tolist())
         propensities = [1.0] * len(places)
-        for kind, rows in mine.items():
-            others = len(pools[kind]) - len(rows)
-            if others < len(rows):
+        explored: dict[int, list[int]] = {}
+        for row, kind in enumerate(kinds):
+            others = candidates[kind] - mine[kind]
+            if others < mine[kind]:
                 continue
-            for row in rows:
-                propensities[row] = share / others if drawn[row] else 1 - share
-            explored = [row for row in rows if drawn[row]]
-            if explored:
-                pool = sorted(set(pools[kind]).difference(places))
-                items[explored] = found.items_C[rng.choice(pool, len(explored), replace=False)]
+            propensities[row] = share / others if drawn[row] else 1 - share
+            if drawn[row]:
+                explored.setdefault(kind, []).append(row)
+        for kind, rows in explored.items():
+            alike_C = kind_C == kind
+            alike_C[places] = False
+            items[rows] = found.items_C[rng.permutation(alike_C.nonzero()[0])[: len(rows)]]
         return items, np.array(propensities)
 
     def _add(
@@ -226,13 +233,6 @@ def _kinds(capped: Sequence[_Groups], size: int) -> Items:
     return kind_V
 
 
-def _rows_by(keys: Sequence[int]) -> dict[int, list[int]]:
-    rows: dict[int, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    return rows
-
-
 def _in_order(found: _Candidates, k: int) -> list[int]:
     """Return the first k places that no full cap concerns."""
     if not found.capped:
@@ -250,48 +250,54 @@ def _in_order(found: _Candidates, k: int) -> list[int]:
 
 
 def _greedily(
-    found: _Candidates, k: int, base_C: Floats, likeness_CC: Floats | None, shares: "_Shares | None"
+    found: _Candidates, k: int, base_C: Floats, likeness_CC: Floats | None, step_CC: Floats | None
 ) -> list[int]:
-    """Fill a place after the other with the best value."""
-    ways = [(group_C, group_C.tolist(), cap_G[group_C].tolist(), dict[int, int]()) for group_C, cap_G in found.capped]
-    nearest_C, places = np.zeros_like(base_C), list[int]()
-    while len(places) < min(k, len(base_C)):
-        value_C = base_C - nearest_C if shares is None else base_C - nearest_C + shares.lag_C
+    """Fill a place after the other with the best value.
+
+    Args:
+        found: the candidates.
+        k: most places.
+        base_C: what each candidate is worth for the first place; changed.
+        likeness_CC: what a candidate that stands there takes from each candidate; only the largest counts.
+        step_CC: what a candidate that was taken adds to each candidate.
+    """
+    ways = [(group_C, group_C.tolist(), cap_G.tolist()) for group_C, cap_G in found.capped]
+    nearest_C, value_C, places = None, base_C, list[int]()
+    for _ in range(min(k, len(base_C))):
         best = int(value_C.argmax())
-        if base_C[best] == -np.inf:
+        if value_C[best] == -np.inf:
             break
-        if likeness_CC is not None:
-            nearest_C = np.maximum(nearest_C, likeness_CC[best]) if places else likeness_CC[best]
-        if shares is not None:
-            shares.take(best)
         places.append(best)
         base_C[best] = -np.inf
-        for group_C, group, cap, held in ways:
-            held[group[best]] = held.get(group[best], 0) + 1
-            if held[group[best]] == cap[best]:
-                base_C[group_C == group[best]] = -np.inf
+        for group_C, groups, left in ways:
+            group = groups[best]
+            left[group] -= 1
+            if not left[group]:
+                base_C[group_C == group] = -np.inf
+        if step_CC is not None:
+            base_C += step_CC[best]
+        if likeness_CC is not None:
+            nearest_C = likeness_CC[best] if nearest_C is None else np.maximum(nearest_C, likeness_CC[best])
+            value_C = base_C - nearest_C
     return places
 
 
-class _Shares:
-    """How far each intent lags behind its share of the history as places are filled."""
+def _shares(history_L: History, intent_C: Items, weight: float) -> tuple[Floats, Floats]:
+    """Return how far the intent of each candidate lags behind its share of the history, and how that changes.
 
-    def __init__(self, history_L: History, intent_C: Items, weight: float) -> None:
-        size = 1 + max(int(history_L.max()), int(intent_C.max(initial=0)))
-        share_K = np.bincount(history_L, minlength=size).astype(np.float32) / len(history_L)
-        self._intent_C, self._share_C, self._weight = intent_C, weight * share_K[intent_C], np.float32(weight)
-        self.lag_C = self._share_C.copy()
-
-    def take(self, place: int) -> None:
-        """Note that a candidate was chosen."""
-        self.lag_C += self._share_C
-        self.lag_C[self._intent_C == self._intent_C[place]] -= self._weight
+    The first is for the first place, [C]. A row of the second, [C, C], is what a candidate that was taken adds.
+    """
+    size = 1 + max(int(history_L.max()), int(intent_C.max(initial=0)))
+    share_K = np.bincount(history_L, minlength=size).astype(np.float32) * np.float32(weight / len(history_L))
+    share_C: Floats = share_K[intent_C]
+    return share_C, share_C - np.float32(weight) * (intent_C[:, None] == intent_C)
 
 
 def _between_0_and_1(value_C: Floats) -> Floats:
+    """Lay values, the best first, between 0 and 1."""
     if not len(value_C):
         return value_C.copy()
-    low, high = value_C.min(), value_C.max()
+    low, high = value_C[-1], value_C[0]
     laid: Floats = (value_C - low) / max(high - low, np.finfo(np.float32).tiny)
     return laid
 
@@ -299,7 +305,8 @@ def _between_0_and_1(value_C: Floats) -> Floats:
 def _scaled(vectors_VD: Floats, length: float) -> Floats:
     norms = np.linalg.norm(vectors_VD, axis=1, keepdims=True)
     scaled: Floats = vectors_VD * (np.float32(length) / np.maximum(norms, np.finfo(np.float32).tiny))
-    return scaled
+    # A row of a few candidates is read at once, whichever way the vectors came.
+    return np.ascontiguousarray(scaled)
 
 
 def _by_code(rules: Mapping[str, GroupRule], categories: Sequence[str]) -> dict[int, GroupRule]:

@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from elcrec.config import LimitsConfig
 from elcrec.serving.engine import Answer, Question
 from elcrec.serving.messages import Refusal, decode, require_at_most
+from elcrec.serving.recommender import Recommendation
 
 NO_INTENT = -1
 
@@ -38,8 +39,10 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "source", "datatype": "BYTES", "shape": [-1]},
     {"name": "history_source", "datatype": "BYTES", "shape": [-1]},
     {"name": "store_available", "datatype": "BOOL", "shape": [-1]},
+    {"name": "propensity", "datatype": "FP32", "shape": [-1, -1]},
 )
-"""`item_id` and `score` [B, K], of which the first `count` [B] hold something; `intent` -1: none;
+"""`item_id`, `score` and `propensity` [B, K], of which the first `count` [B] hold something; `propensity` is 1 where
+the model's rules do not explore, and comes unasked only where they do; `intent` -1: none;
 `store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is."""
 
 
@@ -137,8 +140,10 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
         "source": ["popular" if one.fallback else "model" for one in found],
         "history_source": [answer.source for answer in answers],
         "store_available": [answer.store_available for answer in answers],
+        "propensity": [chance for one in found for chance in _filled(_propensities(one), width, 0.0)],
     }
-    wanted = {output.name for output in request.outputs} or set(columns)
+    explores = any(one.propensities is not None for one in found)
+    wanted = {output.name for output in request.outputs} or set(columns) - (set() if explores else {"propensity"})
     return InferResponse(
         model_name=answers[0].serving.name,
         model_version=answers[0].serving.version,
@@ -154,6 +159,10 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
             if output["name"] in wanted
         ],
     )
+
+
+def _propensities(found: Recommendation) -> list[float]:
+    return [1.0] * len(found.item_ids) if found.propensities is None else found.propensities
 
 
 def _questions(tensors: dict[str, Tensor], limits: LimitsConfig) -> list[Question]:

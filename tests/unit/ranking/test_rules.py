@@ -197,3 +197,32 @@ def test_the_propensity_is_how_often_an_item_is_drawn_for_its_place() -> None:
 
 def test_without_exploration_every_propensity_is_one() -> None:
     assert pick(RulesConfig(diversity=0.5), 7, 10).propensities.tolist() == [1.0] * 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 500), k=st.integers(1, 20), cap=st.integers(2, 6), calibration=st.sampled_from([0.0, 0.35]))
+def test_every_place_holds_the_candidate_of_the_highest_value(seed: int, k: int, cap: int, calibration: float) -> None:
+    config = RulesConfig(intent_cap=cap, category_cap=cap, diversity=0.3, calibration=calibration, candidates=ITEMS)
+    history = np.random.default_rng(seed).integers(1, ITEMS + 1, 9)
+    vectors = np.random.default_rng(seed).normal(size=(ITEMS + 1, 8)).astype(np.float32)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    row, own, categories = scores(seed)[0], intents(seed), facts(seed).category_V
+    low, high = row[1:].min(), row[1:].max()
+    share = np.bincount(own[history], minlength=4) / len(history)
+    above: list[int] = []
+
+    def value(item: int) -> float:
+        near = max((unit[item] @ unit[other] for other in above), default=0)
+        lag = share[own[item]] * (len(above) + 1) - sum(own[other] == own[item] for other in above)
+        return (0.7 - calibration) * (row[item] - low) / (high - low) - 0.3 * near + calibration * lag
+
+    def is_full(item: int) -> bool:
+        alike = sum(own[other] == own[item] for other in above)
+        same = sum(categories[other] == categories[item] for other in above)
+        return alike >= cap or (categories[item] != 0 and same >= cap)
+
+    for chosen in pick(config, seed, k).items.tolist():
+        best = max(value(item) for item in range(1, ITEMS + 1) if item not in above and not is_full(item))
+        assert not is_full(chosen)
+        assert value(chosen) == pytest.approx(best, abs=1e-5)
+        above.append(chosen)

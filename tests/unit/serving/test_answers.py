@@ -261,3 +261,18 @@ def test_the_readiness_names_a_faulty_items_file(installation: Installation, tmp
     problems = asked(installation, ask, items=items)["problems"]
     assert problems == ["the items file has no item of category a, so its rule does nothing"]
     assert json.dumps(problems)
+
+
+def test_v2_names_the_propensity_of_what_is_shown_where_the_rules_explore(installation: Installation) -> None:
+    users = {"name": "user_id", "shape": [1], "datatype": "BYTES", "data": ["user-1"]}
+
+    async def ask(client: httpx.AsyncClient) -> dict[str, Any]:
+        answer = await client.post("/v2/models/elcrec/infer", json={"inputs": [users]})
+        return {each["name"]: each for each in answer.json()["outputs"]}
+
+    outputs = asked(installation, ask)
+
+    assert outputs["propensity"]["shape"] == outputs["item_id"]["shape"]
+    (count,) = outputs["count"]["data"]
+    assert count
+    assert all(0 < chance <= 1 for chance in outputs["propensity"]["data"][:count])

@@ -154,3 +154,37 @@ def test_a_failure_of_our_own_is_an_answer_without_details_and_is_counted(
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert 'elcrec_request_seconds_count{route="/recommend",status="500"} 1.0' in metrics.text
+
+
+KSERVE_JSON = b"""\
+{"id":"7","model_name":"elcrec","inputs":[{"name":"user_id","shape":[2],"datatype":"BYTES",\
+"data":["user-1","user-2"]},{"name":"k","shape":[1],"datatype":"INT64","data":[3]}]}"""
+KSERVE_BINARY = (
+    b"""\
+{"id":"7","model_name":"elcrec","inputs":[{"name":"user_id","shape":[2],"datatype":"BYTES",\
+"parameters":{"binary_data_size":20}},{"name":"k","shape":[1],"datatype":"INT64",\
+"parameters":{"binary_data_size":8}}],"outputs":[{"name":"item_id","parameters":{"binary_data":true}}]}"""
+    b"\x06\x00\x00\x00user-1\x06\x00\x00\x00user-2\x03\x00\x00\x00\x00\x00\x00\x00"
+)
+KSERVE_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate, br", "user-agent": "python-httpx/0.28.1"}
+
+
+def test_what_the_client_of_kserve_0_21_sends_is_answered_as_it_asks(installation: Installation) -> None:
+    async def ask(client: httpx.AsyncClient) -> tuple[dict[str, Any], bytes]:
+        path = "/v2/models/elcrec/infer"
+        plain = {**KSERVE_HEADERS, "content-type": "application/json"}
+        packed = {**plain, "content-type": "application/octet-stream", "inference-header-content-length": "275"}
+        answers = [
+            await client.post(path, content=content, headers=headers)
+            for content, headers in ((KSERVE_JSON, plain), (KSERVE_BINARY, packed))
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        return answers[0].json(), answers[1].content[int(answers[1].headers["inference-header-content-length"]) :]
+
+    said, data = asked(application(installation, PATIENT), ask)
+
+    assert said["id"] == "7"
+    items, *others = said["outputs"]
+    assert items["shape"] == [2, 3]
+    assert "propensity" not in {each["name"] for each in others}
+    assert data == b"".join(len(item).to_bytes(4, "little") + item.encode() for item in items["data"])
