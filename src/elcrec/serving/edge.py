@@ -19,6 +19,10 @@ _PIPELINED = 16
 """Requests that a connection may send ahead of their answers; no client of ours sends one."""
 
 
+class _OverError(Exception):
+    """Stops the parser, which would otherwise go through all that came with what was refused."""
+
+
 class Connections:
     """All connections, those that wait for their client in the order in which they began to wait."""
 
@@ -98,6 +102,7 @@ class Connection(HttpToolsProtocol):
             self._refuse_head()
 
     def on_message_begin(self) -> None:
+        self._require_open()
         super().on_message_begin()
         self._unset_keepalive_if_required()
         self._unread_bytes = 0
@@ -107,20 +112,22 @@ class Connection(HttpToolsProtocol):
         super().on_url(url)
         if len(self.url) > self.limits.url_bytes:
             self._refuse_head()
+        self._require_open()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         if len(self.headers) > self.limits.headers or len(name) + len(value) > self.limits.head_bytes:
             self._refuse_head()
+        self._require_open()
 
     def on_headers_complete(self) -> None:
         self._disarm()
         self._collecting = False
         if len(self.pipeline) >= _PIPELINED:
             self._refuse(_BAD_REQUEST, "too many requests ahead of their answers")
-        if not self._over:
-            super().on_headers_complete()
-            self._unanswered.append(self.cycle)
+        self._require_open()
+        super().on_headers_complete()
+        self._unanswered.append(self.cycle)
 
     def on_chunk_header(self) -> None:
         # Trailers, which follow the last chunk, are collected as headers are.
@@ -128,8 +135,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._collecting = False
-        if self._over:
-            return
+        self._require_open()
         if self.cycle.response_complete:
             self._unread_bytes += len(body)
             if self._unread_bytes > self.limits.body_bytes:
@@ -138,8 +144,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._collecting, self._head_bytes = True, 0
-        if self._over:
-            return
+        self._require_open()
         if self.cycle.response_complete:
             self._disarm()
         else:
@@ -166,6 +171,11 @@ class Connection(HttpToolsProtocol):
         """Close the connection at once, whatever is under way."""
         self._end()
         self.transport.abort()
+
+    def _require_open(self) -> None:
+        """Let the parser stop where nothing is read any more."""
+        if self._over:
+            raise _OverError
 
     def _refuse_head(self) -> None:
         if len(self.url) > self.limits.url_bytes:

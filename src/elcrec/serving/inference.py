@@ -42,7 +42,7 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "propensity", "datatype": "FP32", "shape": [-1, -1]},
 )
 """`item_id`, `score` and `propensity` [B, K], of which the first `count` [B] hold something; `propensity` is 1 where
-the model's rules do not explore, and comes unasked only where they do; `intent` -1: none;
+the model's rules do not explore; `intent` -1: none;
 `store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is."""
 
 
@@ -142,8 +142,7 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
         "store_available": [answer.store_available for answer in answers],
         "propensity": [chance for one in found for chance in _filled(_propensities(one), width, 0.0)],
     }
-    explores = any(one.propensities is not None for one in found)
-    wanted = {output.name for output in request.outputs} or set(columns) - (set() if explores else {"propensity"})
+    wanted = {output.name for output in request.outputs} or set(columns)
     return InferResponse(
         model_name=answers[0].serving.name,
         model_version=answers[0].serving.version,

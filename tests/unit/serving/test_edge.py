@@ -14,7 +14,7 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from benchmarks.attacks import ATTACKS, Outcome, idle, run
 from elcrec.config import LimitsConfig
-from elcrec.serving.edge import connection_class
+from elcrec.serving.edge import Connection, connection_class
 
 LIMITS = LimitsConfig(head_bytes=8192, headers=32, url_bytes=1000, connections=20, body_bytes=50_000)
 SECONDS = 1.0
@@ -171,3 +171,25 @@ def test_many_requests_ahead_of_their_answers_are_refused(port: int) -> None:
     answer = sent(port, b"GET /slow HTTP/1.1\r\n\r\n" * 50)
 
     assert answer == b""
+
+
+@pytest.mark.parametrize(
+    ("begun", "more", "callback"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"a: b\r\n" * 9000, "on_header"),
+        (b"", b"GET /slow HTTP/1.1\r\n\r\n" * 2500, "on_message_begin"),
+    ],
+)
+def test_what_follows_a_refused_piece_is_not_looked_at(
+    port: int, monkeypatch: pytest.MonkeyPatch, begun: bytes, more: bytes, callback: str
+) -> None:
+    calls, original = [], getattr(Connection, callback)
+
+    def counted(self: Connection, *given: bytes) -> None:
+        calls.append(1)
+        original(self, *given)
+
+    monkeypatch.setattr(Connection, callback, counted)
+    sent(port, begun + more)
+
+    assert 0 < len(calls) < 100
