@@ -158,7 +158,7 @@ _KEY_PREFIX: bytes = _redis_key_prefix(["user_id"])
 
 def _user_of(key: bytes) -> str:
     """Return the id in a serialized key, where it stands behind its type and its length, four bytes each."""
-    return key[len(_KEY_PREFIX) + 8 :].decode()
+    return key[len(_KEY_PREFIX) + 8 :].decode(errors="replace")
 
 
 def _newest(event_times: bytes) -> int:

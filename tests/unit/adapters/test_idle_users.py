@@ -35,12 +35,12 @@ def day(number: float) -> datetime:
 
 
 def log(users: Mapping[str, float]) -> FeatureTables:
-    """Users who met i1 a day before i2, and were last there so many days before START."""
-    base = tables({user_id: ["i1", "i2"] for user_id in users})
+    """Users who met i0 once, then i1 a day before i2, and were last there so many days before START."""
+    base = tables({user_id: ["i1", "i2"] for user_id in users}, items=["i0", "i1", "i2"])
     times = pa.array([[day(age + 1), day(age)] for age in users.values()], pa.list_(TIME))
     newest = pa.array([day(age) for age in users.values()], TIME)
     histories = base.histories.set_column(2, "event_times", times).set_column(3, "event_timestamp", newest)
-    return replace(base, histories=histories)
+    return replace(base, histories=histories.append_column("seen_items", pa.array([["i0"]] * len(users))))
 
 
 def event(user: str, item: str, age: float) -> Event:
@@ -88,6 +88,12 @@ def items(store: FeastStore, *users: str) -> list[list[str] | None]:
     return [found.item_ids if found else None for found in store.histories(users, service=SERVICE)]
 
 
+def seen(store: FeastStore, user: str) -> list[str]:
+    (found,) = store.histories([user], service=SERVICE)
+    assert found is not None
+    return found.seen
+
+
 def keys(store: FeastStore, server: RedisServer) -> str:
     """All that the online store holds, keys and rows, as text."""
     online = store._folder / "online.db"
@@ -105,10 +111,11 @@ def test_rows_and_keys_of_idle_users_are_gone_and_those_of_others_stay(
     with caplog.at_level(logging.INFO, "elcrec"):
         counts = store.publish(log(USERS), service=SERVICE, idle_days=DAYS)
 
-    assert counts == {"user_history": 2, "user_model_output": 2, "item_statistics": 2}
+    assert counts == {"user_history": 2, "user_model_output": 2, "item_statistics": 3}
     assert items(store, *USERS) == [["i1", "i2"], None, ["i1", "i2"], None]
     ann, bob = store.users(["ann", "bob"], service=SERVICE)
     assert (ann and ann.bundle, bob) == ("b1", None)
+    assert seen(store, "ann") == ["i0"]
     held = keys(store, server)
     assert [user in held for user in USERS] == [True, False, True, False]
     told = [record.getMessage() for record in caplog.records if "expired" in record.getMessage()]
@@ -152,10 +159,10 @@ def test_a_live_event_makes_an_expired_user_anew_and_the_next_push_gives_the_who
     store.publish(log(USERS), service=SERVICE, idle_days=DAYS)
 
     store.push_events([event("bob", "i1", 1)])
-    assert items(store, "bob") == [["i1"]]
+    assert (items(store, "bob"), seen(store, "bob")) == ([["i1"]], [])
 
     store.publish(log(USERS), service=SERVICE, idle_days=DAYS)
-    assert items(store, "bob") == [["i1", "i2", "i1"]]
+    assert (items(store, "bob"), seen(store, "bob")) == ([["i1", "i2", "i1"]], ["i0"])
 
 
 def test_without_the_option_everybody_stays(store: FeastStore, server: RedisServer) -> None:
