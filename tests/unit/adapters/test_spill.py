@@ -68,21 +68,29 @@ def run(work: Path, out: str, *, largest_file: int | None = None, kill_at: int |
     command = [sys.executable, "-m", "elcrec", "sequences", *files, *options]
     with (work / "errors").open("w") as errors:
         process = subprocess.Popen(command, cwd=work, stderr=errors, stdout=errors, preexec_fn=limit)  # noqa: PLW1509
-    status, usage, spilled = _follow(process.pid, lambda: _bytes_in(work / "fast"), kill_at)
+    status, peak, spilled = _follow(process.pid, lambda: _bytes_in(work / "fast"), kill_at)
     process.returncode = status
-    return Outcome(status, (work / "errors").read_text(), usage.ru_maxrss * 1024, spilled)
+    return Outcome(status, (work / "errors").read_text(), peak, spilled)
 
 
-def _follow(pid: int, size: Callable[[], int], kill_at: int | None) -> tuple[int, resource.struct_rusage, int]:
-    most = 0
+def _follow(pid: int, size: Callable[[], int], kill_at: int | None) -> tuple[int, int, int]:
+    peak = most = 0
     while True:
-        found, status, usage = os.wait4(pid, os.WNOHANG)
+        # What wait4 says of memory may be this process's own, of the moment when it made the child.
+        peak = max(peak, _peak_bytes(pid))
+        found, status = os.waitpid(pid, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status), usage, most
+            return os.waitstatus_to_exitcode(status), peak, most
         most = max(most, size())
         if kill_at is not None and most > kill_at:
             os.kill(pid, signal.SIGKILL)
         signal.sigtimedwait([], 0.02)
+
+
+def _peak_bytes(pid: int) -> int:
+    """Return the largest resident memory of a process so far; 0 of one that has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return max((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), default=0)
 
 
 def _bytes_in(folder: Path) -> int:
