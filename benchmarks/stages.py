@@ -17,9 +17,9 @@ import pyarrow.csv
 
 from benchmarks.__main__ import bare_job, describe, launch, positive
 from benchmarks.jobs import Numbers
-from benchmarks.machine import Facts
+from benchmarks.machine import Facts, peak_mib_of
 from benchmarks.markdown import mib, seconds, table
-from benchmarks.page import numbers_of
+from benchmarks.page import measured_by, numbers_of
 from benchmarks.runner import ROOT, say
 from elcrec.artifacts import SCHEMA_VERSION, atomic_file, write_json
 
@@ -107,8 +107,7 @@ def _stage(folder: Path, stage: str, *arguments: str) -> Numbers:
         command = [sys.executable, "-m", "elcrec", stage, *arguments]
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=said)
         while True:
-            # The peak is read while it runs: what wait4 says may be that of this process, before the child began.
-            peak, spilled = max(peak, _peak_mib(process.pid)), max(spilled, _spilled_mib(folder))
+            peak, spilled = max(peak, peak_mib_of(process.pid)), max(spilled, _spilled_mib(folder))
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             if ended:
                 break
@@ -118,14 +117,6 @@ def _stage(folder: Path, stage: str, *arguments: str) -> Numbers:
             raise RuntimeError(f"{stage} failed:\n{said.read()[-_LAST_LETTERS:]}")
     wall = time.perf_counter() - started
     return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall, "peak_mib": peak, "spilled_mib": spilled}
-
-
-def _peak_mib(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0.0
-    return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), default=0.0)
 
 
 def _spilled_mib(folder: Path) -> float:
@@ -161,8 +152,7 @@ def render(runs: Mapping[str, Mapping[str, Numbers]], memory_mb: int, described:
             f"{stage} {_exponent({size: found[stage]['cpu'] for size, found in runs.items()}):.2f}" for stage in stages
         )
         parts.append(f"Exponents: {', '.join(growth)}.")
-    said = "; ".join(f"{name}: {value}" for name, value in described.items() if name != "command")
-    return "\n\n".join([*parts, f"*Measured by `{described['command']}`. {said}.*"]) + "\n"
+    return "\n\n".join([*parts, measured_by(described)]) + "\n"
 
 
 def _exponent(costs: Mapping[str, float]) -> float:
