@@ -1,7 +1,6 @@
 """Users who have done nothing for long leave the online store at a push, SQLite and Redis alike."""
 
 import logging
-import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.feature_tables import TIME, tables
+from support.published import SERVICE, Published
 from support.servers import RedisServer, redis_server
 
 from elcrec.adapters.feast_config import Servers
@@ -21,8 +21,6 @@ from elcrec.adapters.online_rows import RedisRows, SqliteRows
 from elcrec.serving.histories import microseconds
 from elcrec.serving.ports import Event, FeatureTables
 
-REPOSITORY = Path(__file__).parents[3] / "features"
-SERVICE = "elcrec_v1"
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 30
 USERS = {"ann": 0, "bob": 31, "cid": 30, "dan": 40}
@@ -49,39 +47,26 @@ def event(user: str, item: str, age: float) -> Event:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server")
     with redis_server() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    FeastStore(folder, REPOSITORY).publish(log(USERS), service=SERVICE)
-    return folder
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return Published.push(tmp_path_factory.mktemp("store"), log(USERS))
 
 
 @pytest.fixture(scope="module")
-def published_to_redis(
-    server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[bytes, bytes]]:
+def published_to_redis(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("redis") / "store"
-    FeastStore(folder, REPOSITORY, Servers(redis=server.url)).publish(log(USERS), service=SERVICE)
-    return folder, {key: server.client.dump(key) for key in server.client.scan_iter("*")}
+    return Published.push(folder, log(USERS), redis=server, servers=Servers(redis=server.url))
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> FeastStore:
+@pytest.fixture(params=["published", "published_to_redis"], ids=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> FeastStore:
     """A store with everybody of USERS, published before anybody could expire."""
-    if request.param == "sqlite":
-        return FeastStore(shutil.copytree(published, tmp_path / "store"), REPOSITORY)
-    running: RedisServer = request.getfixturevalue("server")
-    folder, keys = request.getfixturevalue("published_to_redis")
-    running.client.flushall()
-    for key, value in keys.items():
-        running.client.restore(key, 0, value)
-    return FeastStore(shutil.copytree(folder, tmp_path / "store"), REPOSITORY, Servers(redis=running.url))
+    published: Published = request.getfixturevalue(request.param)
+    return published.copied(tmp_path / "store")
 
 
 def items(store: FeastStore, *users: str) -> list[list[str] | None]:
@@ -181,7 +166,7 @@ def test_an_expired_user_is_forgotten_everywhere_else(store: FeastStore) -> None
     assert store.forget("bob") == {"offline_rows": 4, "online_rows": 0, "logged_events": 0}
 
 
-@pytest.mark.parametrize("store", ["redis"], indirect=True)
+@pytest.mark.parametrize("store", ["published_to_redis"], indirect=True)
 def test_a_user_who_is_given_an_event_while_the_store_is_swept_stays(
     store: FeastStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +186,7 @@ def test_a_user_who_is_given_an_event_while_the_store_is_swept_stays(
     assert items(store, *USERS) == [["i1", "i2"], ["i1", "i2", "i1"], ["i1", "i2"], None]
 
 
-@pytest.mark.parametrize("store", ["redis"], indirect=True)
+@pytest.mark.parametrize("store", ["published_to_redis"], indirect=True)
 def test_keys_of_another_project_in_the_same_redis_stay(store: FeastStore, server: RedisServer) -> None:
     rows = store._current().writable
     assert isinstance(rows, RedisRows)
