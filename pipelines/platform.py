@@ -122,7 +122,7 @@ class Platform(Section, frozen=True, kw_only=True):
     baseline: bool = True
     """Whether a model without intents is trained beside, which the report compares with."""
     sweep_width: Positive = 4
-    """Members of a sweep that train at a time."""
+    """Members of a sweep that train at a time, or parts of all users that are recommended to."""
     secrets: dict[str, Secret] = {}
     """Secret -> its keys and the steps that get them."""
     steps: dict[str, Step] = {}
