@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ import msgspec
 from elcrec import __version__
 from elcrec.artifacts import code_revision, md5_of
 from elcrec.config import Config, NextItemConfig, Section, merge, parse_config, parse_part, to_dict
-from elcrec.data.parts import Part
 from elcrec.errors import UserError
 from elcrec.registry import OBJECTIVES
 from elcrec.serving.bundle import verify_bundle
@@ -173,18 +172,6 @@ def read_count(k: int) -> int:
     if k < 1:
         raise UserError(f"{k} is not positive", where="parameter k", fix="ask for at least one item")
     return k
-
-
-def read_parts(parts: Sequence[Any]) -> list[Part]:
-    """Return which parts of the users are recommended to.
-
-    Raises:
-        UserError: one is no part, is named twice, or there is none.
-    """
-    found = [Part.parse(str(part)) for part in parts]
-    if not found or len(set(found)) < len(found):
-        raise UserError(f"{list(parts)} are no parts", where="parameter parts", fix='write e.g. ["1/2", "2/2"]')
-    return found
 
 
 def name_champion(registry: ModelRegistry, name: str) -> str:

@@ -14,22 +14,20 @@ from pipelines.training import pipeline
 
 
 def recommendation(config: Config, platform: Platform, places: Places) -> Any:
-    """Return the pipeline; its parameters are those of component recommend but for the store, a pod for each part."""
-    name = "elcrec-recommendation"
+    """Return the pipeline; its parameters are those of component recommend but for the store and the part."""
+    name, parts = "elcrec-recommendation", platform.recommendation_parts
     parameters = {
         "model": config.push.model_name,
         "version": "champion",
         "users": "",
         "k": 20,
-        "parts": ["1/1"],
     }
 
     def graph(given: Mapping[str, Any]) -> None:
-        asked = {name: value for name, value in given.items() if name != "parts"}
-        with (
-            dsl.ExitHandler(place(outcome(pipeline=name), "outcome", platform), name="steps"),
-            dsl.ParallelFor(given["parts"], name="parts", parallelism=platform.sweep_width) as part,
-        ):
-            place(recommend(**asked, part=part, store=places.store), "recommend", platform)
+        with dsl.ExitHandler(place(outcome(pipeline=name), "outcome", platform), name="steps"):
+            # Side by side and not in a loop, which is reported to fail inside an exit handler (docs/kubeflow.md).
+            for index in range(1, parts + 1):
+                task = recommend(**given, part=f"{index}/{parts}", store=places.store)
+                place(task, "recommend", platform, name=f"recommend-{index}" if parts > 1 else None)
 
     return pipeline(name, "Recommend for many users with a pushed model.", parameters, graph)

@@ -188,7 +188,7 @@ def test_a_retraining_starts_from_the_champion(workspace: Path) -> None:
 
 def test_many_users_are_recommended_to_at_once(workspace: Path) -> None:
     run = run_pipeline(workspace, "recommendation", 'users=["u0003", "nobody"]', "k=4")
-    (written,) = run.rglob("recommendations.parquet")
+    written = run / "recommend" / "recommendations" / "recommendations.parquet"
     rows = pq.read_table(written).to_pylist()
     assert [(row["user_id"], row["source"]) for row in rows] == [("u0003", "model"), ("nobody", "popular")]
     assert {len(row["item_ids"]) for row in rows} == {4}

@@ -178,8 +178,6 @@ class TestSubmit:
             ("users=[1", "parameter users: not a JSON list of ids"),
             ("users=[1]", "parameter users: not a JSON list of ids"),
             ("k=0", "parameter k: 0 is not positive"),
-            ('parts=["1/2", "3/2"]', "'3/2' is not a part"),
-            ("parts=[]", "parameter parts: [] are no parts"),
         ],
     )
     def test_a_faulty_wish_for_recommendations_is_refused_before_anything_is_sent(
