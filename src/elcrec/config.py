@@ -168,6 +168,12 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
 class EngineConfig(Section, frozen=True, kw_only=True):
     """What the stages validate and sequences run on. It changes how long they take and how much memory, no result."""
 
+    kind: Literal["duckdb", "spark"] = "duckdb"
+    """`duckdb`: one machine, beyond its memory on disk. `spark`: a cluster, Spark Connect or Spark on this machine; it
+    needs the extra `spark` and Java."""
+    master: str | None = None
+    """Spark's master (`spark://…`), or the address of Spark Connect (`sc://…`); both must see the work folder. `None`:
+    Spark on this machine."""
     memory_share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     """Share of the memory limit (the container's, else the machine's) that a stage aims to stay within; what is more
     spills to disk."""
@@ -177,6 +183,11 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     """Most threads; `None`: as many as this process may use. Little memory makes it fewer."""
     spill: str | None = None
     """Folder for what does not fit memory, up to some times the size of the log. `None`: beside the output."""
+
+    def __post_init__(self) -> None:
+        """Refuse a master that nobody would ask."""
+        if self.master is not None and self.kind != "spark":
+            raise ValueError("master is Spark's: set kind to spark")
 
 
 class EncoderConfig(Section, frozen=True, kw_only=True):

@@ -1,0 +1,114 @@
+"""Spark gives the files that the oracle gives: on this machine, and through Spark Connect."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.oracle_sequences import write_sequences
+
+from elcrec.adapters.engine import open_engine
+from elcrec.config import EngineConfig, SequencesConfig
+from elcrec.data import fold
+from elcrec.data.engine import Engine
+from tests.unit.adapters import test_engine_equality as equality
+
+pyspark = pytest.importorskip("pyspark", reason="the extra spark is not installed: make setup")
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("java"), reason="no Java: apt-get install openjdk-17-jre-headless"),
+    # What pyspark itself leaves open when a session stops.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def local() -> Engine:
+    return open_engine(EngineConfig(kind="spark", threads=2, memory_mb=768))
+
+
+@pytest.fixture(scope="module")
+def connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that asks a server of Spark Connect."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = Path(pyspark.__file__).parent
+    settings = [f"spark.connect.grpc.binding.port={port}", "spark.ui.enabled=false", "spark.sql.shuffle.partitions=4"]
+    command = [home / "bin" / "spark-submit", "--master", "local[2]", "--class", _SERVER]
+    command += [word for setting in settings for word in ("--conf", setting)]
+    log = (tmp_path_factory.mktemp("connect") / "log").open("wb")
+    with log, subprocess.Popen([*command, "spark-internal"], stdout=log, stderr=log, start_new_session=True) as server:
+        try:
+            _wait_for(port, server, Path(log.name))
+            yield open_engine(EngineConfig(kind="spark", master=f"sc://127.0.0.1:{port}"))
+        finally:
+            os.killpg(server.pid, 15)
+
+
+_SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail(log.read_text()[-2000:])
+
+
+@pytest.fixture(scope="module")
+def log() -> pa.Table:
+    return equality.large_log(3000)
+
+
+def _accepted(log: pa.Table, folder: Path) -> pa.Table:
+    """What the default engine accepts of a log."""
+    equality.survey_of(log, folder, longest=60, size=1000)
+    return pq.read_table(folder / "interactions.parquet")
+
+
+@pytest.mark.parametrize("where", ["local", "connect"])
+def test_spark_sorts_rows_out_as_the_oracle(
+    where: str, log: pa.Table, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    engine = request.getfixturevalue(where)
+    # What a path may hold that is a pattern to Spark.
+    folder = tmp_path / "a [b] {c}"
+    folder.mkdir()
+    found = equality.survey_of(log, folder, engine, longest=60, size=1000)
+    equality.assert_equals_the_oracle(found, log, folder, longest=60)
+    assert found.broken["event is unique"] > 10
+
+
+def test_spark_makes_the_sequences_of_the_oracle_byte_for_byte(local: Engine, log: pa.Table, tmp_path: Path) -> None:
+    config, accepted = SequencesConfig(k_core=2, split="temporal"), _accepted(log, tmp_path)
+    equality.build(config, accepted, tmp_path / "found", local, files=2)
+    write_sequences(config, accepted, tmp_path / "expected", users=fold.GROUP_USERS, events=fold.GROUP_EVENTS)
+    assert equality.files_in(tmp_path / "found") == equality.files_in(tmp_path / "expected")
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Path) -> None:
+    validated = tmp_path / "validated"
+    validated.mkdir()
+    pq.write_table(_accepted(log, tmp_path), validated / "interactions.parquet")
+    command = [sys.executable, "-m", "elcrec", "sequences", "--set", "engine.kind=spark"]
+    command += ["--interactions", str(validated), "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "JAVA_HOME": str(tmp_path / "absent")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("elcrec: error: ")]
+    assert "Spark does not start" in said
+    assert "Java runtime of version 17" in said
+    assert not (tmp_path / "out").exists()
