@@ -15,6 +15,7 @@ import pytest
 from support.oracle_sequences import write_sequences
 
 from elcrec.adapters.engine import open_engine
+from elcrec.artifacts import write_json
 from elcrec.config import EngineConfig, SequencesConfig
 from elcrec.data import fold
 from elcrec.data.engine import Engine
@@ -78,17 +79,17 @@ def _accepted(log: pa.Table, folder: Path) -> pa.Table:
     return pq.read_table(folder / "interactions.parquet")
 
 
-@pytest.mark.parametrize("where", ["local", "connect"])
-def test_spark_sorts_rows_out_as_the_oracle(
-    where: str, log: pa.Table, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    engine = request.getfixturevalue(where)
-    # What a path may hold that is a pattern to Spark.
-    folder = tmp_path / "a [b] {c}"
-    folder.mkdir()
+def _compare_rows(engine: Engine, log: pa.Table, folder: Path) -> None:
     found = equality.survey_of(log, folder, engine, longest=60, size=1000)
     equality.assert_equals_the_oracle(found, log, folder, longest=60)
     assert found.broken["event is unique"] > 10
+
+
+def test_spark_sorts_rows_out_as_the_oracle(local: Engine, log: pa.Table, tmp_path: Path) -> None:
+    # What a path may hold that is a pattern to Spark.
+    folder = tmp_path / "a [b] {c}"
+    folder.mkdir()
+    _compare_rows(local, log, folder)
 
 
 def test_spark_makes_the_sequences_of_the_oracle_byte_for_byte(local: Engine, log: pa.Table, tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Pat
     validated = tmp_path / "validated"
     validated.mkdir()
     pq.write_table(_accepted(log, tmp_path), validated / "interactions.parquet")
+    write_json(validated / "validation.json", {"time": "real"})
     command = [sys.executable, "-m", "elcrec", "sequences", "--set", "engine.kind=spark"]
     command += ["--interactions", str(validated), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "JAVA_HOME": str(tmp_path / "absent")}
@@ -112,3 +114,8 @@ def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Pat
     assert "Spark does not start" in said
     assert "Java runtime of version 17" in said
     assert not (tmp_path / "out").exists()
+
+
+# The last one: in a process that has talked to Spark Connect, pyspark starts no Spark of its own.
+def test_spark_connect_gives_the_same_rows(connect: Engine, log: pa.Table, tmp_path: Path) -> None:
+    _compare_rows(connect, log, tmp_path)
