@@ -14,6 +14,8 @@ from typing import Any
 from elcrec.errors import UserError
 
 SCHEMA_VERSION = 1
+MEASURED = "measured.json"
+"""What a stage measured of its own run, such as seconds: in no digest, as the same inputs give other figures again."""
 FORGOTTEN_FILE = "forgotten.json"
 """The list of users who were forgotten, in a store folder."""
 _BLOCK = 1 << 20

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, write_json
+from elcrec.artifacts import SCHEMA_VERSION, md5_of, write_json
 from elcrec.config import FetchConfig, LogFormat, RemoteFile
+from elcrec.custody import stage_output
 from elcrec.data.synthetic import generate
 from elcrec.errors import UserError
 
@@ -37,7 +38,7 @@ def fetch(
     Raises:
         UserError: the file cannot be had, or its md5 is not the one that the configuration names.
     """
-    with atomic_dir(out) as folder:
+    with stage_output(out) as folder:
         if config.dataset == "sample":
             origin, data = _make_sample(config, folder)
         elif config.dataset == "file":
