@@ -14,6 +14,8 @@ import msgspec
 
 from elcrec.artifacts import MEASURED, SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
 from elcrec.errors import UserError
+from elcrec.faults import explain
+from elcrec.locks import held
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +39,21 @@ def stage_output(out: Path) -> Iterator[Path]:
     """Yield a scratch folder beside `out`; on success it gets its checksums and replaces `out`.
 
     Raises:
-        UserError: the place of `out` cannot be written.
+        UserError: the place of `out` cannot be written, or another process is writing it; also for a fault of the
+            surroundings inside, such as a full disk.
     """
-    with atomic_dir(out) as scratch:
-        yield scratch
-        write_checksums(scratch)
+    place = out.absolute()
+    try:
+        with held(place.with_name(f".{place.name}.lock"), subject=out), atomic_dir(out) as scratch:
+            yield scratch
+            write_checksums(scratch)
+    except UserError:
+        raise
+    except Exception as error:
+        explained = explain(error, where=out)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def write_checksums(folder: Path) -> None:

@@ -8,7 +8,9 @@ that uses this package as a library may call it too; without it everything works
 import atexit
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
@@ -33,6 +35,7 @@ _ENVIRONMENT = {
 @cache
 def set_up_process() -> None:
     """Set this process up; only the first call counts. It comes before torch, MLflow and Feast are imported."""
+    _open_missing_streams()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # Requests are answered from threads, where its warnings cannot be swallowed with the streams of the process.
@@ -42,6 +45,37 @@ def set_up_process() -> None:
     sys.meta_path.insert(0, _Around())
     if "torch" in sys.modules:
         _turn_onednn_off()
+
+
+def _open_missing_streams() -> None:
+    """Point standard streams that were closed to nowhere: the next file would take their number, and be written to."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception does, so that scratch is cleared away; the exit status is 143."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, _: object) -> None:
+    text = "elcrec: terminated; what is unfinished is cleared away, the same command resumes or starts again"
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+    raise SystemExit(128 + number)
 
 
 class _Around(MetaPathFinder):
