@@ -11,13 +11,16 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import TypeVar
+from types import ModuleType, TracebackType
+from typing import Any, TypeVar
+
+from elcrec.masking import mask
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ def set_up_process() -> None:
         os.environ.setdefault(name, value)
     # Requests are answered from threads, where its warnings cannot be swallowed with the streams of the process.
     logging.getLogger("feast").setLevel(logging.ERROR)
+    _mask_what_is_said()
     # First registered is last called: whatever other exit handlers have to say is still heard.
     atexit.register(_mute_duckdb)
     sys.meta_path.insert(0, _Around())
@@ -56,6 +60,35 @@ def _open_missing_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+
+
+def _mask_what_is_said() -> None:
+    """Mask passwords and tokens in every line of a log, whoever writes it, and in a traceback."""
+    make, show = logging.getLogRecordFactory(), sys.excepthook
+
+    def masked(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = make(*arguments, **named)
+        if isinstance(record.msg, str) and (text := mask(said := _text_of(record))) != said:
+            record.msg, record.args = text, None
+        return record
+
+    def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        if mask(text) == text:
+            show(kind, error, trace)
+        else:
+            sys.stderr.write(mask(text))
+
+    logging.setLogRecordFactory(masked)
+    sys.excepthook = show_masked
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    """Return a record's text; of one whose arguments do not fit, what it is made of."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):
+        return str(record.msg)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from elcrec.config import FetchConfig, LogFormat, RemoteFile
 from elcrec.custody import stage_output
 from elcrec.data.synthetic import generate
 from elcrec.errors import UserError
+from elcrec.masking import mask
 
 Metrics = dict[str, float | int | str]
 
@@ -45,10 +46,10 @@ def fetch(
             origin, data = _copy_file(config, folder)
         else:
             origin, data = _fetch_public(config.dataset, config.sources[config.dataset], folder, mirror)
-        source = _describe(config, data, origin) | dict(lineage or {})
+        source = _describe(config, data, origin) | {name: mask(value) for name, value in (lineage or {}).items()}
         write_json(folder / "source.json", source)
         size = data.stat().st_size
-    return {"dataset": config.dataset, "bytes": size, "md5": source["md5"], "origin": origin}
+    return {"dataset": config.dataset, "bytes": size, "md5": source["md5"], "origin": source["origin"]}
 
 
 def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | str]:
@@ -58,7 +59,7 @@ def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | s
         "format": next(layout for layout, suffix in _SUFFIX.items() if suffix == data.suffix),
         "file": data.name,
         "md5": md5_of(data),
-        "origin": origin,
+        "origin": mask(origin),
     }
 
 

@@ -133,7 +133,11 @@ def workdir(sequences: Path, checkpoint: Path, tmp_path_factory: pytest.TempPath
 
 
 def test_the_model_folder_says_where_it_came_from(workdir: Path, checkpoint: Path, sequences: Path) -> None:
-    assert sorted(path.name for path in (workdir / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (workdir / "model").iterdir()) == [
+        "checksums.json",
+        "config.json",
+        "model.safetensors",
+    ]
     config = read_json(workdir / "model" / "config.json")
     assert config["imported"] == {"file": "published.pt", "sha256": sha256_of(checkpoint), "absent_items": 0}
     assert config["sequences_md5"] == read_json(sequences / "split.json")["md5"]
