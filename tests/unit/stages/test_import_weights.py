@@ -16,6 +16,7 @@ from elcrec.adapters.published_weights import read_published
 from elcrec.artifacts import read_json, sha256_of, write_json
 from elcrec.cli import main
 from elcrec.config import EvaluateConfig, SyntheticConfig
+from elcrec.custody import write_checksums
 from elcrec.data.dataset import load_item_ids, load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation.ranking import rank_targets
@@ -268,6 +269,7 @@ def test_a_folder_that_holds_an_input_is_not_replaced(checkpoint: Path, sequence
 def test_a_model_that_reads_more_than_is_served_is_refused(checkpoint: Path, sequences: Path, tmp_path: Path) -> None:
     short = shutil.copytree(sequences, tmp_path / "sequences")
     write_json(short / "split.json", read_json(short / "split.json") | {"history": 49})
+    write_checksums(short)
 
     with pytest.raises(UserError, match=r"published\.pt: a window of 50 items, .*keeps 49"):
         import_weights(checkpoint, short, tmp_path / "model")
