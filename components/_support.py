@@ -18,6 +18,7 @@ from elcrec import __version__
 from elcrec.artifacts import code_revision, md5_of
 from elcrec.config import Config, NextItemConfig, Section, merge, parse_config, parse_part, to_dict
 from elcrec.errors import UserError
+from elcrec.masking import mask
 from elcrec.registry import OBJECTIVES
 from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.ports import ModelRegistry
@@ -129,7 +130,8 @@ def describe(*artifacts: Any, config: str, file: str = "", source: Any = None, *
         "params_md5": hashlib.md5(config.encode(), usedforsecurity=False).hexdigest(),
     }
     for artifact in artifacts:
-        artifact.metadata.update(common | known | facts | _bytes_of(Path(artifact.path), file, config))
+        said = common | known | facts | _bytes_of(Path(artifact.path), file, config)
+        artifact.metadata.update({name: mask(text) for name, text in said.items()})
 
 
 def _bytes_of(path: Path, file: str, config: str) -> dict[str, str]:

@@ -5,15 +5,17 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from elcrec.errors import UserError
 
 SCHEMA_VERSION = 1
+MEASURED = "measured.json"
+"""What a stage measured of its own run, such as seconds: in no digest, as the same inputs give other figures again."""
 FORGOTTEN_FILE = "forgotten.json"
 """The list of users who were forgotten, in a store folder."""
 _BLOCK = 1 << 20
@@ -30,15 +32,44 @@ def atomic_dir(out: Path) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(out)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        scratch = _scratch_beside(out)
     except OSError as error:
         raise UserError(f"cannot write the output ({error.strerror})", where=out) from error
     try:
         yield scratch
-        scratch.chmod(0o755)
+        _share_by_umask(scratch, *scratch.rglob("*"))
         _replace_dir(scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch_beside(out: Path) -> Path:
+    scratch = out.with_name(f".{out.name}.{uuid4().hex[:8]}.partial")
+    scratch.mkdir()
+    return scratch
+
+
+def _share_by_umask(*paths: Path) -> None:
+    """Give files the permissions that the umask wants; some libraries keep what they write to themselves."""
+    kept = ~_umask()
+    for path in paths:
+        mode, wanted = path.stat().st_mode, (0o777 if path.is_dir() else 0o666) & kept
+        if mode & 0o777 != wanted:
+            path.chmod(mode & 0o7000 | wanted)
+
+
+def _umask() -> int:
+    """Return the umask, without setting it where the system tells: other threads may be creating files."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    told = next((line.split()[1] for line in lines if line.startswith("Umask:")), None)
+    if told is not None:
+        return int(told, 8)
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _remove_stale(out: Path) -> None:
@@ -49,7 +80,7 @@ def _remove_stale(out: Path) -> None:
 
 def _replace_dir(scratch: Path, out: Path) -> None:
     if out.exists():
-        retired = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        retired = _scratch_beside(out)
         out.rename(retired / "old")
         scratch.rename(out)
         shutil.rmtree(retired, ignore_errors=True)
@@ -64,6 +95,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary
+        _share_by_umask(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from elcrec import __version__
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.errors import UserError
-from elcrec.process import set_up_process
+from elcrec.faults import explain
+from elcrec.process import ended_by_sigterm, set_up_process
 from elcrec.state_commands import add_events, add_forget, forget
 
 if TYPE_CHECKING:  # `elcrec --help` reads no configuration
@@ -23,27 +24,44 @@ ARTIFACTS = Path("artifacts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (2 after a user's mistake, 130 after Ctrl-C)."""
+    """Run one command; return its exit status (2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM)."""
     set_up_process()
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("elcrec").setLevel(logging.INFO)
     command: Callable[[Options], None] = options.command
     try:
-        command(options)
+        with ended_by_sigterm():
+            command(options)
+            sys.stdout.flush()
     except UserError as error:
-        print(f"elcrec: error: {error}", file=sys.stderr)
-        if error.details:
-            print(error.details, file=sys.stderr)
-        return 2
+        return _say(error)
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough; nothing may be flushed to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output, such as `head`, has seen enough.
+        _abandon_output()
         return 1
     except KeyboardInterrupt:
         print("elcrec: interrupted; the same command resumes or starts again", file=sys.stderr)
         return 130
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        _abandon_output()
+        return _say(explained)
     return 0
+
+
+def _abandon_output() -> None:
+    """Let nothing be flushed to standard output at exit, where it would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(error: UserError) -> int:
+    print(f"elcrec: error: {error}", file=sys.stderr)
+    if error.details:
+        print(error.details, file=sys.stderr)
+    return 2
 
 
 def _fetch(options: Options) -> None:
@@ -103,8 +121,9 @@ def _push(options: Options) -> None:
     from elcrec.stages.push import push
 
     store = open_store(options.store)
-    inputs = (options.model, options.sequences, options.evaluation)
-    _show(push(_config(options).push, *inputs, options.out, registry=store.registry, features=store.features))
+    inputs, config = (options.model, options.sequences, options.evaluation), _config(options).push
+    with store.pushing():
+        _show(push(config, *inputs, options.out, registry=store.registry, features=store.features))
 
 
 def _rollback(options: Options) -> None:

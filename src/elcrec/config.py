@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
-import yaml
 from msgspec import Meta
 
+from elcrec.documents import parse_yaml, require_plain
 from elcrec.errors import UserError
 from elcrec.registry import MIXERS, TERMS, HeadKind, IntentKind, find_objective, require_known
 
@@ -21,6 +21,8 @@ NonNegative = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
+Name = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
+"""Text that is part of file names and addresses: without slashes, spaces or two dots in a row."""
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 LogFormat = Literal["csv", "parquet", "jsonl", "benchmark"]
 
@@ -45,7 +47,7 @@ class RemoteFile(Section, frozen=True, kw_only=True):
     """The checksum of its bytes; anything else is refused."""
     format: LogFormat = "benchmark"
     """How the file is laid out."""
-    mirror_name: str | None = None
+    mirror_name: Name | None = None
     """The file's name inside the mirror folder; `None`: the data set's name with the URL's ending."""
 
 
@@ -98,7 +100,7 @@ class FetchConfig(Section, frozen=True, kw_only=True):
 
     dataset: str = "sample"
     """`sample` (synthetic), `file` (your own log) or a name under `sources`."""
-    sources: dict[str, RemoteFile] = {}
+    sources: dict[Name, RemoteFile] = {}
     """Public data sets by name."""
     file: LocalFile = LocalFile()
     """Read when `dataset` is `file`."""
@@ -505,9 +507,9 @@ class GateConfig(Section, frozen=True, kw_only=True):
 class PushConfig(Section, frozen=True, kw_only=True):
     """Registration and publishing."""
 
-    model_name: Annotated[str, Meta(pattern="^[A-Za-z0-9._-]+$")] = "elcrec"
+    model_name: Name = "elcrec"
     """Registered model's name."""
-    feature_service: str = "elcrec_v1"
+    feature_service: Name = "elcrec_v1"
     """The versioned Feast service that serves the model; the bundle names it."""
     idle_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
     """A user whose newest event, live events included, is more than this many days before the newest event of the log
@@ -662,8 +664,9 @@ def parse_section(document: Mapping[str, Any], kind: type[T], *, source: object,
     """Check a nested mapping against a section's type; `described_in` is where its fields are explained.
 
     Raises:
-        UserError: a key is unknown, or a value has the wrong type or range.
+        UserError: a key is unknown, or a value has the wrong type or range, or is not plain.
     """
+    require_plain(document, source=source)
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
@@ -696,8 +699,8 @@ def _explain(message: str) -> str:
 def _parse_override(override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise UserError(f"override {override!r} is not section.key=value", fix="write e.g. train.epochs=5")
-    value: Any = _parse_yaml(text, source=f"override {override!r}")
+        raise UserError(f"override {override[:80]!r} is not section.key=value", fix="write e.g. train.epochs=5")
+    value: Any = parse_yaml(text, source=f"override {override[:80]!r}")
     for key in reversed(path.split(".")):
         value = {key: value}
     nested: dict[str, Any] = value
@@ -711,7 +714,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         UserError: the file is missing, not readable, or holds something else.
     """
     try:
-        document = _parse_yaml(path.read_text(encoding="utf-8"), source=path)
+        document = parse_yaml(path.read_text(encoding="utf-8"), source=path)
     except FileNotFoundError as error:
         raise UserError("no such file", where=path, fix="name the parameters with --params") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -719,18 +722,3 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UserError("a mapping of sections was expected", where=path)
     return document
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML that reads 1e-3 as a number, as DVC and people do (PyYAML wants 1.0e-3)."""
-
-
-_FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
-
-
-def _parse_yaml(text: str, *, source: object) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
-    except yaml.YAMLError as error:
-        raise UserError(f"not valid YAML ({error})", where=source) from error

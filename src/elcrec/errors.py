@@ -1,5 +1,7 @@
 """The one error that a user is meant to read."""
 
+from elcrec.masking import mask
+
 
 class UserError(Exception):
     """A mistake outside the code: data, configuration or environment.
@@ -12,11 +14,11 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None, details: str = "") -> None:
-        """Join what is wrong, where it is and how to mend it into one line."""
+        """Join what is wrong, where it is and how to mend it into one line, without passwords and tokens."""
         message = what if where is None else f"{where}: {what}"
         message = message if fix is None else f"{message}; {fix}"
-        super().__init__(" ".join(message.split()))
-        self.details = details
+        super().__init__(mask(" ".join(message.split())))
+        self.details = mask(details)
 
 
 class LostWorkError(UserError):

@@ -8,14 +8,19 @@ that uses this package as a library may call it too; without it everything works
 import atexit
 import logging
 import os
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import TypeVar
+from types import ModuleType, TracebackType
+from typing import Any, TypeVar
+
+from elcrec.masking import mask
 
 T = TypeVar("T")
 
@@ -33,15 +38,77 @@ _ENVIRONMENT = {
 @cache
 def set_up_process() -> None:
     """Set this process up; only the first call counts. It comes before torch, MLflow and Feast are imported."""
+    _open_missing_streams()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # Requests are answered from threads, where its warnings cannot be swallowed with the streams of the process.
     logging.getLogger("feast").setLevel(logging.ERROR)
+    _mask_what_is_said()
     # First registered is last called: whatever other exit handlers have to say is still heard.
     atexit.register(_mute_duckdb)
     sys.meta_path.insert(0, _Around())
     if "torch" in sys.modules:
         _turn_onednn_off()
+
+
+def _open_missing_streams() -> None:
+    """Point standard streams that were closed to nowhere: the next file would take their number, and be written to."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+
+
+def _mask_what_is_said() -> None:
+    """Mask passwords and tokens in every line of a log, whoever writes it, and in a traceback."""
+    make, show = logging.getLogRecordFactory(), sys.excepthook
+
+    def masked(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = make(*arguments, **named)
+        if isinstance(record.msg, str) and (text := mask(said := _text_of(record))) != said:
+            record.msg, record.args = text, None
+        return record
+
+    def show_masked(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        if mask(text) == text:
+            show(kind, error, trace)
+        else:
+            sys.stderr.write(mask(text))
+
+    logging.setLogRecordFactory(masked)
+    sys.excepthook = show_masked
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    """Return a record's text; of one whose arguments do not fit, what it is made of."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):
+        return str(record.msg)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception does, so that scratch is cleared away; the exit status is 143."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, _: object) -> None:
+    text = "elcrec: terminated; what is unfinished is cleared away, the same command resumes or starts again"
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+    raise SystemExit(128 + number)
 
 
 class _Around(MetaPathFinder):

@@ -14,6 +14,7 @@ from elcrec.adapters.objects import local_copy
 from elcrec.adapters.store import open_store
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.config import Config
+from elcrec.locks import held
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.fetch import fetch
 from elcrec.stages.push import push
@@ -25,6 +26,7 @@ from elcrec.stages.validate import validate
 logger = logging.getLogger(__name__)
 
 Metrics = dict[str, Any]
+LOCK = ".run.lock"
 _HEADLINE = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@20")
 _CONTEXT = ("popularity_ndcg@20", "baseline_ndcg@20", "effective_intents", "largest_intent_share", "intent_nmi")
 
@@ -36,8 +38,13 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
         What a reader wants to know at the end: metrics, where the report is, and ten recommendations for a user.
 
     Raises:
-        UserError: a stage refused its input; earlier outputs stay.
+        UserError: a stage refused its input, or another run is at work there; earlier outputs stay.
     """
+    with held(workdir.absolute() / LOCK, subject=workdir):
+        yield from _run(config, workdir, mirror)
+
+
+def _run(config: Config, workdir: Path, mirror: Path | None) -> Iterator[str]:
     raw, validated, sequences = workdir / "raw", workdir / "validated", workdir / "sequences"
     model, baseline, evaluation = workdir / "model", workdir / "baseline", workdir / "evaluation"
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
@@ -55,7 +62,8 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterato
         "evaluate", lambda: evaluate(config.evaluate, model, sequences, evaluation, baseline=baseline, truth=raw)
     )
     inputs = (model, sequences, evaluation, workdir / "push")
-    pushed = _stage("push", lambda: push(config.push, *inputs, registry=store.registry, features=store.features))
+    with store.pushing():
+        pushed = _stage("push", lambda: push(config.push, *inputs, registry=store.registry, features=store.features))
 
     yield from _summary(metrics, workdir)
     if not pushed["accepted"]:

@@ -1,7 +1,5 @@
 """One verb, four places: the command line and the component write the same bytes from the same input."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,10 +19,10 @@ from components.sequences import sequences
 from components.train import train
 from components.validate import validate
 from elcrec import cli
-from elcrec.artifacts import read_json
+from elcrec.artifacts import MEASURED, read_json
 from elcrec.config import load_config
 
-TIMES = {"created", "seconds"}
+TIMES = {"created"}
 PATHS = {"raw": "raw", "validated": "validated", "sequences": "sequences", "model": "model"}
 
 
@@ -99,12 +97,11 @@ def run_component(verb: str, tree: Path, out: Path) -> Path:
 
 
 def without_times(path: Path) -> Any:
-    """Return what a file says, apart from when; pages are compared by their presence."""
+    """Return what a file says, apart from when; pages and what was measured are compared by their presence."""
+    if path.name == MEASURED:
+        return None
     if path.suffix == ".json":
         return strip(json.loads(path.read_text(encoding="utf-8")))
-    if path.suffix == ".csv":
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-        return [strip(row) for row in rows]
     return None if path.suffix == ".html" else path.read_bytes()
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,23 @@ def test_what_a_killed_run_left_behind_is_cleared(tmp_path: Path) -> None:
     leftover.mkdir()
     _fill(tmp_path / "out", "new")
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_permissions_follow_the_umask_whoever_made_the_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_dir(tmp_path / "out") as scratch:
+            (scratch / "plain").touch()
+            (scratch / "private").touch(0o600)
+            (scratch / "deep").mkdir(0o700)
+        with atomic_file(tmp_path / "file") as temporary:
+            temporary.touch(0o600)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    folders, files = 0o777 & ~mask, 0o666 & ~mask
+    assert modes == {"out": folders, "deep": folders, "plain": files, "private": files, "file": files}
 
 
 def test_an_output_below_a_file_cannot_be_written_and_says_so(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 WITHOUT_EFFECT = {
     "src/elcrec/errors.py": "words of an error; a stage that fails writes nothing",
+    "src/elcrec/faults.py": "words of an error, as well",
+    "src/elcrec/locks.py": "keeps a second process out; no output depends on it",
     "src/elcrec/progress.py": "shows how far a stage is",
 }
 """What stages import and no output depends on. The command line that calls them is left out as well."""

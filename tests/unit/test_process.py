@@ -4,8 +4,10 @@ import ast
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from support.imports import imports_at_import
 import components
 import pipelines.cli
 from elcrec import cli
+from elcrec.custody import stage_output
+from elcrec.process import ended_by_sigterm
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"elcrec": ROOT / "src" / "elcrec", "components": ROOT / "components", "pipelines": ROOT / "pipelines"}
@@ -160,6 +164,33 @@ def test_the_command_line_sets_itself_up_and_loads_no_library() -> None:
     )
 
     assert answer(program) == [[], "passive"]
+
+
+def test_sigterm_clears_scratch_away_says_so_and_exits_with_143(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        with ended_by_sigterm(), stage_output(tmp_path / "out") as scratch:
+            (scratch / "half").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert ended.value.code == 143
+    assert "terminated" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_works_with_standard_streams_closed(tmp_path: Path, closed: str) -> None:
+    command = f"{sys.executable} -m elcrec fetch --set fetch.synthetic.users=50 --out {tmp_path / 'raw'} {closed}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "raw" / "checksums.json").is_file()
 
 
 @pytest.mark.parametrize("main", [cli.main, pipelines.cli.main], ids=lambda main: main.__module__)

@@ -85,13 +85,16 @@ class MlflowRegistry:
         with _mlflow():
             found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
             if found:
-                return str(min(int(version.version) for version in found))
+                known = min(int(version.version) for version in found)
+                logger.info("%s: this bundle is already version %d", name, known)
+                return str(known)
             run = self._finished_run(name, digest, bundle, metrics, tags)
             self._ensure_model(name)
             source = f"{run.info.artifact_uri}/{_ARTIFACT}"
             version = self._client.create_model_version(
                 name, source=source, run_id=run.info.run_id, tags={**tags, _DIGEST: digest}
             )
+            logger.info("registered %s version %s", name, version.version)
             return str(version.version)
 
     def set_champion(self, name: str, version: str) -> None:

@@ -7,10 +7,12 @@ online store and `FEAST_REGISTRY` to a database for Feast's registry.
 
 import logging
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from elcrec.locks import held
 from elcrec.serving.ports import FeatureStore, ModelRegistry
 from elcrec.shipped import own_or_shipped
 
@@ -35,6 +37,10 @@ class Store:
     def histories(self) -> Path:
         """Everybody's history at the last push, a Parquet file with `user_id` and `item_ids`."""
         return self.folder / "feast" / "data" / "histories.parquet"
+
+    def pushing(self) -> AbstractContextManager[None]:
+        """Keep other pushes to this folder waiting: each compares itself with a champion, and moves the alias."""
+        return held(self.folder / ".push.lock", subject=self.folder, wait=True)
 
     @cached_property
     def registry(self) -> ModelRegistry:

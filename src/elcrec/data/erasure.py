@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
+from elcrec.custody import CHECKSUMS, announce_rewrite, announced, record_rewritten
 from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.errors import UserError
 
@@ -30,17 +32,27 @@ def erase_user(folder: Path, user_id: str, columns: tuple[str, ...]) -> dict[Pat
     Raises:
         UserError: a file cannot be read or written.
     """
-    changed = {}
-    for path in sorted(each for each in folder.rglob("*") if each.is_file() and not each.is_symlink()):
+    files = sorted(each for each in folder.rglob("*") if each.is_file() and not each.is_symlink())
+    changed = dict.fromkeys((path for each in files if each.name == CHECKSUMS for path in announced(each.parent)), 0)
+    for path in files:
         try:
             lost = _erase(path, user_id, columns)
         except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"cannot be rewritten ({error})", where=path, fix="remove it, or mend it") from error
         if lost:
             changed[path] = lost
-    for path in changed:
-        _describe_anew(path)
+    for place in {path.parent for path in changed}:
+        names = {path.name for path in changed if path.parent == place}
+        record_rewritten(place, names | {document for name in names for document in _describe_anew(place / name)})
     return changed
+
+
+@contextmanager
+def _rewritten(path: Path) -> Iterator[Path]:
+    """Yield a scratch file that replaces `path`; should the process be killed, the folder's checksums tell."""
+    announce_rewrite(path)
+    with atomic_file(path) as scratch:
+        yield scratch
 
 
 def erase_from_parquet(path: Path, user_id: str, columns: tuple[str, ...] = ("user_id",)) -> int:
@@ -51,7 +63,7 @@ def erase_from_parquet(path: Path, user_id: str, columns: tuple[str, ...] = ("us
         if column is None or not any(_held(batch, user_id, column) for batch in file.iter_batches(columns=[column])):
             return 0
         lost = 0
-        with atomic_file(path) as scratch, pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
+        with _rewritten(path) as scratch, pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 own = _own_rows(batch, user_id, column)
                 lost += int(own.sum())
@@ -91,7 +103,7 @@ def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
     lost = 0
     with (
         path.open(encoding="utf-8-sig", newline="") as lines,
-        atomic_file(path) as scratch,
+        _rewritten(path) as scratch,
         scratch.open("w", encoding="utf-8", newline="") as out,
     ):
         writer = csv.writer(out, lineterminator="\n")
@@ -114,7 +126,7 @@ def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -
     if not any(own(lines).any() for lines in read_lines(path)):
         return 0
     lost = 0
-    with atomic_file(path) as scratch, scratch.open("wb") as out:
+    with _rewritten(path) as scratch, scratch.open("wb") as out:
         for lines in read_lines(path):
             theirs = own(lines)
             lost += int(theirs.sum())
@@ -126,20 +138,22 @@ def _erase_line(path: Path, user_id: str) -> int:
     lines = path.read_text(encoding="utf-8-sig").split("\n")
     kept = [line for line in lines if line.split(None, 1)[:1] != [user_id]]
     if len(kept) < len(lines):
-        with atomic_file(path) as scratch:
+        with _rewritten(path) as scratch:
             scratch.write_text("\n".join(kept), encoding="utf-8")
     return len(lines) - len(kept)
 
 
-def _describe_anew(path: Path) -> None:
-    """Bring what describes a file that has changed up to date."""
-    folder = path.parent
+def _describe_anew(path: Path) -> list[str]:
+    """Bring what describes a file that has changed up to date; return the names of these documents."""
+    folder, documents = path.parent, []
     if path.name == "quarantine.parquet":  # the page beside it shows some of its rows
         (folder / "validation.json").with_suffix(".html").unlink(missing_ok=True)
     for name, file in _documents(folder):
         if file == path.name:
             document = read_json(folder / name)
             write_json(folder / name, document | _numbers(path, document) | {"md5": md5_of(path)})
+            documents.append(name)
+    return documents
 
 
 def _documents(folder: Path) -> Iterator[tuple[str, str]]:

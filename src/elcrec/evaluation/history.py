@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 _BEFORE = ("epoch", "loss")
-_AFTER = ("valid_ndcg@20", "valid_hr@20", "effective_intents", "seconds")
+_AFTER = ("valid_ndcg@20", "valid_hr@20", "effective_intents")
+SECONDS = "seconds"
+"""How long an epoch took: measured.json has it, and the history.csv of earlier versions."""
 
 
 def columns_for(terms: Sequence[str]) -> list[str]:
@@ -13,4 +15,4 @@ def columns_for(terms: Sequence[str]) -> list[str]:
 
 def terms_among(columns: Iterable[str]) -> list[str]:
     """Return those columns that are terms of the loss."""
-    return [name for name in columns if name not in (*_BEFORE, *_AFTER)]
+    return [name for name in columns if name not in (*_BEFORE, *_AFTER, SECONDS)]

@@ -20,7 +20,6 @@ def origin(config: Mapping[str, Any]) -> dict[str, Any]:
     else:
         facts["seed"] = config["train"]["seed"]
         facts["epochs"] = f"{config.get('epochs')} (best {config.get('best_epoch')})"
-        facts["seconds"] = config.get("seconds")
     return facts | {"git revision": config.get("git_revision") or "not in a repository"}
 
 

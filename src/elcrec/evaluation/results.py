@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from elcrec.artifacts import SCHEMA_VERSION, atomic_file, read_json, write_json
+from elcrec.artifacts import MEASURED, SCHEMA_VERSION, atomic_file, read_json, write_json
 from elcrec.errors import UserError
 
 METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg") for k in (5, 10, 20))
@@ -58,6 +58,7 @@ def read_row(run: Path, *, preset: str, device: str, command: str) -> Row:
     """
     source, config = read_json(run / "raw" / "source.json"), read_json(run / "model" / "config.json")
     metrics = read_json(run / "evaluation" / "metrics.json")
+    measured = run / "model" / MEASURED
     try:
         return {
             "dataset": source["dataset"],
@@ -69,7 +70,7 @@ def read_row(run: Path, *, preset: str, device: str, command: str) -> Row:
             **{name: round(metrics[name], 6) for name in METRICS},
             **{name: round(metrics[name], 6) for name in _UNMASKED if name in metrics},
             **{name: round(metrics[name], 4) for name in FACTS if name in metrics},
-            "minutes": round(config["seconds"] / 60, 1),
+            "minutes": round((read_json(measured) if measured.is_file() else config)["seconds"] / 60, 1),
             "device": device,
             "command": command,
             "git_revision": config.get("git_revision"),

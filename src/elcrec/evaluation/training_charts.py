@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, MUTED, figure
-from elcrec.evaluation.history import terms_among
+from elcrec.evaluation.history import SECONDS, terms_among
 
 SIDE_BY_SIDE = (5.2, 3.2)
 """Inches of a chart that shares a row with another."""
@@ -52,7 +52,7 @@ def effective_intents(history: pd.DataFrame, num_intents: int) -> str:
 def pace(history: pd.DataFrame, *, alone: bool) -> str:
     """Seconds that each epoch took, validation included; `alone` in its row or beside another chart."""
     with figure(*((10.4, 2.2) if alone else SIDE_BY_SIDE)) as ((axis,), finish):
-        axis.bar(history["epoch"], history["seconds"], width=0.85, color=COLORS["popularity"])
+        axis.bar(history["epoch"], history[SECONDS], width=0.85, color=COLORS["popularity"])
         _name_epochs(axis)
         axis.set_title("Seconds an epoch")
         return finish("Seconds by epoch")

@@ -10,6 +10,7 @@ import yaml
 
 from elcrec.data.dataset import SequenceData
 from elcrec.evaluation import training_charts
+from elcrec.evaluation.history import SECONDS
 from elcrec.evaluation.lineage import known_settings, model_label, origin
 from elcrec.evaluation.pages import render
 
@@ -25,7 +26,7 @@ def write_training_page(
     Args:
         path: the file to write.
         config: the model's config.json.
-        history: the columns of history.csv, a row an epoch.
+        history: the columns of history.csv and the seconds of each epoch, a row an epoch.
         data: the sequences.
         trained_on: devices and processes, in words.
     """
@@ -37,7 +38,8 @@ def write_training_page(
         "history": history.astype(object).where(history.notna(), None),
         "best": best,
         "num_intents": _num_intents(history, config),
-        "pace": float(history["seconds"].median()),
+        "pace": float(history[SECONDS].median()),
+        "seconds": float(history[SECONDS].sum()),
         "takeaways": _takeaways(config, history),
         "charts": _charts(config, history),
         "lineage": _lineage(config, trained_on),

@@ -1,5 +1,6 @@
 """Stage evaluate: what a trained model is worth on the test split, and what its intents are."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
+from elcrec.artifacts import SCHEMA_VERSION, write_json
 from elcrec.config import EvaluateConfig, GroupRule, RulesConfig, to_dict
+from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
@@ -28,7 +30,7 @@ from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sources import Sources
-from elcrec.model.io import load_model
+from elcrec.model.io import CONFIG, WEIGHTS, load_model
 from elcrec.ops.device import choose_device
 from elcrec.ranking.files import FACTS, RULES
 from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
@@ -83,6 +85,8 @@ def evaluate(
     """
     if not can_write_pages():
         raise UserError("the pages need the extra report", fix=INSTALL)
+    folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
+    _verify(folders.values(), sequences, truth)
     data = load_sequences(sequences)
     test = data.evaluation("test")
     if not len(test.users):
@@ -90,7 +94,6 @@ def evaluate(
         raise UserError("no user has a test target", where=sequences, fix=fix)
     item_ids = load_item_ids(sequences, data)
     user_ids = load_user_ids(sequences).take(pa.array(test.users)).to_pylist()
-    folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
     answers = {
         name: answer(folder, data, test, block_users=config.block_users, seed=config.seed)
         for name, folder in folders.items()
@@ -106,7 +109,7 @@ def evaluate(
     )
     numbers = flat_metrics(findings)
     sources = Sources(config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids)
-    with atomic_dir(out) as scratch:
+    with stage_output(out) as scratch:
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
         write_json(scratch / RULES, {"schema_version": SCHEMA_VERSION, "rules": to_dict(config.rules)})
         if facts_table is not None:
@@ -126,6 +129,15 @@ def evaluate(
         write_report(scratch / "report.html", findings, answers, sources)
         write_intents_page(scratch / "intents.html", findings, answers, sources)
     return {name: numbers[name] for name in HEADLINE if name in numbers}
+
+
+def _verify(models: Iterable[Path], sequences: Path, truth: Path | None) -> None:
+    """Compare what is about to be read with what its stages recorded."""
+    for model in models:
+        verify(model, CONFIG, WEIGHTS, optional=["history.csv"])
+    verify(sequences, "split.json", "sequences.parquet", "items.parquet")
+    if truth is not None:
+        verify(truth, "source.json", optional=["truth_items.parquet", "truth_users.parquet"])
 
 
 def _measure_rules(

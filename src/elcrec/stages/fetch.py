@@ -10,10 +10,12 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, write_json
+from elcrec.artifacts import SCHEMA_VERSION, md5_of, write_json
 from elcrec.config import FetchConfig, LogFormat, RemoteFile
+from elcrec.custody import stage_output
 from elcrec.data.synthetic import generate
 from elcrec.errors import UserError
+from elcrec.masking import mask
 
 Metrics = dict[str, float | int | str]
 
@@ -37,17 +39,17 @@ def fetch(
     Raises:
         UserError: the file cannot be had, or its md5 is not the one that the configuration names.
     """
-    with atomic_dir(out) as folder:
+    with stage_output(out) as folder:
         if config.dataset == "sample":
             origin, data = _make_sample(config, folder)
         elif config.dataset == "file":
             origin, data = _copy_file(config, folder)
         else:
             origin, data = _fetch_public(config.dataset, config.sources[config.dataset], folder, mirror)
-        source = _describe(config, data, origin) | dict(lineage or {})
+        source = _describe(config, data, origin) | {name: mask(value) for name, value in (lineage or {}).items()}
         write_json(folder / "source.json", source)
         size = data.stat().st_size
-    return {"dataset": config.dataset, "bytes": size, "md5": source["md5"], "origin": origin}
+    return {"dataset": config.dataset, "bytes": size, "md5": source["md5"], "origin": source["origin"]}
 
 
 def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | str]:
@@ -57,7 +59,7 @@ def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | s
         "format": next(layout for layout, suffix in _SUFFIX.items() if suffix == data.suffix),
         "file": data.name,
         "md5": md5_of(data),
-        "origin": origin,
+        "origin": mask(origin),
     }
 
 

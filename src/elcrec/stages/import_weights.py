@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from elcrec.artifacts import atomic_dir, code_revision, sha256_of
+from elcrec.artifacts import code_revision, sha256_of
 from elcrec.config import TrainConfig
+from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import load_item_ids, load_sequences, require_served_window
 from elcrec.errors import UserError
 from elcrec.model.io import save_model
@@ -65,6 +66,7 @@ def import_weights(
         UserError: the checkpoint is unusable, does not fit the sequences, or the output cannot be written.
     """
     _require_apart(out, checkpoint, sequences)
+    verify(sequences, "split.json", "sequences.parquet", "items.parquet")
     data = load_sequences(sequences)
     item_ids = load_item_ids(sequences, data)
     published = read(checkpoint)
@@ -76,7 +78,7 @@ def import_weights(
     config, model = published.config(num_heads), published.to_model(rows_V, num_heads)
     require_served_window(model.config.encoder.window, sequences, where=checkpoint)
     source = {"file": checkpoint.name, "sha256": sha256_of(checkpoint), "absent_items": absent}
-    with atomic_dir(out) as scratch:
+    with stage_output(out) as scratch:
         save_model(model, scratch, config, sequences_md5=data.md5, git_revision=code_revision(), imported=source)
     encoder = model.config.encoder
     return {

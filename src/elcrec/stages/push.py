@@ -4,24 +4,26 @@ Every step finds what an earlier, killed run has done and leaves it as it is, so
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import atomic_dir, read_json, write_json
+from elcrec.artifacts import read_json, write_json
 from elcrec.config import PushConfig
+from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
 from elcrec.data.split_points import HistoriesOverTime, seen_items
 from elcrec.errors import UserError
+from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import is_of_model
-from elcrec.model.io import load_model, read_architecture
+from elcrec.model.io import CONFIG, WEIGHTS, load_model, read_architecture
+from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES
 from elcrec.ranking.new_items import read_new_items
 from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
 from elcrec.serving.catalogue import load_catalogue
@@ -32,6 +34,13 @@ from elcrec.serving.new_items import with_new_items
 from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry, RegisteredModel
 
 logger = logging.getLogger(__name__)
+
+_RANKS: dict[str, Callable[[pa.DataType], bool]] = {
+    "user_id": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+    "target": pa.types.is_integer,
+    "rank": pa.types.is_integer,
+}
+"""Columns of ranks.parquet that the gate needs, and their types."""
 
 
 def push(
@@ -54,7 +63,7 @@ def push(
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
     manifest = _describe(config, source, features)
     decision = _decide(config, source, manifest, registry)
-    with atomic_dir(out) as scratch:
+    with stage_output(out) as scratch:
         write_json(scratch / "gate.json", decision.document())
         (scratch / "gate.md").write_text(gate_markdown(decision), encoding="utf-8")
         if decision.accepted:
@@ -100,11 +109,20 @@ def decide(
 
 
 def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) -> Manifest:
+    _verify(source)
     _require_times(config, source.sequences)
     service = config.feature_service
     schema = features.schema(service)
     require_served_window(read_architecture(source.model).encoder.window, source.sequences, where=source.model)
     return describe_bundle(source, name=config.model_name, feature_service=service, feature_schema=schema)
+
+
+def _verify(source: BundleSource) -> None:
+    """Compare what is about to be read with what its stages recorded."""
+    verify(source.model, CONFIG, WEIGHTS)
+    verify(source.sequences, "split.json", "sequences.parquet", "items.parquet", "histories.parquet")
+    written = ("metrics.json", "ranks.parquet", "intents.json", "model_card.md")
+    verify(source.evaluation, *written, optional=[RULES, FACTS, NEW_ITEMS])
 
 
 def _require_times(config: PushConfig, sequences: Path) -> None:
@@ -116,12 +134,13 @@ def _require_times(config: PushConfig, sequences: Path) -> None:
 
 def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
     data = load_sequences(source.sequences)
-    ranks = _challenger_ranks(source, data)
+    table = _read_ranks(source, data)
+    ranks = np.asarray(table["rank"], np.int32)
     serving = registry.champion(config.model_name)
     measured = _measured(serving, config.model_name, source, data, manifest, registry)
     return judge(
         config.gate,
-        read_json(source.evaluation / "metrics.json"),
+        _recounted(read_json(source.evaluation / "metrics.json"), table, where=source.evaluation),
         ranks,
         measured,
         digest=manifest.digest,
@@ -130,13 +149,17 @@ def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, regist
     )
 
 
-def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[np.int32]:
-    """Return the challenger's ranks in the order of the test split, [N]."""
+def _read_ranks(source: BundleSource, data: SequenceData) -> pa.Table:
+    """Return the challenger's ranks, and beside them those of others, in the order of the test split, N rows."""
     path = source.evaluation / "ranks.parquet"
     try:
-        table = pq.read_table(path, columns=["user_id", "target", "rank"])
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the evaluate stage again") from error
+    faulty = [name for name, kind in _RANKS.items() if not _is_full(table, name, kind)]
+    if faulty:
+        fix = "run the evaluate stage again"
+        raise UserError(f"no column {faulty[0]!r} that says something of every user", where=path, fix=fix)
     if not is_of_model(table, source.model):
         raise UserError(f"not the ranks of {source.model}", where=path, fix="run the evaluate stage again")
     test = data.evaluation("test")
@@ -146,7 +169,34 @@ def _challenger_ranks(source: BundleSource, data: SequenceData) -> npt.NDArray[n
     same_users = table["user_id"].cast(pa.string()).equals(users)
     if not same_users or not np.array_equal(table["target"].to_numpy(), test.target_items):
         raise UserError("not the ranks of these test users", where=path, fix="run the evaluate stage again")
-    return np.asarray(table["rank"], np.int32)
+    return table
+
+
+def _is_full(table: pa.Table, name: str, kind: Callable[[pa.DataType], bool]) -> bool:
+    known = name in table.column_names and kind(table[name].type)
+    return known and not table[name].null_count
+
+
+def _recounted(metrics: Mapping[str, Any], ranks: pa.Table, *, where: Path) -> dict[str, Any]:
+    """Return the metrics that are judged: those of the ranks, and what no rank tells as metrics.json says it.
+
+    Raises:
+        UserError: metrics.json says of the ranks what they do not give.
+    """
+    columns = {"": "rank"} | {f"{other}_": f"{other}_rank" for other in ("popularity", "baseline")}
+    known = {prefix: ranks[name] for prefix, name in columns.items() if name in ranks.column_names}
+    found = {
+        f"{prefix}{name}": value
+        for prefix, column in known.items()
+        if not column.null_count
+        for name, value in mean_metrics(column.to_numpy()).items()
+    }
+    for name, value in found.items():
+        said = metrics.get(name, value)
+        if not _is_number(said) or not np.isclose(said, value, rtol=1e-6, atol=1e-9):
+            what = f"{name} is {said}, but ranks.parquet gives {value:.6f}"
+            raise UserError(what, where=where / "metrics.json", fix="run the evaluate stage again")
+    return {**metrics, **found}
 
 
 def _measured(
@@ -196,7 +246,6 @@ def _release(
     metrics = {name: value for name, value in read_json(bundle / "metrics.json").items() if _is_number(value)}
     tags = {"sequences_md5": manifest.sequences_md5, "feature_service": manifest.feature_service}
     version = registry.register(config.model_name, bundle, metrics, tags)
-    logger.info("registered %s version %s", config.model_name, version)
     logger.info("publishing features, which takes minutes for a million users")
     published = _publish(config, features, _tables(source, manifest.digest))
     if registry.rejected(config.model_name, manifest.digest) is not None:

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
+from elcrec.artifacts import SCHEMA_VERSION, md5_of, read_json, write_json
 from elcrec.config import SequencesConfig
+from elcrec.custody import stage_output, verify
 from elcrec.data.engine import Engine, Session
 from elcrec.data.fold import Folded, fold, item_table
 from elcrec.data.interactions import EVENT_ID, interaction_schema
@@ -31,12 +32,13 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
     Raises:
         UserError: the input is not the validate stage's, or nothing is left to train on or to evaluate.
     """
+    verify(interactions, "validation.json", "interactions.parquet")
     time = read_json(interactions / "validation.json").get("time")
     if config.split == "temporal" and time != "real":
         fix = "use sequences.split=leave_one_out"
         raise UserError("a temporal split needs real times; this log has only an order", where=interactions, fix=fix)
     event_ids = _has_event_ids(interactions / "interactions.parquet")
-    with atomic_dir(out) as folder:
+    with stage_output(out) as folder:
         with engine.session(out) as session:
             log = [interactions / "interactions.parquet"]
             counts, cuts = _build(config, log, folder, session, event_ids=event_ids)

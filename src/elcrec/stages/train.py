@@ -2,15 +2,18 @@
 
 import csv
 import logging
+import platform
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from elcrec.artifacts import atomic_dir, code_revision, read_json
+from elcrec.artifacts import MEASURED, SCHEMA_VERSION, code_revision, read_json, write_json
 from elcrec.config import TrainConfig
+from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import (
     EvaluationSet,
     SequenceData,
@@ -18,7 +21,7 @@ from elcrec.data.dataset import (
     load_user_ids,
     require_served_window,
 )
-from elcrec.evaluation.history import columns_for
+from elcrec.evaluation.history import SECONDS, columns_for
 from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.sampling import sample_users
 from elcrec.evaluation.training_page import write_training_page
@@ -37,7 +40,7 @@ logger = logging.getLogger(__name__)
 def train(
     config: TrainConfig, sequences: Path, out: Path, *, checkpoint: Path, warm_start: Path | None = None
 ) -> dict[str, Any]:
-    """Train a model and write `model.safetensors`, `config.json`, `history.csv` and the page `training.html`.
+    """Train a model and write `model.safetensors`, `config.json`, `history.csv`, `measured.json` and `training.html`.
 
     Under torchrun every process trains its share of each step, and the leader alone writes. Without the extra `report`
     there is no page, and a line in the log says so.
@@ -58,6 +61,7 @@ def train(
     """
     device = choose_device(config.device)
     with process_group(device) as ranks:
+        verify(sequences, "split.json", "sequences.parquet", "items.parquet")
         data = load_sequences(sequences)
         require_served_window(config.encoder.window, sequences, where=sequences)
         start = _read_start(warm_start, sequences) if warm_start else None
@@ -65,9 +69,10 @@ def train(
         if not ranks.leads:
             fit(data, config, checkpoint, ranks, start, valid)
             return {}
-        with atomic_dir(out) as scratch:
+        with stage_output(out) as scratch:
             fitted = fit(data, config, checkpoint, ranks, start, valid)
             _write(fitted, config, data, scratch, warm_start=start.digest if start else None)
+            _write_measured(scratch, fitted, _machine(device, ranks))
             _write_page(scratch, fitted, data, _machine(device, ranks))
         discard_checkpoint(checkpoint)
     return {"epochs": fitted.progress.epoch, "best_epoch": fitted.progress.best_epoch} | {
@@ -94,20 +99,32 @@ def _read_start(bundle: Path, sequences: Path) -> WarmStart:
 
 def _write(fitted: Fitted, config: TrainConfig, data: SequenceData, folder: Path, *, warm_start: str | None) -> None:
     progress = fitted.progress
-    seconds = sum(row["seconds"] for row in progress.history)
     facts: dict[str, Any] = {
         "sequences_md5": data.md5,
         "git_revision": code_revision(),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "valid": fitted.valid,
-        "seconds": round(seconds, 1),
     }
     if warm_start:
         facts["warm_start"] = warm_start
     save_model(fitted.model, folder, config, **facts)
     write_history(folder / "history.csv", progress.history, fitted.terms)
-    logger.info("trained in %.0f s", seconds)
+
+
+def _write_measured(folder: Path, fitted: Fitted, trained_on: str) -> None:
+    """Write what another run of the same inputs would find different: it is no part of what the model is."""
+    seconds = [row[SECONDS] for row in fitted.progress.history]
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "seconds": round(sum(seconds), 1),
+        "epoch_seconds": seconds,
+        "trained_on": trained_on,
+        "host": platform.node(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(folder / MEASURED, document)
+    logger.info("trained in %.0f s", sum(seconds))
 
 
 def _machine(device: torch.device, ranks: Ranks) -> str:
@@ -120,7 +137,7 @@ def _write_page(folder: Path, fitted: Fitted, data: SequenceData, trained_on: st
     if not can_write_pages():
         logger.warning("no training.html: the page needs the extra report; %s", INSTALL)
         return
-    columns = columns_for(fitted.terms)
+    columns = [*columns_for(fitted.terms), SECONDS]
     history = pd.DataFrame(fitted.progress.history, columns=columns).astype(float).astype({"epoch": int})
     config = read_json(folder / CONFIG)
     write_training_page(folder / "training.html", config=config, history=history, data=data, trained_on=trained_on)
@@ -129,6 +146,6 @@ def _write_page(folder: Path, fitted: Fitted, data: SequenceData, trained_on: st
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> None:
     """Write a row an epoch; what an epoch does not have stays empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns_for(terms), lineterminator="\n")
+        writer = csv.DictWriter(file, columns_for(terms), lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

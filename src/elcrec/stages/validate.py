@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
 from elcrec.config import ValidateConfig
+from elcrec.custody import stage_output, verify
 from elcrec.data.engine import Engine, Session
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog, TimeKind
@@ -81,10 +82,11 @@ def validate(
         LogRefusedError: a critical check fails; `details` tabulates what and where.
     """
     now = now or datetime.now(UTC)
+    verify(raw, "source.json")  # which has the md5 of the log
     source = _read_source(raw)
     memory = accepted / "profile.json" if accepted else None
     failed = out.with_name(f"{out.name}.failed")
-    with atomic_dir(out) as folder:
+    with stage_output(out) as folder:
         lists, session = _Lists(memory, forgotten), engine.session(out)
         assessment = _assess(config, raw, folder, source=source, lists=lists, now=now, session=session)
         if accept_drift:

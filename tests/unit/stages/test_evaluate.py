@@ -117,7 +117,7 @@ def again(workdir: Path, out: Path, config: EvaluateConfig = CONFIG, **inputs: P
 
 
 def test_the_folder_holds_what_is_promised(out: Path) -> None:
-    assert sorted(path.name for path in out.iterdir()) == sorted([*DATA_FILES, *PAGES])
+    assert sorted(path.name for path in out.iterdir()) == sorted(["checksums.json", *DATA_FILES, *PAGES])
 
 
 def test_ranks_are_those_of_a_plain_ranker(workdir: Path, out: Path) -> None:

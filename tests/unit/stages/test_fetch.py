@@ -65,7 +65,7 @@ def test_the_sample_comes_with_its_truth_and_is_the_same_every_time(tmp_path: Pa
     fetch(config, tmp_path / "one")
     fetch(config, tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["data.csv", "source.json", "truth_items.parquet", "truth_users.parquet"]
+    assert names == ["checksums.json", "data.csv", "source.json", "truth_items.parquet", "truth_users.parquet"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     items, users = (pq.read_schema(tmp_path / "one" / f"truth_{name}.parquet") for name in ("items", "users"))

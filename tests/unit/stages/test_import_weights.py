@@ -16,6 +16,7 @@ from elcrec.adapters.published_weights import read_published
 from elcrec.artifacts import read_json, sha256_of, write_json
 from elcrec.cli import main
 from elcrec.config import EvaluateConfig, SyntheticConfig
+from elcrec.custody import write_checksums
 from elcrec.data.dataset import load_item_ids, load_sequences
 from elcrec.errors import UserError
 from elcrec.evaluation.ranking import rank_targets
@@ -133,7 +134,11 @@ def workdir(sequences: Path, checkpoint: Path, tmp_path_factory: pytest.TempPath
 
 
 def test_the_model_folder_says_where_it_came_from(workdir: Path, checkpoint: Path, sequences: Path) -> None:
-    assert sorted(path.name for path in (workdir / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (workdir / "model").iterdir()) == [
+        "checksums.json",
+        "config.json",
+        "model.safetensors",
+    ]
     config = read_json(workdir / "model" / "config.json")
     assert config["imported"] == {"file": "published.pt", "sha256": sha256_of(checkpoint), "absent_items": 0}
     assert config["sequences_md5"] == read_json(sequences / "split.json")["md5"]
@@ -264,6 +269,7 @@ def test_a_folder_that_holds_an_input_is_not_replaced(checkpoint: Path, sequence
 def test_a_model_that_reads_more_than_is_served_is_refused(checkpoint: Path, sequences: Path, tmp_path: Path) -> None:
     short = shutil.copytree(sequences, tmp_path / "sequences")
     write_json(short / "split.json", read_json(short / "split.json") | {"history": 49})
+    write_checksums(short)
 
     with pytest.raises(UserError, match=r"published\.pt: a window of 50 items, .*keeps 49"):
         import_weights(checkpoint, short, tmp_path / "model")

@@ -263,6 +263,30 @@ def test_an_evaluation_of_another_model_is_refused(empty: Store, ranked: tuple[I
     assert not empty.out.exists()
 
 
+@pytest.mark.parametrize("figure", [0.9, "0.9", None, float("nan")])
+def test_a_metric_that_the_ranks_do_not_give_passes_no_floor(
+    empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path, figure: object
+) -> None:
+    inputs = ranked[0]
+    evaluation = shutil.copytree(inputs.evaluation, tmp_path / "evaluation")
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    (evaluation / "metrics.json").write_text(json.dumps(metrics | {"ndcg@20": figure}))
+
+    with pytest.raises(UserError, match=r"metrics\.json: ndcg@20 is .*, but ranks\.parquet gives 0\.\d+; run the"):
+        empty.push(Inputs(model=inputs.model, sequences=inputs.sequences, evaluation=evaluation))
+    assert not empty.out.exists()
+
+
+def test_ranks_without_their_columns_are_refused(empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path) -> None:
+    inputs = ranked[0]
+    evaluation = shutil.copytree(inputs.evaluation, tmp_path / "evaluation")
+    ranks = pq.read_table(evaluation / "ranks.parquet").drop_columns("rank")
+    pq.write_table(ranks, evaluation / "ranks.parquet")
+
+    with pytest.raises(UserError, match="no column 'rank'"):
+        empty.push(Inputs(model=inputs.model, sequences=inputs.sequences, evaluation=evaluation))
+
+
 def test_a_model_that_reads_more_than_is_served_is_refused(
     empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path
 ) -> None:

@@ -52,12 +52,25 @@ def test_the_page_stands_beside_the_history(sequences: Path, tmp_path: Path) -> 
     assert "CPU, 1 process" in page
 
 
+def test_the_same_inputs_give_the_same_model_wherever_it_is_trained(sequences: Path, tmp_path: Path) -> None:
+    first, again = (_train_here(sequences, tmp_path / name) for name in ("here", "der Ort"))
+    assert (first / "checksums.json").read_bytes() == (again / "checksums.json").read_bytes()
+    assert {"model.safetensors", "config.json", "history.csv"} == {*read_json(first / "checksums.json")["files"]}
+    assert len(read_json(first / "measured.json")["epoch_seconds"]) == tiny_config().epochs
+
+
 def test_without_the_extra_the_model_is_trained_and_one_line_says_what_is_missing(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pages, "find_spec", lambda _: None)
     model = _train_here(sequences, tmp_path)
-    assert sorted(path.name for path in model.iterdir()) == ["config.json", "history.csv", "model.safetensors"]
+    assert sorted(path.name for path in model.iterdir()) == [
+        "checksums.json",
+        "config.json",
+        "history.csv",
+        "measured.json",
+        "model.safetensors",
+    ]
     (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "elcrec[report]" in line
 

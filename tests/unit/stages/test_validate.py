@@ -40,6 +40,7 @@ def test_a_good_log_gives_interactions_an_empty_quarantine_and_a_report(raw: Pat
     metrics = validate(ValidateConfig(), raw, out, engine=ENGINE, now=NOW)
     report = read_json(out / "validation.json")
     assert sorted(path.name for path in out.iterdir()) == [
+        "checksums.json",
         "interactions.parquet",
         "quarantine.parquet",
         "validation.html",

@@ -1,0 +1,119 @@
+"""One holder at a time: a file that is locked while it is in use, and says by whom.
+
+The lock itself is the kernel's and ends with the process, so one that was killed blocks nobody.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+
+from elcrec.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What file systems say that know no locks."""
+
+
+@contextmanager
+def held(path: Path, *, subject: object, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `path`; it goes away at the end.
+
+    Args:
+        path: the file; its folder is made.
+        subject: what is in use meanwhile, for messages.
+        wait: whether to wait for another holder.
+
+    Raises:
+        UserError: another process holds it and `wait` is off, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _acquire(path, subject, wait=wait)
+    except OSError as error:
+        raise UserError(f"cannot write the output ({error.strerror})", where=subject) from error
+    try:
+        _note_stale(file, subject)
+        _sign(file)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _acquire(path: Path, subject: object, *, wait: bool) -> IO[str]:
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            _lock(file, subject, wait=wait)
+        except BaseException:
+            file.close()
+            raise
+        if _is_still(file, path):
+            return file
+        file.close()  # the one before us has removed it
+
+
+def _lock(file: IO[str], subject: object, *, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _describe(_read(file))
+        if not wait:
+            fix = "wait until it has ended, or end it"
+            raise UserError(f"in use by {holder}", where=subject, fix=fix) from None
+        logger.info("%s: in use by %s; waiting until it has ended", subject, holder)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        logger.warning("%s: this file system has no locks, so nothing keeps a second process out", subject)
+
+
+def _is_still(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _note_stale(file: IO[str], subject: object) -> None:
+    """Say so where the one before us has not removed its name: it was killed."""
+    before = _read(file)
+    if before:
+        logger.info("%s: the lock of %s is stale, as that has ended", subject, _describe(before))
+
+
+def _sign(file: IO[str]) -> None:
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    file.truncate(0)
+    file.write(json.dumps(holder))
+    file.flush()
+
+
+def _read(file: IO[str]) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        found = json.loads(file.read())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process"
+    try:
+        age = datetime.now(UTC) - datetime.fromisoformat(str(holder.get("since")))
+    except (ValueError, TypeError):
+        age = timedelta(0)
+    minutes = max(0, round(age.total_seconds() / 60))
+    return f"process {holder.get('pid')} on {holder.get('host')}, for {minutes} min"
