@@ -143,7 +143,9 @@ def _serve(options: Options) -> None:
     users = first_users(store.histories) if config.serve.demo else []
     name = config.push.model_name
     key = os.environ.get("ELCREC_API_KEY") or None
-    serve(config.serve, name, registry=store.registry, features=store.features, demo_users=users, api_key=key)
+    salt = "" if config.serve.exposures.folder is None else store.user_salt
+    registry, features = store.registry, store.features
+    serve(config.serve, name, registry=registry, features=features, demo_users=users, api_key=key, salt=salt)
 
 
 def _recommend_all(options: Options) -> None:

@@ -527,6 +527,21 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     """Most users whom the store knows from events alone; events of one more are refused."""
 
 
+class ExposureLogConfig(Section, frozen=True, kw_only=True):
+    """What the server writes down of its answers."""
+
+    folder: str | None = None
+    """Folder of Parquet files with what was shown to whom; several servers may share it. `None`: nothing is written."""
+    raw_users: bool = False
+    """Whether a row has the user's own id beside the salted hash of it."""
+    queue: Positive = 10_000
+    """Most answers that wait to be written; of more, the newest are left out and counted."""
+    rows: Positive = 100_000
+    """Answers from which a file is complete."""
+    seconds: PositiveFloat = 300.0
+    """Age from which a file is complete, however few answers it has."""
+
+
 class ServeConfig(Section, frozen=True, kw_only=True):
     """The server."""
 
@@ -570,6 +585,8 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     items_file: str | None = None
     """As `evaluate.items_file`, read in place of the bundle's copy, and again when it changes: availability without a
     push."""
+    exposures: ExposureLogConfig = ExposureLogConfig()
+    """What is written down of the answers."""
 
 
 class Config(Section, frozen=True, kw_only=True):
