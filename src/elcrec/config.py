@@ -166,7 +166,7 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
 
 
 class EngineConfig(Section, frozen=True, kw_only=True):
-    """What the stages validate and sequences run on. It changes how long they take and how much memory, no result."""
+    """What the stages validate, sequences and exposures run on. It changes their time and memory, no result."""
 
     memory_share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     """Share of the memory limit (the container's, else the machine's) that a stage aims to stay within; what is more
@@ -589,6 +589,14 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     """What is written down of the answers."""
 
 
+class ExposuresConfig(Section, frozen=True, kw_only=True):
+    """Joining what servers showed with what users did next."""
+
+    window: PositiveFloat = 86_400.0
+    """Seconds after an answer within which an event that names no answer may follow from it, and within which the
+    user's next event counts."""
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole of params.yaml."""
 
@@ -606,8 +614,10 @@ class Config(Section, frozen=True, kw_only=True):
     """Stage push."""
     serve: ServeConfig = ServeConfig()
     """The server."""
+    exposures: ExposuresConfig = ExposuresConfig()
+    """Stage exposures."""
     engine: EngineConfig = EngineConfig()
-    """What validate and sequences run on."""
+    """What validate, sequences and exposures run on."""
 
     def __post_init__(self) -> None:
         """Check that a model is served all the history that it was evaluated on."""
