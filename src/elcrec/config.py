@@ -595,6 +595,8 @@ class ExposuresConfig(Section, frozen=True, kw_only=True):
     window: PositiveFloat = 86_400.0
     """Seconds after an answer within which an event that names no answer may follow from it, and within which the
     user's next event counts."""
+    page: bool = True
+    """Whether a page is written (with the extra `report`)."""
 
 
 class Config(Section, frozen=True, kw_only=True):

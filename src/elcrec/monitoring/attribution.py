@@ -96,8 +96,8 @@ SELECT shown.answer, shown.answer_id, answers.time, shown.user_key, CAST(shown.p
 FROM shown JOIN answers ON answers.answer = shown.answer
 LEFT JOIN matched ON matched.answer = shown.answer AND matched.position = shown.position
 LEFT JOIN next ON next.answer = shown.answer
-ORDER BY shown.answer, shown.position
 """
+_ORDERED = "SELECT * FROM attributed ORDER BY answer, position"
 _COUNTS = """
 SELECT (SELECT count(*) FROM exposures) AS exposures, (SELECT count(*) FROM answers) AS answers,
     (SELECT count(*) FROM arrived) AS arrived, (SELECT count(*) FROM events) AS events,
@@ -124,6 +124,7 @@ def attribute(session: Session, exposures: Sequence[Path], events: Sequence[Path
     session.table("within", _WITHIN.format(window=window))
     session.table("matched", _MATCHED)
     session.table("next", _NEXT.format(window=window))
+    session.table("attributed", _ATTRIBUTED)
 
 
 def counts(session: Session) -> dict[str, int]:
@@ -143,7 +144,7 @@ def counts(session: Session) -> dict[str, int]:
 
 def attributed(session: Session) -> Iterator[pa.RecordBatch]:
     """Yield the rows of ATTRIBUTED_SCHEMA, by time and position."""
-    for batch in session.stream(_ATTRIBUTED, ("answer", "position")):
+    for batch in session.stream(_ORDERED, ("answer", "position")):
         columns = [batch[field.name].cast(field.type) for field in ATTRIBUTED_SCHEMA]
         yield pa.record_batch(columns, schema=ATTRIBUTED_SCHEMA)
 

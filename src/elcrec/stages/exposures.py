@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
 from elcrec.config import ExposuresConfig, to_dict
 from elcrec.data.engine import Engine
 from elcrec.errors import UserError
+from elcrec.evaluation.pages import can_write_pages
 from elcrec.monitoring.attribution import ATTRIBUTED_SCHEMA, attribute, attributed, counts, write_events
+from elcrec.monitoring.online import online_metrics
+from elcrec.monitoring.online_page import write_online_page
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, seal_abandoned
 from elcrec.serving.ports import LOG_SCHEMA, EventLog
 
@@ -30,9 +34,11 @@ def join_exposures(
     log: EventLog | None = None,
     export: Path | None = None,
 ) -> dict[str, int]:
-    """Write `attributed.parquet`, a row an item that was shown, and `exposures.json`; return the counts.
+    """Write what followed from what was shown; return the counts.
 
-    The same inputs give the same bytes, and events that come later are in the next run.
+    `attributed.parquet` has a row an item that was shown, `online.csv` the metrics of each group, `exposures.json` the
+    counts, and `online.html` is a page. The same inputs give the same bytes (the page says when it was written), and
+    events that come later are in the next run.
 
     Args:
         config: the section `exposures`.
@@ -61,7 +67,11 @@ def join_exposures(
         with pq.ParquetWriter(scratch / ATTRIBUTED_FILE, ATTRIBUTED_SCHEMA, compression="zstd") as writer:
             for batch in attributed(session):
                 writer.write_batch(batch)
-        numbers = counts(session)
+        numbers, online = counts(session), online_metrics(session)
+        with (scratch / "online.csv").open("wb") as file:
+            csv.write_csv(online, file)
+        if config.page and online.num_rows and can_write_pages():
+            write_online_page(scratch / "online.html", online.to_pylist(), numbers)
         document = {"schema_version": SCHEMA_VERSION, "config": to_dict(config), "counts": numbers}
         write_json(scratch / "exposures.json", document)
     return numbers

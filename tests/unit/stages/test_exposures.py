@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import csv
 from support.engines import ENGINE
 
 from elcrec.config import ExposuresConfig
@@ -123,7 +125,7 @@ def joined(folder: Path, answers: Rows, events: Rows, *, export: Path | None = N
     half = len(answers) // 2
     for name, rows in (("a", answers[:half]), ("b", answers[half:])):
         pq.write_table(pa.Table.from_pylist(rows, EXPOSURE_SCHEMA), shown / f"{name}.parquet")
-    config, log = ExposuresConfig(window=WINDOW), Log(events)
+    config, log = ExposuresConfig(window=WINDOW, page=False), Log(events)
     counted = join_exposures(config, shown, folder / "out", salt=SALT, engine=ENGINE, log=log, export=export)  # type: ignore[arg-type]
     rows = pq.read_table(folder / "out" / "attributed.parquet").to_pylist()
     assert sum(counted[name] for name in ("by_answer", "by_window")) == sum(row["events"] for row in rows)
@@ -208,6 +210,31 @@ def test_an_export_beside_the_log_counts_once(tmp_path: Path) -> None:
     (found,) = joined(tmp_path, [answer(0, "ann", 0, ["i1"])], events, export=tmp_path / "log.parquet")
 
     assert (found["events"], found["propensity"], found["found_by"]) == (1, 1.0, "window")
+
+
+def test_online_metrics_are_what_counting_by_hand_gives(tmp_path: Path) -> None:
+    answers = [answer(0, "ann", 0, ["i1", "i2"]), answer(1, "bob", 20, ["i2"]), answer(2, "eve", 40, ["i1", "i3"])]
+    answers[1] |= {"known": 0, "policy": "popular"}
+    events = [event("ann", "i2", 3), event("ann", "i1", 4), event("bob", "i4", 22), event("eve", "i9", 900)]
+
+    joined(tmp_path, answers, events)
+    rows = csv.read_csv(tmp_path / "out" / "online.csv").to_pylist()
+    found = {(row["by"], str(row["group"] or "")): row for row in rows}
+    total, first = found["all", ""], found["position", "1"]
+
+    counts = ("answers", "impressions", "clicks", "converted", "followed", "hits")
+    assert [total[name] for name in counts] == [3, 5, 2, 1, 2, 1]
+    assert (total["ctr"], total["conversion"], total["hit_rate"]) == pytest.approx((2 / 5, 1 / 3, 1 / 2))
+    assert total["ndcg"] == pytest.approx(1 / np.log2(3) / 2)
+    assert (total["coverage"], total["cold"]) == pytest.approx((3 / 5, 1 / 3))
+    shares = np.array([2, 2, 1]) / 5
+    assert total["diversity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    bits = {"i1": 2, "i2": 2, "i3": 1}  # events and one; i4 and i9 have two each
+    shown = ("i1", "i2", "i2", "i1", "i3")
+    assert total["novelty"] == pytest.approx(np.mean([-np.log2(bits[item] / 9) for item in shown]))
+    assert [first[name] for name in counts] == [3, 3, 1, 1, 2, 0]
+    assert found["policy", "popular"]["cold"] == 1
+    assert {name for by, name in found if by == "intent"} == {"0", "1", "2"}
 
 
 def test_what_is_missing_or_no_exposure_is_one_clear_error(tmp_path: Path) -> None:
