@@ -93,13 +93,14 @@ def push(store: Path, model: Path, sequences: Path, evaluation: Path, environmen
 
 @contextlib.contextmanager
 def server(
-    store: Path, environment: Mapping[str, str], *, plain: bool = False
+    store: Path, environment: Mapping[str, str], *, plain: bool = False, overrides: Sequence[str] = ()
 ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """Run our server, or the plain one, on one core; yields it and its port."""
     port = free_port()
     module = ["-m", "benchmarks.plain_server", str(store), str(port)]
     if not plain:
         module = ["-m", "elcrec", "serve", "--store", str(store), "--port", str(port), "--set", "serve.demo=false"]
+        module += [word for override in overrides for word in ("--set", override)]
     command, variables = [*core(0), sys.executable, *module], {**os.environ, **environment}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log)

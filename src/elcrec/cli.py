@@ -162,7 +162,20 @@ def _serve(options: Options) -> None:
     users = first_users(store.histories) if config.serve.demo else []
     name = config.push.model_name
     key = os.environ.get("ELCREC_API_KEY") or None
-    serve(config.serve, name, registry=store.registry, features=store.features, demo_users=users, api_key=key)
+    salt = "" if config.serve.exposures.folder is None else store.user_salt
+    registry, features = store.registry, store.features
+    serve(config.serve, name, registry=registry, features=features, demo_users=users, api_key=key, salt=salt)
+
+
+def _exposures(options: Options) -> None:
+    from elcrec.adapters.engine import open_engine
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.exposures import join_exposures
+
+    config, store = _config(options), open_store(options.store)
+    inputs = {"salt": store.user_salt, "engine": open_engine(config.engine), "export": options.events}
+    log = store.features.event_log
+    _show(join_exposures(config.exposures, options.exposures, options.out, log=log, **inputs))
 
 
 def _recommend_all(options: Options) -> None:
@@ -292,6 +305,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = add("serve", _serve, "Serve the champion over HTTP; follows the registry.", store=a / "store")
     serve.add_argument("--host", help="overrides serve.host")
     serve.add_argument("--port", type=int, help="overrides serve.port")
+    text = "Join what servers showed with the events that followed, into one table."
+    joined = add("exposures", _exposures, text, store=a / "store", exposures=a / "exposures", out=a / "attributed")
+    joined.add_argument("--events", type=Path, metavar="FILE", help="an export, for events that the log no longer has")
     text = "Recommend for every user of a file of histories, into one Parquet file."
     everybody = add("recommend-all", _recommend_all, text, store=a / "store")
     everybody.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder, instead of the store's model")

@@ -168,7 +168,7 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
 
 
 class EngineConfig(Section, frozen=True, kw_only=True):
-    """What the stages validate and sequences run on. It changes how long they take and how much memory, no result."""
+    """What the stages validate, sequences and exposures run on. It changes their time and memory, no result."""
 
     kind: Literal["duckdb", "spark"] = "duckdb"
     """`duckdb`: one machine, beyond its memory on disk. `spark`: a cluster, Spark Connect or Spark on this machine; it
@@ -551,6 +551,21 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     """Most users whom the store knows from events alone; events of one more are refused."""
 
 
+class ExposureLogConfig(Section, frozen=True, kw_only=True):
+    """What the server writes down of its answers."""
+
+    folder: str | None = None
+    """Folder of Parquet files with what was shown to whom; several servers may share it. `None`: nothing is written."""
+    raw_users: bool = False
+    """Whether a row has the user's own id beside the salted hash of it."""
+    queue: Positive = 10_000
+    """Most answers that wait to be written; of more, the newest are left out and counted."""
+    rows: Positive = 100_000
+    """Answers from which a file is complete."""
+    seconds: PositiveFloat = 300.0
+    """Age from which a file is complete, however few answers it has."""
+
+
 class ServeConfig(Section, frozen=True, kw_only=True):
     """The server."""
 
@@ -594,6 +609,18 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     items_file: str | None = None
     """As `evaluate.items_file`, read in place of the bundle's copy, and again when it changes: availability without a
     push."""
+    exposures: ExposureLogConfig = ExposureLogConfig()
+    """What is written down of the answers."""
+
+
+class ExposuresConfig(Section, frozen=True, kw_only=True):
+    """Joining what servers showed with what users did next."""
+
+    window: PositiveFloat = 86_400.0
+    """Seconds after an answer within which an event that names no answer may follow from it, and within which the
+    user's next event counts."""
+    page: bool = True
+    """Whether a page is written (with the extra `report`)."""
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -613,8 +640,10 @@ class Config(Section, frozen=True, kw_only=True):
     """Stage push."""
     serve: ServeConfig = ServeConfig()
     """The server."""
+    exposures: ExposuresConfig = ExposuresConfig()
+    """Stage exposures."""
     engine: EngineConfig = EngineConfig()
-    """What validate and sequences run on."""
+    """What validate, sequences and exposures run on."""
 
     def __post_init__(self) -> None:
         """Check that a model is served all the history that it was evaluated on."""

@@ -22,7 +22,7 @@ _OWN = {"export": {"out", "base"}, "replay": set[str](), "trim": {"before"}}
 def add_events(sub: argparse.ArgumentParser, store: Path, show: Show) -> None:
     """Describe `elcrec events`."""
     sub.set_defaults(command=lambda options: show(_events(options)))
-    columns = "CSV with the header user_id,item_id,timestamp[,event_id] or JSON lines with these keys; - reads stdin"
+    columns = "CSV with the header user_id,item_id,timestamp[,event_id,answer_id], or JSON lines; - reads stdin"
     verbs = "export: the log of events as Parquet; replay: push the log again; trim: remove what came in before a time"
     sub.add_argument("what", metavar="FILE|export|replay|trim", help=f"{columns}. {verbs}")
     sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
@@ -97,7 +97,17 @@ def add_forget(sub: argparse.ArgumentParser) -> None:
 def forget(options: Options, config: "Config") -> dict[str, int]:
     """Run `elcrec forget`."""
     from elcrec.adapters.store import open_store
+    from elcrec.data.user_keys import user_key
     from elcrec.stages.forget import forget as stage
 
     store, columns = open_store(options.store), ("user_id", config.validate.user_column)
-    return stage(options.user, store.folder, options.workdirs, columns=columns, features=store.features)
+    folder = config.serve.exposures.folder
+    return stage(
+        options.user,
+        store.folder,
+        options.workdirs,
+        columns=columns,
+        features=store.features,
+        exposures=None if folder is None else Path(folder),
+        user_key=user_key(options.user, store.user_salt) if store.has_user_salt else None,
+    )

@@ -1,13 +1,19 @@
 """Every HTML artifact in a real browser without a network: it asks for nothing, reports nothing and can be read."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
 
 from elcrec.config import parse_config
+from elcrec.data.user_keys import user_key
+from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.stages.evaluate import evaluate
+from elcrec.stages.exposures import join_exposures
 from elcrec.stages.fetch import fetch
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.train import train
@@ -36,7 +42,9 @@ PAGES = {
     "evaluation/report.html": ("ELCRec on sample", "Share of users who find their next item", "Groups of users"),
     "evaluation/intents.html": ("Intents of ELCRec on sample", "Planted truth", "Cosine between intents"),
     "plain/intents.html": ("This model has no intents",),
+    "attributed/online.html": ("What followed from what was shown", "50.00% of the shown items", "By position"),
 }
+START = datetime(2026, 3, 1, tzinfo=UTC)
 WIDTHS = (1200, 700, 390)
 """A window of its own, the panel of the Kubeflow UI, a telephone."""
 
@@ -53,7 +61,31 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = {"baseline": root / "baseline", "truth": root / "raw"}
     evaluate(config.evaluate, root / "model", root / "sequences", root / "evaluation", **inputs)
     evaluate(config.evaluate, root / "baseline", root / "sequences", root / "plain")
+    write_exposures(root / "shown")
+    write_clicks(root / "clicks.parquet")
+    given = {"salt": "salt", "engine": ENGINE, "export": root / "clicks.parquet"}
+    join_exposures(config.exposures, root / "shown", root / "attributed", **given)
     return root
+
+
+def write_exposures(folder: Path) -> None:
+    """Two items that were shown to each of twelve users, a day each."""
+    folder.mkdir()
+    fixed = {"item_ids": ["i1", "i2"], "scores": [2.0, 1.0], "policy": "model", "known": 3, "model": "elcrec"}
+    rows = [
+        {"answer_id": f"a{day}", "time": START + timedelta(days=day), "user_key": user_key(f"u{day}", "salt")}
+        | {"intent": day % 3, "version": "1", "digest": "0123456789"}
+        | fixed
+        for day in range(12)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, EXPOSURE_SCHEMA), folder / "shown.parquet")
+
+
+def write_clicks(path: Path) -> None:
+    """A click of each of them on one of the items."""
+    times = [START + timedelta(days=day, seconds=5) for day in range(12)]
+    users, items = [f"u{day}" for day in range(12)], [f"i{1 + day % 2}" for day in range(12)]
+    pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": times}), path)
 
 
 @pytest.fixture(scope="module")

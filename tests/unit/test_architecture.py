@@ -8,7 +8,7 @@ from support.imports import imports_of
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "elcrec"
-CORE = ("data", "ops", "model", "training", "ranking", "evaluation", "serving")
+CORE = ("data", "ops", "model", "training", "ranking", "evaluation", "serving", "monitoring")
 
 
 def imports(path: Path) -> Iterator[str]:

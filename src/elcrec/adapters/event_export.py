@@ -17,6 +17,7 @@ _MEMORY = "1GB"
 _ROWS_AT_ONCE = 50_000
 _COLUMNS = ("user_id", "item_id", "timestamp")
 _SCHEMA = pa.schema([LOG_SCHEMA.field(name) for name in (*_COLUMNS, "event_id")])
+_WITH_ANSWERS = _SCHEMA.append(LOG_SCHEMA.field("answer_id"))
 
 # In order of arrival; what came in at one time stands in an order that does not depend on how the log was read.
 _PLACES = "logged, user_id, timestamp, item_id, event_id"
@@ -28,7 +29,7 @@ CREATE TABLE events AS SELECT * EXCLUDE (of_id, of_place) FROM (
 ) WHERE of_id = 1 AND of_place = 1
 """
 _NEW = f"""
-SELECT user_id, item_id, timestamp, event_id FROM events
+SELECT user_id, item_id, timestamp, event_id, answer_id FROM events
 WHERE NOT EXISTS (SELECT 1 FROM base WHERE base.user_id = events.user_id AND base.event_id = events.event_id)
 AND NOT EXISTS (
     SELECT 1 FROM base WHERE base.user_id = events.user_id AND base.item_id = events.item_id
@@ -45,7 +46,8 @@ ORDER BY {_PLACES}
 def export_events(log: EventLog, out: Path, *, base: Path | None = None) -> dict[str, int]:
     """Write the log as Parquet: `user_id`, `item_id`, `timestamp`, `event_id`, each event once.
 
-    Exporting the same log again writes the same bytes.
+    Where an event names the answer that it follows, there is a column `answer_id` as well. Exporting the same log again
+    writes the same bytes.
 
     Args:
         log: what to export.
@@ -67,7 +69,7 @@ def export_events(log: EventLog, out: Path, *, base: Path | None = None) -> dict
             database.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = 1; SET preserve_insertion_order = true")
             _load(database, log)
             unit = _attach(database, base)
-            rows = _write(database, scratch, base, unit)
+            rows = _write(database, scratch, base, unit, _schema(database, base))
         if not sum(rows.values()):
             raise UserError("the event log is empty", fix="nothing was written")
     return rows
@@ -104,23 +106,31 @@ def _base_columns(base: Path) -> list[str]:
     return list(schema.names)
 
 
-def _write(database: duckdb.DuckDBPyConnection, scratch: Path, base: Path | None, unit: int) -> dict[str, int]:
+def _schema(database: duckdb.DuckDBPyConnection, base: Path | None) -> pa.Schema:
+    """Return the columns to write: those of answers only where somebody names one."""
+    ((named,),) = database.execute("SELECT count(answer_id) FROM events").fetchall()
+    return _WITH_ANSWERS if named or (base is not None and "answer_id" in _base_columns(base)) else _SCHEMA
+
+
+def _write(
+    database: duckdb.DuckDBPyConnection, scratch: Path, base: Path | None, unit: int, schema: pa.Schema
+) -> dict[str, int]:
     counts = {"base": 0, "events": 0}
-    with pq.ParquetWriter(scratch, _SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
         if base is not None:
-            for batch in _base_rows(base):
+            for batch in _base_rows(base, schema):
                 counts["base"] += len(batch)
                 writer.write_batch(batch, row_group_size=_ROWS_AT_ONCE)
         for batch in database.sql(_NEW, params={"unit": unit}).to_arrow_reader(_ROWS_AT_ONCE):
             counts["events"] += len(batch)
-            writer.write_batch(batch.cast(_SCHEMA), row_group_size=_ROWS_AT_ONCE)
+            writer.write_batch(batch.select(schema.names).cast(schema), row_group_size=_ROWS_AT_ONCE)
     return counts
 
 
-def _base_rows(base: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the base in its own order and our columns."""
+def _base_rows(base: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the base in its own order and the columns of `schema`."""
     with pq.ParquetFile(base) as file:
         for batch in file.iter_batches(_ROWS_AT_ONCE):
-            ids = batch["event_id"] if "event_id" in batch.schema.names else pa.nulls(len(batch), pa.string())
-            columns = [*(batch[name] for name in _COLUMNS), ids]
-            yield pa.record_batch(columns, names=_SCHEMA.names).cast(_SCHEMA)
+            absent = pa.nulls(len(batch), pa.string())
+            columns = [batch[name] if name in batch.schema.names else absent for name in schema.names]
+            yield pa.record_batch(columns, names=schema.names).cast(schema)

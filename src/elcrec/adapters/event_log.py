@@ -32,10 +32,16 @@ _REWRITES, _REWRITE_SECONDS = 600, 0.1
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY, user_id TEXT NOT NULL, event_id TEXT NOT NULL, item_id TEXT NOT NULL,
-    time INTEGER NOT NULL, logged INTEGER NOT NULL, UNIQUE (user_id, event_id)
+    time INTEGER NOT NULL, logged INTEGER NOT NULL, answer_id TEXT, UNIQUE (user_id, event_id)
 )
 """
-_ROWS = "SELECT logged, user_id, item_id, time, event_id FROM events WHERE number <= ? ORDER BY number"
+_INSERT = """
+INSERT OR IGNORE INTO events (user_id, event_id, item_id, time, logged, answer_id) VALUES (?, ?, ?, ?, ?, ?)
+"""
+_ROWS = "SELECT logged, user_id, item_id, time, event_id, answer_id FROM events WHERE number <= ? ORDER BY number"
+
+Row = tuple[int, str, str, int, str, str | None]
+"""Values of the columns of LOG_SCHEMA."""
 
 
 class SqliteEventLog:
@@ -51,13 +57,13 @@ class SqliteEventLog:
         """See `EventLog`. The transaction is on the disk, not only handed to the system, when this returns."""
         now = time.time_ns() // 1000
         rows = [
-            (event.user_id, event_key(event), event.item_id, microseconds(event.timestamp), now) for event in events
+            (event.user_id, event_key(event), event.item_id, microseconds(event.timestamp), now, event.answer_id)
+            for event in events
         ]
-        insert = "INSERT OR IGNORE INTO events (user_id, event_id, item_id, time, logged) VALUES (?, ?, ?, ?, ?)"
         with self._lock, _sqlite_errors():
             connection = self._writer()
             with connection:
-                connection.executemany(insert, rows)
+                connection.executemany(_INSERT, rows)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `EventLog`."""
@@ -103,7 +109,18 @@ class SqliteEventLog:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(_TABLE)
+        _add_answers(connection)
         return connection
+
+
+def _add_answers(connection: sqlite3.Connection) -> None:
+    """Give a log of before the column of answers; another process may do so at the same time."""
+    if all(name != "answer_id" for _, name, *_ in connection.execute("PRAGMA table_info(events)")):
+        try:
+            connection.execute("ALTER TABLE events ADD COLUMN answer_id TEXT")
+        except sqlite3.OperationalError as error:
+            if "duplicate column" not in str(error):
+                raise
 
 
 class RedisEventLog:
@@ -121,6 +138,7 @@ class RedisEventLog:
         with redis_errors(), self._client.pipeline(transaction=True) as pipe:
             for event in events:
                 fields = {"i": event.item_id, "t": microseconds(event.timestamp), "e": event_key(event)}
+                fields |= {} if event.answer_id is None else {"a": event.answer_id}
                 pipe.xadd(self._prefix + event.user_id, fields)
             pipe.execute()
 
@@ -172,7 +190,7 @@ class RedisEventLog:
         while part := list(islice(keys, _KEYS_AT_ONCE)):
             yield part
 
-    def _rows(self) -> Iterator[tuple[int, str, str, int, str]]:
+    def _rows(self) -> Iterator[Row]:
         for keys in self._keys():
             with self._client.pipeline(transaction=False) as pipe:
                 for key in keys:
@@ -182,10 +200,12 @@ class RedisEventLog:
                 user_id = key.decode().removeprefix(self._prefix)
                 for number, fields in entries:
                     logged = int(number.partition(b"-")[0]) * 1000
-                    yield logged, user_id, fields[b"i"].decode(), int(fields[b"t"]), fields[b"e"].decode()
+                    item_id, answer_id = fields[b"i"].decode(), fields.get(b"a")
+                    named = None if answer_id is None else answer_id.decode()
+                    yield logged, user_id, item_id, int(fields[b"t"]), fields[b"e"].decode(), named
 
 
-def _batch(rows: Iterable[tuple[int, str, str, int, str]]) -> pa.RecordBatch:
+def _batch(rows: Iterable[Row]) -> pa.RecordBatch:
     columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), LOG_SCHEMA, strict=True)]
     return pa.record_batch(columns, schema=LOG_SCHEMA)
 

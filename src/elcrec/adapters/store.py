@@ -2,7 +2,8 @@
 
 The environment may point away from the folder: `MLFLOW_TRACKING_URI` to an MLflow server,
 `ELCREC_FEATURES` to the Feast repository (default: `features` in the working directory), `REDIS` to a Redis for the
-online store and `FEAST_REGISTRY` to a database for Feast's registry.
+online store and `FEAST_REGISTRY` to a database for Feast's registry. `ELCREC_USER_SALT` is the salt of users' keys
+where servers share no folder.
 """
 
 import logging
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from elcrec.data.user_keys import SALT_FILE, load_salt
 from elcrec.locks import held
 from elcrec.serving.ports import FeatureStore, ModelRegistry
 from elcrec.shipped import own_or_shipped
@@ -32,6 +34,7 @@ class Store:
     tracking_uri: str | None
     redis: str | None = field(default=None, repr=False)
     feast_registry: str | None = field(default=None, repr=False)
+    salt: str | None = field(default=None, repr=False)
 
     @property
     def histories(self) -> Path:
@@ -41,6 +44,16 @@ class Store:
     def pushing(self) -> AbstractContextManager[None]:
         """Keep other pushes to this folder waiting: each compares itself with a champion, and moves the alias."""
         return held(self.folder / ".push.lock", subject=self.folder, wait=True)
+
+    @property
+    def user_salt(self) -> str:
+        """What users' keys in exposures are made with: the same for all who share the store or the variable."""
+        return self.salt or load_salt(self.folder / SALT_FILE)
+
+    @property
+    def has_user_salt(self) -> bool:
+        """Whether keys were made already; where not, no file holds any."""
+        return self.salt is not None or (self.folder / SALT_FILE).exists()
 
     @cached_property
     def registry(self) -> ModelRegistry:
@@ -94,4 +107,5 @@ def open_store(folder: Path) -> Store:
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
         redis=os.environ.get("REDIS") or None,
         feast_registry=os.environ.get("FEAST_REGISTRY") or None,
+        salt=os.environ.get("ELCREC_USER_SALT") or None,
     )

@@ -21,12 +21,12 @@ from elcrec.serving import binary, browsing, inference, messages
 from elcrec.serving.access import Access, require_json
 from elcrec.serving.batching import QueueFull
 from elcrec.serving.engine import Answer, Engine, Question
+from elcrec.serving.exposures import ExposureLog
 from elcrec.serving.live import Live, Serving, Watcher
 from elcrec.serving.messages import ErrorResponse, Refusal
 from elcrec.serving.openapi import document
 from elcrec.serving.ports import FeatureStore, StoreUnavailable
-from elcrec.serving.reasons import Reason
-from elcrec.serving.recommender import Recommendation
+from elcrec.serving.responses import response_of, scored_items
 from elcrec.serving.telemetry import CONTENT_TYPE, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class App:
         *,
         demo_users: Sequence[str] = (),
         api_key: str | None = None,
+        exposures: ExposureLog | None = None,
     ) -> None:
         """Take the parts.
 
@@ -61,7 +62,9 @@ class App:
             telemetry: the server's metrics.
             demo_users: users that the demo page offers.
             api_key: what clients must send for all but health, metrics and pages; `None` asks for nothing.
+            exposures: where answers are written down; `None`: they are not.
         """
+        self._exposures = exposures
         self._config, self._live, self._telemetry = config, live, telemetry
         self._engine = Engine(config, live, features, telemetry)
         self._demo_users = list(demo_users)
@@ -105,9 +108,13 @@ class App:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         watcher = Watcher(self._live, self._config.poll)
         watcher.start()
+        if self._exposures is not None:
+            self._exposures.start()
         yield
         watcher.stop()
         self._engine.close()
+        if self._exposures is not None:
+            self._exposures.close()
 
     def _route(self, path: str, handler: Handler, method: str) -> Route:
         """Bind a handler: client's errors become answers, every answer is timed."""
@@ -152,7 +159,9 @@ class App:
             deny=asked.filters.deny,
             explain=asked.explain,
         )
-        return _json(_response(await self._ask(question), with_history=asked.with_history))
+        answer = await self._ask(question)
+        self._note([question], [answer])
+        return _json(response_of(answer, with_history=asked.with_history))
 
     async def _similar(self, request: Request) -> Response:
         item_id, kind = request.path_params["item_id"], browsing.read_kind(request.query_params)
@@ -162,7 +171,7 @@ class App:
             items = await asyncio.to_thread(browsing.near_items, serving.recommender, item_id, k)
         else:
             answer = await self._ask(Question(user_id=None, history=[item_id], k=k))
-            items, serving = _items(answer.recommendation), answer.serving
+            items, serving = scored_items(answer.recommendation), answer.serving
         model = browsing.model_answer(serving)
         return _json(messages.SimilarResponse(item_id=item_id, kind=kind, items=items, model=model))
 
@@ -184,6 +193,7 @@ class App:
         binary.fill(asked.inputs, data)
         questions = inference.questions_of(asked, limits)
         answers = await asyncio.gather(*(self._ask(question) for question in questions))
+        self._note(questions, answers)
         content, size = binary.pack(inference.write_infer(asked, answers), inference.binary_outputs(asked))
         content, said = binary.compress(content, headers.get("accept-encoding", ""))
         if size is None:
@@ -196,6 +206,12 @@ class App:
         except QueueFull as error:
             message = "too many requests wait: try again, or run more servers"
             raise Refusal(_BUSY, message, headers={"retry-after": "1"}) from error
+
+    def _note(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+        """Have what is about to be shown written down."""
+        if self._exposures is not None:
+            for question, answer in zip(questions, answers, strict=True):
+                self._exposures.add(question, answer)
 
     async def _events(self, request: Request) -> Response:
         require_json(request.headers)
@@ -256,7 +272,9 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
-        found = self._live.problem, self._live.items_problem, self._engine.problem
+        found = [self._live.problem, self._live.items_problem, self._engine.problem]
+        if self._exposures is not None:
+            found.append(self._exposures.problem)
         problems = [problem for problem in found if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
@@ -285,47 +303,6 @@ class App:
 
     async def _users(self, _: Request) -> Response:
         return _json({"users": self._demo_users})
-
-
-def _response(answer: Answer, *, with_history: bool) -> messages.RecommendResponse:
-    found, recommender = answer.recommendation, answer.serving.recommender
-    intent = found.intent
-    return messages.RecommendResponse(
-        items=_items(found),
-        source="popular" if found.fallback else "model",
-        intent=None
-        if intent is None
-        else messages.IntentAnswer(index=intent, typical_items=recommender.typical_items(intent)),
-        history=messages.HistoryAnswer(
-            source=answer.source,
-            known=found.known,
-            skipped=found.skipped,
-            stale=answer.stale,
-            item_ids=list(answer.history) if with_history else UNSET,
-        ),
-        store_available=answer.store_available,
-        model=browsing.model_answer(answer.serving),
-    )
-
-
-def _items(found: Recommendation) -> list[messages.ScoredItem]:
-    if found.propensities is None and found.reasons is None:
-        pairs = zip(found.item_ids, found.scores, strict=True)
-        return [messages.ScoredItem(item_id=item_id, score=score) for item_id, score in pairs]
-    return [
-        messages.ScoredItem(
-            item_id=item_id,
-            score=found.scores[place],
-            propensity=UNSET if found.propensities is None else found.propensities[place],
-            because=UNSET if found.reasons is None else [_because(reason) for reason in found.reasons[place]],
-            new=found.reasons is not None and found.new is not None and found.new[place],
-        )
-        for place, item_id in enumerate(found.item_ids)
-    ]
-
-
-def _because(reason: Reason) -> messages.ReasonAnswer:
-    return messages.ReasonAnswer(item_id=reason.item_id, contribution=reason.contribution)
 
 
 async def _refusals(handler: Handler, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from elcrec.serving.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _READERS = 2
+_ID_BYTES = 16
 _HERE = 3
 """Queries that are ranked without another thread: the way there and back takes as long as the ranking."""
 
@@ -51,6 +53,7 @@ class Answer:
     """Recommendations and what they rest on.
 
     Attributes:
+        answer_id: names this answer among those of all servers; an event may say that it follows it.
         serving: the version that ranked.
         source: where the history came from; `none` for a cold user.
         history: raw item ids, oldest first.
@@ -58,6 +61,7 @@ class Answer:
         store_available: false where the store was wanted and did not answer.
     """
 
+    answer_id: str
     recommendation: Recommendation
     serving: Serving
     source: Literal["store", "request", "none"]
@@ -158,6 +162,7 @@ class Engine:
         recommendations = await self._rank(serving.recommender, queries)
         answers = [
             Answer(
+                answer_id=secrets.token_hex(_ID_BYTES),
                 recommendation=recommendation,
                 serving=serving,
                 source=base.source,

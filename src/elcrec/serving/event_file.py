@@ -21,6 +21,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     item_id: str | int
     timestamp: str | int | float
     event_id: str | int | None = None
+    answer_id: str | None = None
 
 
 def read_events(lines: Iterable[str], *, name: str) -> list[Event]:
@@ -74,7 +75,7 @@ def _csv_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, _Line]]:
 def _require_columns(found: list[str], name: str) -> None:
     missing = [column for column in _REQUIRED if column not in found]
     if missing:
-        fix = "write user_id,item_id,timestamp[,event_id], or JSON lines with these keys"
+        fix = "write user_id,item_id,timestamp[,event_id,answer_id], or JSON lines with these keys"
         raise UserError(f"no column {', '.join(missing)}", where=f"{name}: line 1", fix=fix)
 
 
@@ -86,13 +87,20 @@ def _csv_line(row: dict[str | Any, str | Any], where: str) -> _Line:
         item_id=row["item_id"],
         timestamp=row["timestamp"],
         event_id=row.get("event_id") or None,
+        answer_id=row.get("answer_id") or None,
     )
 
 
 def _event(line: _Line, where: str, now: datetime) -> Event:
     event_id = None if line.event_id is None else str(line.event_id)
     moment = _moment(line.timestamp, where)
-    event = Event(user_id=str(line.user_id), item_id=str(line.item_id), timestamp=moment, event_id=event_id)
+    event = Event(
+        user_id=str(line.user_id),
+        item_id=str(line.item_id),
+        timestamp=moment,
+        event_id=event_id,
+        answer_id=line.answer_id,
+    )
     require_valid(event, now=now, where=where)
     return event
 

@@ -204,9 +204,10 @@ def require_valid(event: Event, *, now: datetime, where: object = None) -> None:
 
 
 def _problem(event: Event, now: datetime) -> str | None:
-    ids = {"user_id": event.user_id, "item_id": event.item_id, "event_id": event.event_id}
-    for name, value in ids.items():
-        problem = None if value is None and name == "event_id" else _problem_of_id(value)
+    ids = {"user_id": event.user_id, "item_id": event.item_id}
+    optional = {"event_id": event.event_id, "answer_id": event.answer_id}
+    for name, value in (ids | optional).items():
+        problem = None if value is None and name in optional else _problem_of_id(value)
         if problem:
             return f"{name} {problem}"
     if event.timestamp.tzinfo is None:

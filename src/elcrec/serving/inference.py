@@ -40,10 +40,12 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "history_source", "datatype": "BYTES", "shape": [-1]},
     {"name": "store_available", "datatype": "BOOL", "shape": [-1]},
     {"name": "propensity", "datatype": "FP32", "shape": [-1, -1]},
+    {"name": "answer_id", "datatype": "BYTES", "shape": [-1]},
 )
 """`item_id`, `score` and `propensity` [B, K], of which the first `count` [B] hold something; `propensity` is 1 where
 the model's rules do not explore; `intent` -1: none;
-`store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is."""
+`store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is;
+`answer_id`: what an event may name as the answer that it follows."""
 
 
 class Tensor(Struct, kw_only=True):
@@ -140,6 +142,7 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
         "source": ["popular" if one.fallback else "model" for one in found],
         "history_source": [answer.source for answer in answers],
         "store_available": [answer.store_available for answer in answers],
+        "answer_id": [answer.answer_id for answer in answers],
         "propensity": [chance for one in found for chance in _filled(_propensities(one), width, 0.0)],
     }
     wanted = {output.name for output in request.outputs} or set(columns)

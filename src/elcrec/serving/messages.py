@@ -105,6 +105,8 @@ class ModelAnswer(Struct, frozen=True, kw_only=True):
 class RecommendResponse(Struct, frozen=True, kw_only=True):
     """Recommendations for one user."""
 
+    answer_id: str
+    """Names this answer; an event that follows it may say so."""
     items: list[ScoredItem]
     """Best first; fewer than k where history and filters leave fewer."""
     source: Literal["model", "popular"]
@@ -162,6 +164,8 @@ class EventRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """RFC 3339 with a zone; absent: now."""
     event_id: Id | UnsetType = UNSET
     """The sender's own name for the event: sent again, it counts once."""
+    answer_id: Id | UnsetType = UNSET
+    """The answer that showed the item, if one did."""
 
 
 class EventsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -258,6 +262,7 @@ def _event(event: EventRequest, now: datetime) -> Event:
         item_id=event.item_id,
         timestamp=now if event.timestamp is UNSET else event.timestamp,
         event_id=None if event.event_id is UNSET else event.event_id,
+        answer_id=None if event.answer_id is UNSET else event.answer_id,
     )
     try:
         require_valid(read, now=now)

@@ -117,12 +117,14 @@ class Event:
         timestamp: when it happened, with a time zone.
         event_id: what the sender calls it; a second event of the same user and id is a duplicate, whatever else
             it says. Without one, a duplicate is an event of the same user, item and timestamp.
+        answer_id: the server's answer that showed the item, where the sender knows it.
     """
 
     user_id: str
     item_id: str
     timestamp: datetime
     event_id: str | None = None
+    answer_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +154,11 @@ LOG_SCHEMA = pa.schema(
         pa.field("item_id", pa.string()),
         pa.field("timestamp", pa.timestamp("us", tz="UTC")),
         pa.field("event_id", pa.string()),
+        pa.field("answer_id", pa.string()),
     ]
 )
 """Columns of the event log. `logged` is when an event came in, microseconds since 1970; `event_id` is the sender's, or
-what stands in for it (`histories.event_key`)."""
+what stands in for it (`histories.event_key`); `answer_id` is null where the sender named no answer."""
 
 
 class EventLog(Protocol):

@@ -15,6 +15,7 @@ import uvicorn
 from elcrec.config import ServeConfig
 from elcrec.serving.app import App
 from elcrec.serving.edge import connection_class
+from elcrec.serving.exposures import ExposureLog
 from elcrec.serving.items_file import ItemsFile
 from elcrec.serving.live import Live
 from elcrec.serving.ports import FeatureStore, ModelRegistry
@@ -36,6 +37,7 @@ def serve(
     features: FeatureStore,
     demo_users: Sequence[str] = (),
     api_key: str | None = None,
+    salt: str = "",
 ) -> None:
     """Serve the champion of model `name` until SIGTERM or Ctrl-C; requests in flight are finished.
 
@@ -46,9 +48,11 @@ def serve(
         features: the online store.
         demo_users: users that the demo page offers.
         api_key: what clients must send; `None` asks for nothing.
+        salt: what the keys of users in exposures are made with.
 
     Raises:
-        UserError: there is no champion that can be served, or the items file makes no sense.
+        UserError: there is no champion that can be served, the items file makes no sense, or the folder of exposures
+            cannot be written.
     """
     torch.set_num_threads(config.threads)
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -56,7 +60,10 @@ def serve(
     log_as_json()
     items = None if config.items_file is None else ItemsFile(Path(config.items_file))
     live = Live(name, registry, features, telemetry, items)
-    app = App(config, live, features, telemetry, demo_users=demo_users, api_key=api_key)
+    folder, exposures = config.exposures.folder, None
+    if folder is not None:
+        exposures = ExposureLog(config.exposures, Path(folder), salt=salt, telemetry=telemetry)
+    app = App(config, live, features, telemetry, demo_users=demo_users, api_key=api_key, exposures=exposures)
     # What is loaded stays for good: the collector need not look through it during a request.
     gc.collect()
     gc.freeze()

@@ -54,6 +54,9 @@ class Telemetry:
             "elcrec_store_fallbacks", "Answers given without the online store, which was wanted.", registry=own
         )
         self.events = Counter("elcrec_events", "Events by what became of them.", ("outcome",), registry=own)
+        self.exposures = Counter(
+            "elcrec_exposures", "Answers to be written down, by what became of them.", ("outcome",), registry=own
+        )
         self.swaps = Counter("elcrec_swaps", "New champions by what became of them.", ("outcome",), registry=own)
         self.registry_errors = Counter(
             "elcrec_registry_errors", "Failed looks at the registry's champion.", registry=own
@@ -63,6 +66,8 @@ class Telemetry:
         )
         for operation in ("read", "write"):
             self.store_errors.labels(operation)
+        for outcome in ("written", "dropped", "failed"):
+            self.exposures.labels(outcome)
         for outcome in ("swapped", "refused"):
             self.swaps.labels(outcome)
 

@@ -11,7 +11,7 @@ from elcrec.serving.ports import Event, FeatureStore
 logger = logging.getLogger(__name__)
 
 _BATCH = 1_000
-_COLUMNS = ["user_id", "item_id", "timestamp", "event_id"]
+_COLUMNS = ["user_id", "item_id", "timestamp", "event_id", "answer_id"]
 _FATES = ("accepted", "duplicates", "late")
 
 

@@ -9,6 +9,7 @@ from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.data.erasure import erase_user
 from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
+from elcrec.serving.exposure_files import erase_exposures
 from elcrec.serving.histories import MAX_ID_LENGTH
 from elcrec.serving.ports import FeatureStore
 
@@ -16,7 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 def forget(
-    user_id: str, store: Path, folders: Sequence[Path], *, columns: tuple[str, ...], features: FeatureStore
+    user_id: str,
+    store: Path,
+    folders: Sequence[Path],
+    *,
+    columns: tuple[str, ...],
+    features: FeatureStore,
+    exposures: Path | None = None,
+    user_key: str | None = None,
 ) -> dict[str, int]:
     """Erase a user; return how much was found of them in the store, and in how many files of the folders.
 
@@ -29,6 +37,8 @@ def forget(
         folders: work folders of the stages.
         columns: names that the column of users may have in a raw log.
         features: the feature store.
+        exposures: the folder of what servers write down of their answers, if they do.
+        user_key: what the user is called there, and in outputs that come from it; `None` where there is no salt.
 
     Raises:
         UserError: a folder is missing, or a file cannot be rewritten.
@@ -42,6 +52,9 @@ def forget(
     Forgotten.load(store / FORGOTTEN_FILE).adding(user_id, datetime.now(UTC)).write(store / FORGOTTEN_FILE)
     found = dict(features.forget(user_id))
     changed = [path for folder in folders for path in erase_user(folder, user_id, columns)]
+    if user_key is not None:
+        changed += [path for folder in folders for path in erase_user(folder, user_key, ("user_key",))]
+        changed += [] if exposures is None else erase_exposures(exposures, user_key)
     for path in changed:
         logger.info("rewritten: %s", path)
     return {**found, "files": len(changed)}

@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -265,3 +267,30 @@ def write_events(store: FeastStore, out: int) -> None:
             os.write(out, f"{number}\n".encode())
     finally:
         os._exit(1)
+
+
+def test_the_answer_that_an_event_names_is_in_the_log_and_in_its_export(store: FeastStore, tmp_path: Path) -> None:
+    store.push_events([replace(event("ann", "i3", 3, "a"), answer_id="answer-7"), event("bob", "i4", 4)])
+
+    rows = [row for batch in store.event_log.batches() for row in batch.to_pylist()]
+    export_events(store.event_log, tmp_path / "log.parquet")
+    export_events(store.event_log, tmp_path / "again.parquet", base=tmp_path / "log.parquet")
+
+    assert {row["user_id"]: row["answer_id"] for row in rows} == {"ann": "answer-7", "bob": None}
+    for name in ("log.parquet", "again.parquet"):
+        assert pq.read_table(tmp_path / name)["answer_id"].to_pylist() == ["answer-7", None]
+
+
+def test_a_log_of_before_answers_is_read_and_written_on(published: Published, tmp_path: Path) -> None:
+    store = published.copied(tmp_path / "store")
+    path = tmp_path / "store" / "feast" / "events.db"
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute(
+            "CREATE TABLE events (number INTEGER PRIMARY KEY, user_id TEXT NOT NULL, event_id TEXT NOT NULL,"
+            " item_id TEXT NOT NULL, time INTEGER NOT NULL, logged INTEGER NOT NULL, UNIQUE (user_id, event_id))"
+        )
+        old.execute("INSERT INTO events VALUES (1, 'ann', 'a', 'i3', 5, 6)")
+
+    assert logged(store) == [("ann", "i3", "a")]
+    store.push_events([replace(event("ann", "i4", 4, "b"), answer_id="x")])
+    assert logged(store) == [("ann", "i3", "a"), ("ann", "i4", "b")]

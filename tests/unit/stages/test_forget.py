@@ -23,6 +23,7 @@ from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import GateConfig, PushConfig, SequencesConfig, ValidateConfig
+from elcrec.data.user_keys import user_key
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event
 from elcrec.stages.forget import forget
@@ -34,6 +35,7 @@ from elcrec.stages.validate import validate
 ROOT = Path(__file__).parents[3]
 WHO = "zoe@example.org"
 SERVICE = "elcrec_v1"
+SALT = "5a17"
 LENIENT = ValidateConfig(max_quarantine_share=0.5, min_rows=10)
 ACCEPTING = PushConfig(gate=GateConfig(max_regression=1.0))
 
@@ -175,6 +177,24 @@ def test_a_forgotten_user_is_in_no_file_table_key_or_log(world: World, request: 
     assert world.store.histories([WHO], service=SERVICE) == [None]
     others = world.store.histories([*users(), "newcomer"], service=SERVICE)
     assert all(others)
+
+
+def test_a_forgotten_user_is_in_no_exposure_and_in_no_table_that_comes_from_them(plain: World) -> None:
+    shown, key, other = plain.root / "shown", user_key(WHO, SALT), user_key("user-1", SALT)
+    joined = plain.root / "work" / "attributed" / "attributed.parquet"
+    for path in (shown / "1.parquet", joined):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ids = pa.array([WHO, "user-1"])
+        pq.write_table(pa.table({"user_key": [key, other], "user_id": ids, "answer_id": ["a", "b"]}), path)
+
+    columns, work = ("user_id",), [plain.root / "work"]
+    given = {"features": plain.store, "exposures": shown, "user_key": key}
+    found = forget(WHO, plain.root / "store", work, columns=columns, **given)
+
+    assert found["files"] == 2
+    assert holding(plain.root, key) == []
+    assert holding(plain.root, WHO) == []
+    assert len(holding(plain.root, other)) == 2
 
 
 def test_no_later_training_push_or_event_brings_a_forgotten_user_back(world: World) -> None:

@@ -1,0 +1,95 @@
+"""`python -m benchmarks.exposures`: what it costs a server to write down what it shows.
+
+Two servers over one store, one of which writes, take turns under the same load; both keep to one core.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.__main__ import launch, positive
+from benchmarks.jobs import Numbers
+from benchmarks.load import Load
+from benchmarks.runner import ROOT, say
+from benchmarks.servers import add_inputs, pushed_store, server
+
+_CONNECTIONS, _USERS = 16, 2000
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load both servers in turns; print the ratios; return the exit status."""
+    return launch("benchmarks.exposures", _parser(), _measure, arguments)
+
+
+def _measure(options: argparse.Namespace, _: Sequence[str]) -> None:
+    users = pq.read_table(options.sequences / "histories.parquet", columns=["user_id"])["user_id"].to_pylist()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with pushed_store("sqlite", folder / "sqlite", options) as (store, environment):
+            writes = [f"serve.exposures.folder={folder / 'exposures'}"]
+            with (
+                server(store, environment) as off,
+                server(store, environment, overrides=writes) as on,
+            ):
+                runs: dict[str, list[Numbers]] = {"off": [], "on": []}
+                for number in range(options.pairs):
+                    order = [("off", off), ("on", on)]
+                    for kind, (process, port) in order if number % 2 else reversed(order):
+                        load = Load(
+                            port=port,
+                            users=users[:_USERS],
+                            seconds=options.seconds,
+                            rate=options.rate,
+                            connections=_CONNECTIONS,
+                        )
+                        runs[kind].append(_loaded(load, process.pid))
+        for figure in ("per_second", "p50_ms", "p99_ms", "server_cpu_ms"):
+            _say_ratio(figure, runs)
+
+
+def _loaded(load: Load, pid: int) -> Numbers:
+    """Return what a load saw, and the server's CPU time a request in milliseconds."""
+    before = _cpu_seconds(pid)
+    command = [sys.executable, "-m", "benchmarks.load"]
+    done = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(load), stdout=subprocess.PIPE, check=True)
+    numbers: Numbers = msgspec.json.decode(done.stdout)
+    # A tenth of the time before it counts is load as well.
+    asked = numbers["requests"] * 1.1
+    return {**numbers, "server_cpu_ms": (_cpu_seconds(pid) - before) / asked * 1000}
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _say_ratio(figure: str, runs: dict[str, list[Numbers]]) -> None:
+    off, on = (np.array([run[figure] for run in runs[kind]]) for kind in ("off", "on"))
+    ratios = on / off
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
+    say(
+        f"{figure}: off {np.median(off):.3f}, on {np.median(on):.3f}, on/off by pair {middle:.3f}"
+        f" (quartiles {low:.3f} to {high:.3f}, {len(ratios)} pairs)"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.exposures", description=__doc__)
+    add_inputs(parser)
+    parser.add_argument("--pairs", type=positive, default=10, help="turns of both servers (default 10)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each load (default 5)")
+    parser.add_argument("--rate", type=float, help="requests a second; without it as many as can be")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

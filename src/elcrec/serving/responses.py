@@ -1,0 +1,52 @@
+"""Answers as the server's plain JSON routes send them."""
+
+from msgspec import UNSET
+
+from elcrec.serving import browsing, messages
+from elcrec.serving.engine import Answer
+from elcrec.serving.reasons import Reason
+from elcrec.serving.recommender import Recommendation
+
+
+def response_of(answer: Answer, *, with_history: bool) -> messages.RecommendResponse:
+    """Return an answer as JSON has it; `with_history` repeats the history."""
+    found, recommender = answer.recommendation, answer.serving.recommender
+    intent = found.intent
+    return messages.RecommendResponse(
+        answer_id=answer.answer_id,
+        items=scored_items(found),
+        source="popular" if found.fallback else "model",
+        intent=None
+        if intent is None
+        else messages.IntentAnswer(index=intent, typical_items=recommender.typical_items(intent)),
+        history=messages.HistoryAnswer(
+            source=answer.source,
+            known=found.known,
+            skipped=found.skipped,
+            stale=answer.stale,
+            item_ids=list(answer.history) if with_history else UNSET,
+        ),
+        store_available=answer.store_available,
+        model=browsing.model_answer(answer.serving),
+    )
+
+
+def scored_items(found: Recommendation) -> list[messages.ScoredItem]:
+    """Return the items of an answer, each with what is known of it."""
+    if found.propensities is None and found.reasons is None:
+        pairs = zip(found.item_ids, found.scores, strict=True)
+        return [messages.ScoredItem(item_id=item_id, score=score) for item_id, score in pairs]
+    return [
+        messages.ScoredItem(
+            item_id=item_id,
+            score=found.scores[place],
+            propensity=UNSET if found.propensities is None else found.propensities[place],
+            because=UNSET if found.reasons is None else [_because(reason) for reason in found.reasons[place]],
+            new=found.reasons is not None and found.new is not None and found.new[place],
+        )
+        for place, item_id in enumerate(found.item_ids)
+    ]
+
+
+def _because(reason: Reason) -> messages.ReasonAnswer:
+    return messages.ReasonAnswer(item_id=reason.item_id, contribution=reason.contribution)

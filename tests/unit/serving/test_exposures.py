@@ -1,0 +1,252 @@
+"""What servers write down of their answers: whole files, nothing lost but what is counted, nobody who was forgotten."""
+
+import asyncio
+import os
+import threading
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from support.serving import NAME, Installation
+
+from elcrec.config import ExposureLogConfig, ServeConfig
+from elcrec.data.user_keys import load_salt, user_key
+from elcrec.errors import UserError
+from elcrec.serving import exposures as module
+from elcrec.serving.app import App
+from elcrec.serving.engine import Answer, Question
+from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, Journal, erase_exposures, prepare, seal_abandoned
+from elcrec.serving.exposures import ExposureLog, as_batch
+from elcrec.serving.live import Live, Serving
+from elcrec.serving.recommender import Recommendation
+from elcrec.serving.telemetry import Telemetry
+
+SALT = "5a17"
+REQUEST = {"user_id": "user-1", "k": 3, "filters": {"deny": ["item-2"]}}
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return Installation.make(tmp_path_factory.mktemp("exposures"))
+
+
+@pytest.fixture(scope="module")
+def serving(installation: Installation) -> Serving:
+    return Live(NAME, installation.registry, installation.store, Telemetry()).current
+
+
+_numbers = count()
+
+
+def shown(serving: Serving, user: str | None = "zoe", **changes: Any) -> tuple[Question, Answer]:
+    """One question and its answer."""
+    known = {"item_ids": ["i1", "i2"], "scores": [2.0, 1.0], "intent": 3, "known": 4, "skipped": 0, "fallback": False}
+    answer = Answer(
+        answer_id=f"a{next(_numbers)}",
+        recommendation=Recommendation(**(known | changes)),
+        serving=serving,
+        source="store",
+        history=["i9"],
+        stale=False,
+        store_available=True,
+    )
+    return Question(user_id=user, history=None, k=2, allow={"i1", "i2"}), answer
+
+
+def log_in(folder: Path, telemetry: Telemetry | None = None, **config: Any) -> ExposureLog:
+    section = ExposureLogConfig(folder=str(folder), **config)
+    return ExposureLog(section, folder, salt=SALT, telemetry=telemetry or Telemetry())
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def counted(telemetry: Telemetry) -> dict[str, int]:
+    lines = telemetry.page().decode().splitlines()
+    found = (line.split() for line in lines if line.startswith("elcrec_exposures_total"))
+    return {name.split('"')[1]: int(float(value)) for name, value in found}
+
+
+def since(telemetry: Telemetry, before: dict[str, int]) -> dict[str, int]:
+    """What was counted since; Feast may have counters of one process share their values."""
+    return {name: value - before[name] for name, value in counted(telemetry).items() if value != before[name]}
+
+
+@pytest.fixture
+def abandoned(serving: Serving, tmp_path: Path) -> Path:
+    """A folder with the journal of a process that was killed while it wrote its second batch."""
+    journal = Journal(tmp_path)
+    journal.append(as_batch([(1, *shown(serving, "zoe")), (2, *shown(serving, "ann"))], SALT))
+    whole = journal._file.tell()
+    journal.append(as_batch([(3, *shown(serving, "bob"))], SALT))
+    (path,) = tmp_path.glob(".*.arrows")
+    os.truncate(path, whole + 100)
+    journal._file.close()
+    return tmp_path
+
+
+def test_both_routes_write_down_what_they_answer(installation: Installation, tmp_path: Path) -> None:
+    telemetry, folder = Telemetry(), tmp_path / "shown"
+    before = counted(telemetry)
+    live, log = Live(NAME, installation.registry, installation.store, telemetry), log_in(folder, telemetry)
+    app = App(ServeConfig(store_timeout=30), live, installation.store, telemetry, exposures=log)
+    users = {"inputs": [{"name": "user_id", "shape": [2], "datatype": "BYTES", "data": ["user-1", "nobody"]}]}
+
+    async def scene() -> tuple[Any, Any]:
+        transport = httpx.ASGITransport(app.asgi)
+        async with (
+            app.asgi.router.lifespan_context(app.asgi),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            plain = (await client.post("/recommend", json=REQUEST)).json()
+            return plain, (await client.post(f"/v2/models/{NAME}/infer", json=users)).json()
+
+    plain, inferred = asyncio.run(scene())
+    tensors = {tensor["name"]: tensor["data"] for tensor in inferred["outputs"]}
+    first, *others = rows_of(folder)
+
+    assert first["answer_id"] == plain["answer_id"]
+    assert first["item_ids"] == [item["item_id"] for item in plain["items"]]
+    assert first["scores"] == pytest.approx([item["score"] for item in plain["items"]])
+    assert (first["user_key"], first["user_id"]) == (user_key("user-1", SALT), None)
+    assert (first["k"], first["allowed"], first["denied"]) == (3, None, 1)
+    assert first["intent"] == plain["intent"]["index"]
+    assert (first["version"], first["digest"]) == ("1", live.current.recommender.manifest.digest)
+    assert [row["answer_id"] for row in others] == tensors["answer_id"]
+    assert [row["policy"] for row in (first, *others)] == ["model", "model", "popular"]
+    assert [row["known"] > 0 for row in others] == [True, False]
+    assert since(telemetry, before) == {"written": 3}
+
+
+def test_neither_raw_ids_nor_the_salt_are_in_a_file_unless_they_are_asked_for(serving: Serving, tmp_path: Path) -> None:
+    for raw in (False, True):
+        log = log_in(tmp_path / str(raw), raw_users=raw)
+        log.start()
+        log.add(*shown(serving, "zoe@example.org"))
+        log.close()
+        (path,) = (tmp_path / str(raw)).glob("*.parquet")
+        assert (b"zoe@example.org" in path.read_bytes()) == raw
+        assert SALT.encode() not in path.read_bytes()
+
+
+def test_what_the_queue_has_no_room_for_is_counted_and_the_rest_is_written(serving: Serving, tmp_path: Path) -> None:
+    telemetry = Telemetry()
+    log, before = log_in(tmp_path, telemetry, queue=5), counted(telemetry)
+    for _ in range(8):
+        log.add(*shown(serving))
+    log.start()
+    log.close()
+
+    assert len(rows_of(tmp_path)) == 5
+    assert since(telemetry, before) == {"written": 5, "dropped": 3}
+
+
+def test_a_file_is_complete_by_its_rows_or_its_age(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE", 4)
+    for name, config in (("rows", {"rows": 4}), ("age", {"seconds": 1e-9})):
+        log = log_in(tmp_path / name, **config)
+        for _ in range(2):
+            for _ in range(4):
+                log.add(*shown(serving))
+            log._write(last=False)
+        assert [len(pq.read_table(path)) for path in (tmp_path / name).glob("*.parquet")] == [4, 4]
+        assert list((tmp_path / name).glob(".*.arrows")) == []
+
+
+def test_a_killed_server_loses_only_what_it_had_not_appended(abandoned: Path) -> None:
+    prepare(abandoned)
+
+    assert [row["user_key"] for row in rows_of(abandoned)] == [user_key(user, SALT) for user in ("zoe", "ann")]
+    assert list(abandoned.glob(".*.arrows")) == []
+    assert seal_abandoned(abandoned) == 0
+
+
+def test_the_journal_of_a_running_server_is_left_alone(serving: Serving, tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(as_batch([(1, *shown(serving))], SALT))
+
+    assert (seal_abandoned(tmp_path), rows_of(tmp_path)) == (0, [])
+    journal.seal()
+    assert len(rows_of(tmp_path)) == 1
+
+
+def test_a_full_disk_is_counted_and_named_and_writing_goes_on_when_there_is_room(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = Telemetry()
+    log, before = log_in(tmp_path, telemetry), counted(telemetry)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", full)
+        log.add(*shown(serving))
+        log._write(last=False)
+        assert log.problem == "exposures are not written: OSError"
+    log.add(*shown(serving))
+    log._write(last=True)
+
+    assert log.problem is None
+    assert since(telemetry, before) == {"written": 1, "failed": 1}
+    assert len(rows_of(tmp_path)) == 1
+
+
+def test_a_forgotten_user_is_in_no_file_and_in_none_that_a_journal_becomes(serving: Serving, tmp_path: Path) -> None:
+    zoe, ann = user_key("zoe", SALT), user_key("ann", SALT)
+    for journal in (Journal(tmp_path), running := Journal(tmp_path)):
+        now = int(datetime.now(UTC).timestamp() * 1e6)
+        journal.append(as_batch([(now, *shown(serving, user)) for user in ("zoe", "ann", "zoe")], SALT))
+        if journal is not running:
+            journal.seal()
+
+    changed = erase_exposures(tmp_path, zoe)
+    running.seal()
+
+    assert len(changed) == 1
+    assert [row["user_key"] for row in rows_of(tmp_path)] == [ann, ann]
+    assert not any(zoe.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_several_processes_agree_on_one_salt(tmp_path: Path) -> None:
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(load_salt(tmp_path / "store" / "s.json"))) for _ in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(found)) == 1
+    assert (tmp_path / "store" / "s.json").stat().st_mode & 0o077 == 0
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["s.json"]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"salt": ""}', "["])
+def test_a_damaged_salt_is_not_replaced(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"s\.json"):
+        load_salt(path)
+    assert path.read_text() == content
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"serve\.exposures\.folder"):
+        prepare(tmp_path / "file" / "shown")
+
+
+def test_columns_are_those_of_the_schema(serving: Serving) -> None:
+    explored = shown(serving, None, propensities=[0.95, 0.05], intent=None)
+    (row,) = as_batch([(7, *explored)], SALT).to_pylist()
+
+    assert list(row) == EXPOSURE_SCHEMA.names
+    assert row["propensities"] == [0.95, 0.05]
+    assert (row["policy"], row["user_key"], row["intent"], row["allowed"]) == ("model+exploration", None, None, 2)
