@@ -22,6 +22,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+Day = Annotated[str, Meta(pattern="^(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$")]
 LogFormat = Literal["csv", "parquet", "jsonl", "benchmark"]
 
 LONGEST_WINDOW = 1024
@@ -124,8 +125,14 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     event_column: str = "event_id"
     """Name of the column with the events' own ids; a log may lack it. With ids, a live event
     is known again in the log whatever has become of its time, and one that the log holds twice counts once."""
-    epoch_unit: Literal["s", "ms", "us"] = "s"
-    """Unit of numeric times."""
+    epoch_unit: Literal["s", "ms", "us", "ns", "day", "excel"] = "s"
+    """Unit of numeric times since 1970; `excel`: days as a spreadsheet counts them. Compact dates (20240301) need
+    none."""
+    earliest: Day = "1990-01-01"
+    """The first day on which events are plausible: times before it, which a wrong unit or a 0 for "none" gives, are
+    faulty rows."""
+    null_tokens: tuple[str, ...] = ("NULL", "null", "Null", "NaN", "nan", "None", "\\N", "<NA>", "#N/A")
+    """Ids that stand for none, as exports write them; such rows lack an id."""
     order: Literal["sort", "strict"] = "sort"
     """`sort` puts a user's events in time order; `strict` refuses a log that is out of order."""
     max_quarantine_share: Share = 0.01

@@ -9,10 +9,13 @@ import pandas as pd
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, judge
 from elcrec.data.profile import length_drift, popularity_drift, row_change
+from elcrec.data.rows import PLAUSIBLE, latest_time
 from elcrec.data.survey import Survey
+from elcrec.data.times import likely_unit
 
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMES = (PLAUSIBLE, "timestamp is readable", "timestamp is not in the future", "timestamp is not negative")
 _DRIFT = _POPULARITY, _LENGTH, _ROWS = ("drift of item popularity", "drift of history length", "change of row count")
 
 
@@ -74,6 +77,7 @@ def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessme
     figures = [
         *_rows(survey),
         *_amounts(survey, config),
+        *_times(survey, config, now),
         _order(survey.out_of_order, config),
         *_freshness(survey, config, now),
         *_drift(survey, config),
@@ -158,6 +162,22 @@ def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
         _least("items", profile["items"], config.min_items),
         _least("interactions per user", mean, config.min_interactions_per_user),
     ]
+
+
+def _times(survey: Survey, config: ValidateConfig, now: datetime) -> list[_Figure]:
+    """Ask, where numbers are no plausible times in the unit that is set, whether they are in another."""
+    faults = [fault for fault in survey.sorted.faults if fault.reason in _TIMES]
+    count = sum(fault.count for fault in faults)
+    if survey.time != "real" or not count:
+        return []
+    first = (datetime.fromisoformat(config.earliest).replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+    shown = [row["timestamp"] for row in faults[0].examples]
+    unit = likely_unit(shown, first, latest_time(now))
+    advice = f"; they look like numbers in {unit}: set validate.epoch_unit={unit}" if unit else ""
+    observed = f"{count:,} rows outside, such as {', '.join(map(str, shown[:3]))}{advice}"
+    most, share = config.max_quarantine_share, count / max(1, survey.rows)
+    expected = f"{config.earliest} to a day from now, {1 - most:.2%} of rows at least (epoch_unit={config.epoch_unit})"
+    return [_figure("times of a plausible period", share, expected, observed, maximum=most)]
 
 
 def _least(name: str, value: float, least: float) -> _Figure:

@@ -17,6 +17,8 @@ CLOCK_TOLERANCE = timedelta(days=1)
 FORGOTTEN = -1
 """Stands where the place of a rule does."""
 
+PLAUSIBLE = "timestamp is plausible"
+
 _TORN = "torn"
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,16 +44,23 @@ class Rule(NamedTuple):
         return self.broken == _TORN
 
 
-def row_rules(max_id_length: int, now: datetime, *, event_ids: bool, whole: str) -> list[Rule]:
+def latest_time(now: datetime) -> int:
+    """Return the last time that is taken, in microseconds."""
+    return (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
+
+
+def row_rules(max_id_length: int, now: datetime, *, earliest: int = 0, event_ids: bool, whole: str) -> list[Rule]:
     """Return the rules; a faulty row is put down to the first that it breaks.
 
     Args:
         max_id_length: in characters.
         now: what counts as the present.
+        earliest: the first plausible time in microseconds; 0 asks for none.
         event_ids: whether the log has ids of its events.
         whole: what holds for a row that is not torn.
     """
-    latest = (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
+    latest, since = latest_time(now), f"{_EPOCH + earliest * _MICROSECOND:%Y-%m-%d} or later"
+    plausible = [Rule(PLAUSIBLE, f"micros >= 0 AND micros < {earliest}", since)] if earliest else []
     short = f"{max_id_length} characters at most"
     future = "a day ahead of the clock at most"
     return [
@@ -61,8 +70,13 @@ def row_rules(max_id_length: int, now: datetime, *, event_ids: bool, whole: str)
         Rule("item_id is short enough", f"length(item_id) > {max_id_length}", short),
         *([Rule("event_id is short enough", f"length(event_id) > {max_id_length}", short)] if event_ids else []),
         Rule("timestamp is present", "NOT torn AND NOT given", "a time in every row"),
-        Rule("timestamp is readable", "given AND micros IS NULL", "ISO 8601, a timestamp or an epoch number"),
+        Rule(
+            "timestamp is readable",
+            "given AND micros IS NULL",
+            "ISO 8601, a compact date, or an epoch number of the unit that is set",
+        ),
         Rule("timestamp is not negative", "micros < 0", "1970 or later"),
+        *plausible,
         Rule("timestamp is not in the future", f"micros > {latest}", future),
         Rule("event is unique", "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
         Rule(whole, _TORN, "no torn lines"),

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from elcrec.config import ValidateConfig
 from elcrec.data.benchmark import refuse_repeated_users
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
@@ -18,10 +19,17 @@ _LOG = "log.parquet"
 
 
 class Limits(NamedTuple):
-    """Of a row: the longest id in characters, and what counts as the present."""
+    """Of a row: the longest id in characters, what counts as the present, the first plausible time (0: any)."""
 
     max_id_length: int
     now: datetime
+    earliest: int = 0
+
+
+def limits_of(config: ValidateConfig, now: datetime) -> Limits:
+    """Return the limits on a row that the configuration sets."""
+    first = datetime.fromisoformat(config.earliest).replace(tzinfo=UTC)
+    return Limits(config.max_id_length, now, int(first.timestamp()) * 1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +89,8 @@ def survey(
         folder: where `interactions.parquet` and `quarantine.parquet` go.
     """
     staged = stage_log(log, session.folder / _LOG)
-    rules = row_rules(limits.max_id_length, limits.now, event_ids=staged.event_ids, whole=log.whole)
+    earliest = limits.earliest if log.time == "real" else 0
+    rules = row_rules(limits.max_id_length, limits.now, earliest=earliest, event_ids=staged.event_ids, whole=log.whole)
     session.scan("staged", [staged.file])
     left_out = leave_out_forgotten(session, forgotten)
     if log.time == "order":
