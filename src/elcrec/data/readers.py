@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from elcrec.config import LogFormat
 from elcrec.data.benchmark import read_benchmark
+from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.data.log import RawLog, insert_torn, part_of
@@ -35,6 +37,7 @@ class Columns:
     time: str = "timestamp"
     event: str = "event_id"
     epoch_unit: EpochUnit = "s"
+    null_tokens: tuple[str, ...] = ()
 
     @property
     def required(self) -> list[str]:
@@ -195,24 +198,42 @@ def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
     if pa.types.is_dictionary(raw_time.type):
         raw_time = raw_time.cast(raw_time.type.value_type)
     times = _times(path, raw_time, columns).cast(pa.int64())
-    event = _ids(path, table, columns.event) if columns.event in table.column_names else None
-    return part_of(_ids(path, table, columns.user), _ids(path, table, columns.item), times, raw_time, event)
+    event = _ids(path, table, columns.event, columns) if columns.event in table.column_names else None
+    user, item = (_ids(path, table, name, columns) for name in (columns.user, columns.item))
+    return part_of(user, item, times, raw_time, event)
 
 
-def _ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Ids as text. Whole floats count as integers: pandas turns an integer column with a gap into floats."""
+def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.ChunkedArray:
+    """Ids as text in their normal form. Whole floats count as integers: pandas makes floats of integers with a gap."""
     column = table[name]
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
         column = column.cast(kind)
-    if pa.types.is_floating(kind):
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         column = _whole_numbers(path, column, name)
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        column = _text_of_bytes(path, column, name)
+    elif isinstance(kind, pa.UuidType):
+        column = pa.chunked_array([pa.array(map(_text, column.to_pylist()), pa.string())])
     elif pa.types.is_null(kind) or pa.types.is_boolean(kind) or not _is_plain(kind):
         raise _wrong_type(path, name, kind, "text or integers")
-    text = column.cast(pa.string())
-    blank = pc.equal(pc.ascii_trim_whitespace(text), "")
-    return pc.if_else(blank, pa.scalar(None, pa.string()), text) if pc.any(blank).as_py() else text
+    return normal_ids(column.cast(pa.string()), columns.null_tokens)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _text_of_bytes(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Bytes are UTF-8 text; sixteen bytes of fixed size that are none are a UUID."""
+    try:
+        return column.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid as error:
+        if column.type != pa.binary(16):
+            raise _wrong_type(path, name, "bytes that are no UTF-8", "text or integers") from error
+    values = (value if value is None else str(UUID(bytes=value)) for value in column.to_pylist())
+    return pa.chunked_array([pa.array(values, pa.string())])
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -221,7 +242,11 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _whole_numbers(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        large = pc.any(pc.greater(pc.abs(column.cast(pa.float64())), float(LARGEST_WHOLE_FLOAT))).as_py()
+        if large:
+            raise _wrong_type(path, name, "floats beyond 2^53, which do not tell ids apart", "text or integers")
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid as error:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from elcrec import __version__
 from elcrec.config import ServeConfig
+from elcrec.data.ids import normal_id
 from elcrec.serving import binary, browsing, inference, messages
 from elcrec.serving.access import Access, require_json
 from elcrec.serving.batching import QueueFull
@@ -145,11 +146,11 @@ class App:
     async def _recommend(self, request: Request) -> Response:
         asked = messages.read_recommend(await self._body(request), self._config.limits)
         question = Question(
-            user_id=None if asked.user_id is UNSET else asked.user_id,
-            history=None if asked.history is UNSET else asked.history,
+            user_id=None if asked.user_id is UNSET else normal_id(asked.user_id),
+            history=None if asked.history is UNSET else [normal_id(item) for item in asked.history],
             k=asked.k,
-            allow=None if asked.filters.allow is UNSET else asked.filters.allow,
-            deny=asked.filters.deny,
+            allow=None if asked.filters.allow is UNSET else [normal_id(item) for item in asked.filters.allow],
+            deny=[normal_id(item) for item in asked.filters.deny],
             explain=asked.explain,
         )
         return _json(_response(await self._ask(question), with_history=asked.with_history))

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event
@@ -90,9 +91,14 @@ def _csv_line(row: dict[str | Any, str | Any], where: str) -> _Line:
 
 
 def _event(line: _Line, where: str, now: datetime) -> Event:
-    event_id = None if line.event_id is None else str(line.event_id)
+    event_id = None if line.event_id is None else normal_id(str(line.event_id))
     moment = _moment(line.timestamp, where)
-    event = Event(user_id=str(line.user_id), item_id=str(line.item_id), timestamp=moment, event_id=event_id)
+    event = Event(
+        user_id=normal_id(str(line.user_id)),
+        item_id=normal_id(str(line.item_id)),
+        timestamp=moment,
+        event_id=event_id,
+    )
     require_valid(event, now=now, where=where)
     return event
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from elcrec.config import LimitsConfig
+from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event
@@ -254,10 +255,10 @@ def _require_short(values: Sequence[object] | UnsetType, most: int, name: str) -
 
 def _event(event: EventRequest, now: datetime) -> Event:
     read = Event(
-        user_id=event.user_id,
-        item_id=event.item_id,
+        user_id=normal_id(event.user_id),
+        item_id=normal_id(event.item_id),
         timestamp=now if event.timestamp is UNSET else event.timestamp,
-        event_id=None if event.event_id is UNSET else event.event_id,
+        event_id=None if event.event_id is UNSET else normal_id(event.event_id),
     )
     try:
         require_valid(read, now=now)

@@ -15,7 +15,7 @@ from elcrec.data.log import RawLog, TimeKind
 from elcrec.data.profile import Profile
 from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
-from elcrec.data.survey import Limits, Survey, survey
+from elcrec.data.survey import Survey, limits_of, survey
 from elcrec.data.validation_page import render_page
 from elcrec.errors import UserError
 
@@ -119,7 +119,7 @@ def _assess(
     """Write the rows into `folder` and judge the log."""
     log = _open(config, raw / source["file"], source)
     previous = _previous_profile(lists.memory, source, log.time)
-    limits = Limits(max_id_length=config.max_id_length, now=now)
+    limits = limits_of(config, now)
     forgotten = Forgotten.load(lists.forgotten) if lists.forgotten else Forgotten()
     with session as opened:
         found = survey(opened, log, source=source, previous=previous, limits=limits, forgotten=forgotten, folder=folder)
@@ -150,6 +150,7 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any]) -> RawL
         time=config.time_column,
         event=config.event_column,
         epoch_unit=config.epoch_unit,
+        null_tokens=config.null_tokens,
     )
     return read_log([path], source["format"], columns)
 

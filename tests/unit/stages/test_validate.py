@@ -32,7 +32,7 @@ def fetch_rows(folder: Path, rows: list[str], name: str = "log.csv") -> Path:
 
 
 def good_rows(count: int = 300, items: int = 20) -> list[str]:
-    return [f"u{row // 6},i{row % items},{row}" for row in range(count)]
+    return [f"u{row // 6},i{row % items},{1_700_000_000 + row}" for row in range(count)]
 
 
 def test_a_good_log_gives_interactions_an_empty_quarantine_and_a_report(raw: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_page_asks_for_nothing_from_outside_and_escapes_ids(tmp_path: Path) 
 
 
 def test_few_faulty_rows_go_to_quarantine_and_the_log_passes(tmp_path: Path) -> None:
-    raw = fetch_rows(tmp_path, [*good_rows(), ",i1,5", "u1,i1"])
+    raw = fetch_rows(tmp_path, [*good_rows(), ",i1,1700000005", "u1,i1"])
     metrics = validate(ValidateConfig(), raw, tmp_path / "out", engine=ENGINE, now=NOW)
     assert metrics["quarantined"] == 2
     assert metrics["warnings"] == 2
