@@ -26,6 +26,9 @@ from elcrec.errors import UserError
 _BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
 _ROWS_AT_ONCE = 1 << 17
 _HEADER_BYTES = 1 << 20
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+_MAGIC_BYTES = 4
+_DELIMITERS = (",", "\t", ";", "|")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,7 @@ def _present(parts: Iterator[pa.Table], file: Path) -> Iterator[pa.Table]:
 
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
-    """Read a comma-separated UTF-8 file with a header; an empty field is a null."""
+    """Read UTF-8 text with a header, packed or not, split by comma, tab, semicolon or bar; an empty field is a null."""
     names = _require(path, columns, _csv_header(path))
     types, event_ids = dict.fromkeys(names, "string"), columns.event in names
     return RawLog(parts=_csv_parts(path, columns, names), file=path, time="real", types=types, event_ids=event_ids)
@@ -126,10 +129,12 @@ def _csv_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Ta
         return "skip"
 
     reader = pyarrow.csv.open_csv(
-        path,
+        _opened(path),
         # One thread: rows are numbered only then.
         read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=_delimiter(_header_line(path)), newlines_in_values=True, invalid_row_handler=skip
+        ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=names,
             column_types=dict.fromkeys(names, pa.string()),
@@ -271,11 +276,29 @@ def _check_file(path: Path) -> None:
         raise UserError("the file is empty", where=path, fix="check the export that wrote it")
 
 
+def _opened(path: Path) -> pa.NativeFile:
+    """Open a file, unpacked where its first bytes say that it is packed."""
+    with path.open("rb") as file:
+        start = file.read(_MAGIC_BYTES)
+    packed = next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
+    return pa.input_stream(str(path), compression=packed)
+
+
+def _delimiter(line: str) -> str:
+    """Return what separates the header's names: what stands in it most often, a comma where nothing does."""
+    return max(_DELIMITERS, key=line.count)
+
+
+def _header_line(path: Path) -> str:
+    with _opened(path) as file:
+        start = bytes(file.read(_HEADER_BYTES))
+    return start.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace")
+
+
 def _csv_header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        line = file.readline(_HEADER_BYTES)
+    line = _header_line(path)
     try:
-        return next(csv.reader([line]), [])
+        return next(csv.reader([line.rstrip("\r")], delimiter=_delimiter(line)), [])
     except csv.Error as error:
         raise UserError(f"the first line is no CSV header ({error})", where=path) from error
 

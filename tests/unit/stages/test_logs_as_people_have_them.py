@@ -123,3 +123,17 @@ def test_the_case_of_floats_among_integers_has_whole_ids_alone(tmp_path: Path) -
 def test_the_cases_of_decimal_and_binary_ids_are_read(tmp_path: Path, name: str) -> None:
     file = case(name)
     assert checked(file, tmp_path, format="parquet", **SMALL)["quarantined"] == 0
+
+
+@pytest.mark.parametrize("packing", [None, "gzip", "zstd", "bz2"])
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+def test_delimiter_and_packing_are_found_by_the_content(tmp_path: Path, delimiter: str, packing: str | None) -> None:
+    text = written(tmp_path, SECONDS).read_text().replace(",", delimiter).encode()
+    with pa.output_stream(str(tmp_path / "log"), compression=packing) as file:
+        file.write(text)
+    assert checked(tmp_path / "log", tmp_path, **SMALL)["accepted"] == len(SECONDS)
+
+
+@pytest.mark.parametrize("name", ["19_tab.tsv", "22_log.csv.gz"])
+def test_the_cases_of_tabs_and_of_a_packed_file_are_read(tmp_path: Path, name: str) -> None:
+    assert checked(case(name), tmp_path)["quarantined"] == 0
