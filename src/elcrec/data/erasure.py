@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
+from elcrec.data.ids import normal_id, normal_ids
 from elcrec.data.json_lines import JsonRows, read_lines
+from elcrec.data.readers import delimiter_of, header_line, packing_of
 from elcrec.errors import UserError
 
 _ROWS_AT_ONCE = 65_536
@@ -77,16 +79,27 @@ def _held(batch: pa.RecordBatch, user_id: str, column: str) -> bool:
 
 
 def _own_rows(batch: pa.RecordBatch, user_id: str, column: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    same = pc.equal(batch[column].cast(pa.string()), user_id)
+    ids = batch[column].cast(pa.string())
+    same = pc.or_kleene(pc.equal(ids, user_id), pc.equal(normal_ids(pa.chunked_array([ids])), normal_id(user_id)))
     return np.asarray(pc.fill_null(same, fill_value=False).to_numpy(zero_copy_only=False), bool)
 
 
+def _names(values: list[str], user_id: str) -> bool:
+    """Whether a field, if the row has it, names the user in any spelling."""
+    return any(value == user_id or normal_id(value) == normal_id(user_id) for value in values)
+
+
 def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
+    if packed := packing_of(path):
+        raise UserError(
+            f"packed with {packed}, so nobody can be taken out", where=path, fix="unpack it, then forget again"
+        )
+    delimiter = delimiter_of(header_line(path))
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.reader(lines)
+        rows = csv.reader(lines, delimiter=delimiter)
         header = next(rows, [])
         place = next((header.index(name) for name in columns if name in header), None)
-        if place is None or not any(row[place : place + 1] == [user_id] for row in rows):
+        if place is None or not any(_names(row[place : place + 1], user_id) for row in rows):
             return 0
     lost = 0
     with (
@@ -94,9 +107,9 @@ def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
         atomic_file(path) as scratch,
         scratch.open("w", encoding="utf-8", newline="") as out,
     ):
-        writer = csv.writer(out, lineterminator="\n")
-        for row in csv.reader(lines):
-            own = row[place : place + 1] == [user_id]
+        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        for row in csv.reader(lines, delimiter=delimiter):
+            own = _names(row[place : place + 1], user_id)
             lost += own
             if not own:
                 writer.writerow(row)
@@ -107,7 +120,10 @@ def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -
     def own(lines: list[bytes]) -> npt.NDArray[np.bool_]:
         table, torn = JsonRows(columns).read(lines)
         found = np.zeros(len(lines), bool)
-        held = [np.asarray(pc.fill_null(pc.equal(column, user_id), fill_value=False)) for column in table.columns]
+        held = [
+            np.asarray(pc.fill_null(pc.equal(normal_ids(column), normal_id(user_id)), fill_value=False))
+            for column in table.columns
+        ]
         found[np.setdiff1d(np.arange(len(lines)), torn)] = np.logical_or.reduce(held)
         return found
 

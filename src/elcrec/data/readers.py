@@ -133,7 +133,7 @@ def _csv_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Ta
         # One thread: rows are numbered only then.
         read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=_delimiter(_header_line(path)), newlines_in_values=True, invalid_row_handler=skip
+            delimiter=delimiter_of(header_line(path)), newlines_in_values=True, invalid_row_handler=skip
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=names,
@@ -276,29 +276,33 @@ def _check_file(path: Path) -> None:
         raise UserError("the file is empty", where=path, fix="check the export that wrote it")
 
 
-def _opened(path: Path) -> pa.NativeFile:
-    """Open a file, unpacked where its first bytes say that it is packed."""
+def packing_of(path: Path) -> str | None:
+    """Return what the first bytes of a file say that it is packed with, if anything."""
     with path.open("rb") as file:
         start = file.read(_MAGIC_BYTES)
-    packed = next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
-    return pa.input_stream(str(path), compression=packed)
+    return next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
 
 
-def _delimiter(line: str) -> str:
+def _opened(path: Path) -> pa.NativeFile:
+    return pa.input_stream(str(path), compression=packing_of(path))
+
+
+def delimiter_of(line: str) -> str:
     """Return what separates the header's names: what stands in it most often, a comma where nothing does."""
     return max(_DELIMITERS, key=line.count)
 
 
-def _header_line(path: Path) -> str:
+def header_line(path: Path) -> str:
+    """Return the first line of a text file, packed or not."""
     with _opened(path) as file:
         start = bytes(file.read(_HEADER_BYTES))
     return start.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace")
 
 
 def _csv_header(path: Path) -> list[str]:
-    line = _header_line(path)
+    line = header_line(path)
     try:
-        return next(csv.reader([line.rstrip("\r")], delimiter=_delimiter(line)), [])
+        return next(csv.reader([line.rstrip("\r")], delimiter=delimiter_of(line)), [])
     except csv.Error as error:
         raise UserError(f"the first line is no CSV header ({error})", where=path) from error
 
