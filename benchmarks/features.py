@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
 from benchmarks.jobs import Result
+from benchmarks.machine import peak_mib_of
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import ROOT, say
@@ -106,15 +106,11 @@ def publish(users: int, folder: str) -> None:
     Memory is the peak of this process less what it had before, which includes the tables themselves.
     """
     tables = make_tables(users)
-    before, store = _peak_mib(), open_store(Path(folder)).features
+    before, store = peak_mib_of("self"), open_store(Path(folder)).features
     started = time.perf_counter()
     store.publish(tables, service=_SERVICE)
-    result = {"seconds": time.perf_counter() - started, "before_mib": before, "peak_mib": _peak_mib()}
+    result = {"seconds": time.perf_counter() - started, "before_mib": before, "peak_mib": peak_mib_of("self")}
     print(msgspec.json.encode(result).decode())
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _parser() -> argparse.ArgumentParser:

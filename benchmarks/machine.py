@@ -35,6 +35,18 @@ def facts(command: Sequence[str], threads: int, rates: Result) -> Facts:
     }
 
 
+def peak_mib_of(pid: int | str) -> float:
+    """Largest resident memory of a process (`self` for this one) so far, MiB; 0 of one that has ended.
+
+    Linux hands the `ru_maxrss` of a parent on to its child, so `wait4` and `getrusage` may say what the parent held.
+
+    Raises:
+        OSError: there is no such process, or no /proc.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), default=0.0)
+
+
 def without_folder(argument: str) -> str:
     """Return an argument of a command without the folders of this machine, which mean nothing elsewhere."""
     path = Path(argument)

@@ -1,19 +1,19 @@
 """What work costs a process: CPU seconds, wall seconds, memory. Both engines are measured by the same clock."""
 
+import contextlib
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.profiler import record_function
 
-T = TypeVar("T")
+from benchmarks.machine import peak_mib_of
 
-_STATUS = Path("/proc/self/status")
+T = TypeVar("T")
 
 DATA_RANGE = "benchmarks: data"
 """Name of the profiler's range around the drawing of each batch."""
@@ -40,10 +40,8 @@ def now(device: torch.device) -> Cost:
 
 def peak_mib() -> float:
     """Largest resident memory of this process so far, MiB."""
-    # Linux hands ru_maxrss of the parent on to the child, so a runner that made a large log would be counted in.
-    if _STATUS.is_file():
-        (line,) = (line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
+    with contextlib.suppress(OSError):
+        return peak_mib_of("self")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

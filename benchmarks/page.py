@@ -57,10 +57,11 @@ def render(sections: Mapping[str, Section]) -> str:
     for name, (title, write) in WRITERS.items():
         if name in sections:
             section = sections[name]
-            parts += [f"## {title}", *write(section), _facts(section["facts"])]
+            parts += [f"## {title}", *write(section), measured_by(section["facts"])]
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(facts: Mapping[str, str]) -> str:
+def measured_by(facts: Mapping[str, str]) -> str:
+    """Return the line that says with which command, where and when."""
     said = "; ".join(f"{name}: {value}" for name, value in facts.items() if name != "command")
     return f"*Measured by `{facts['command']}`. {said}.*"

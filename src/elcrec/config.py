@@ -494,6 +494,9 @@ class PushConfig(Section, frozen=True, kw_only=True):
     """Registered model's name."""
     feature_service: str = "elcrec_v1"
     """The versioned Feast service that serves the model; the bundle names it."""
+    idle_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """A user whose newest event, live events included, is more than this many days before the newest event of the log
+    is not published, and leaves the online store (real times only); 0 keeps everybody."""
     gate: GateConfig = GateConfig()
     """The conditions of a push."""
 

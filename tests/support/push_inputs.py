@@ -16,6 +16,7 @@ from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
+from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 
 TIME = pa.timestamp("us", tz="UTC")
 SECOND = 1_000_000
@@ -115,3 +116,9 @@ def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
     write_json(evaluation / "intents.json", {"intents": typical})
     (evaluation / "model_card.md").write_text("# Model card\n", encoding="utf-8")
     return Inputs(model=model, sequences=sequences, evaluation=evaluation)
+
+
+def bundle_of(inputs: Inputs, folder: Path) -> Path:
+    source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
+    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), folder)
+    return folder

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import FORGOTTEN_FILE
@@ -45,6 +46,8 @@ with quiet("feast"):
         ITEMS,
         OUTPUT,
         SERVED_FILE,
+        Merge,
+        View,
         last_items,
         load,
         merge_of,
@@ -64,6 +67,7 @@ with quiet("feast"):
         named,
         was_published,
     )
+    from elcrec.adapters.idle_users import IdleUsers
     from elcrec.adapters.online_rows import Entry, HistoryRows, open_rows
     from elcrec.adapters.publication import Publication
 
@@ -106,7 +110,7 @@ class FeastStore:
         self._list: tuple[tuple[int, int] | None, Forgotten] = None, Forgotten()
         self._opening = threading.Lock()
 
-    def publish(self, tables: FeatureTables, *, service: str) -> dict[str, int]:
+    def publish(self, tables: FeatureTables, *, service: str, idle_days: int = 0) -> dict[str, int]:
         """See `FeatureStore`. The offline files are replaced, then loaded online in chunks.
 
         Raises:
@@ -123,26 +127,30 @@ class FeastStore:
             rows, window = _history_rows(feast)
             identity = name_store(feast, rows.identity())
             require_window(tables.histories, window)
+            idle = IdleUsers.find(tables.histories, idle_days, rows)
             publication = Publication.begin(
                 self._folder / "publication.json",
-                self._config.target(),
+                # Rows that another number of days has left out are not done.
+                self._config.target() + (f" idle_days={idle_days}" if idle_days else ""),
                 lambda moment: write_offline(tables, moment, self._folder / "data", self._forgotten()),
             )
             published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
+            counts = {}
             for view, table in published.items():
+                kept = idle.published(table)
+                counts[view.name] = int(kept.sum())
                 for part in publication.chunks(view.name, len(table)):
-                    chunk = table.slice(part.start, part.stop - part.start)
-                    if view is HISTORY:
-                        publish_histories(rows, chunk, merge)
-                    else:
-                        load(feast, view, chunk)
+                    chunk = table.slice(part.start, part.stop - part.start).filter(pa.array(kept[part]))
+                    _load(feast, rows, view, chunk, merge)
+            idle.remove(rows)
             publication.finish()
             for view, table in published.items():
                 record(feast, view, table)
-            read_back(feast, published, rows, merge)
+            certain = {view: idle.active_in_log(table) for view, table in published.items()}
+            read_back(feast, certain, rows, merge)
             rows.name(identity)
         self._opened = None
-        return {view.name: len(table) for view, table in published.items()}
+        return counts
 
     def forget(self, user_id: str) -> dict[str, int]:
         """See `FeatureStore`. The log goes last, as it has the server's own files written anew."""
@@ -438,6 +446,16 @@ def _history_rows(feast: FeatureStore, identity: str | None = None) -> tuple[His
     except FeatureViewNotFoundException as error:
         raise UserError("no histories were published to this store", fix=PUSH_FIRST) from error
     return open_rows(feast.config, view, identity), int(view.tags["window"])
+
+
+def _load(feast: FeatureStore, rows: HistoryRows, view: View, chunk: pa.Table, merge: Merge) -> None:
+    """Bring a part of a view into the online store."""
+    if not len(chunk):
+        return
+    if view is HISTORY:
+        publish_histories(rows, chunk, merge)
+    else:
+        load(feast, view, chunk)
 
 
 def _user_features(columns: dict[str, list[Any]], row: int, *, fresh: bool) -> UserFeatures | None:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Protocol
 
 import redis
 from feast import FeatureView
 from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.infra.online_stores.helpers import _mmh3, _redis_key
+from feast.infra.online_stores.helpers import _mmh3, _redis_key, _redis_key_prefix
 from feast.infra.online_stores.redis import RedisOnlineStore
-from feast.infra.online_stores.sqlite import SqliteOnlineStore
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, _quote_id, _table_id
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
 from feast.repo_config import RepoConfig
@@ -39,6 +40,8 @@ _ROUNDS = 200
 _NEWCOMERS = "elcrec_newcomers"
 """Users whom the store knows from events alone: a set on Redis; on SQLite a table of this name."""
 _REFUSED = -1
+_EXPIRED_AT_ONCE = 1000
+"""Users who are looked at together: a short transaction on SQLite, a pipeline on Redis."""
 
 
 class HistoryRows(Protocol):
@@ -56,6 +59,18 @@ class HistoryRows(Protocol):
 
     def forget(self, user_id: str) -> int:
         """Erase all that the store has under a user's key; return how many rows there were.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+
+    def expire(self, before: int) -> int:
+        """Remove all that the store has of users whose newest event is older; return how many they were.
+
+        A user who is given an event meanwhile stays.
+
+        Args:
+            before: microseconds since 1970.
 
         Raises:
             StoreUnavailable: the store does not answer.
@@ -137,6 +152,21 @@ def _key(user_id: str) -> EntityKey:
     return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user_id)])
 
 
+_KEY_PREFIX: bytes = _redis_key_prefix(["user_id"])
+"""How the serialized key of every user begins."""
+
+
+def _user_of(key: bytes) -> str:
+    """Return the id in a serialized key, where it stands behind its type and its length, four bytes each."""
+    return key[len(_KEY_PREFIX) + 8 :].decode(errors="replace")
+
+
+def _newest(event_times: bytes) -> int:
+    """Return the last time in a serialized column; before all others where there is none."""
+    times = Value.FromString(event_times).int64_list_val.val
+    return int(times[-1]) if times else -1
+
+
 class SqliteRows:
     """A write transaction around reading and writing: SQLite has one writer at a time, over all processes."""
 
@@ -177,17 +207,32 @@ class SqliteRows:
 
     def forget(self, user_id: str) -> int:
         version = self._config.entity_key_serialization_version
-        key, found = serialize_entity_key(_key(user_id), entity_key_serialization_version=version), 0
+        key = serialize_entity_key(_key(user_id), entity_key_serialization_version=version)
         with self._connection() as connection:
-            columns = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
-            for (table,) in connection.execute(columns).fetchall():
-                deleted = connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,))
-                found += deleted.rowcount > 0
-            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_NEWCOMERS,)).fetchone():
-                connection.execute("DELETE FROM elcrec_newcomers WHERE user_id = ?", (user_id,))
+            found = _delete(connection, [key])
             connection.commit()
             erase_deleted(connection)
         return found
+
+    def expire(self, before: int) -> int:
+        versioned = self._config.registry.enable_online_feature_view_versioning
+        table = _quote_id(_table_id(self._config.project, self._view, versioned))
+        query = (
+            f"SELECT entity_key, value FROM {table} WHERE feature_name = 'event_times' AND entity_key > ? "
+            "ORDER BY entity_key LIMIT ?"
+        )
+        last, removed = b"", 0
+        while True:
+            with self._connection() as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                rows = connection.execute(query, (last, _EXPIRED_AT_ONCE)).fetchall()
+                idle = [key for key, times in rows if _newest(times) < before]
+                _delete(connection, idle)
+                connection.commit()
+            removed += len(idle)
+            if len(rows) < _EXPIRED_AT_ONCE:
+                return removed
+            last = rows[-1][0]
 
     def identity(self) -> str | None:
         with self._connection() as connection:
@@ -242,6 +287,19 @@ class SqliteRows:
                 raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error
 
 
+def _delete(connection: sqlite3.Connection, keys: Sequence[bytes]) -> int:
+    """Delete users from all tables; return in how many of Feast's there was one of them."""
+    columns = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
+    found = 0
+    for (table,) in connection.execute(columns).fetchall():
+        deleted = connection.executemany(f"DELETE FROM {_quote_id(table)} WHERE entity_key = ?", zip(keys))
+        found += deleted.rowcount > 0
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_NEWCOMERS,)).fetchone():
+        users = [(_user_of(key),) for key in keys]
+        connection.executemany("DELETE FROM elcrec_newcomers WHERE user_id = ?", users)
+    return found
+
+
 def _sqlite_identity(connection: sqlite3.Connection) -> str | None:
     try:
         row = connection.execute("SELECT name FROM elcrec_identity").fetchone()
@@ -270,6 +328,12 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 return 1
 """
 
+_COMPARE_AND_DELETE = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('SREM', KEYS[2], ARGV[3])
+return redis.call('DEL', KEYS[1])
+"""
+
 
 class RedisRows:
     """Compare and set: a row is written only if it still is the one that was read, else it is read again.
@@ -281,6 +345,7 @@ class RedisRows:
     def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
         self._config, self._identity = config, identity
         self._identity_key = f"elcrec_identity:{config.project}"
+        self._newcomers = f"{_NEWCOMERS}:{config.project}"
         # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown
         # away closes the connections that others use.
         self._store = RedisOnlineStore()
@@ -304,9 +369,29 @@ class RedisRows:
 
     def forget(self, user_id: str) -> int:
         with redis_errors(), self._client.pipeline() as pipe:
-            pipe.delete(self._redis_key(user_id)).srem(f"{_NEWCOMERS}:{self._config.project}", user_id)
+            pipe.delete(self._redis_key(user_id)).srem(self._newcomers, user_id)
             found, _ = pipe.execute()
         return int(found)
+
+    def expire(self, before: int) -> int:
+        pattern, removed = _KEY_PREFIX + b"*" + self._config.project.encode(), 0
+        with redis_errors():
+            keys = self._client.scan_iter(match=pattern, count=_EXPIRED_AT_ONCE)
+            while part := list(islice(keys, _EXPIRED_AT_ONCE)):
+                removed += self._expire(part, before)
+        return removed
+
+    def _expire(self, keys: Sequence[bytes], before: int) -> int:
+        fields = [self._time_field, self._fields["event_times"]]
+        with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hmget(key, fields)
+            for key, (version, times) in zip(keys, pipe.execute(), strict=True):
+                user_id = _user_of(key.removesuffix(self._config.project.encode()))
+                # The key of a project whose name ends like this one's matches the pattern as well.
+                if times is not None and _newest(times) < before and self._redis_key(user_id) == key:
+                    pipe.eval(_COMPARE_AND_DELETE, 2, key, self._newcomers, self._time_field, version, user_id)
+            return sum(pipe.execute())
 
     def identity(self) -> str | None:
         with redis_errors():
@@ -343,8 +428,7 @@ class RedisRows:
             pairs += [self._fields[name], value.SerializeToString()]
         key = self._redis_key(user_id)
         most = "published" if entry.published else -1 if entry.most is None else entry.most
-        newcomers = f"{_NEWCOMERS}:{self._config.project}"
-        pipe.eval(_COMPARE_AND_SET, 2, key, newcomers, self._time_field, version, user_id, most, *pairs)
+        pipe.eval(_COMPARE_AND_SET, 2, key, self._newcomers, self._time_field, version, user_id, most, *pairs)
         if self._lifetime:
             pipe.expire(key, self._lifetime)
 

@@ -38,7 +38,7 @@ def find_new_items(
 
     Args:
         config: the section `evaluate`.
-        vectors_VD: the model's item vectors, [V + 1, D].
+        vectors_VD: the model's item embeddings, [V + 1, D].
         counts: training count of each item, [V + 1].
         item_ids: raw ids of items 1 to V.
         sequences: all items of every user.

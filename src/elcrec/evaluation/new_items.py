@@ -155,7 +155,7 @@ def _as_if_new(
     held_V = held_out(item_ids, options.held_out) & trained_V
     unknown_V = held_V | ~trained_V
     unknown_V[PADDING] = False
-    vectors_VD = model.item_vectors().cpu().numpy().copy()
+    vectors_VD = model.item_embeddings().cpu().numpy().copy()
     clues = Clues(histories=data.before_test(), texts_V=texts_V, most=options.held_out_seen)
     given = give_vectors(options, clues, vectors_VD, trained_V & ~held_V, unknown_V)
     given_V = np.zeros_like(unknown_V)

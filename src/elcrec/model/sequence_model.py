@@ -66,9 +66,13 @@ class SequenceModel(nn.Module):
         """Where the weights are."""
         return self.encoder.item_embedding.weight.device
 
+    def item_embeddings(self) -> Tensor:
+        """What histories are read with, [V + 1, D]; row 0 is padding."""
+        return self.encoder.item_embedding.weight.detach()
+
     def item_vectors(self) -> Tensor:
-        """What is scored of items, [V + 1, D]; row 0 is padding."""
-        return self.head.items(self.encoder.item_embedding.weight.detach())
+        """What is scored of items: what the head makes of their embeddings, [V + 1, D]."""
+        return self.head.items(self.item_embeddings())
 
     @torch.inference_mode()
     def encode(self, histories: Ragged, *, intents: bool = True) -> Encoded:

@@ -33,7 +33,7 @@ class NewItems:
 
     Attributes:
         item_ids: raw ids, strings, [W].
-        vectors_WD: their vectors, in the space of the trained ones.
+        vectors_WD: their vectors, in the space of the trained embeddings.
         sources: what gave each vector, [W].
     """
 
@@ -81,9 +81,9 @@ def read_new_items(folder: Path, hidden_size: int) -> NewItems | None:
 
 
 def with_vectors(model: SequenceModel, vectors_VD: Floats) -> SequenceModel:
-    """Return a model of the same weights with other item vectors, of as many items as there are, [V + 1, D].
+    """Return a model of the same weights with other item embeddings, of as many items as there are, [V + 1, D].
 
-    What it ranks and what it reads of histories are the same vectors, so it knows new items in both.
+    It ranks by what its head makes of them and reads histories with them, so it knows new items in both.
     """
     other = SequenceModel(model.config, len(vectors_VD) - 1)
     weights = dict(model.state_dict())

@@ -34,7 +34,7 @@ def with_new_items(model: SequenceModel, catalogue: Catalogue, new: NewItems | N
     absent_W = rows_W == UNKNOWN
     added = int(absent_W.sum())
     rows_W[absent_W] = len(catalogue) + 1 + np.arange(added)
-    trained_VD = model.item_vectors().cpu().numpy()
+    trained_VD = model.item_embeddings().cpu().numpy()
     vectors_VD = np.concatenate((trained_VD, np.zeros((added, trained_VD.shape[1]), np.float32)))
     vectors_VD[rows_W] = new.vectors_WD
     new_V = np.zeros(len(vectors_VD), np.bool_)

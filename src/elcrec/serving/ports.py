@@ -205,10 +205,16 @@ class FeatureStore(Protocol):
     def event_log(self) -> EventLog:
         """The log of the events that `push_events` took."""
 
-    def publish(self, tables: FeatureTables, *, service: str) -> dict[str, int]:
+    def publish(self, tables: FeatureTables, *, service: str, idle_days: int = 0) -> dict[str, int]:
         """Bring the online store to `tables`; return the number of rows of each view.
 
         Live events that `tables` lack stay in the histories. A publication that was killed goes on where it was.
+
+        Args:
+            tables: what is published.
+            service: the service that reads it.
+            idle_days: users whose newest event is more than so many days before the newest of `tables` are not
+                published, and leave the online store, whichever publication or event they came from; 0 keeps all.
 
         Raises:
             UserError: `service` is not defined, or a read-back finds other values than were published.

@@ -8,7 +8,6 @@ Axes: `L` items of a history, `C` recommended items.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from elcrec.data.ragged import Ragged
@@ -26,23 +25,21 @@ class Reason:
 
 
 @torch.inference_mode()
-def fall_without(
-    model: SequenceModel, history: list[int], items_C: npt.NDArray[np.int64]
-) -> list[list[tuple[int, float]]]:
+def fall_without(model: SequenceModel, history: list[int], vectors_CD: torch.Tensor) -> list[list[tuple[int, float]]]:
     """Return for each recommended item the items without which its score falls most, and how far, at most three.
 
     Args:
         model: what ranked.
         history: item indices, oldest first, not empty.
-        items_C: indices of the recommended items.
+        vectors_CD: what is scored of the recommended items.
     """
     met = list(dict.fromkeys(history[-model.config.encoder.window :]))
     rows = [history, *([item for item in history if item != left_out] for left_out in met)]
     vectors = model.encode(Ragged.from_rows(rows), intents=False).vectors
-    scores_LC = (vectors @ model.item_vectors()[torch.from_numpy(items_C)].T).numpy()
+    scores_LC = (vectors @ vectors_CD.T).numpy()
     fall_LC = scores_LC[0] - scores_LC[1:]
     most_LC = np.argsort(-fall_LC, axis=0, kind="stable")[:_NAMED]
     return [
         [(met[row], float(fall_LC[row, column])) for row in most_LC[:, column].tolist() if fall_LC[row, column] > 0]
-        for column in range(len(items_C))
+        for column in range(len(vectors_CD))
     ]

@@ -340,7 +340,7 @@ class Recommender:
 
     def _reasons(self, history: list[int], picked: Picked) -> list[list[Reason]]:
         ids = self.catalogue.ids
-        found = fall_without(self._model, history, picked.items)
+        found = fall_without(self._model, history, self._items_DV.T[torch.from_numpy(picked.items)])
         return [[Reason(item_id=ids[item], contribution=fall) for item, fall in each] for each in found]
 
 

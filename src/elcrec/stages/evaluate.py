@@ -98,11 +98,11 @@ def evaluate(
     planted = load_truth(truth, item_ids, user_ids) if truth else None
     facts_table = None if config.items_file is None else read_items_file(Path(config.items_file))
     counts = training_counts(data.training(), data.num_items)
-    new_items = _find_new_items(config, model, data, counts, item_ids, sequences, facts_table)
+    new_items, their_findings = _new_items(config, model, data, test, counts, item_ids, sequences, facts_table)
     findings = replace(
         measure(config, data, test, answers, planted),
         rules=_measure_rules(config, folders["model"], test, counts, facts_table, item_ids, sequences),
-        new_items=_measure_new_items(config, model, data, test, counts, item_ids, facts_table, new_items),
+        new_items=their_findings,
     )
     numbers = flat_metrics(findings)
     sources = Sources(config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids)
@@ -148,42 +148,31 @@ def _measure_rules(
     return measure_rules(config, load_model(model), test, counts, facts, item_ids, _newest_event(sequences))
 
 
-def _find_new_items(
-    config: EvaluateConfig,
-    model: Path,
-    data: SequenceData,
-    counts: npt.NDArray[np.int64],
-    item_ids: list[str],
-    sequences: Path,
-    table: pa.Table | None,
-) -> NewItems | None:
-    """Return the new items that go with the model, from all that is known today."""
-    if not config.new_items.sources:
-        return None
-    vectors_VD = load_model(model).item_vectors().numpy()
-    user_ids = load_user_ids(sequences).cast(pa.string()).combine_chunks()
-    return find_new_items(config, vectors_VD, counts, item_ids, data.sequences, user_ids, table)
-
-
-def _measure_new_items(
+def _new_items(
     config: EvaluateConfig,
     model: Path,
     data: SequenceData,
     test: EvaluationSet,
     counts: npt.NDArray[np.int64],
     item_ids: list[str],
+    sequences: Path,
     table: pa.Table | None,
-    found: NewItems | None,
-) -> NewItemFindings | None:
-    """Say what such vectors are worth, from what is known before the test split."""
+) -> tuple[NewItems | None, NewItemFindings | None]:
+    """Return the new items that go with the model, from all that is known today, and what such vectors are worth.
+
+    Of the latter only what is known before the test split is read.
+    """
     sources = config.new_items.sources
     if not sources:
-        return None
+        return None, None
+    trained = load_model(model, choose_device("auto").type)
+    embeddings_VD = trained.item_embeddings().cpu().numpy()
+    user_ids = load_user_ids(sequences).cast(pa.string()).combine_chunks()
+    found = find_new_items(config, embeddings_VD, counts, item_ids, data.sequences, user_ids, table)
     reads_text = "text" in sources and table is not None
     texts = texts_of(table, pa.array(item_ids, pa.string())) if reads_text else None
-    trained = load_model(model, choose_device("auto").type)
     measured = measure_new_items(config, trained, data, test, counts, item_ids, texts)
-    return replace(measured, published=0 if found is None else len(found))
+    return found, replace(measured, published=0 if found is None else len(found))
 
 
 def _require_known_categories(config: EvaluateConfig, table: pa.Table | None) -> None:

@@ -78,7 +78,7 @@ def publish_log(
     if decision.serving is None:
         return {}
     logger.info("publishing histories alone: version %s still serves", decision.serving)
-    return _publish(features, log_tables(sequences), config.feature_service)
+    return _publish(config, features, log_tables(sequences))
 
 
 def decide(
@@ -100,10 +100,18 @@ def decide(
 
 
 def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) -> Manifest:
+    _require_times(config, source.sequences)
     service = config.feature_service
     schema = features.schema(service)
     require_served_window(read_architecture(source.model).encoder.window, source.sequences, where=source.model)
     return describe_bundle(source, name=config.model_name, feature_service=service, feature_schema=schema)
+
+
+def _require_times(config: PushConfig, sequences: Path) -> None:
+    """Check that days mean something in this log, where the configuration counts them."""
+    if config.idle_days and read_json(sequences / "split.json").get("time") != "real":
+        what = "push.idle_days counts days; this log has only an order, no real times"
+        raise UserError(what, where=sequences, fix="set push.idle_days=0")
 
 
 def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
@@ -190,7 +198,7 @@ def _release(
     version = registry.register(config.model_name, bundle, metrics, tags)
     logger.info("registered %s version %s", config.model_name, version)
     logger.info("publishing features, which takes minutes for a million users")
-    published = _publish(features, _tables(source, manifest.digest), manifest.feature_service)
+    published = _publish(config, features, _tables(source, manifest.digest))
     if registry.rejected(config.model_name, manifest.digest) is not None:
         raise UserError(f"version {version} was rolled back while it was pushed", fix="push another model")
     registry.set_champion(config.model_name, version)
@@ -198,8 +206,8 @@ def _release(
     return {"version": version, **published}
 
 
-def _publish(features: FeatureStore, tables: FeatureTables, service: str) -> dict[str, Any]:
-    published = features.publish(tables, service=service)
+def _publish(config: PushConfig, features: FeatureStore, tables: FeatureTables) -> dict[str, Any]:
+    published = features.publish(tables, service=config.feature_service, idle_days=config.idle_days)
     for view, rows in published.items():
         logger.info("published %d rows of %s", rows, view)
     return {f"published_{view}": rows for view, rows in published.items()}

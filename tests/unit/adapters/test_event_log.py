@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.feature_tables import TIME, tables
+from support.published import REPOSITORY, SERVICE, Published
 from support.servers import RedisServer, redis_server
 
 from elcrec.adapters.event_export import export_events
@@ -23,8 +24,6 @@ from elcrec.errors import UserError
 from elcrec.serving.ports import Event, FeatureTables, StoreUnavailable
 from elcrec.stages.events import replay_events
 
-REPOSITORY = Path(__file__).parents[3] / "features"
-SERVICE = "elcrec_v1"
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ITEMS = [f"i{number}" for number in range(100)]
 PUBLISHED = tables({"ann": ["i1", "i2"], "bob": ["i2"]}, items=ITEMS)
@@ -37,32 +36,20 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    FeastStore(folder, REPOSITORY).publish(PUBLISHED, service=SERVICE)
-    return folder
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    return Published.push(tmp_path_factory.mktemp("store"), PUBLISHED)
 
 
 @pytest.fixture(scope="module")
-def published_to_redis(
-    server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[bytes, bytes]]:
-    """A store folder, and what the push left in Redis."""
+def published_to_redis(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("redis") / "store"
-    FeastStore(folder, REPOSITORY, servers(server)).publish(PUBLISHED, service=SERVICE)
-    return folder, {key: server.client.dump(key) for key in server.client.scan_iter("*")}
+    return Published.push(folder, PUBLISHED, redis=server, servers=servers(server))
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> FeastStore:
-    if request.param == "sqlite":
-        return FeastStore(shutil.copytree(published, tmp_path / "store"), REPOSITORY)
-    running: RedisServer = request.getfixturevalue("server")
-    folder, keys = request.getfixturevalue("published_to_redis")
-    running.client.flushall()
-    for key, value in keys.items():
-        running.client.restore(key, 0, value)
-    return FeastStore(shutil.copytree(folder, tmp_path / "store"), REPOSITORY, servers(running))
+@pytest.fixture(params=["published", "published_to_redis"], ids=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> FeastStore:
+    published: Published = request.getfixturevalue(request.param)
+    return published.copied(tmp_path / "store")
 
 
 def servers(running: RedisServer) -> Servers:
@@ -249,8 +236,8 @@ def test_a_log_that_is_trimmed_keeps_what_came_in_later(store: FeastStore) -> No
     assert logged(store) == []
 
 
-def test_a_writer_that_is_killed_loses_no_event_that_it_has_acknowledged(published: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(published, tmp_path / "store")
+def test_a_writer_that_is_killed_loses_no_event_that_it_has_acknowledged(published: Published, tmp_path: Path) -> None:
+    folder = shutil.copytree(published.folder, tmp_path / "store")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # a process of its own, without the seconds that Feast's import takes

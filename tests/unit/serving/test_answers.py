@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.push_inputs import Inputs, add_model, make_inputs
+from support.push_inputs import Inputs, add_model, bundle_of, make_inputs
 from support.serving import NAME, Installation
 
 from elcrec.artifacts import write_json
@@ -21,7 +21,6 @@ from elcrec.config import GroupRule, RulesConfig, ServeConfig, to_dict
 from elcrec.errors import UserError
 from elcrec.ranking.item_facts import read_items_file
 from elcrec.serving.app import App
-from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.items_file import ItemsFile
 from elcrec.serving.live import Live
 from elcrec.serving.recommender import Query, Recommender
@@ -47,12 +46,6 @@ def with_rules(inputs: Inputs, rules: RulesConfig) -> Inputs:
     facts = read_items_file(write_items(inputs.evaluation.parent / "items.csv"))
     pq.write_table(facts, inputs.evaluation / "item_facts.parquet")
     return inputs
-
-
-def bundle_of(inputs: Inputs, folder: Path) -> Path:
-    source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.push_inputs import Inputs, make_inputs
+from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.data.dataset import load_sequences
-from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.catalogue import Catalogue, load_catalogue
 from elcrec.serving.champion import rank_with_champion
 
@@ -19,10 +18,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 @pytest.fixture(scope="module")
 def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), folder)
-    return folder
+    return bundle_of(inputs, tmp_path_factory.mktemp("bundle") / "bundle")
 
 
 def test_on_its_own_catalogue_it_ranks_as_its_evaluation_did(inputs: Inputs, bundle: Path) -> None:

@@ -7,23 +7,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from support.new_items import TWINS, add_new_items
-from support.push_inputs import Inputs, make_inputs
+from support.push_inputs import Inputs, bundle_of, make_inputs
 
-from elcrec.config import GroupRule, RulesConfig
+from elcrec.config import EncoderConfig, GroupRule, ModelConfig, RulesConfig
+from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.ranking.new_items import read_new_items
-from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.ranking.new_items import NewItems, read_new_items
+from elcrec.serving.catalogue import Catalogue
+from elcrec.serving.new_items import with_new_items
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.recommend import recommend_all
 
 ITEMS = 15
-
-
-def bundle_of(inputs: Inputs, folder: Path) -> Path:
-    source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +173,18 @@ def test_a_file_that_is_not_sound_is_refused(bundle: Path, tmp_path: Path, chang
 def test_vectors_of_another_width_are_refused(bundle: Path) -> None:
     with pytest.raises(UserError, match="not of 16 numbers"):
         read_new_items(bundle, 16)
+
+
+def test_a_model_that_scores_by_the_cosine_reads_and_ranks_trained_items_as_without_new_ones() -> None:
+    torch.manual_seed(0)
+    encoder = EncoderConfig(window=5, hidden_size=8, num_blocks=1)
+    model = SequenceModel(ModelConfig(encoder=encoder, head="cosine"), num_items=4).eval()
+    catalogue = Catalogue(item_ids=pa.array(["a", "b", "c", "d"]), counts=np.array([4, 3, 2, 1]))
+    new = NewItems(item_ids=pa.array(["e"]), vectors_WD=np.full((1, 8), 2.0, np.float32), sources=pa.array(["co_seen"]))
+    history = Ragged.from_rows([[1, 2, 3]])
+
+    served = with_new_items(model, catalogue, new).model
+
+    torch.testing.assert_close(served.encode(history).vectors, model.encode(history).vectors)
+    torch.testing.assert_close(served.item_vectors()[:5], model.item_vectors())
+    torch.testing.assert_close(served.item_vectors()[5].norm(), torch.ones(()))

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.push_inputs import Inputs, make_inputs
+from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
@@ -20,10 +20,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 @pytest.fixture(scope="module")
 def recommender(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
-    bundle = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), bundle)
-    return Recommender.load(bundle)
+    return Recommender.load(bundle_of(inputs, tmp_path_factory.mktemp("bundle") / "bundle"))
 
 
 def ask(recommender: Recommender, histories: list[list[str]], k: int) -> list[Recommendation]:

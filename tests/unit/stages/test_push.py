@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,34 @@ def test_a_model_that_reads_more_than_is_served_is_refused(
         decide(PushConfig(), *folders, **empty.sides)
     assert not empty.out.exists()
     assert empty.versions() == []
+
+
+def test_days_of_idleness_are_refused_where_the_times_of_a_log_are_only_an_order(
+    empty: Store, ranked: tuple[Inputs, Inputs]
+) -> None:
+    config = PushConfig(idle_days=30, gate=STRICT)
+
+    with pytest.raises(UserError, match=r"push.idle_days counts days.* only an order.*set push.idle_days=0"):
+        push(config, *ranked[0].paths, empty.out, **empty.sides)
+    with pytest.raises(UserError, match=r"push.idle_days counts days"):
+        decide(config, *ranked[0].paths, **empty.sides)
+    assert not empty.out.exists()
+
+
+def test_users_of_long_ago_are_not_published(empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path) -> None:
+    inputs = ranked[0]
+    sequences = shutil.copytree(inputs.sequences, tmp_path / "sequences")
+    split = json.loads((sequences / "split.json").read_text())
+    (sequences / "split.json").write_text(json.dumps(split | {"time": "real"}))
+    histories = pq.read_table(sequences / "histories.parquet")
+    rows = histories.to_pylist()
+    rows[0]["event_timestamp"] = rows[0]["event_times"][-1] = rows[0]["event_timestamp"] + timedelta(days=31)
+    pq.write_table(pa.Table.from_pylist(rows, histories.schema), sequences / "histories.parquet")
+
+    config = PushConfig(idle_days=30, gate=STRICT)
+    outcome = push(config, inputs.model, sequences, inputs.evaluation, empty.out, **empty.sides)
+
+    assert (outcome["published_user_history"], outcome["published_user_model_output"]) == (1, 1)
 
 
 def test_an_unknown_feature_service_leaves_no_champion(empty: Store, ranked: tuple[Inputs, Inputs]) -> None:

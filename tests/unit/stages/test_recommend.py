@@ -4,10 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.push_inputs import Inputs, make_inputs
+from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.errors import UserError
-from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.recommend import first_users, recommend_all
 
@@ -19,10 +18,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 @pytest.fixture(scope="module")
 def bundle(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s", feature_schema="d"), folder)
-    return folder
+    return bundle_of(inputs, tmp_path_factory.mktemp("bundle") / "bundle")
 
 
 def write_histories(path: Path, rows: dict[str, list[str]]) -> Path:

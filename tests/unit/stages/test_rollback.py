@@ -53,7 +53,7 @@ def test_the_version_before_serves_and_a_retried_push_does_not_undo_it(
     outcome = pushed(installation, three[1])
 
     assert not outcome["accepted"]
-    assert outcome["reason"] == "version 3 was rolled back"
+    assert outcome["reason"] == "version 3 was rolled back; version 2 still serves"
     assert "| version 3 was rolled back |  |  | **no** |" in (installation.folder.parent / "push/gate.md").read_text()
     assert champion(installation) == "2"
 

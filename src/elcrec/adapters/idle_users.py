@@ -1,0 +1,79 @@
+"""Users who have done nothing for long, by the time of the log: a push leaves them out of the online store."""
+
+import logging
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from elcrec.adapters.online_rows import HistoryRows
+
+logger = logging.getLogger(__name__)
+
+_DAY = 86_400_000_000
+_READ_AT_ONCE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleUsers:
+    """Users of a log whose newest event there is long before the newest of all.
+
+    Attributes:
+        days: how many a user may be idle; 0 for any number.
+        since: an event from here on keeps its user, microseconds since 1970; `None` where everybody is kept.
+        in_log: users who have no such event in the log.
+        expired: those of them who have none in the online store either.
+    """
+
+    days: int
+    since: int | None
+    in_log: pa.ChunkedArray
+    expired: pa.ChunkedArray
+
+    @classmethod
+    def find(cls, histories: pa.Table, days: int, rows: HistoryRows) -> Self:
+        """Look for them in a log, and in the store for later events of theirs."""
+        if not days:
+            nobody = pa.chunked_array([], pa.string())
+            return cls(days=days, since=None, in_log=nobody, expired=nobody)
+        newest = histories["event_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        since = pc.max(newest).as_py() - days * _DAY
+        idle = histories["user_id"].filter(pc.less(newest, since)).cast(pa.string())
+        kept = _with_events(rows, idle, since)
+        return cls(days=days, since=since, in_log=idle, expired=idle.filter(pc.invert(pc.is_in(idle, kept))))
+
+    def published(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return which rows of a view are published, [N]."""
+        return _outside(self.expired, table)
+
+    def active_in_log(self, table: pa.Table) -> pa.Table:
+        """Return the rows of a view that are published whatever happens in the store meanwhile."""
+        return table.filter(pa.array(_outside(self.in_log, table)))
+
+    def remove(self, rows: HistoryRows) -> None:
+        """Take idle users out of the online store, whichever publication or event they came from, and say so."""
+        if self.since is None:
+            return
+        removed = rows.expire(self.since)
+        what = "%d users of the log expired, idle for more than %d days: not published; %d users left the online store"
+        logger.info(what, len(self.expired), self.days, removed)
+
+
+def _with_events(rows: HistoryRows, users: pa.ChunkedArray, since: int) -> pa.Array:
+    """Return the users whom the store knows an event of, from that time on."""
+    kept: list[str] = []
+    for start in range(0, len(users), _READ_AT_ONCE):
+        found = rows.read(users.slice(start, _READ_AT_ONCE).to_pylist())
+        kept += [user_id for user_id, history in found.items() if history.times[-1] >= since]
+    return pa.array(kept, pa.string())
+
+
+def _outside(users: pa.ChunkedArray, table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows are not of these users, [N]."""
+    if not len(users) or "user_id" not in table.column_names:
+        return np.ones(len(table), bool)
+    inside = pc.is_in(table["user_id"].cast(pa.string()), users)
+    return np.asarray(pc.invert(inside))
