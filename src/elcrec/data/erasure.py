@@ -140,7 +140,7 @@ def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -
 
 def _erase_line(path: Path, user_id: str) -> int:
     lines = path.read_text(encoding="utf-8-sig").split("\n")
-    kept = [line for line in lines if line.split(None, 1)[:1] != [user_id]]
+    kept = [line for line in lines if not _names(line.split(None, 1)[:1], user_id)]
     if len(kept) < len(lines):
         with atomic_file(path) as scratch:
             scratch.write_text("\n".join(kept), encoding="utf-8")

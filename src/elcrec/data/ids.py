@@ -34,6 +34,11 @@ def normal_ids(text: pa.ChunkedArray, null_tokens: Sequence[str] = ()) -> pa.Chu
     return pc.if_else(absent, pa.scalar(None, pa.string()), text) if pc.any(absent).as_py() else text
 
 
+def spellings_of(text: pa.ChunkedArray, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the texts that are not the ids which `normal_ids` made of them; null elsewhere."""
+    return pc.if_else(pc.not_equal(text, ids), text, pa.scalar(None, pa.string()))
+
+
 def _composed(text: pa.ChunkedArray) -> pa.ChunkedArray:
     """Compose each distinct text once, in Python: Arrow's `utf8_normalize` leaves text decomposed (25.0)."""
     encoded = pc.dictionary_encode(text.combine_chunks())

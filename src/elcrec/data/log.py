@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 from elcrec.data.interactions import EVENT_ID
 from elcrec.progress import track
 
+SPELLING = "spelling"
+"""The column with a user's id as it stands in a log."""
+
 TimeKind = Literal["real", "order"]
 
 _ROWS_AT_ONCE = 1 << 17
@@ -26,7 +29,8 @@ class RawLog:
         parts: tables of its rows, in the order of the file: `torn` bool (the line is no row, so nothing else is
             known of it), `user_id` and `item_id` string, `micros` int64 (microseconds of
             UTC, null where absent or unreadable), `given` bool (there is a time), `raw_time` as it stood, and where
-            the log has ids of its events `event_id` string.
+            the log has ids of its events `event_id` string. Where it is asked for, `spelling` string: the user's id as
+            it stands, where that is not its normal form.
         time: `real`, or `order` where the position in the user's line stands for the time.
         types: the columns' types in the file, by name.
         event_ids: whether it has ids of its events; `None` where only its rows show that.
@@ -52,12 +56,14 @@ class StagedLog(NamedTuple):
         rows: all its rows, torn ones included.
         torn: how many of them are torn.
         event_ids: whether the log has ids of its events.
+        spellings: whether it tells how ids of users stood in the log.
     """
 
     file: Path
     rows: int
     torn: int
     event_ids: bool
+    spellings: bool = False
 
 
 def part_of(
@@ -88,7 +94,7 @@ def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
 
 def stage_log(log: RawLog, file: Path) -> StagedLog:
     """Write a log in its common form, a part at a time."""
-    rows, torn, event_ids, writer = 0, 0, bool(log.event_ids), None
+    rows, torn, event_ids, spellings, writer = 0, 0, bool(log.event_ids), False, None
     total = None if log.about_rows is None else -(-log.about_rows // _ROWS_AT_ONCE)
     parts = (part for whole in log.parts for part in _slices(whole))
     try:
@@ -96,12 +102,13 @@ def stage_log(log: RawLog, file: Path) -> StagedLog:
             writer = writer or pq.ParquetWriter(file, part.schema, compression="lz4")
             writer.write_table(part)
             rows, torn = rows + len(part), torn + int(np.asarray(part["torn"]).sum())
+            spellings = SPELLING in part.column_names
             event_ids = event_ids or (log.event_ids is None and part[EVENT_ID].null_count < len(part))
     finally:
         if writer is not None:
             writer.close()
     pa.default_memory_pool().release_unused()
-    return StagedLog(file, rows, torn, event_ids)
+    return StagedLog(file, rows, torn, event_ids, spellings)
 
 
 def _slices(part: pa.Table) -> Iterator[pa.Table]:

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from elcrec.config import LogFormat
 from elcrec.data.benchmark import read_benchmark
-from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids
+from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids, spellings_of
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.json_lines import JsonRows, read_lines
-from elcrec.data.log import RawLog, insert_torn, part_of
+from elcrec.data.log import SPELLING, RawLog, insert_torn, part_of
 from elcrec.data.times import EpochUnit, parse_times
 from elcrec.errors import UserError
 
@@ -41,6 +41,8 @@ class Columns:
     event: str = "event_id"
     epoch_unit: EpochUnit = "s"
     null_tokens: tuple[str, ...] = ()
+    spellings: bool = False
+    """Whether it is asked how ids of users stand in the log."""
 
     @property
     def required(self) -> list[str]:
@@ -84,7 +86,11 @@ def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
     _check_file(path)
     readers = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_json_lines}
     with _readable(path, layout):
-        log = read_benchmark(path) if layout == "benchmark" else readers[layout](path, columns)
+        log = (
+            read_benchmark(path, spellings=columns.spellings)
+            if layout == "benchmark"
+            else readers[layout](path, columns)
+        )
     return replace(log, parts=_guarded(log.parts, path, layout))
 
 
@@ -204,12 +210,18 @@ def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
         raw_time = raw_time.cast(raw_time.type.value_type)
     times = _times(path, raw_time, columns).cast(pa.int64())
     event = _ids(path, table, columns.event, columns) if columns.event in table.column_names else None
-    user, item = (_ids(path, table, name, columns) for name in (columns.user, columns.item))
-    return part_of(user, item, times, raw_time, event)
+    item, text = _ids(path, table, columns.item, columns), _text_of_ids(path, table, columns.user)
+    user = normal_ids(text, columns.null_tokens)
+    part = part_of(user, item, times, raw_time, event)
+    return part.append_column(SPELLING, spellings_of(text, user)) if columns.spellings else part
 
 
 def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.ChunkedArray:
-    """Ids as text in their normal form. Whole floats count as integers: pandas makes floats of integers with a gap."""
+    return normal_ids(_text_of_ids(path, table, name), columns.null_tokens)
+
+
+def _text_of_ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Ids as text. Whole floats count as integers: pandas makes floats of integers with a gap."""
     column = table[name]
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -223,7 +235,7 @@ def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.Chunked
         column = pa.chunked_array([pa.array(map(_text, column.to_pylist()), pa.string())])
     elif pa.types.is_null(kind) or pa.types.is_boolean(kind) or not _is_plain(kind):
         raise _wrong_type(path, name, kind, "text or integers")
-    return normal_ids(column.cast(pa.string()), columns.null_tokens)
+    return column.cast(pa.string())
 
 
 def _text(value: object) -> str | None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.interactions import EVENT_ID
+from elcrec.data.log import SPELLING
 from elcrec.data.times import TIMESTAMP
 
 CLOCK_TOLERANCE = timedelta(days=1)
@@ -120,12 +121,15 @@ def _find_copies(session: Session, columns: Sequence[str], name: str) -> None:
     session.drop("repeated")
 
 
-def leave_out_forgotten(session: Session, forgotten: Forgotten) -> int:
+def leave_out_forgotten(session: Session, forgotten: Forgotten, *, spellings: bool = False) -> int:
     """Make the view `log` of `staged` without the rows in the table `forgotten_rows`, which it makes; return how many.
 
-    They are what forgotten users did until they were forgotten, and their rows without a time.
+    They are what forgotten users did until they were forgotten, and their rows without a time. Where the log tells how
+    ids were spelled, a user may be on the list in any spelling.
     """
     found = forgotten.among(_users(session)) if forgotten.until else {}
+    if forgotten.until and spellings:
+        found = _latest(found, forgotten, session)
     until = pa.array(found.values(), TIMESTAMP).cast(pa.int64())
     session.enter("forgotten", pa.table({"user_id": pa.array(found, pa.string()), "until": until}))
     theirs = """SELECT staged.row AS row FROM staged JOIN forgotten ON staged.user_id = forgotten.user_id
@@ -142,6 +146,22 @@ def _users(session: Session) -> Iterator[str]:
     for batch in session.stream("SELECT first, user_id FROM users ORDER BY first", ["first"]):
         yield from batch.column("user_id").to_pylist()
     session.drop("users")
+
+
+def _latest(found: dict[str, datetime], forgotten: Forgotten, session: Session) -> dict[str, datetime]:
+    """Add the users whom the list has in another spelling, with the last moment of all their spellings."""
+    session.table(
+        "spellings",
+        "SELECT user_id, spelling, min(row) AS first FROM staged WHERE spelling IS NOT NULL GROUP BY user_id, spelling",
+    )
+    for batch in session.stream("SELECT first, user_id, spelling FROM spellings ORDER BY first", ["first"]):
+        users, spellings = (batch.column(name).to_pylist() for name in ("user_id", SPELLING))
+        listed = forgotten.among(spellings)
+        for user, spelling in zip(users, spellings, strict=True):
+            if user is not None and spelling in listed:
+                found[user] = max(listed[spelling], found.get(user, listed[spelling]))
+    session.drop("spellings")
+    return found
 
 
 def stream_set_aside(session: Session) -> Iterator[pa.RecordBatch]:

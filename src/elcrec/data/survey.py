@@ -92,7 +92,7 @@ def survey(
     earliest = limits.earliest if log.time == "real" else 0
     rules = row_rules(limits.max_id_length, limits.now, earliest=earliest, event_ids=staged.event_ids, whole=log.whole)
     session.scan("staged", [staged.file])
-    left_out = leave_out_forgotten(session, forgotten)
+    left_out = leave_out_forgotten(session, forgotten, spellings=staged.spellings)
     if log.time == "order":
         refuse_repeated_users(session, log.file)
     broken = find_faulty(session, rules, event_ids=staged.event_ids)

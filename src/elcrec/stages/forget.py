@@ -8,7 +8,6 @@ from pathlib import Path
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.data.erasure import erase_user
 from elcrec.data.forgotten import Forgotten
-from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 from elcrec.serving.histories import MAX_ID_LENGTH
 from elcrec.serving.ports import FeatureStore
@@ -40,7 +39,7 @@ def forget(
     for folder in folders:
         if not folder.is_dir():
             raise UserError("no such folder", where=folder, fix="name an existing --workdir")
-    Forgotten.load(store / FORGOTTEN_FILE).adding(normal_id(user_id), datetime.now(UTC)).write(store / FORGOTTEN_FILE)
+    Forgotten.load(store / FORGOTTEN_FILE).adding(user_id, datetime.now(UTC)).write(store / FORGOTTEN_FILE)
     found = dict(features.forget(user_id))
     changed = [path for folder in folders for path in erase_user(folder, user_id, columns)]
     for path in changed:

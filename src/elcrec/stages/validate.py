@@ -117,10 +117,10 @@ def _assess(
     session: AbstractContextManager[Session],
 ) -> Assessment:
     """Write the rows into `folder` and judge the log."""
-    log = _open(config, raw / source["file"], source)
+    forgotten = Forgotten.load(lists.forgotten) if lists.forgotten else Forgotten()
+    log = _open(config, raw / source["file"], source, spellings=bool(forgotten.until))
     previous = _previous_profile(lists.memory, source, log.time)
     limits = limits_of(config, now)
-    forgotten = Forgotten.load(lists.forgotten) if lists.forgotten else Forgotten()
     with session as opened:
         found = survey(opened, log, source=source, previous=previous, limits=limits, forgotten=forgotten, folder=folder)
     if md5_of(log.file) != source["md5"]:
@@ -143,7 +143,7 @@ def _read_source(raw: Path) -> dict[str, Any]:
     return source
 
 
-def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any]) -> RawLog:
+def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spellings: bool) -> RawLog:
     columns = Columns(
         user=config.user_column,
         item=config.item_column,
@@ -151,6 +151,7 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any]) -> RawL
         event=config.event_column,
         epoch_unit=config.epoch_unit,
         null_tokens=config.null_tokens,
+        spellings=spellings,
     )
     return read_log([path], source["format"], columns)
 
