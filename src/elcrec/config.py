@@ -4,6 +4,7 @@ Unknown keys, wrong types and values out of range are fatal and named by their p
 `train.batch_size`.
 """
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,8 @@ class LocalFile(Section, frozen=True, kw_only=True):
     """Your own log: a file here or on a claim, or an object that a cluster can reach."""
 
     path: str = "data/log.parquet"
-    """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://."""
+    """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://. A folder,
+    such as Spark writes, or a pattern (`logs/*.csv`) stands for all its files, one after the other by name."""
     version: str = ""
     """Of an address, the version it must have: the ETag of S3 and HTTP, Google's generation; empty takes what is
     there."""
@@ -113,6 +115,34 @@ class FetchConfig(Section, frozen=True, kw_only=True):
             raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(known)}")
 
 
+class CsvConfig(Section, frozen=True, kw_only=True):
+    """How a text of rows is written; what is not set is found by its content."""
+
+    names: tuple[str, ...] = ()
+    """The columns' names in order, for a file without a header; empty: the first line has them."""
+    delimiter: Annotated[str, Meta(min_length=1, max_length=8)] | None = None
+    """What separates fields. `None`: comma, tab, semicolon or bar, whichever the first line has most of."""
+    quote: Annotated[str, Meta(max_length=1)] = '"'
+    """What encloses a field with delimiters or line ends; doubled it stands for itself. Empty: quotes are plain."""
+    escape: Annotated[str, Meta(max_length=1)] = ""
+    """What takes the meaning from the character after it, such as a backslash; empty for none."""
+    encoding: str | None = None
+    """As Python names it, such as latin-1. `None`: UTF-8, or UTF-16 or UTF-32 where the beginning shows it."""
+
+    def __post_init__(self) -> None:
+        """Check that the encoding is known, and nothing has two meanings."""
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise ValueError(f"csv.encoding: {error}") from error
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"csv.names: {', '.join(self.names)} names a column twice")
+        marks = [mark for mark in (self.delimiter, self.quote, self.escape) if mark]
+        if len(set(marks)) < len(marks) or not "".join(marks).isascii():
+            raise ValueError("csv: delimiter, quote and escape are different characters of ASCII")
+
+
 class ValidateConfig(Section, frozen=True, kw_only=True):
     """What a log must satisfy, and how much of it may be faulty."""
 
@@ -133,6 +163,8 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     faulty rows."""
     null_tokens: tuple[str, ...] = ("NULL", "null", "Null", "NaN", "nan", "None", "\\N", "<NA>", "#N/A")
     """Ids that stand for none, as exports write them; such rows lack an id."""
+    csv: CsvConfig = CsvConfig()
+    """How a log in CSV is written."""
     order: Literal["sort", "strict"] = "sort"
     """`sort` puts a user's events in time order; `strict` refuses a log that is out of order."""
     max_quarantine_share: Share = 0.01

@@ -100,4 +100,5 @@ def forget(options: Options, config: "Config") -> dict[str, int]:
     from elcrec.stages.forget import forget as stage
 
     store, columns = open_store(options.store), ("user_id", config.validate.user_column)
-    return stage(options.user, store.folder, options.workdirs, columns=columns, features=store.features)
+    text = config.validate.csv
+    return stage(options.user, store.folder, options.workdirs, columns=columns, features=store.features, text=text)

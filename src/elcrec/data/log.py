@@ -1,7 +1,9 @@
 """A raw log on its way in: parts of one form, whatever layout the file has."""
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elcrec.data.interactions import EVENT_ID
+from elcrec.data.lines import Lines
 from elcrec.progress import track
 
 SPELLING = "spelling"
@@ -18,7 +21,19 @@ SPELLING = "spelling"
 
 TimeKind = Literal["real", "order"]
 
+logger = logging.getLogger(__name__)
+
 _ROWS_AT_ONCE = 1 << 17
+_ROWS_SHOWN = 3
+
+
+class TornLine(NamedTuple):
+    """A line with another number of fields than the header: its row's place, its text, the two numbers."""
+
+    row: int
+    text: str
+    fields: int
+    expected: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +52,9 @@ class RawLog:
         whole: what holds for a row that is not torn.
         file: its place, the first one of several; for errors.
         about_rows: how many rows it has, where that is known before it is read.
+        found: in words, how it is written.
+        lines: what the lines of a text are.
+        torn_lines: some of the torn lines, once its parts are read.
     """
 
     parts: Iterator[pa.Table]
@@ -46,6 +64,9 @@ class RawLog:
     event_ids: bool | None = False
     whole: str = "row has the header's number of fields"
     about_rows: int | None = None
+    found: str = ""
+    lines: Lines | None = None
+    torn_lines: list[TornLine] = field(default_factory=list)
 
 
 class StagedLog(NamedTuple):
@@ -64,6 +85,19 @@ class StagedLog(NamedTuple):
     torn: int
     event_ids: bool
     spellings: bool = False
+
+
+def shown(log: RawLog) -> RawLog:
+    """Say how a log is written, and what its first rows are, before anything judges it."""
+    logger.info("%s: %s", log.file, log.found or log.whole)
+    first = next(log.parts, None)
+    if first is None:
+        return log
+    for row in first.slice(0, _ROWS_SHOWN).to_pylist():
+        moment = None if row["micros"] is None else str(np.datetime64(row["micros"], "us"))
+        said = f"user {row['user_id']!r}, item {row['item_id']!r}, time {row['raw_time']!r} = {moment}"
+        logger.info("  read as %s", "no row: it is torn" if row["torn"] else said)
+    return replace(log, parts=chain([first], log.parts))
 
 
 def part_of(

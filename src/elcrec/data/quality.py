@@ -76,6 +76,7 @@ def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessme
     """
     figures = [
         *_rows(survey),
+        *_lines(survey, config),
         *_amounts(survey, config),
         *_times(survey, config, now),
         _order(survey.out_of_order, config),
@@ -142,6 +143,21 @@ def _rows(survey: Survey) -> list[_Figure]:
         )
         for rule in asked
     ]
+
+
+def _lines(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    """Ask, where fields span lines, whether they have swallowed rows, as an open quote makes them do."""
+    lines = survey.lines
+    if lines is None or lines.longest is None:
+        return []
+    first, last = lines.longest
+    share = lines.swallowed / max(1, lines.count)
+    observed = (
+        f"{lines.count:,} lines, {survey.rows:,} rows; the longest field spans the lines {first} to {last}; "
+        f"{lines.swallowed:,} lines within fields look like rows"
+    )
+    most = config.max_quarantine_share
+    return [_figure("no field has swallowed rows", share, f"{most:.2%} of lines at most", observed, maximum=most)]
 
 
 def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:

@@ -1,6 +1,5 @@
 """Raw logs of any layout as parts of one form; rows that make no sense stay, with nulls, for validation to judge."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,21 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from elcrec.config import LogFormat
+from elcrec.config import CsvConfig, LogFormat
 from elcrec.data.benchmark import read_benchmark
 from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids, spellings_of
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.json_lines import JsonRows, read_lines
-from elcrec.data.log import SPELLING, RawLog, insert_torn, part_of
+from elcrec.data.lines import scan_lines
+from elcrec.data.log import SPELLING, RawLog, TornLine, insert_torn, part_of
+from elcrec.data.text import AS_FOUND, TextLayout
 from elcrec.data.times import EpochUnit, parse_times
 from elcrec.errors import UserError
 
 _BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
 _ROWS_AT_ONCE = 1 << 17
-_HEADER_BYTES = 1 << 20
-_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
-_MAGIC_BYTES = 4
-_DELIMITERS = (",", "\t", ";", "|")
+_TORN_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,7 @@ class Columns:
     event: str = "event_id"
     epoch_unit: EpochUnit = "s"
     null_tokens: tuple[str, ...] = ()
+    csv: CsvConfig = AS_FOUND
     spellings: bool = False
     """Whether it is asked how ids of users stand in the log."""
 
@@ -72,6 +71,9 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
         event_ids=event_ids,
         whole=logs[0].whole,
         about_rows=None if None in known else sum(rows or 0 for rows in known),
+        found=logs[0].found,
+        lines=logs[0].lines,
+        torn_lines=logs[0].torn_lines,
     )
 
 
@@ -121,25 +123,48 @@ def _present(parts: Iterator[pa.Table], file: Path) -> Iterator[pa.Table]:
 
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
-    """Read UTF-8 text with a header, packed or not, split by comma, tab, semicolon or bar; an empty field is a null."""
-    names = _require(path, columns, _csv_header(path))
-    types, event_ids = dict.fromkeys(names, "string"), columns.event in names
-    return RawLog(parts=_csv_parts(path, columns, names), file=path, time="real", types=types, event_ids=event_ids)
+    """Read text of rows, written as `validate.csv` says or its beginning shows; an empty field is a null."""
+    layout = TextLayout.found(path, columns.csv)
+    names = _require(path, columns, list(layout.names), layout=layout)
+    torn_lines: list[TornLine] = []
+    return RawLog(
+        parts=_csv_parts(path, columns, names, layout, torn_lines),
+        file=path,
+        time="real",
+        types=dict.fromkeys(names, "string"),
+        event_ids=columns.event in names,
+        found=f"csv, {layout}, columns {_short(', '.join(layout.names))}",
+        lines=scan_lines(path, layout),
+        torn_lines=torn_lines,
+    )
 
 
-def _csv_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Table]:
+def _csv_parts(
+    path: Path, columns: Columns, names: list[str], layout: TextLayout, torn_lines: list[TornLine]
+) -> Iterator[pa.Table]:
     torn: list[int] = []
 
     def skip(row: Any) -> str:
-        torn.append(row.number - 2)  # numbered from 1, and the header is a row
+        # Numbered from 1, and the header is a row.
+        place = row.number - 1 - layout.header
+        torn.append(place)
+        if len(torn_lines) < _TORN_EXAMPLES:
+            text = str(row.text).replace(layout.separator, layout.delimiter)
+            torn_lines.append(TornLine(place, _short(text, 80), row.actual_columns, row.expected_columns))
         return "skip"
 
     reader = pyarrow.csv.open_csv(
-        _opened(path),
+        layout.open(path),
         # One thread: rows are numbered only then.
-        read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        read_options=pyarrow.csv.ReadOptions(
+            use_threads=False, block_size=_BLOCK_BYTES, column_names=None if layout.header else list(layout.names)
+        ),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=delimiter_of(header_line(path)), newlines_in_values=True, invalid_row_handler=skip
+            delimiter=layout.separator,
+            quote_char=layout.quote or False,
+            escape_char=layout.escape or False,
+            newlines_in_values=True,
+            invalid_row_handler=skip,
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=names,
@@ -174,6 +199,7 @@ def read_parquet(path: Path, columns: Columns) -> RawLog:
         types={name: str(schema.field(name).type) for name in names},
         event_ids=columns.event in names,
         about_rows=rows,
+        found=f"parquet, {rows:,} rows, columns {_short(', '.join(schema.names))}",
     )
 
 
@@ -189,7 +215,8 @@ def read_json_lines(path: Path, columns: Columns) -> RawLog:
     """Read a file with a JSON object a line; a key that a line lacks is a null."""
     types = dict.fromkeys(columns.required, "text or number")
     parts, whole = _json_parts(path, columns), "line is a JSON object of text and numbers"
-    return RawLog(parts=parts, file=path, time="real", types=types, event_ids=None, whole=whole)
+    found = "json lines, an object a line"
+    return RawLog(parts=parts, file=path, time="real", types=types, event_ids=None, whole=whole, found=found)
 
 
 def _json_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
@@ -288,51 +315,24 @@ def _check_file(path: Path) -> None:
         raise UserError("the file is empty", where=path, fix="check the export that wrote it")
 
 
-def packing_of(path: Path) -> str | None:
-    """Return what the first bytes of a file say that it is packed with, if anything."""
-    with path.open("rb") as file:
-        start = file.read(_MAGIC_BYTES)
-    return next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
-
-
-def _opened(path: Path) -> pa.NativeFile:
-    return pa.input_stream(str(path), compression=packing_of(path))
-
-
-def delimiter_of(line: str) -> str:
-    """Return what separates the header's names: what stands in it most often, a comma where nothing does."""
-    return max(_DELIMITERS, key=line.count)
-
-
-def header_line(path: Path) -> str:
-    """Return the first line of a text file, packed or not."""
-    with _opened(path) as file:
-        start = bytes(file.read(_HEADER_BYTES))
-    return start.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace")
-
-
-def _csv_header(path: Path) -> list[str]:
-    line = header_line(path)
-    try:
-        return next(csv.reader([line.rstrip("\r")], delimiter=delimiter_of(line)), [])
-    except csv.Error as error:
-        raise UserError(f"the first line is no CSV header ({error})", where=path) from error
-
-
-def _require(path: Path, columns: Columns, found: list[str]) -> list[str]:
+def _require(path: Path, columns: Columns, found: list[str], *, layout: TextLayout | None = None) -> list[str]:
     """Return the columns to read, once they are known to be there."""
     missing = [name for name in columns.required if name not in found]
     if missing:
-        raise UserError(
-            f"no column {', '.join(map(repr, missing))}; the file has {_short(', '.join(map(repr, found)))}",
-            where=path,
-            fix="set validate.user_column, item_column and time_column to its names",
-        )
+        fix = "set validate.user_column, item_column and time_column to its names"
+        if layout and layout.header and any(map(_is_number, found)):
+            fix = "its first line looks like data: name its columns, all of them in order, with validate.csv.names"
+        what = f"no column {', '.join(map(repr, missing))}; the file has {_short(', '.join(map(repr, found)))}"
+        raise UserError(f"{what} ({layout})" if layout else what, where=path, fix=fix)
     names = columns.found_in(found)
     twice = [name for name in names if found.count(name) > 1]
     if twice:
         raise UserError(f"column {twice[0]!r} stands twice in the header", where=path)
     return names
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().replace(".", "", 1).lstrip("-").isdigit()
 
 
 def _short(text: object, limit: int = 200) -> str:

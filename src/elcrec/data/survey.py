@@ -1,19 +1,22 @@
 """A whole log in the numbers that it is judged by, its rows in files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from elcrec.config import ValidateConfig
 from elcrec.data.benchmark import refuse_repeated_users
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
-from elcrec.data.log import RawLog, TimeKind, stage_log
+from elcrec.data.lines import Lines
+from elcrec.data.log import RawLog, TimeKind, TornLine, stage_log
 from elcrec.data.profile import Counts, Figures, Profile, count_out_of_order, count_popular_before, describe, measure
 from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, row_rules, stream_set_aside
-from elcrec.data.sorting import Sorted, sort_rows
+from elcrec.data.sorting import Fault, Sorted, sort_rows
 
 _LOG = "log.parquet"
 
@@ -32,6 +35,23 @@ def limits_of(config: ValidateConfig, now: datetime) -> Limits:
     return Limits(config.max_id_length, now, int(first.timestamp()) * 1_000_000)
 
 
+def _placed(found: Sorted, log: RawLog) -> Sorted:
+    """Give the examples of faulty rows the lines on which they stand, and torn ones their text."""
+    if log.lines is None:
+        return found
+    torn = {line.row: line for line in log.torn_lines}
+    return replace(found, faults=[_placed_fault(fault, log.lines, torn) for fault in found.faults])
+
+
+def _placed_fault(fault: Fault, lines: Lines, torn: Mapping[int, TornLine]) -> Fault:
+    numbers = lines.of_rows(np.asarray([row["row"] for row in fault.examples], np.int64)).tolist()
+    examples = [{**row, "line": number} for row, number in zip(fault.examples, numbers, strict=True)]
+    for row in examples:
+        if line := torn.get(row["row"]):
+            row["text"] = f"{line.fields} fields where there are {line.expected} columns: {line.text}"
+    return replace(fault, examples=examples)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Survey:
     """What is known of a log.
@@ -41,6 +61,7 @@ class Survey:
         types: the columns' types in the file.
         rows: all rows that count, torn ones included.
         torn: torn rows.
+        lines: what the lines of a text are.
         forgotten: rows of forgotten users, which count nowhere else.
         rules: what was asked of a row.
         broken: rows that break each rule, by its name.
@@ -56,6 +77,7 @@ class Survey:
     types: dict[str, str]
     rows: int
     torn: int
+    lines: Lines | None
     forgotten: int
     rules: list[Rule]
     broken: dict[str, int]
@@ -107,10 +129,11 @@ def survey(
         types=log.types,
         rows=staged.rows - left_out,
         torn=staged.torn,
+        lines=log.lines,
         forgotten=left_out,
         rules=rules,
         broken=broken,
-        sorted=rows,
+        sorted=_placed(rows, log),
         figures=figures,
         out_of_order=0 if rows.by_time else count_out_of_order(session),
         profile=describe(figures, dataset=source["dataset"], time=log.time, md5=source["md5"]),

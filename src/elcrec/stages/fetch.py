@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, write_json
 from elcrec.config import FetchConfig, LogFormat, RemoteFile
+from elcrec.data.parts import join_parts, parts_of, root_of
 from elcrec.data.synthetic import generate
 from elcrec.errors import UserError
 
@@ -71,8 +72,11 @@ def _make_sample(config: FetchConfig, folder: Path) -> tuple[str, Path]:
 
 
 def _copy_file(config: FetchConfig, folder: Path) -> tuple[str, Path]:
-    data = folder / f"data{_SUFFIX[config.file.format]}"
-    _copy(Path(config.file.path), data, fix="set fetch.file.path")
+    data, parts = folder / f"data{_SUFFIX[config.file.format]}", parts_of(config.file.path)
+    if len(parts) == 1:
+        _copy(parts[0], data, fix="set fetch.file.path")
+    else:
+        join_parts(parts, config.file.format, data, root=root_of(config.file.path))
     _check_md5(data, config.file.md5, origin=config.file.path)
     return config.file.path, data
 

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from elcrec.artifacts import FORGOTTEN_FILE
+from elcrec.config import CsvConfig
 from elcrec.data.erasure import erase_user
 from elcrec.data.forgotten import Forgotten
+from elcrec.data.text import AS_FOUND
 from elcrec.errors import UserError
 from elcrec.serving.histories import MAX_ID_LENGTH
 from elcrec.serving.ports import FeatureStore
@@ -16,7 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 def forget(
-    user_id: str, store: Path, folders: Sequence[Path], *, columns: tuple[str, ...], features: FeatureStore
+    user_id: str,
+    store: Path,
+    folders: Sequence[Path],
+    *,
+    columns: tuple[str, ...],
+    features: FeatureStore,
+    text: CsvConfig = AS_FOUND,
 ) -> dict[str, int]:
     """Erase a user; return how much was found of them in the store, and in how many files of the folders.
 
@@ -29,6 +37,7 @@ def forget(
         folders: work folders of the stages.
         columns: names that the column of users may have in a raw log.
         features: the feature store.
+        text: how raw logs in CSV are written.
 
     Raises:
         UserError: a folder is missing, or a file cannot be rewritten.
@@ -41,7 +50,7 @@ def forget(
             raise UserError("no such folder", where=folder, fix="name an existing --workdir")
     Forgotten.load(store / FORGOTTEN_FILE).adding(user_id, datetime.now(UTC)).write(store / FORGOTTEN_FILE)
     found = dict(features.forget(user_id))
-    changed = [path for folder in folders for path in erase_user(folder, user_id, columns)]
+    changed = [path for folder in folders for path in erase_user(folder, user_id, columns, text)]
     for path in changed:
         logger.info("rewritten: %s", path)
     return {**found, "files": len(changed)}

@@ -11,7 +11,7 @@ from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, writ
 from elcrec.config import ValidateConfig
 from elcrec.data.engine import Engine, Session
 from elcrec.data.forgotten import Forgotten
-from elcrec.data.log import RawLog, TimeKind
+from elcrec.data.log import RawLog, TimeKind, shown
 from elcrec.data.profile import Profile
 from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
@@ -151,9 +151,10 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
         event=config.event_column,
         epoch_unit=config.epoch_unit,
         null_tokens=config.null_tokens,
+        csv=config.csv,
         spellings=spellings,
     )
-    return read_log([path], source["format"], columns)
+    return shown(read_log([path], source["format"], columns))
 
 
 def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: TimeKind) -> Profile | None:
@@ -228,11 +229,16 @@ def _details(assessment: Assessment) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     for fault in assessment.survey.sorted.faults:
         lines.append(f"faulty rows, {fault.reason!r} broken: {fault.count:,}, such as")
-        lines += [
-            f"  row {row['row']}: {row['user_id']!r}, {row['item_id']!r}, {row['timestamp']!r}"
-            for row in fault.examples
-        ]
+        lines += [f"  {_place(row)}: {_content(row)}" for row in fault.examples]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"line {row['line']}" if "line" in row else f"row {row['row']}"
+
+
+def _content(row: Mapping[str, Any]) -> str:
+    return row.get("text") or ", ".join(repr(row[name]) for name in ("user_id", "item_id", "timestamp"))
 
 
 def _metrics(assessment: Assessment) -> Metrics:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
 
-from elcrec.config import FetchConfig, LocalFile, ValidateConfig
+from elcrec.config import CsvConfig, FetchConfig, LocalFile, ValidateConfig
 from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
 from elcrec.stages.validate import Metrics, validate
@@ -137,3 +137,142 @@ def test_delimiter_and_packing_are_found_by_the_content(tmp_path: Path, delimite
 @pytest.mark.parametrize("name", ["19_tab.tsv", "22_log.csv.gz"])
 def test_the_cases_of_tabs_and_of_a_packed_file_are_read(tmp_path: Path, name: str) -> None:
     assert checked(case(name), tmp_path)["quarantined"] == 0
+
+
+NAMES = ("user_id", "item_id", "rating", "timestamp")
+
+
+def test_an_unclosed_quote_stops_the_run_with_its_line(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,note,timestamp", *(f'u{row},"i, {row}",ok,{SECONDS[row]}' for row in range(50))]
+    lines[21] = f'u1,i1,"never closed,{SECONDS[20]}'
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="line 22 opens a quote that is never closed"):
+        checked(tmp_path / "log.csv", tmp_path, **SMALL)
+
+
+def test_a_field_that_swallows_rows_is_named_where_quotes_balance(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,timestamp,note", *(f"u{row},i{row},{SECONDS[row]},ok" for row in range(90))]
+    lines[10] += ' "more'
+    lines[11] = f'u1,i1,{SECONDS[10]},"begins here'
+    lines[50] += '"'
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="no field has swallowed rows") as error:
+        checked(tmp_path / "log.csv", tmp_path, **SMALL)
+    assert "the lines 12 to 51; 38 lines within fields look like rows" in error.value.details
+
+
+def test_texts_of_many_lines_are_no_damage_and_lines_are_counted(tmp_path: Path) -> None:
+    rows = [f'u{row},i{row},"says ""so"",\n\nat length",{SECONDS[row]}\n\n' for row in range(40)]
+    bad = f'u1,i1,"5\'" high,{SECONDS[0]},\n'
+    (tmp_path / "log.csv").write_text("user_id,item_id,note,timestamp\n" + "".join(rows) + bad)
+    with pytest.raises(UserError) as error:
+        checked(tmp_path / "log.csv", tmp_path, **SMALL)
+    assert f"line 162: 5 fields where there are 4 columns: {bad.strip()}" in error.value.details
+    found = checked(tmp_path / "log.csv", tmp_path, max_quarantine_share=0.1, **SMALL)
+    assert (found["accepted"], found["quarantined"]) == (40, 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_the_encoding_is_found(tmp_path: Path, encoding: str) -> None:
+    text = written(tmp_path, SECONDS).read_text().replace("u1", "zoë")
+    (tmp_path / "log.csv").write_text(text, encoding=encoding)
+    checked(tmp_path / "log.csv", tmp_path, **SMALL)
+    assert set(rows_of(tmp_path)["user_id"].to_pylist()) == {"u0", "zoë", "u2"}
+
+
+def test_an_encoding_that_is_not_found_is_asked_for_with_the_line_and_read_once_it_is_set(tmp_path: Path) -> None:
+    text = written(tmp_path, SECONDS).read_text().replace("u1,i4,", "zoë,i4,")
+    (tmp_path / "log.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match="line 6 is not UTF-8; set validate.csv.encoding"):
+        checked(tmp_path / "log.csv", tmp_path, **SMALL)
+    checked(tmp_path / "log.csv", tmp_path, csv=CsvConfig(encoding="latin-1"), **SMALL)
+    assert "zoë" in rows_of(tmp_path)["user_id"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ('"u,{n}"::"i{n}::{t}', {"delimiter": "::", "quote": ""}),
+        ("u{n}~i\\~{n}~{t}", {"delimiter": "~", "escape": "\\"}),
+        ("'u,{n}','i{n}',{t}", {"quote": "'"}),
+    ],
+)
+def test_delimiter_quote_and_escape_can_be_set_and_names_given(tmp_path: Path, row: str, options: dict) -> None:
+    rows = [row.format(n=n, t=SECONDS[n]) for n in range(60)]
+    (tmp_path / "log.csv").write_text("\n".join(rows))
+    csv = CsvConfig(names=("user_id", "item_id", "timestamp"), **options)
+    assert checked(tmp_path / "log.csv", tmp_path, csv=csv, **SMALL)["accepted"] == 60
+    assert "'" not in rows_of(tmp_path)["user_id"][0].as_py()
+
+
+def test_a_log_without_a_header_is_told_what_to_set(tmp_path: Path) -> None:
+    log = written(tmp_path, SECONDS)
+    log.write_text(log.read_text().partition("\n")[2])
+    with pytest.raises(UserError, match="looks like data: name its columns, all of them in order, with"):
+        checked(log, tmp_path, **SMALL)
+    found = checked(log, tmp_path, csv=CsvConfig(names=("user_id", "item_id", "timestamp")), **SMALL)
+    assert found["accepted"] == len(SECONDS)
+
+
+def test_what_was_found_and_three_rows_are_said_before_the_log_is_judged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "elcrec")
+    with pytest.raises(UserError):
+        checked(written(tmp_path, SECONDS), tmp_path, min_rows=10**6)
+    said = caplog.messages
+    assert "csv, not packed, utf-8, delimiter ','" in said[0]
+    assert "columns user_id, item_id, timestamp" in said[0]
+    assert [line for line in said if "read as" in line][0].endswith("time '1709272104' = 2024-03-01T05:48:24.000000")
+    assert sum("read as user" in line for line in said) == 3
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("path", ["logs", "logs/*.csv*", "logs/**/*.csv*"])
+def test_a_folder_and_a_pattern_of_texts_are_one_log(tmp_path: Path, path: str, header: bool) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    lines = written(tmp_path, SECONDS).read_text().splitlines()
+    for part, rows in enumerate((lines[1:40], lines[40:])):
+        text = "\n".join([*lines[: int(header)], *rows])
+        with pa.output_stream(str(folder / f"{part}.csv.gz"), compression="gzip" if part else None) as file:
+            file.write(text.encode())
+    (folder / "_SUCCESS").touch()
+    csv = CsvConfig() if header else CsvConfig(names=("user_id", "item_id", "timestamp"))
+    assert checked(tmp_path / path, tmp_path, csv=csv, **SMALL)["accepted"] == len(SECONDS)
+
+
+def test_files_with_other_columns_than_the_first_are_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    for name, line in (("a.csv", "user_id,item_id,timestamp"), ("b.csv", "item_id,user_id,timestamp")):
+        (tmp_path / "logs" / name).write_text(f"{line}\nx,y,1709272104\n")
+    with pytest.raises(UserError, match=r"b\.csv: its first line is another than that of"):
+        checked(tmp_path / "logs", tmp_path, **SMALL)
+
+
+def test_a_partitioned_folder_of_spark_gives_the_columns_of_its_names(tmp_path: Path) -> None:
+    for day in ("2024-03-01", "2024-03-02"):
+        (tmp_path / "logs" / f"day={day}").mkdir(parents=True)
+        table = pa.table({"user_id": ["a", "b"], "item_id": [1, 2]})
+        pq.write_table(table, tmp_path / "logs" / f"day={day}" / "part-0.parquet")
+    (tmp_path / "logs" / "_SUCCESS").touch()
+    checked(tmp_path / "logs", tmp_path, format="parquet", time_column="day", **SMALL)
+    assert {str(moment)[:10] for moment in rows_of(tmp_path)["timestamp"].to_pylist()} == {"2024-03-01", "2024-03-02"}
+
+
+def test_the_case_of_an_open_quote(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 1502 opens a quote that is never closed"):
+        checked(case("01_open_quote.csv"), tmp_path)
+
+
+def test_the_case_of_a_trailing_comma_shows_the_line_and_counts_its_fields(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        checked(case("27_trailing_comma.csv"), tmp_path)
+    assert "line 2: 4 fields where there are 3 columns: u036,i001,2024-03-01T05:48:24Z," in error.value.details
+
+
+def test_the_cases_of_no_header_json_lines_and_a_folder_are_read(tmp_path: Path) -> None:
+    assert checked(case("21_no_header.csv"), tmp_path, csv=CsvConfig(names=NAMES))["accepted"] == 400
+    columns = {"user_column": "reviewerID", "item_column": "asin", "time_column": "unixReviewTime"}
+    assert checked(case("23_reviews.jsonl"), tmp_path, format="jsonl", **columns)["accepted"] == 400
+    assert checked(case("24_spark_folder"), tmp_path, format="parquet")["accepted"] == 400
