@@ -183,7 +183,7 @@ def test_the_encoding_is_found(tmp_path: Path, encoding: str) -> None:
 def test_an_encoding_that_is_not_found_is_asked_for_with_the_line_and_read_once_it_is_set(tmp_path: Path) -> None:
     text = written(tmp_path, SECONDS).read_text().replace("u1,i4,", "zoë,i4,")
     (tmp_path / "log.csv").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match="line 6 is not UTF-8; set validate.csv.encoding"):
+    with pytest.raises(UserError, match=r"line 6 is not UTF-8; set validate\.csv\.encoding"):
         checked(tmp_path / "log.csv", tmp_path, **SMALL)
     checked(tmp_path / "log.csv", tmp_path, csv=CsvConfig(encoding="latin-1"), **SMALL)
     assert "zoë" in rows_of(tmp_path)["user_id"].to_pylist()
@@ -223,7 +223,7 @@ def test_what_was_found_and_three_rows_are_said_before_the_log_is_judged(
     said = caplog.messages
     assert "csv, not packed, utf-8, delimiter ','" in said[0]
     assert "columns user_id, item_id, timestamp" in said[0]
-    assert [line for line in said if "read as" in line][0].endswith("time '1709272104' = 2024-03-01T05:48:24.000000")
+    assert next(line for line in said if "read as" in line).endswith("time '1709272104' = 2024-03-01T05:48:24.000000")
     assert sum("read as user" in line for line in said) == 3
 
 
