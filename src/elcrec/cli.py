@@ -148,21 +148,14 @@ def _serve(options: Options) -> None:
 
 def _recommend_all(options: Options) -> None:
     from elcrec.adapters.store import open_store
-    from elcrec.stages.recommend import bundle_of, recommend_all
+    from elcrec.stages.recommend import bundle_of, read_users, recommend_all
 
     store = open_store(options.store)
     bundle = options.bundle
     if bundle is None:
         bundle = bundle_of(_config(options).push.model_name, options.model_version, store.registry)
-    wanted = None if options.users is None else _read_lines(options.users)
+    wanted = None if options.users is None else read_users(options.users)
     _show(recommend_all(bundle, options.histories or store.histories, options.out, options.k, wanted))
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable ({error})", where=path) from error
 
 
 def _config_command(options: Options) -> None:

@@ -165,6 +165,9 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Ids that stand for none, as exports write them; such rows lack an id."""
     csv: CsvConfig = CsvConfig()
     """How a log in CSV is written."""
+    time: Literal["real", "order"] = "real"
+    """`order`: the time column holds whole numbers that only tell what comes after what; where `time_column` is empty,
+    the order of the file does."""
     order: Literal["sort", "strict"] = "sort"
     """`sort` puts a user's events in time order; `strict` refuses a log that is out of order."""
     max_quarantine_share: Share = 0.01
@@ -179,12 +182,24 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Least mean number of interactions a user."""
     max_id_length: Positive = 256
     """Longest id in characters; longer ids are faulty rows."""
+    max_user_share: Share = 0.1
+    """A user with more of the events, and more than five times the mean, is no plausible one, such as a bot: named in
+    a warning."""
+    max_item_share: Share = 0.5
+    """As `max_user_share`, of an item."""
+    leave_out_heavy: bool = False
+    """Whether users and items above these shares are left out. The shares are those before anything is left out."""
     max_age_days: PositiveFloat | None = None
     """Freshness: the newest event may be at most this old (real times only); `None` does not ask."""
     max_drift: Share = 0.25
     """Largest population stability index (item popularity, history length) against the last accepted log."""
     max_row_change: PositiveFloat = 0.5
     """Largest relative change of the row count against the previous accepted log."""
+
+    def __post_init__(self) -> None:
+        """Check that real times have a column."""
+        if self.time == "real" and not self.time_column:
+            raise ValueError("time_column is empty; where the order of the file is the time, set validate.time=order")
 
 
 class SequencesConfig(Section, frozen=True, kw_only=True):
@@ -199,6 +214,11 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     """Temporal split: share of interactions between the two cuts."""
     test_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     """Temporal split: share of interactions after the second cut."""
+    ties: Literal["log", "drawn"] = "log"
+    """Order of a user's events at the same time: as in the log, or drawn. A log that somebody sorted by item tells the
+    model what comes next."""
+    ties_seed: NonNegative = 0
+    """Seeds the draw; the same log gives the same order."""
     history: Positive = 50
     """Most recent items of a user in histories.parquet, which the feature store serves; at least the encoder's
     window. Above 50 the feature view's WINDOW (features/views.py) must grow as well."""

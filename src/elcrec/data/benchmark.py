@@ -24,7 +24,14 @@ def read_benchmark(path: Path, *, spellings: bool = False) -> RawLog:
     Raises:
         UserError: the file is not text. That shows only while the parts are read.
     """
-    return RawLog(parts=_parts(path, spellings=spellings), file=path, time="order", types={"line": "user item item …"})
+    return RawLog(
+        parts=_parts(path, spellings=spellings),
+        file=path,
+        time="order",
+        types={"line": "user item item …"},
+        a_line_a_user=True,
+        found="benchmark, a line a user: user item item …",
+    )
 
 
 def _parts(path: Path, *, spellings: bool) -> Iterator[pa.Table]:

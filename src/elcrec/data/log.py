@@ -50,6 +50,7 @@ class RawLog:
         types: the columns' types in the file, by name.
         event_ids: whether it has ids of its events; `None` where only its rows show that.
         whole: what holds for a row that is not torn.
+        a_line_a_user: whether a line holds all events of a user.
         file: its place, the first one of several; for errors.
         about_rows: how many rows it has, where that is known before it is read.
         found: in words, how it is written.
@@ -63,6 +64,7 @@ class RawLog:
     types: dict[str, str] = field(default_factory=dict)
     event_ids: bool | None = False
     whole: str = "row has the header's number of fields"
+    a_line_a_user: bool = False
     about_rows: int | None = None
     found: str = ""
     lines: Lines | None = None

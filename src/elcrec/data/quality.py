@@ -11,6 +11,7 @@ from elcrec.data.bounds import Bound, Severity, judge
 from elcrec.data.profile import length_drift, popularity_drift, row_change
 from elcrec.data.rows import PLAUSIBLE, latest_time
 from elcrec.data.survey import Survey
+from elcrec.data.suspects import most_events
 from elcrec.data.times import likely_unit
 
 _DAY = timedelta(days=1)
@@ -82,6 +83,7 @@ def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessme
         _order(survey.out_of_order, config),
         *_freshness(survey, config, now),
         *_drift(survey, config),
+        *_suspects(survey, config),
     ]
     return Assessment(survey=survey, checks=[_schema(survey), *_checks(figures)])
 
@@ -238,6 +240,32 @@ def _drift(survey: Survey, config: ValidateConfig) -> list[_Figure]:
             maximum=config.max_row_change,
         ),
     ]
+
+
+def _suspects(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    """Name who has an implausible share of the log, and ids that look like one another."""
+    if not survey.profile["rows"]:
+        return []
+    figures, rows = [], survey.profile["rows"]
+    kinds = (
+        ("user", survey.profile["users"], config.max_user_share),
+        ("item", survey.profile["items"], config.max_item_share),
+    )
+    for (kind, ids, share), found, alike in zip(kinds, survey.figures.largest, survey.figures.alike, strict=True):
+        if found is not None:
+            most = most_events(rows, ids, share)
+            expected = f"{most / rows:.0%} of the events at most; validate.leave_out_heavy leaves more out"
+            observed = f"{found.id[:80]!r} has {found.events:,} of {rows:,} events ({found.events / rows:.1%})"
+            name = f"share of the largest {kind}"
+            figures.append(_figure(name, found.events, expected, observed, severity="warning", maximum=most))
+        if alike.example:
+            observed = f"{alike.ids:,}, such as {alike.example[0][:80]!r} and {alike.example[1][:80]!r}"
+            expected = "known to be different: case and leading zeros count"
+            figures.append(_figure(f"{kind}s whose ids look alike", 0, expected, observed, severity="info", minimum=0))
+    if survey.left_out:
+        observed = f"{len(survey.left_out):,}: {', '.join(map(str, survey.left_out[:3]))}"
+        figures.append(_figure("left out", 0, "by validate.leave_out_heavy", observed, severity="info", minimum=0))
+    return figures
 
 
 def check_rows(checks: list[Check]) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids, spellings_of
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.data.lines import scan_lines
-from elcrec.data.log import SPELLING, RawLog, TornLine, insert_torn, part_of
+from elcrec.data.log import SPELLING, RawLog, TimeKind, TornLine, insert_torn, part_of
 from elcrec.data.text import AS_FOUND, TextLayout
-from elcrec.data.times import EpochUnit, parse_times
+from elcrec.data.times import TIMESTAMP, EpochUnit, parse_times
 from elcrec.errors import UserError
 
 _BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
@@ -40,13 +40,14 @@ class Columns:
     epoch_unit: EpochUnit = "s"
     null_tokens: tuple[str, ...] = ()
     csv: CsvConfig = AS_FOUND
+    kind: TimeKind = "real"
     spellings: bool = False
     """Whether it is asked how ids of users stand in the log."""
 
     @property
     def required(self) -> list[str]:
         """The columns that a log must have."""
-        return [self.user, self.item, self.time]
+        return [self.user, self.item, *([self.time] if self.time else [])]
 
     def found_in(self, names: list[str]) -> list[str]:
         """Return those to read of a log with these columns."""
@@ -60,13 +61,16 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
         UserError: a file is absent, empty or not in this layout, a column is missing or of no usable type. Much of
             that shows only while the parts are read.
     """
-    logs = [_open(file, layout, columns or Columns()) for file in files]
+    columns = columns or Columns()
+    logs = [_open(file, layout, columns) for file in files]
     event_ids = None if any(log.event_ids is None for log in logs) else any(log.event_ids for log in logs)
     known = [log.about_rows for log in logs]
+    parts = (_with_event_ids(part, event_ids is not False) for log in logs for part in log.parts)
     return RawLog(
-        parts=_present((_with_event_ids(part, event_ids is not False) for log in logs for part in log.parts), files[0]),
+        parts=_present(parts if columns.time or layout == "benchmark" else _as_they_stand(parts), files[0]),
         file=files[0],
-        time=logs[0].time,
+        time="order" if columns.kind == "order" else logs[0].time,
+        a_line_a_user=logs[0].a_line_a_user,
         types=max((log.types for log in logs), key=len),
         event_ids=event_ids,
         whole=logs[0].whole,
@@ -75,6 +79,17 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
         lines=logs[0].lines,
         torn_lines=logs[0].torn_lines,
     )
+
+
+def _as_they_stand(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Give rows their places as times."""
+    start = 1
+    for part in parts:
+        whole = pc.invert(part["torn"])
+        places = pc.if_else(whole, pa.array(np.arange(start, start + len(part))), pa.scalar(None, pa.int64()))
+        columns = {"micros": places, "given": whole, "raw_time": places.cast(pa.string())}
+        yield pa.table({name: columns.get(name, part[name]) for name in part.column_names})
+        start += len(part)
 
 
 def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
@@ -232,7 +247,7 @@ def _json_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
 
 
 def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
-    raw_time = table[columns.time]
+    raw_time = table[columns.time] if columns.time else pa.chunked_array([pa.nulls(len(table), pa.string())])
     if pa.types.is_dictionary(raw_time.type):
         raw_time = raw_time.cast(raw_time.type.value_type)
     times = _times(path, raw_time, columns).cast(pa.int64())
@@ -298,10 +313,21 @@ def _whole_numbers(path: Path, column: pa.ChunkedArray, name: str) -> pa.Chunked
 
 
 def _times(path: Path, raw: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArray:
-    times = parse_times(raw, columns.epoch_unit)
+    times = _places(raw) if columns.kind == "order" else parse_times(raw, columns.epoch_unit)
     if times is None:
         raise _wrong_type(path, columns.time, raw.type, "ISO 8601 text, timestamps or epoch numbers")
     return times
+
+
+def _places(raw: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Return whole numbers that tell an order as if they were microseconds; null for anything else."""
+    if pa.types.is_integer(raw.type) or pa.types.is_null(raw.type):
+        return raw.cast(pa.int64()).cast(TIMESTAMP)
+    if not (pa.types.is_string(raw.type) or pa.types.is_large_string(raw.type)):
+        return None
+    text = pc.ascii_trim_whitespace(raw.cast(pa.string()))
+    whole = pc.match_substring_regex(text, "^[0-9]{1,15}$")
+    return pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64()).cast(TIMESTAMP)
 
 
 def _wrong_type(path: Path, name: str, kind: object, wanted: str) -> UserError:

@@ -21,6 +21,7 @@ FORGOTTEN = -1
 PLAUSIBLE = "timestamp is plausible"
 
 _TORN = "torn"
+_FUTURE = "timestamp is not in the future"
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENT = ["user_id", "item_id", "micros"]
@@ -43,6 +44,11 @@ class Rule(NamedTuple):
     def about_torn(self) -> bool:
         """Whether it asks that a row be whole."""
         return self.broken == _TORN
+
+    @property
+    def about_present(self) -> bool:
+        """Whether it compares a time with the present, so that it means nothing where times are an order."""
+        return self.name == _FUTURE
 
 
 def latest_time(now: datetime) -> int:
@@ -78,7 +84,7 @@ def row_rules(max_id_length: int, now: datetime, *, earliest: int = 0, event_ids
         ),
         Rule("timestamp is not negative", "micros < 0", "1970 or later"),
         *plausible,
-        Rule("timestamp is not in the future", f"micros > {latest}", future),
+        Rule(_FUTURE, f"micros > {latest}", future),
         Rule("event is unique", "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
         Rule(whole, _TORN, "no torn lines"),
     ]

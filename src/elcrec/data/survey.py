@@ -17,22 +17,32 @@ from elcrec.data.log import RawLog, TimeKind, TornLine, stage_log
 from elcrec.data.profile import Counts, Figures, Profile, count_out_of_order, count_popular_before, describe, measure
 from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, row_rules, stream_set_aside
 from elcrec.data.sorting import Fault, Sorted, sort_rows
+from elcrec.data.suspects import Shares, Suspect, leave_out_heavy
 
 _LOG = "log.parquet"
 
 
 class Limits(NamedTuple):
-    """Of a row: the longest id in characters, what counts as the present, the first plausible time (0: any)."""
+    """What rows are held to.
+
+    Attributes:
+        max_id_length: in characters.
+        now: what counts as the present.
+        earliest: the first plausible time; 0 for any.
+        shares: above which users and items are left out; `None` leaves nobody out.
+    """
 
     max_id_length: int
     now: datetime
     earliest: int = 0
+    shares: Shares | None = None
 
 
 def limits_of(config: ValidateConfig, now: datetime) -> Limits:
     """Return the limits on a row that the configuration sets."""
     first = datetime.fromisoformat(config.earliest).replace(tzinfo=UTC)
-    return Limits(config.max_id_length, now, int(first.timestamp()) * 1_000_000)
+    shares = Shares(config.max_user_share, config.max_item_share) if config.leave_out_heavy else None
+    return Limits(config.max_id_length, now, int(first.timestamp()) * 1_000_000, shares)
 
 
 def _placed(found: Sorted, log: RawLog) -> Sorted:
@@ -63,6 +73,7 @@ class Survey:
         torn: torn rows.
         lines: what the lines of a text are.
         forgotten: rows of forgotten users, which count nowhere else.
+        left_out: users and items with an implausible share, whose rows count nowhere else either.
         rules: what was asked of a row.
         broken: rows that break each rule, by its name.
         sorted: what became of the rows.
@@ -79,6 +90,7 @@ class Survey:
     torn: int
     lines: Lines | None
     forgotten: int
+    left_out: list[Suspect]
     rules: list[Rule]
     broken: dict[str, int]
     sorted: Sorted
@@ -113,9 +125,11 @@ def survey(
     staged = stage_log(log, session.folder / _LOG)
     earliest = limits.earliest if log.time == "real" else 0
     rules = row_rules(limits.max_id_length, limits.now, earliest=earliest, event_ids=staged.event_ids, whole=log.whole)
+    rules = [rule for rule in rules if log.time == "real" or not rule.about_present]
     session.scan("staged", [staged.file])
     left_out = leave_out_forgotten(session, forgotten, spellings=staged.spellings)
-    if log.time == "order":
+    heavy, heavy_rows = leave_out_heavy(session, limits.shares) if limits.shares else ([], 0)
+    if log.a_line_a_user:
         refuse_repeated_users(session, log.file)
     broken = find_faulty(session, rules, event_ids=staged.event_ids)
     files = {"interactions": folder / "interactions.parquet", "quarantine": folder / "quarantine.parquet"}
@@ -127,10 +141,11 @@ def survey(
     return Survey(
         time=log.time,
         types=log.types,
-        rows=staged.rows - left_out,
+        rows=staged.rows - left_out - heavy_rows,
         torn=staged.torn,
         lines=log.lines,
         forgotten=left_out,
+        left_out=heavy,
         rules=rules,
         broken=broken,
         sorted=_placed(rows, log),

@@ -146,17 +146,17 @@ class App:
     async def _recommend(self, request: Request) -> Response:
         asked = messages.read_recommend(await self._body(request), self._config.limits)
         question = Question(
-            user_id=None if asked.user_id is UNSET else normal_id(asked.user_id),
-            history=None if asked.history is UNSET else [normal_id(item) for item in asked.history],
+            user_id=None if asked.user_id is UNSET else normal_id(str(asked.user_id)),
+            history=None if asked.history is UNSET else _normal(asked.history),
             k=asked.k,
-            allow=None if asked.filters.allow is UNSET else [normal_id(item) for item in asked.filters.allow],
-            deny=[normal_id(item) for item in asked.filters.deny],
+            allow=None if asked.filters.allow is UNSET else _normal(asked.filters.allow),
+            deny=_normal(asked.filters.deny),
             explain=asked.explain,
         )
         return _json(_response(await self._ask(question), with_history=asked.with_history))
 
     async def _similar(self, request: Request) -> Response:
-        item_id, kind = request.path_params["item_id"], browsing.read_kind(request.query_params)
+        item_id, kind = normal_id(request.path_params["item_id"]), browsing.read_kind(request.query_params)
         k, serving = browsing.read_k(request.query_params, self._config.limits), self._live.current
         browsing.require_item(serving.recommender, item_id)
         if kind == "near":
@@ -286,6 +286,10 @@ class App:
 
     async def _users(self, _: Request) -> Response:
         return _json({"users": self._demo_users})
+
+
+def _normal(item_ids: Sequence[messages.Id]) -> list[str]:
+    return [normal_id(str(item_id)) for item_id in item_ids]
 
 
 def _response(answer: Answer, *, with_history: bool) -> messages.RecommendResponse:

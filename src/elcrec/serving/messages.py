@@ -14,7 +14,8 @@ from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event
 
 T = TypeVar("T")
-Id = Annotated[str, Meta(min_length=1, max_length=256)]
+Id = Annotated[str, Meta(min_length=1, max_length=256)] | int
+"""A raw id; a number means the id that is written so."""
 
 _NOT_JSON, _INVALID = 400, 422
 
@@ -255,10 +256,10 @@ def _require_short(values: Sequence[object] | UnsetType, most: int, name: str) -
 
 def _event(event: EventRequest, now: datetime) -> Event:
     read = Event(
-        user_id=normal_id(event.user_id),
-        item_id=normal_id(event.item_id),
+        user_id=normal_id(str(event.user_id)),
+        item_id=normal_id(str(event.item_id)),
         timestamp=now if event.timestamp is UNSET else event.timestamp,
-        event_id=None if event.event_id is UNSET else normal_id(event.event_id),
+        event_id=None if event.event_id is UNSET else normal_id(str(event.event_id)),
     )
     try:
         require_valid(read, now=now)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file
+from elcrec.data.ids import normal_id
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.progress import track
@@ -36,7 +37,7 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     """
     champion = _champion(name, registry)
     recommender = _load(champion.bundle, k)
-    (found,) = features.histories([user], service=recommender.manifest.feature_service)
+    (found,) = features.histories([normal_id(user)], service=recommender.manifest.feature_service)
     query = Query(history=found.item_ids, seen=found.seen, k=k) if found else Query(history=[], k=k)
     (answer,) = recommender.recommend([query])
     yield f"model      {name} version {champion.version}"
@@ -94,6 +95,19 @@ def first_users(histories: Path, number: int = 200) -> list[str]:
     return list(users)[:number]
 
 
+def read_users(path: Path) -> list[str]:
+    """Return the ids in a file, one a line.
+
+    Raises:
+        UserError: it is not readable.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
+    return [user for line in lines if (user := normal_id(line))]
+
+
 def recommend_all(
     bundle: Path, histories: Path, out: Path, k: int, wanted: Sequence[str] | None = None
 ) -> dict[str, Any]:
@@ -110,6 +124,7 @@ def recommend_all(
     """
     started = time.perf_counter()
     recommender = _load(bundle, k)
+    wanted = None if wanted is None else [normal_id(user) for user in wanted]
     users, known, seen = _read_histories(histories, recommender, wanted)
     warm = np.flatnonzero(known.lengths)
     best = _fill_cold(recommender, known, seen, k)

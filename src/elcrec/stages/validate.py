@@ -152,6 +152,7 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
         epoch_unit=config.epoch_unit,
         null_tokens=config.null_tokens,
         csv=config.csv,
+        kind=config.time,
         spellings=spellings,
     )
     return shown(read_log([path], source["format"], columns))

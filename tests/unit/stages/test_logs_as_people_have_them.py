@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
 
-from elcrec.config import CsvConfig, FetchConfig, LocalFile, ValidateConfig
+from elcrec.artifacts import read_json
+from elcrec.config import CsvConfig, FetchConfig, LocalFile, SequencesConfig, ValidateConfig
 from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
+from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import Metrics, validate
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -276,3 +278,93 @@ def test_the_cases_of_no_header_json_lines_and_a_folder_are_read(tmp_path: Path)
     columns = {"user_column": "reviewerID", "item_column": "asin", "time_column": "unixReviewTime"}
     assert checked(case("23_reviews.jsonl"), tmp_path, format="jsonl", **columns)["accepted"] == 400
     assert checked(case("24_spark_folder"), tmp_path, format="parquet")["accepted"] == 400
+
+
+def test_one_user_with_an_implausible_share_is_named_and_by_option_left_out(tmp_path: Path) -> None:
+    log = written(tmp_path, SECONDS)
+    plain = [f"u{row},i{row},{SECONDS[row]}" for row in range(60)]
+    log.write_text(
+        "\n".join(["user_id,item_id,timestamp", *plain, *(f"bot,i{row},{SECONDS[row]}" for row in range(90))])
+    )
+    assert checked(log, tmp_path, **SMALL)["warnings"] == 1
+    report = read_json(tmp_path / "out" / "validation.json")
+    (named,) = [check for check in report["checks"] if not check["passed"]]
+    assert named["observed"] == "'bot' has 90 of 150 events (60.0%)"
+    found = checked(log, tmp_path, leave_out_heavy=True, **SMALL)
+    assert (found["accepted"], found["users"], found["quarantined"], found["warnings"]) == (60, 60, 0, 0)
+    assert "bot" not in rows_of(tmp_path)["user_id"].to_pylist()
+
+
+def test_ids_that_look_alike_are_counted_and_shown(tmp_path: Path) -> None:
+    log = written(tmp_path, SECONDS)
+    log.write_text(log.read_text().replace("u1,i4,", "U1,i4,").replace("u2,i5,", "0u2,i5,"))
+    checked(log, tmp_path, **SMALL)
+    checks = {check["name"]: check for check in read_json(tmp_path / "out" / "validation.json")["checks"]}
+    assert checks["users whose ids look alike"]["observed"] == "4, such as '0u2' and 'u2'"
+    assert "items whose ids look alike" not in checks
+
+
+def test_a_log_with_an_order_but_no_time_is_taken(tmp_path: Path) -> None:
+    log = written(tmp_path, [len(SECONDS) - row for row in range(len(SECONDS))])
+    assert checked(log, tmp_path, time="order", **SMALL)["quarantined"] == 0
+    assert read_json(tmp_path / "out" / "validation.json")["time"] == "order"
+    sequence = rows_of(tmp_path)["timestamp"].cast(pa.int64()).to_pylist()
+    assert sequence == list(range(len(SECONDS), 0, -1))
+    checked(log, tmp_path, time="order", time_column="", **SMALL)
+    assert rows_of(tmp_path)["timestamp"].cast(pa.int64()).to_pylist() == list(range(1, len(SECONDS) + 1))
+
+
+def tied_log(folder: Path, order: list[int]) -> Path:
+    rows = [f"u{user},i{item:02d},2024-03-01" for user in range(40) for item in order]
+    (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    return folder / "log.csv"
+
+
+@pytest.mark.parametrize(
+    ("order", "ties", "warned"),
+    [
+        (list(range(10)), "log", True),
+        (list(range(9, -1, -1)), "log", True),
+        ([3, 8, 1, 9, 0, 7, 2, 6, 5, 4], "log", False),
+        (list(range(10)), "drawn", False),
+    ],
+)
+def test_ties_in_the_order_of_item_ids_are_warned_of_and_can_be_drawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, order: list[int], ties: str, warned: bool
+) -> None:
+    checked(tied_log(tmp_path, order), tmp_path, **SMALL)
+    config = SequencesConfig(ties=ties)
+    caplog.clear()
+    found = build_sequences(config, tmp_path / "out", tmp_path / "sequences", engine=ENGINE)
+    assert found["num_tied_events"] == 400
+    assert any("set sequences.ties=drawn" in line for line in caplog.messages) == warned
+
+
+def test_a_drawn_order_is_the_same_for_a_seed_and_no_item_comes_first(tmp_path: Path) -> None:
+    checked(tied_log(tmp_path, list(range(10))), tmp_path, **SMALL)
+
+    def rows(seed: int) -> list[list[int]]:
+        config = SequencesConfig(ties="drawn", ties_seed=seed)
+        build_sequences(config, tmp_path / "out", tmp_path / "sequences", engine=ENGINE)
+        return pq.read_table(tmp_path / "sequences" / "sequences.parquet")["items"].to_pylist()
+
+    first = rows(0)
+    assert first == rows(0) != rows(1)
+    assert len({row[0] for row in first}) >= 7
+    assert all(sorted(row) == list(range(1, 11)) for row in first)
+
+
+def test_the_case_of_a_bot_names_it(tmp_path: Path) -> None:
+    checked(case("35_bot.csv"), tmp_path)
+    checks = read_json(tmp_path / "out" / "validation.json")["checks"]
+    assert "89" in next(check["observed"] for check in checks if not check["passed"])
+
+
+def test_the_cases_of_ties_by_item_id_and_shuffled_differ_in_the_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, warned in (("11_ties_sorted.csv", True), ("11_ties_shuffled.csv", False)):
+        caplog.clear()
+        checked(case(name), tmp_path)
+        build_sequences(SequencesConfig(), tmp_path / "out", tmp_path / "sequences", engine=ENGINE)
+        assert any("set sequences.ties=drawn" in line for line in caplog.messages) == warned

@@ -8,7 +8,7 @@ from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.errors import UserError
 from elcrec.serving.recommender import Query, Recommender
-from elcrec.stages.recommend import first_users, recommend_all
+from elcrec.stages.recommend import first_users, read_users, recommend_all
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +107,8 @@ def test_the_first_users_of_a_file_and_none_without_it(tmp_path: Path) -> None:
 
     assert first_users(path, 3) == ["u0", "u1", "u2"]
     assert first_users(tmp_path / "absent.parquet") == []
+
+
+def test_a_file_of_users_has_an_id_a_line_with_whatever_blanks(tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_text("\ufeffAnna 0 Maria\r\n\n 37.0\n", encoding="utf-8")
+    assert read_users(tmp_path / "users.txt") == ["Anna 0 Maria", "37"]
