@@ -214,6 +214,10 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     """Temporal split: share of interactions between the two cuts."""
     test_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     """Temporal split: share of interactions after the second cut."""
+    repeats: Literal["exclude", "allow"] = "exclude"
+    """Whether an item that a user has met may be their next one. `exclude`: it is never recommended, and a target that
+    was met before counts as missed. `allow`: it competes like any other. Training's validation, the evaluation, the
+    gate, the server and `recommend-all` follow; the bundle carries it."""
     ties: Literal["log", "drawn"] = "log"
     """Order of a user's events at the same time: as in the log, or drawn. A log that somebody sorted by item tells the
     model what comes next."""

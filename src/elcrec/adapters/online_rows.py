@@ -474,7 +474,8 @@ class RedisRows:
 
     @property
     def _pattern(self) -> bytes:
-        return _KEY_PREFIX + b"*" + self._config.project.encode()
+        pattern: bytes = _KEY_PREFIX + b"*" + self._config.project.encode()
+        return pattern
 
     def _own_user(self, key: bytes) -> str | None:
         """Return whose key it is; one of a project whose name ends like this one's matches the pattern as well."""

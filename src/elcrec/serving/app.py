@@ -162,7 +162,7 @@ class App:
         if kind == "near":
             items = await asyncio.to_thread(browsing.near_items, serving.recommender, item_id, k)
         else:
-            answer = await self._ask(Question(user_id=None, history=[item_id], k=k))
+            answer = await self._ask(Question(user_id=None, history=[item_id], k=k, deny=[item_id]))
             items, serving = _items(answer.recommendation), answer.serving
         model = browsing.model_answer(serving)
         return _json(messages.SimilarResponse(item_id=item_id, kind=kind, items=items, model=model))

@@ -36,7 +36,7 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
         UserError: there is no champion, its bundle is damaged, or `k` is out of range.
     """
     champion = _champion(name, registry)
-    recommender = _load(champion.bundle, k)
+    recommender, k = _load(champion.bundle, k)
     (found,) = features.histories([normal_id(user)], service=recommender.manifest.feature_service)
     query = Query(history=found.item_ids, seen=found.seen, k=k) if found else Query(history=[], k=k)
     (answer,) = recommender.recommend([query])
@@ -46,7 +46,7 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     yield f"intent     {_intent(recommender, answer.intent)}"
     yield f"source     {'popular items (fallback: no known history)' if answer.fallback else 'model'}"
     yield ""
-    yield from _table(answer)
+    yield from _table(answer) if answer.item_ids else ["nothing is left to recommend: no item is new to this user"]
 
 
 def _intent(recommender: Recommender, intent: int | None) -> str:
@@ -123,7 +123,7 @@ def recommend_all(
         UserError: the bundle is damaged, the histories are not readable, or `k` is out of range.
     """
     started = time.perf_counter()
-    recommender = _load(bundle, k)
+    recommender, k = _load(bundle, k)
     wanted = None if wanted is None else [normal_id(user) for user in wanted]
     users, known, seen = _read_histories(histories, recommender, wanted)
     warm = np.flatnonzero(known.lengths)
@@ -171,11 +171,12 @@ def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
     return champion
 
 
-def _load(bundle: Path, k: int) -> Recommender:
+def _load(bundle: Path, k: int) -> tuple[Recommender, int]:
+    """Return the model and how many items it can show: all that there are where more are asked for."""
+    if k < 1:
+        raise UserError(f"k is {k}", fix="ask for 1 item or more")
     recommender = Recommender.load(bundle, seed=_SEED)
-    if not 1 <= k <= len(recommender.catalogue):
-        raise UserError(f"k is {k}", fix=f"ask for 1 to {len(recommender.catalogue)} items")
-    return recommender
+    return recommender, min(k, len(recommender.catalogue))
 
 
 def _read_histories(

@@ -129,6 +129,7 @@ def _describe(counts: Folded, cuts: Cuts | None, config: SequencesConfig, time: 
         "valid_cut": _iso(cuts.valid) if cuts else None,
         "test_cut": _iso(cuts.test) if cuts else None,
         "k_core": config.k_core,
+        "repeats": config.repeats,
         "history": config.history,
     }
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation import ranking
+from elcrec.evaluation.metrics import MISS, mean_metrics
 from elcrec.evaluation.popularity import rank_by_popularity
 from elcrec.evaluation.ranking import best_items, mask_history, rank_targets
 
@@ -38,7 +39,9 @@ def brute_force_scores(case: Case, user: int) -> dict[int, float]:
 
 
 def brute_force_rank(scores: dict[int, float], target: int) -> int:
-    """One more than the number of other items that score at least as well as the target."""
+    """One more than the number of other items that score at least as well as the target, a miss if excluded."""
+    if scores[target] == -math.inf:
+        return MISS
     return 1 + sum(score >= scores[target] for item, score in scores.items() if item != target)
 
 
@@ -53,6 +56,11 @@ def ranked(case: Case, **options: int | None) -> tuple[list[int], list[list[int]
 def test_ranks_equal_a_brute_force_ranker(case: Case) -> None:
     expected = [brute_force_rank(brute_force_scores(case, user), t) for user, t in enumerate(case[3])]
     assert ranked(case)[0] == expected
+
+
+def test_an_excluded_target_is_a_miss_whatever_the_size_of_the_catalogue() -> None:
+    ranks, _ = ranked((torch.ones(1, 2), torch.ones(4, 2), [[2]], [2]))
+    assert set(mean_metrics(np.array(ranks)).values()) == {0.0}
 
 
 @settings(deadline=None)
