@@ -1,3 +1,4 @@
+import gzip
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -5,8 +6,8 @@ from pathlib import Path
 import pytest
 from support.engines import ENGINE
 
-from elcrec.artifacts import read_json
-from elcrec.config import FetchConfig, LocalFile, ValidateConfig
+from elcrec.artifacts import read_json, write_json
+from elcrec.config import CsvConfig, FetchConfig, LocalFile, ValidateConfig
 from elcrec.data.erasure import erase_user
 from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
@@ -31,8 +32,16 @@ def test_a_user_is_erased_in_every_spelling_whatever_the_delimiter(tmp_path: Pat
     assert (tmp_path / "log.csv").read_text() == f"user_id{delimiter}item_id\n38{delimiter}d\n"
 
 
+def test_a_log_without_a_header_is_erased_from_by_the_names_that_are_given(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("37::a::1\n38::b::1\n", encoding="utf-16")
+    write_json(tmp_path / "source.json", {"file": "data.csv", "format": "csv", "md5": ""})
+    text = CsvConfig(names=("who", "what", "stars"), delimiter="::", encoding="utf-16")
+    erase_user(tmp_path, "37.0", ("who",), text)
+    assert (tmp_path / "data.csv").read_text(encoding="utf-16") == "38::b::1\n"
+
+
 def test_a_packed_log_cannot_be_erased_from_silently(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_bytes(b"\x1f\x8b" + b"0" * 40)
+    (tmp_path / "log.csv").write_bytes(gzip.compress(b"user_id,item_id\n37,a\n"))
     with pytest.raises(UserError, match="packed with gzip"):
         erase_user(tmp_path, "37", ("user_id",))
 
