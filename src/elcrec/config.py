@@ -15,6 +15,7 @@ import yaml
 from msgspec import Meta
 
 from elcrec.errors import UserError
+from elcrec.layouts import LAYOUTS
 from elcrec.registry import MIXERS, TERMS, HeadKind, IntentKind, find_objective, require_known
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -64,6 +65,20 @@ class LocalFile(Section, frozen=True, kw_only=True):
     """The checksum it must have; `None` takes the file as it is."""
     format: LogFormat = "parquet"
     """How the file is laid out."""
+    layout: str | None = None
+    """A published log's name (docs/data.md): it gives the format and what the section `validate` says of columns, texts
+    and times; what is set there goes first."""
+
+    def __post_init__(self) -> None:
+        """Check that the layout is known."""
+        if self.layout is not None:
+            known = {name: layout.files for name, layout in LAYOUTS.items()}
+            require_known(self.layout, known, "file.layout")
+
+    @property
+    def laid_out(self) -> LogFormat:
+        """The format, whoever says it."""
+        return self.format if self.layout is None else LAYOUTS[self.layout].format
 
 
 class SyntheticConfig(Section, frozen=True, kw_only=True):
@@ -158,6 +173,9 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     epoch_unit: Literal["s", "ms", "us", "ns", "day", "excel"] = "s"
     """Unit of numeric times since 1970; `excel`: days as a spreadsheet counts them. Compact dates (20240301) need
     none."""
+    time_format: str | None = None
+    """How times are written, in the letters of Python's strptime, such as `%d/%m/%Y %H:%M`; those without a zone are
+    UTC. `None`: ISO 8601, compact dates, the words of a date (`Sun Jul 30 07:44:10 -0700 2017`), numbers."""
     earliest: Day = "1990-01-01"
     """The first day on which events are plausible: times before it, which a wrong unit or a 0 for "none" gives, are
     faulty rows."""
@@ -195,6 +213,22 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Largest population stability index (item popularity, history length) against the last accepted log."""
     max_row_change: PositiveFloat = 0.5
     """Largest relative change of the row count against the previous accepted log."""
+
+    def for_layout(self, name: str | None) -> "ValidateConfig":
+        """Return the section with what is known of a published log in place of its defaults."""
+        if name is None:
+            return self
+        known, plain = LAYOUTS[name], ValidateConfig()
+        values = {
+            "user_column": known.user,
+            "item_column": known.item,
+            "time_column": known.time,
+            "epoch_unit": known.unit,
+            "time": known.kind,
+            "csv": CsvConfig(names=known.names, delimiter=known.delimiter, quote=known.quote),
+        }
+        unset = {field: value for field, value in values.items() if getattr(self, field) == getattr(plain, field)}
+        return msgspec.structs.replace(self, **unset)
 
     def __post_init__(self) -> None:
         """Check that real times have a column."""

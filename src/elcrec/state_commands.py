@@ -99,6 +99,6 @@ def forget(options: Options, config: "Config") -> dict[str, int]:
     from elcrec.adapters.store import open_store
     from elcrec.stages.forget import forget as stage
 
-    store, columns = open_store(options.store), ("user_id", config.validate.user_column)
-    text = config.validate.csv
+    reading = config.validate.for_layout(config.fetch.file.layout)
+    store, columns, text = open_store(options.store), ("user_id", reading.user_column), reading.csv
     return stage(options.user, store.folder, options.workdirs, columns=columns, features=store.features, text=text)

@@ -41,6 +41,7 @@ class Columns:
     null_tokens: tuple[str, ...] = ()
     csv: CsvConfig = AS_FOUND
     kind: TimeKind = "real"
+    time_format: str | None = None
     spellings: bool = False
     """Whether it is asked how ids of users stand in the log."""
 
@@ -313,7 +314,7 @@ def _whole_numbers(path: Path, column: pa.ChunkedArray, name: str) -> pa.Chunked
 
 
 def _times(path: Path, raw: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArray:
-    times = _places(raw) if columns.kind == "order" else parse_times(raw, columns.epoch_unit)
+    times = _places(raw) if columns.kind == "order" else parse_times(raw, columns.epoch_unit, columns.time_format)
     if times is None:
         raise _wrong_type(path, columns.time, raw.type, "ISO 8601 text, timestamps or epoch numbers")
     return times

@@ -20,14 +20,20 @@ _INTEGER = r"^\s*[+-]?[0-9]{1,18}\s*$"
 _NUMBER = r"^\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?\s*$"
 _ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.,]+\s*(Z|z|UTC|GMT|[+-][0-9:]+)?)?\s*$"
 _COMPACT = r"^\s*(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])(([01][0-9]|2[0-3])[0-5][0-9]([0-5][0-9])?)?\s*$"
+_IN_WORDS = r"^\s*[A-Z][a-z]{2} [A-Z][a-z]{2} [0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4} [0-9]{4}\s*$"
 _COMPACT_RANGES = ((19000101, 20991231), (190001010000, 209912312359), (19000101000000, 20991231235959))
 
 
-def parse_times(column: pa.ChunkedArray, epoch_unit: EpochUnit) -> pa.ChunkedArray | None:
+def parse_times(column: pa.ChunkedArray, epoch_unit: EpochUnit, written: str | None = None) -> pa.ChunkedArray | None:
     """Return the times as timestamp[us, UTC], null where absent or unreadable; zoneless times are UTC.
 
     Text may mix ISO 8601, compact dates (20240301, 20240301120000) and epoch numbers. As epoch numbers of any unit
     compact dates would lie before 1977 or after 2600. `None` means that the type of the column can hold no time.
+
+    Args:
+        column: of any type.
+        epoch_unit: of numbers.
+        written: how text is written, as for strptime, where it is in no form that is known.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -39,7 +45,8 @@ def parse_times(column: pa.ChunkedArray, epoch_unit: EpochUnit) -> pa.ChunkedArr
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _from_numbers(column.cast(pa.float64()), epoch_unit)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return _from_text(column.cast(pa.string()), epoch_unit)
+        text = column.cast(pa.string())
+        return _from_format(text, written) if written else _from_text(text, epoch_unit)
     return None
 
 
@@ -89,7 +96,16 @@ def _from_text(text: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
         return integers
     is_number = pc.match_substring_regex(text, _NUMBER)
     numbers = _from_numbers(_trim(pc.if_else(is_number, text, null)).cast(pa.float64()), unit)
-    return pc.coalesce(_from_iso(text), integers, numbers)
+    known = pc.coalesce(_from_iso(text), integers, numbers)
+    in_words = pc.match_substring_regex(text, _IN_WORDS)
+    if not pc.any(in_words).as_py():
+        return known
+    return pc.coalesce(known, _from_format(pc.if_else(in_words, text, null), "%a %b %d %H:%M:%S %z %Y"))
+
+
+def _from_format(text: pa.ChunkedArray, written: str) -> pa.ChunkedArray:
+    trimmed = pc.ascii_trim_whitespace(text).to_pandas()
+    return _from_pandas(pd.to_datetime(trimmed, format=written, utc=True, errors="coerce"))
 
 
 def _trim(text: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -56,6 +56,7 @@ def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | s
         "schema_version": SCHEMA_VERSION,
         "dataset": config.dataset,
         "format": next(layout for layout, suffix in _SUFFIX.items() if suffix == data.suffix),
+        **({"layout": config.file.layout} if config.dataset == "file" and config.file.layout else {}),
         "file": data.name,
         "md5": md5_of(data),
         "origin": origin,
@@ -72,11 +73,11 @@ def _make_sample(config: FetchConfig, folder: Path) -> tuple[str, Path]:
 
 
 def _copy_file(config: FetchConfig, folder: Path) -> tuple[str, Path]:
-    data, parts = folder / f"data{_SUFFIX[config.file.format]}", parts_of(config.file.path)
+    data, parts = folder / f"data{_SUFFIX[config.file.laid_out]}", parts_of(config.file.path)
     if len(parts) == 1:
         _copy(parts[0], data, fix="set fetch.file.path")
     else:
-        join_parts(parts, config.file.format, data, root=root_of(config.file.path))
+        join_parts(parts, config.file.laid_out, data, root=root_of(config.file.path))
     _check_md5(data, config.file.md5, origin=config.file.path)
     return config.file.path, data
 

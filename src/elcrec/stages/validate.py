@@ -144,6 +144,7 @@ def _read_source(raw: Path) -> dict[str, Any]:
 
 
 def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spellings: bool) -> RawLog:
+    config = config.for_layout(source.get("layout"))
     columns = Columns(
         user=config.user_column,
         item=config.item_column,
@@ -153,6 +154,7 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
         null_tokens=config.null_tokens,
         csv=config.csv,
         kind=config.time,
+        time_format=config.time_format,
         spellings=spellings,
     )
     return shown(read_log([path], source["format"], columns))
