@@ -66,11 +66,9 @@ def _validate(options: Options) -> None:
 
 def _sequences(options: Options) -> None:
     from elcrec.adapters.engine import open_engine
-    from elcrec.adapters.store import open_store
     from elcrec.stages.sequences import build_sequences
 
     config = _config(options)
-    open_store(ARTIFACTS / "store").require_history(config.sequences.history)
     _show(build_sequences(config.sequences, options.interactions, options.out, engine=open_engine(config.engine)))
 
 
