@@ -158,6 +158,32 @@ class CsvConfig(Section, frozen=True, kw_only=True):
             raise ValueError("csv: delimiter, quote and escape are different characters of ASCII")
 
 
+class KeepConfig(Section, frozen=True, kw_only=True):
+    """Which rows of a log count; the others are left out, counted, and no fault."""
+
+    column: str | None = None
+    """A column that says what kind of event a row is; `None` does not ask."""
+    values: tuple[str, ...] = ()
+    """The kinds that count, such as view and buy."""
+    rating_column: str | None = None
+    """A column of numbers; `None` does not ask. A row without one does not count."""
+    least_rating: float = 0.0
+    """The least of them that counts."""
+    since: Day | None = None
+    """The first day that counts, UTC."""
+    before: Day | None = None
+    """The first day after it that does not."""
+
+    def __post_init__(self) -> None:
+        """Check that a column comes with what counts of it."""
+        if (self.column is None) != (not self.values):
+            raise ValueError("keep.column and keep.values are set together")
+        if self.least_rating and self.rating_column is None:
+            raise ValueError("keep.least_rating needs keep.rating_column")
+        if self.since and self.before and self.since >= self.before:
+            raise ValueError(f"keep: no day lies between {self.since} and {self.before}")
+
+
 class ValidateConfig(Section, frozen=True, kw_only=True):
     """What a log must satisfy, and how much of it may be faulty."""
 
@@ -183,6 +209,14 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Ids that stand for none, as exports write them; such rows lack an id."""
     csv: CsvConfig = CsvConfig()
     """How a log in CSV is written."""
+    keep: KeepConfig = KeepConfig()
+    """Which rows count."""
+    duplicates: Literal["set_aside", "keep"] = "set_aside"
+    """What becomes of a row with the user, item and time of one before it: it is faulty, or it counts, as in a log of
+    whole days. A second event of the same id is faulty in any case."""
+    max_duplicate_share: Share | None = None
+    """Such rows may be up to this share of the log; `None`: they count among the faulty ones of
+    `max_quarantine_share`."""
     time: Literal["real", "order"] = "real"
     """`order`: the time column holds whole numbers that only tell what comes after what; where `time_column` is empty,
     the order of the file does."""

@@ -16,6 +16,8 @@ from elcrec.data.interactions import EVENT_ID
 from elcrec.data.lines import Lines
 from elcrec.progress import track
 
+KEPT = "kept"
+"""The column that says which rows count."""
 SPELLING = "spelling"
 """The column with a user's id as it stands in a log."""
 
@@ -80,6 +82,7 @@ class StagedLog(NamedTuple):
         torn: how many of them are torn.
         event_ids: whether the log has ids of its events.
         spellings: whether it tells how ids of users stood in the log.
+        filtered: whether it says which rows count.
     """
 
     file: Path
@@ -87,6 +90,7 @@ class StagedLog(NamedTuple):
     torn: int
     event_ids: bool
     spellings: bool = False
+    filtered: bool = False
 
 
 def shown(log: RawLog) -> RawLog:
@@ -130,7 +134,7 @@ def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
 
 def stage_log(log: RawLog, file: Path) -> StagedLog:
     """Write a log in its common form, a part at a time."""
-    rows, torn, event_ids, spellings, writer = 0, 0, bool(log.event_ids), False, None
+    rows, torn, event_ids, names, writer = 0, 0, bool(log.event_ids), list[str](), None
     total = None if log.about_rows is None else -(-log.about_rows // _ROWS_AT_ONCE)
     parts = (part for whole in log.parts for part in _slices(whole))
     try:
@@ -138,13 +142,13 @@ def stage_log(log: RawLog, file: Path) -> StagedLog:
             writer = writer or pq.ParquetWriter(file, part.schema, compression="lz4")
             writer.write_table(part)
             rows, torn = rows + len(part), torn + int(np.asarray(part["torn"]).sum())
-            spellings = SPELLING in part.column_names
+            names = part.column_names
             event_ids = event_ids or (log.event_ids is None and part[EVENT_ID].null_count < len(part))
     finally:
         if writer is not None:
             writer.close()
     pa.default_memory_pool().release_unused()
-    return StagedLog(file, rows, torn, event_ids, spellings)
+    return StagedLog(file, rows, torn, event_ids, spellings=SPELLING in names, filtered=KEPT in names)
 
 
 def _slices(part: pa.Table) -> Iterator[pa.Table]:

@@ -9,7 +9,7 @@ import pandas as pd
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, judge
 from elcrec.data.profile import length_drift, popularity_drift, row_change
-from elcrec.data.rows import PLAUSIBLE, latest_time
+from elcrec.data.rows import PLAUSIBLE, UNIQUE, latest_time
 from elcrec.data.survey import Survey
 from elcrec.data.suspects import most_events
 from elcrec.data.times import likely_unit
@@ -163,7 +163,8 @@ def _lines(survey: Survey, config: ValidateConfig) -> list[_Figure]:
 
 
 def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
-    profile, faulty = survey.profile, survey.sorted.quarantined
+    profile, faulty, apart = survey.profile, survey.sorted.quarantined, _duplicates(survey, config)
+    faulty -= sum(int(figure.value * survey.rows + 0.5) for figure in apart)
     share = faulty / max(1, survey.rows)
     mean = profile["rows"] / max(1, profile["users"])
     most = config.max_quarantine_share
@@ -175,6 +176,7 @@ def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
             f"{share:.2%} ({faulty:,} rows)",
             maximum=most,
         ),
+        *apart,
         _least("accepted rows", profile["rows"], config.min_rows),
         _least("users", profile["users"], config.min_users),
         _least("items", profile["items"], config.min_items),
@@ -196,6 +198,17 @@ def _times(survey: Survey, config: ValidateConfig, now: datetime) -> list[_Figur
     most, share = config.max_quarantine_share, count / max(1, survey.rows)
     expected = f"{config.earliest} to a day from now, {1 - most:.2%} of rows at least (epoch_unit={config.epoch_unit})"
     return [_figure("times of a plausible period", share, expected, observed, maximum=most)]
+
+
+def _duplicates(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    """Hold rows that are there twice to a limit of their own, where there is one."""
+    most = config.max_duplicate_share
+    if most is None:
+        return []
+    count = sum(fault.count for fault in survey.sorted.faults if fault.reason == UNIQUE)
+    share = count / max(1, survey.rows)
+    observed, expected = f"{share:.2%} ({count:,} rows)", f"{most:.2%} at most"
+    return [_figure("share of repeated rows", share, expected, observed, maximum=most)]
 
 
 def _least(name: str, value: float, least: float) -> _Figure:
@@ -262,6 +275,10 @@ def _suspects(survey: Survey, config: ValidateConfig) -> list[_Figure]:
             observed = f"{alike.ids:,}, such as {alike.example[0][:80]!r} and {alike.example[1][:80]!r}"
             expected = "known to be different: case and leading zeros count"
             figures.append(_figure(f"{kind}s whose ids look alike", 0, expected, observed, severity="info", minimum=0))
+    if survey.others:
+        figures.append(
+            _figure("rows that do not count", 0, "by validate.keep", f"{survey.others:,}", severity="info", minimum=0)
+        )
     if survey.left_out:
         observed = f"{len(survey.left_out):,}: {', '.join(map(str, survey.left_out[:3]))}"
         figures.append(_figure("left out", 0, "by validate.leave_out_heavy", observed, severity="info", minimum=0))

@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from elcrec.config import CsvConfig, LogFormat
+from elcrec.config import CsvConfig, KeepConfig, LogFormat
 from elcrec.data.benchmark import read_benchmark
 from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids, spellings_of
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.data.lines import scan_lines
-from elcrec.data.log import SPELLING, RawLog, TimeKind, TornLine, insert_torn, part_of
+from elcrec.data.log import KEPT, SPELLING, RawLog, TimeKind, TornLine, insert_torn, part_of
 from elcrec.data.text import AS_FOUND, TextLayout
 from elcrec.data.times import TIMESTAMP, EpochUnit, parse_times
 from elcrec.errors import UserError
@@ -42,17 +42,21 @@ class Columns:
     csv: CsvConfig = AS_FOUND
     kind: TimeKind = "real"
     time_format: str | None = None
+    keep: KeepConfig | None = None
+    """Which rows count; `None` asks for nothing."""
     spellings: bool = False
     """Whether it is asked how ids of users stand in the log."""
 
     @property
     def required(self) -> list[str]:
         """The columns that a log must have."""
-        return [self.user, self.item, *([self.time] if self.time else [])]
+        asked = [self.keep.column, self.keep.rating_column] if self.keep else []
+        return [name for name in dict.fromkeys([self.user, self.item, self.time, *asked]) if name]
 
     def found_in(self, names: list[str]) -> list[str]:
         """Return those to read of a log with these columns."""
-        return [*self.required, *(name for name in (self.event,) if name in names)]
+        more = [name for name in (self.event,) if name in names]
+        return list(dict.fromkeys([*self.required, *more]))
 
 
 def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None = None) -> RawLog:
@@ -102,6 +106,8 @@ def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
 
 def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
     _check_file(path)
+    if layout == "benchmark" and columns.keep:
+        raise UserError("a benchmark log has no columns to keep rows by", where=path, fix="unset validate.keep")
     readers = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_json_lines}
     with _readable(path, layout):
         log = (
@@ -256,7 +262,31 @@ def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
     item, text = _ids(path, table, columns.item, columns), _text_of_ids(path, table, columns.user)
     user = normal_ids(text, columns.null_tokens)
     part = part_of(user, item, times, raw_time, event)
+    if columns.keep:
+        part = part.append_column(KEPT, _kept(path, table, times, columns.keep))
     return part.append_column(SPELLING, spellings_of(text, user)) if columns.spellings else part
+
+
+def _kept(path: Path, table: pa.Table, micros: pa.ChunkedArray, keep: KeepConfig) -> pa.ChunkedArray:
+    """Say which rows count; one whose time is not known does, for the rules to judge."""
+    kept = pa.chunked_array([pa.repeat(pa.scalar(True), len(table))])
+    if keep.column:
+        kinds = _text_of_ids(path, table, keep.column)
+        kept = pc.and_(kept, pc.is_in(normal_ids(kinds), value_set=pa.array(keep.values)))
+    if keep.rating_column:
+        kept = pc.and_(kept, pc.greater_equal(_numbers(path, table, keep.rating_column), keep.least_rating))
+    for day, holds in ((keep.since, pc.greater_equal), (keep.before, pc.less)):
+        if day:
+            bound = np.datetime64(day, "us").astype(np.int64).item()
+            kept = pc.and_(kept, pc.fill_null(holds(micros, bound), fill_value=True))
+    return pc.fill_null(kept, fill_value=False)
+
+
+def _numbers(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _wrong_type(path, name, "something that is no number", "numbers") from error
 
 
 def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.ChunkedArray:

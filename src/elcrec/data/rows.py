@@ -9,7 +9,7 @@ import pyarrow as pa
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.interactions import EVENT_ID
-from elcrec.data.log import SPELLING
+from elcrec.data.log import KEPT, SPELLING
 from elcrec.data.times import TIMESTAMP
 
 CLOCK_TOLERANCE = timedelta(days=1)
@@ -18,6 +18,7 @@ CLOCK_TOLERANCE = timedelta(days=1)
 FORGOTTEN = -1
 """Stands where the place of a rule does."""
 
+UNIQUE = "event is unique"
 PLAUSIBLE = "timestamp is plausible"
 
 _TORN = "torn"
@@ -56,7 +57,14 @@ def latest_time(now: datetime) -> int:
     return (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
 
 
-def row_rules(max_id_length: int, now: datetime, *, earliest: int = 0, event_ids: bool, whole: str) -> list[Rule]:
+def row_rules(
+    max_id_length: int,
+    now: datetime,
+    *,
+    earliest: int = 0,
+    event_ids: bool,
+    whole: str,
+) -> list[Rule]:
     """Return the rules; a faulty row is put down to the first that it breaks.
 
     Args:
@@ -85,17 +93,26 @@ def row_rules(max_id_length: int, now: datetime, *, earliest: int = 0, event_ids
         Rule("timestamp is not negative", "micros < 0", "1970 or later"),
         *plausible,
         Rule(_FUTURE, f"micros > {latest}", future),
-        Rule("event is unique", "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
+        Rule(UNIQUE, "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
         Rule(whole, _TORN, "no torn lines"),
     ]
 
 
-def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool) -> dict[str, int]:
+def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool, repeats: bool = False) -> dict[str, int]:
     """Make the table `faulty` of the view `log`; return how many rows break each rule.
 
     `faulty` has `row` and `reason`, the place of the first rule that the row breaks.
+
+    Args:
+        session: the engine's.
+        rules: what is asked.
+        event_ids: whether the log has ids of its events.
+        repeats: whether rows of one user, item and time are different events, unless they have the same id.
     """
-    _find_copies(session, _EVENT, "copies")
+    if repeats:
+        session.table("copies", "SELECT row FROM log WHERE row < 0")
+    else:
+        _find_copies(session, _EVENT, "copies")
     if event_ids:
         _find_copies(session, _EVENT_BY_ID, "copies_by_id")
         session.table("all_copies", "SELECT row FROM copies UNION SELECT row FROM copies_by_id")
@@ -152,6 +169,18 @@ def _users(session: Session) -> Iterator[str]:
     for batch in session.stream("SELECT first, user_id FROM users ORDER BY first", ["first"]):
         yield from batch.column("user_id").to_pylist()
     session.drop("users")
+
+
+def leave_out_others(session: Session) -> int:
+    """Take the rows that do not count out of the view `log`; return how many. They go to no file."""
+    (found,) = session.fetch(f"SELECT count(*) AS rows FROM log WHERE NOT {KEPT}").to_pylist()
+    if found["rows"]:
+        others = f"SELECT row FROM log WHERE NOT {KEPT}"
+        session.table("left_out", f"SELECT row FROM forgotten_rows UNION ALL {others}")
+        session.rename("left_out", "forgotten_rows")
+        absent = "NOT EXISTS (SELECT 1 FROM forgotten_rows WHERE forgotten_rows.row = staged.row)"
+        session.view("log", f"SELECT * FROM staged WHERE {absent}")
+    return int(found["rows"])
 
 
 def _latest(found: dict[str, datetime], forgotten: Forgotten, session: Session) -> dict[str, datetime]:

@@ -15,7 +15,7 @@ from elcrec.data.forgotten import Forgotten
 from elcrec.data.lines import Lines
 from elcrec.data.log import RawLog, TimeKind, TornLine, stage_log
 from elcrec.data.profile import Counts, Figures, Profile, count_out_of_order, count_popular_before, describe, measure
-from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, row_rules, stream_set_aside
+from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, leave_out_others, row_rules, stream_set_aside
 from elcrec.data.sorting import Fault, Sorted, sort_rows
 from elcrec.data.suspects import Shares, Suspect, leave_out_heavy
 
@@ -30,19 +30,22 @@ class Limits(NamedTuple):
         now: what counts as the present.
         earliest: the first plausible time; 0 for any.
         shares: above which users and items are left out; `None` leaves nobody out.
+        repeats: whether rows of one user, item and time are different events.
     """
 
     max_id_length: int
     now: datetime
     earliest: int = 0
     shares: Shares | None = None
+    repeats: bool = False
 
 
 def limits_of(config: ValidateConfig, now: datetime) -> Limits:
     """Return the limits on a row that the configuration sets."""
     first = datetime.fromisoformat(config.earliest).replace(tzinfo=UTC)
     shares = Shares(config.max_user_share, config.max_item_share) if config.leave_out_heavy else None
-    return Limits(config.max_id_length, now, int(first.timestamp()) * 1_000_000, shares)
+    since, repeats = int(first.timestamp()) * 1_000_000, config.duplicates == "keep"
+    return Limits(config.max_id_length, now, since, shares, repeats)
 
 
 def _placed(found: Sorted, log: RawLog) -> Sorted:
@@ -73,6 +76,7 @@ class Survey:
         torn: torn rows.
         lines: what the lines of a text are.
         forgotten: rows of forgotten users, which count nowhere else.
+        others: rows that do not count by `validate.keep`.
         left_out: users and items with an implausible share, whose rows count nowhere else either.
         rules: what was asked of a row.
         broken: rows that break each rule, by its name.
@@ -90,6 +94,7 @@ class Survey:
     torn: int
     lines: Lines | None
     forgotten: int
+    others: int
     left_out: list[Suspect]
     rules: list[Rule]
     broken: dict[str, int]
@@ -128,10 +133,11 @@ def survey(
     rules = [rule for rule in rules if log.time == "real" or not rule.about_present]
     session.scan("staged", [staged.file])
     left_out = leave_out_forgotten(session, forgotten, spellings=staged.spellings)
+    others = leave_out_others(session) if staged.filtered else 0
     heavy, heavy_rows = leave_out_heavy(session, limits.shares) if limits.shares else ([], 0)
     if log.a_line_a_user:
         refuse_repeated_users(session, log.file)
-    broken = find_faulty(session, rules, event_ids=staged.event_ids)
+    broken = find_faulty(session, rules, event_ids=staged.event_ids, repeats=limits.repeats)
     files = {"interactions": folder / "interactions.parquet", "quarantine": folder / "quarantine.parquet"}
     rows = sort_rows(staged, stream_set_aside(session), [rule.name for rule in rules], **files)
     staged.file.unlink()
@@ -141,10 +147,11 @@ def survey(
     return Survey(
         time=log.time,
         types=log.types,
-        rows=staged.rows - left_out - heavy_rows,
+        rows=staged.rows - left_out - others - heavy_rows,
         torn=staged.torn,
         lines=log.lines,
         forgotten=left_out,
+        others=others,
         left_out=heavy,
         rules=rules,
         broken=broken,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
-from elcrec.config import ValidateConfig
+from elcrec.config import KeepConfig, ValidateConfig
 from elcrec.data.engine import Engine, Session
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog, TimeKind, shown
@@ -155,6 +155,7 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
         csv=config.csv,
         kind=config.time,
         time_format=config.time_format,
+        keep=None if config.keep == KeepConfig() else config.keep,
         spellings=spellings,
     )
     return shown(read_log([path], source["format"], columns))

@@ -1,16 +1,18 @@
 """Kinds of logs that people have, made up here, and where the handed case files lie, those as well."""
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
 
 from elcrec.artifacts import read_json
-from elcrec.config import CsvConfig, FetchConfig, LocalFile, SequencesConfig, ValidateConfig
+from elcrec.config import CsvConfig, FetchConfig, KeepConfig, LocalFile, SequencesConfig, ValidateConfig
 from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
 from elcrec.stages.sequences import build_sequences
@@ -368,3 +370,59 @@ def test_the_cases_of_ties_by_item_id_and_shuffled_differ_in_the_warning(
         checked(case(name), tmp_path)
         build_sequences(SequencesConfig(), tmp_path / "out", tmp_path / "sequences", engine=ENGINE)
         assert any("set sequences.ties=drawn" in line for line in caplog.messages) == warned
+
+
+EVENTS = [
+    ("view", "5", "2024-03-01"),
+    ("view", "2", "2024-03-02"),
+    ("buy", "", "2024-03-03"),
+    ("mail", "4", "2024-03-04"),
+    ("buy", "4.5", "2024-03-05"),
+]
+
+
+@pytest.mark.parametrize("layout", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("keep", "items"),
+    [
+        ({"column": "kind", "values": ("view", "buy")}, [0, 1, 2, 4]),
+        ({"rating_column": "stars", "least_rating": 4}, [0, 3, 4]),
+        ({"since": "2024-03-02", "before": "2024-03-05"}, [1, 2, 3]),
+        ({"column": "kind", "values": ("buy",), "rating_column": "stars", "since": "2024-03-05"}, [4]),
+    ],
+)
+def test_rows_that_do_not_count_are_left_out_and_are_no_fault(
+    tmp_path: Path, layout: str, keep: dict, items: list[int]
+) -> None:
+    kinds, stars, times = (list(column) for column in zip(*EVENTS, strict=True))
+    columns = {"user_id": ["u"] * 5, "item_id": [f"i{row}" for row in range(5)], "kind": kinds, "timestamp": times}
+    table = pa.table(columns | {"stars": [float(each) if each else None for each in stars]})
+    path = tmp_path / f"log.{layout}"
+    if layout == "parquet":
+        pq.write_table(table, path)
+    elif layout == "csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        path.write_text("\n".join(map(json.dumps, table.to_pylist())))
+    found = checked(path, tmp_path, format=layout, keep=KeepConfig(**keep), **SMALL)
+    assert [int(item[1:]) for item in rows_of(tmp_path)["item_id"].to_pylist()] == items
+    assert (found["rows"], found["quarantined"], found["warnings"]) == (len(items), 0, 0)
+    checks = {check["name"]: check for check in read_json(tmp_path / "out" / "validation.json")["checks"]}
+    assert checks["rows that do not count"]["observed"] == str(5 - len(items))
+
+
+def test_repeats_of_a_day_count_by_option_or_have_a_limit_of_their_own(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\n" + "u,i,2024-03-01\n" * 3 + "u,j,soon\n" + "u,k,2024-03-01\n" * 6)
+    with pytest.raises(UserError, match="share of faulty rows"):
+        checked(log, tmp_path, max_quarantine_share=0.1, **SMALL)
+    found = checked(log, tmp_path, max_quarantine_share=0.1, max_duplicate_share=0.7, **SMALL)
+    assert (found["accepted"], found["quarantined"]) == (2, 8)
+    with pytest.raises(UserError, match="share of repeated rows"):
+        checked(log, tmp_path, max_quarantine_share=0.1, max_duplicate_share=0.6, **SMALL)
+    found = checked(log, tmp_path, max_quarantine_share=0.1, duplicates="keep", **SMALL)
+    assert (found["accepted"], found["quarantined"]) == (9, 1)
+
+
+def test_the_case_of_days_is_taken_with_repeats_kept(tmp_path: Path) -> None:
+    assert checked(case("10_day_granularity.csv"), tmp_path, duplicates="keep")["quarantined"] == 0

@@ -78,7 +78,7 @@ def test_what_is_set_goes_before_what_a_layout_says(tmp_path: Path) -> None:
     (row,) = read(
         tmp_path,
         "movielens-1m",
-        csv=CsvConfig(names=("item_id", "x", "y", "z"), delimiter="::"),
+        csv=CsvConfig(names=("item", "x", "y", "z"), delimiter="::"),
         time="order",
         time_column="z",
         user_column="x",
