@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -177,7 +178,7 @@ def test_unicode_ids_work(shop: Workshop) -> None:
     rows = [f'"{users[row % 12]}","商品{row % 20}",{1_700_000_000 + row}\n' for row in range(300)]
     assert shop.run_validate(HEADER + "".join(rows)) == (0, "")
     found = pq.read_table(shop.out / "interactions.parquet")["user_id"].unique().to_pylist()
-    assert found == [user.replace('""', '"') for user in users]
+    assert found == [normalize("NFC", user.replace('""', '"')) for user in users]
 
 
 def test_a_wrong_md5_is_refused(shop: Workshop) -> None:
