@@ -242,7 +242,9 @@ def _place(row: Mapping[str, Any]) -> str:
 
 
 def _content(row: Mapping[str, Any]) -> str:
-    return row.get("text") or ", ".join(repr(row[name]) for name in ("user_id", "item_id", "timestamp"))
+    if "torn" in row:
+        return f"{row['torn']}: {row['text']}"
+    return ", ".join(repr(row[name]) for name in ("user_id", "item_id", "timestamp"))
 
 
 def _metrics(assessment: Assessment) -> Metrics:

@@ -172,6 +172,9 @@ def test_texts_of_many_lines_are_no_damage_and_lines_are_counted(tmp_path: Path)
     with pytest.raises(UserError) as error:
         checked(tmp_path / "log.csv", tmp_path, **SMALL)
     assert f"line 162: 5 fields where there are 4 columns: {bad.strip()}" in error.value.details
+    page = (tmp_path / "out.failed" / "validation.html").read_text()
+    assert "5 fields where there are 4 columns" in page
+    assert "high" not in page, "it may name a user who is to be forgotten"
     found = checked(tmp_path / "log.csv", tmp_path, max_quarantine_share=0.1, **SMALL)
     assert (found["accepted"], found["quarantined"]) == (40, 1)
 
