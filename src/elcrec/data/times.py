@@ -20,7 +20,13 @@ _INTEGER = r"^\s*[+-]?[0-9]{1,18}\s*$"
 _NUMBER = r"^\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?\s*$"
 _ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.,]+\s*(Z|z|UTC|GMT|[+-][0-9:]+)?)?\s*$"
 _COMPACT = r"^\s*(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])(([01][0-9]|2[0-3])[0-5][0-9]([0-5][0-9])?)?\s*$"
-_IN_WORDS = r"^\s*[A-Z][a-z]{2} [A-Z][a-z]{2} [0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4} [0-9]{4}\s*$"
+_FORMS = {
+    r"^\s*[A-Z][a-z]{2} [A-Z][a-z]{2} [0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4} [0-9]{4}\s*$": (
+        "%a %b %d %H:%M:%S %z %Y"
+    ),
+    r"^\s*[0-9]{4}-W[0-9]{2}-[1-7]\s*$": "%G-W%V-%u",
+}
+"""Forms beside ISO 8601 and numbers, and how strptime writes them: dates in words, and of weeks."""
 _COMPACT_RANGES = ((19000101, 20991231), (190001010000, 209912312359), (19000101000000, 20991231235959))
 
 
@@ -97,10 +103,11 @@ def _from_text(text: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
     is_number = pc.match_substring_regex(text, _NUMBER)
     numbers = _from_numbers(_trim(pc.if_else(is_number, text, null)).cast(pa.float64()), unit)
     known = pc.coalesce(_from_iso(text), integers, numbers)
-    in_words = pc.match_substring_regex(text, _IN_WORDS)
-    if not pc.any(in_words).as_py():
-        return known
-    return pc.coalesce(known, _from_format(pc.if_else(in_words, text, null), "%a %b %d %H:%M:%S %z %Y"))
+    for pattern, written in _FORMS.items():
+        so_written = pc.match_substring_regex(text, pattern)
+        if pc.any(so_written).as_py():
+            known = pc.coalesce(known, _from_format(pc.if_else(so_written, text, null), written))
+    return known
 
 
 def _from_format(text: pa.ChunkedArray, written: str) -> pa.ChunkedArray:
