@@ -20,6 +20,7 @@ from elcrec.errors import UserError
 from elcrec.process import set_up_process
 
 _SIZES = (10_000, 100_000, 1_000_000)
+_CATALOGUES = (30_000, 300_000, 1_000_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +52,14 @@ def measure(options: argparse.Namespace, command: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sequences = options.sequences or prepare(options.dataset, options.params, Path(folder), options.data)
         job = msgspec.structs.replace(start, sequences=str(sequences.resolve()))
-        sizes = tuple(options.sizes)
-        setting = Setting(job=job, gpu=gpu, rounds=options.pairs, steps=options.steps, sizes=sizes)
+        setting = Setting(
+            job=job,
+            gpu=gpu,
+            rounds=options.pairs,
+            steps=options.steps,
+            sizes=tuple(options.sizes),
+            catalogues=tuple(options.catalogues),
+        )
         for name in options.only:
             if gpu and name == "profile":
                 say("left out: profile, as a GPU replays its steps and a profiler sees no operator of a replay")
@@ -134,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pairs", type=positive, default=3, help="rounds of every comparison (default 3)")
     parser.add_argument("--sizes", type=positive, nargs="+", default=_SIZES, metavar="USERS", help="of the random logs")
+    parser.add_argument(
+        "--catalogues", type=positive, nargs="+", default=_CATALOGUES, metavar="ITEMS", help="of others"
+    )
     parser.add_argument("--only", nargs="+", choices=tuple(MEASUREMENTS), default=tuple(MEASUREMENTS))
     common_options(parser)
     return parser

@@ -12,12 +12,16 @@ from benchmarks import runner
 from benchmarks.jobs import Job, Objective
 from benchmarks.logs import synthesise
 from benchmarks.runner import Runs, alternate, say
+from elcrec.artifacts import read_json
 
 TEXTBOOK_STEPS = 20
 """Steps that stand for the textbook's epoch on a processor, where a whole one takes minutes."""
 SIZED_STEPS = 100
 """Steps that stand for an epoch over a random log."""
 SIZED_ITEMS = 20_000
+EVENTS_AN_ITEM, LONG_HISTORY = 4, 20
+"""Of the random logs with large catalogues: enough that nearly all items occur."""
+ITEM_UPDATES = ("dense", "lazy")
 COMPILED = "ours, compiled"
 OBJECTIVES: tuple[Objective, ...] = ("elcrec", "iclrec", "sasrec")
 
@@ -35,6 +39,7 @@ class Setting:
         rounds: how often each job runs.
         steps: most steps of every job, `None` for each measurement's own choice.
         sizes: numbers of users of the random logs.
+        catalogues: numbers of items of random logs, of which some may never occur.
     """
 
     job: Job
@@ -42,6 +47,7 @@ class Setting:
     rounds: int
     steps: int | None
     sizes: tuple[int, ...]
+    catalogues: tuple[int, ...]
 
     def ours(self, **changes: Any) -> Job:
         """Return a job of our engine."""
@@ -92,6 +98,32 @@ def users(setting: Setting) -> Section:
     return {"runs": runs}
 
 
+def catalogue(setting: Setting) -> Section:
+    """A step with sampled softmax by the number of items, all item embeddings moved and those that it names."""
+    runs: Runs = {}
+    for size in setting.catalogues:
+        with tempfile.TemporaryDirectory() as folder:
+            users = size * EVENTS_AN_ITEM // LONG_HISTORY
+            sequences = synthesise(Path(folder), users=users, items=size, mean_length=LONG_HISTORY)
+            items = read_json(sequences / "split.json")["num_items"]
+            jobs = {
+                f"{updates}, {items} items": setting.ours(
+                    kind="train",
+                    objective="sasrec",
+                    sequences=str(sequences),
+                    steps=setting.steps or SIZED_STEPS,
+                    overrides=(
+                        *setting.job.overrides,
+                        "train.next_item.loss=sampled_softmax",
+                        f"train.item_updates={updates}",
+                    ),
+                )
+                for updates in ITEM_UPDATES
+            }
+            runs |= alternate(jobs, setting.rounds)
+    return {"runs": runs}
+
+
 def profile(setting: Setting) -> Section:
     """Where our step's time goes, and how far it is from the machine's matrix product."""
     say("profiling …")
@@ -104,5 +136,6 @@ MEASUREMENTS: Mapping[str, Callable[[Setting], Section]] = {
     "rank": rank,
     "objectives": objectives,
     "users": users,
+    "catalogue": catalogue,
     "profile": profile,
 }

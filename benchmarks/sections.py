@@ -173,8 +173,28 @@ def draw_users(section: Section) -> str:
 
 
 def _name_and_size(name: str) -> tuple[str, int]:
-    objective, size = name.removesuffix(" users").split(", ")
-    return objective, int(size)
+    what, size = name.rsplit(" ", 1)[0].split(", ")
+    return what, int(size)
+
+
+def _catalogue(section: Section) -> list[str]:
+    middle, kind = _medians(section), _clock(section)
+    costs = {_name_and_size(name): one[f"steps_{kind}"] / one["steps"] for name, one in middle.items()}
+    fewest = min(size for _, size in costs)
+    rows = [
+        [
+            updates,
+            f"{size:,}",
+            f"{1e3 * cost:.1f}",
+            f"{cost / costs[updates, fewest]:.2f}",
+            mib(own_mib(middle[f"{updates}, {size} items"])),
+        ]
+        for (updates, size), cost in costs.items()
+    ]
+    text = f"""{_NAMES[kind]} time of a training step of SASRec with sampled softmax and averaged weights, by the number
+of items of a random log. `dense` moves every item embedding at every step, `lazy` those that the step names
+(`train.item_updates`)."""
+    return [text, table(["updates", "items", "ms a step", "to the smallest", "own data, MiB"], rows)]
 
 
 def _profile(section: Section) -> list[str]:
@@ -318,6 +338,7 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "rank": ("Full ranking", _rank),
     "objectives": ("Objectives", _objectives),
     "users": ("Cost by number of users", _users),
+    "catalogue": ("A step by number of items", _catalogue),
     "profile": ("Where our step's time goes", _profile),
     "scale": ("A million users", _scale),
     "serving": ("Serving", _serving),

@@ -12,6 +12,7 @@ def recommend(
     version: str,
     users: str,
     k: int,
+    part: str,
     recommendations: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -23,6 +24,7 @@ def recommend(
         version: Its version, or `champion`.
         users: JSON list of raw ids; empty for all users of the last push.
         k: How many items for each.
+        part: Which part of the users, such as 2/4 for the second of four; 1/1 for all.
         recommendations: A Parquet file: user_id, item_ids, scores, intent, source.
         metrics: The stage's numbers.
     """
@@ -35,13 +37,15 @@ def recommend(
 
     from components._support import describe, log, read_count, read_users
     from elcrec.adapters.store import open_store
+    from elcrec.data.parts import Part
     from elcrec.serving.bundle import read_manifest
-    from elcrec.stages.recommend import bundle_of, recommend_all
+    from elcrec.stages.recommend import bundle_of
+    from elcrec.stages.recommend_all import recommend_all
 
     place, out = open_store(Path(store)), Path(recommendations.path)
     bundle = bundle_of(model, version, place.registry)
     file, wanted = out / "recommendations.parquet", read_users(users)
-    log(metrics, recommend_all(bundle, place.histories, file, read_count(k), wanted))
-    config = json.dumps({"model": model, "version": version, "k": k})
+    log(metrics, recommend_all(bundle, place.histories, file, read_count(k), wanted, Part.parse(part)))
+    config = json.dumps({"model": model, "version": version, "k": k, "part": part})
     digest = read_manifest(bundle).digest
     describe(recommendations, file=file.name, config=config, bundle=digest)

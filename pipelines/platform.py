@@ -123,6 +123,8 @@ class Platform(Section, frozen=True, kw_only=True):
     """Whether a model without intents is trained beside, which the report compares with."""
     sweep_width: Positive = 4
     """Members of a sweep that train at a time."""
+    recommendation_parts: Positive = 1
+    """Pods that share the users of the pipeline `recommendation`."""
     secrets: dict[str, Secret] = {}
     """Secret -> its keys and the steps that get them."""
     steps: dict[str, Step] = {}

@@ -14,8 +14,8 @@ from pipelines.training import pipeline
 
 
 def recommendation(config: Config, platform: Platform, places: Places) -> Any:
-    """Return the pipeline; its parameters are those of component recommend but for the store."""
-    name = "elcrec-recommendation"
+    """Return the pipeline; its parameters are those of component recommend but for the store and the part."""
+    name, parts = "elcrec-recommendation", platform.recommendation_parts
     parameters = {
         "model": config.push.model_name,
         "version": "champion",
@@ -25,6 +25,9 @@ def recommendation(config: Config, platform: Platform, places: Places) -> Any:
 
     def graph(given: Mapping[str, Any]) -> None:
         with dsl.ExitHandler(place(outcome(pipeline=name), "outcome", platform), name="steps"):
-            place(recommend(**given, store=places.store), "recommend", platform)
+            # Side by side and not in a loop, which is reported to fail inside an exit handler (docs/kubeflow.md).
+            for index in range(1, parts + 1):
+                task = recommend(**given, part=f"{index}/{parts}", store=places.store)
+                place(task, "recommend", platform, name=f"recommend-{index}" if parts > 1 else None)
 
     return pipeline(name, "Recommend for many users with a pushed model.", parameters, graph)

@@ -148,14 +148,17 @@ def _serve(options: Options) -> None:
 
 def _recommend_all(options: Options) -> None:
     from elcrec.adapters.store import open_store
-    from elcrec.stages.recommend import bundle_of, read_users, recommend_all
+    from elcrec.data.parts import Part
+    from elcrec.stages.recommend import bundle_of, read_users
+    from elcrec.stages.recommend_all import recommend_all
 
     store = open_store(options.store)
     bundle = options.bundle
     if bundle is None:
         bundle = bundle_of(_config(options).push.model_name, options.model_version, store.registry)
     wanted = None if options.users is None else read_users(options.users)
-    _show(recommend_all(bundle, options.histories or store.histories, options.out, options.k, wanted))
+    histories, part = options.histories or store.histories, Part.parse(options.part)
+    _show(recommend_all(bundle, histories, options.out, options.k, wanted, part))
 
 
 def _config_command(options: Options) -> None:
@@ -273,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     everybody.add_argument("--out", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
     everybody.add_argument("--k", type=int, default=20, help="how many items (default 20)")
+    everybody.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts of the users (default 1/1)")
     text = "Turn a checkpoint of the published ELCRec or ICLRec code into a model folder."
     _add_import(commands.add_parser("import-weights", help=text, description=text))
     add("config", _config_command, "Print the whole configuration that the other commands would use.")

@@ -296,6 +296,15 @@ def test_a_sweep_trains_in_a_loop_and_judges_the_selected_model(package: Path) -
     assert "grid" in document["root"]["inputDefinitions"]["parameters"]
 
 
+def test_several_pods_share_the_users_of_a_recommendation(package: Path) -> None:
+    shared = platform_with(package, "recommendation_parts: 1", "recommendation_parts: 3")
+    (document, _) = compile_to(package, "recommendation", "--platform", str(shared))
+    tasks = [task for task in tasks_of(document).values() if "part" in task["inputs"].get("parameters", {})]
+    parts = [task["inputs"]["parameters"]["part"]["runtimeValue"]["constant"] for task in tasks]
+    assert sorted(parts) == ["1/3", "2/3", "3/3"]
+    assert sorted(task["taskInfo"]["name"] for task in tasks) == ["recommend-1", "recommend-2", "recommend-3"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

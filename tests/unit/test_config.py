@@ -1,4 +1,5 @@
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
         ("train.encoder.window=51", "train.encoder.window 51 is more than sequences.history 50"),
         ("sequences.history=49", "train.encoder.window 50 is more than sequences.history 49"),
         ("train.eval_every=16", "eval_every 16 is more than patience 15"),
+        ("train.item_updates=lazy train.next_item.loss=softmax", "item_updates lazy needs a loss that draws items"),
+        ("train.item_updates=lazy train.compile=true", "compile needs item_updates dense"),
         ("evaluate.new_items.sources=[text]", "text is read from evaluate.items_file"),
         ("evaluate.new_items.sources=[co_seen, co_seen]", "names one twice"),
         ("evaluate.new_items.log=events.parquet", "new_items.log is read by the source co_seen"),
@@ -56,7 +59,7 @@ def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
 )
 def test_a_wrong_parameter_is_named_in_one_line(override: str, path: str) -> None:
     with pytest.raises(UserError) as caught:
-        load_config(PARAMS, overrides=[override])
+        load_config(PARAMS, overrides=re.split(r" (?=\w+\.)", override))
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
 

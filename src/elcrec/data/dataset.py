@@ -102,7 +102,10 @@ class EvaluationSet:
         """Return every `count`-th user from `index` on."""
         if count == 1:
             return self
-        rows = np.arange(index, len(self.users), count)
+        return self.take(np.arange(index, len(self.users), count))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "EvaluationSet":
+        """Return some users, by their place."""
         histories = self.histories.take(rows)
         return replace(self, users=self.users[rows], histories=histories, target_items=self.target_items[rows])
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, write_json
 from elcrec.config import FetchConfig, LogFormat, RemoteFile
-from elcrec.data.parts import join_parts, parts_of, root_of
+from elcrec.data.many_files import join_parts, parts_of, root_of
 from elcrec.data.synthetic import generate
 from elcrec.errors import UserError
 

@@ -11,9 +11,16 @@ import torch
 
 from elcrec.artifacts import atomic_dir, code_revision, read_json
 from elcrec.config import TrainConfig
-from elcrec.data.dataset import SequenceData, load_sequences, require_served_window
+from elcrec.data.dataset import (
+    EvaluationSet,
+    SequenceData,
+    load_sequences,
+    load_user_ids,
+    require_served_window,
+)
 from elcrec.evaluation.history import columns_for
 from elcrec.evaluation.pages import INSTALL, can_write_pages
+from elcrec.evaluation.sampling import sample_users
 from elcrec.evaluation.training_page import write_training_page
 from elcrec.model.io import CONFIG, load_model, save_model
 from elcrec.ops.device import choose_device
@@ -54,17 +61,27 @@ def train(
         data = load_sequences(sequences)
         require_served_window(config.encoder.window, sequences, where=sequences)
         start = _read_start(warm_start, sequences) if warm_start else None
+        valid = _asked(config, data, sequences)
         if not ranks.leads:
-            fit(data, config, checkpoint, ranks, start)
+            fit(data, config, checkpoint, ranks, start, valid)
             return {}
         with atomic_dir(out) as scratch:
-            fitted = fit(data, config, checkpoint, ranks, start)
+            fitted = fit(data, config, checkpoint, ranks, start, valid)
             _write(fitted, config, data, scratch, warm_start=start.digest if start else None)
             _write_page(scratch, fitted, data, _machine(device, ranks))
         discard_checkpoint(checkpoint)
     return {"epochs": fitted.progress.epoch, "best_epoch": fitted.progress.best_epoch} | {
         f"valid_{name}": value for name, value in fitted.valid.items()
     }
+
+
+def _asked(config: TrainConfig, data: SequenceData, sequences: Path) -> EvaluationSet:
+    """Return what is validated on: all users, or as many as are asked for."""
+    valid = data.evaluation("valid")
+    if config.valid_users is None or config.valid_users >= len(valid.users):
+        return valid
+    logger.info("validating on %d of %d users, chosen by the hashes of their ids", config.valid_users, len(valid.users))
+    return sample_users(valid, config.valid_users, load_user_ids(sequences))
 
 
 def _read_start(bundle: Path, sequences: Path) -> WarmStart:

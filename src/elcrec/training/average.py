@@ -16,22 +16,35 @@ class MovingAverage(nn.Module):
 
     steps: Tensor
 
-    def __init__(self, model: SequenceModel, decay: float) -> None:
+    def __init__(self, model: SequenceModel, decay: float, *, items_apart: bool = False) -> None:
         """Start from a copy of the model; a step keeps the share `decay` of the average.
 
-        Early steps keep less, (1 + n) / (10 + n) after n, so that the first random weights are soon forgotten.
+        Early steps keep less, (1 + n) / (10 + n) after n, so that the first random weights are soon forgotten. Item
+        embeddings that are averaged apart (`LazyItems`) are left alone here.
         """
         super().__init__()
         self.module = copy.deepcopy(model)
         self.register_buffer("steps", torch.tensor(0))  # On the CPU, wherever the weights are.
-        self._decay = decay
+        self.decay, self._items_apart = decay, items_apart
+
+    @property
+    def item_embeddings(self) -> Tensor:
+        """The average of the item embeddings, [V + 1, D]."""
+        return self.module.item_embeddings()
 
     @torch.no_grad()
     def follow(self, model: SequenceModel) -> None:
         """Move the weights towards those of the model after a step of its training; take its buffers as they are."""
         taken = int(self.steps)
-        kept = min(self._decay, (1 + taken) / (10 + taken)) if taken else 0.0
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - kept)
-        for own, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
-            own.copy_(theirs)
+        kept = min(self.decay, (1 + taken) / (10 + taken)) if taken else 0.0
+        own, theirs = (weights_of(each, but_items=self._items_apart) for each in (self.module, model))
+        torch._foreach_lerp_(own, theirs, 1 - kept)
+        for ours, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            ours.copy_(buffer)
         self.steps += 1
+
+
+def weights_of(model: SequenceModel, *, but_items: bool) -> list[Tensor]:
+    """Return the parameters of a model, without the item embeddings where they are moved apart."""
+    items = model.encoder.item_embedding.weight
+    return [parameter for parameter in model.parameters() if parameter is not items or not but_items]

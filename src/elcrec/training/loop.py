@@ -23,7 +23,7 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.ops.device import choose_device
 from elcrec.progress import track
-from elcrec.training.average import MovingAverage
+from elcrec.training.average import MovingAverage, weights_of
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
 from elcrec.training.compilation import compiled
 from elcrec.training.data import TrainingData
@@ -36,6 +36,7 @@ from elcrec.training.distributed import (
     mean_over_ranks,
 )
 from elcrec.training.grouped_steps import GroupedSteps
+from elcrec.training.lazy_items import LazyItems
 from elcrec.training.objective import Objective
 from elcrec.training.packed_steps import PackedSteps
 from elcrec.training.step import Step, Steps
@@ -58,17 +59,24 @@ class Fitted:
 
 
 def fit(
-    data: SequenceData, config: TrainConfig, checkpoint: Path, ranks: Ranks = ALONE, warm_start: WarmStart | None = None
+    data: SequenceData,
+    config: TrainConfig,
+    checkpoint: Path,
+    ranks: Ranks = ALONE,
+    warm_start: WarmStart | None = None,
+    valid: EvaluationSet | None = None,
 ) -> Fitted:
     """Train until validation stops improving; goes on from `checkpoint` if a run of the same kind was cut off.
 
-    With several ranks all must see the same `checkpoint`; the leader alone writes it.
+    With several ranks all must see the same `checkpoint`; the leader alone writes it. `valid` is what is validated on
+    where that is not every user with a validation target.
 
     Raises:
         UserError: the data cannot be trained on, there is no validation target, no such device, the ranks do not
             find the same checkpoint, or the warm start does not fit.
     """
-    run, valid = Run(data, config, choose_device(config.device), ranks, warm_start), data.evaluation("valid")
+    run = Run(data, config, choose_device(config.device), ranks, warm_start)
+    valid = data.evaluation("valid") if valid is None else valid
     if not len(valid.users):
         raise UserError("no user has a validation target", fix="bring a longer log or another split")
     progress = run.begin(checkpoint)
@@ -131,9 +139,11 @@ class Run:
         self.steps = self._make_steps(recorded=recorded)
         losses = partial(self.objective.losses, self.model)
         self._losses = compiled(losses, config.batch_size) if config.compile else losses
-        parameters = self.model.parameters()
-        self.optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True, capturable=recorded)
-        self.average = MovingAverage(self.model, config.averaging) if config.averaging else None
+        lazy = config.item_updates == "lazy"
+        weights = weights_of(self.model, but_items=lazy)
+        self.optimizer = torch.optim.Adam(weights, lr=config.learning_rate, fused=True, capturable=recorded)
+        self.items = LazyItems(self.model, config.learning_rate, ranks, fixed_shapes=recorded) if lazy else None
+        self.average = MovingAverage(self.model, config.averaging, items_apart=lazy) if config.averaging else None
         self.best: dict[str, Tensor] = {}
         origin = warm_start.digest if warm_start else None
         identity = json.dumps([to_dict(config), data.md5, device.type, ranks.count, origin], sort_keys=True)
@@ -152,7 +162,8 @@ class Run:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What training changes, by name."""
-        return {"model": self.model} | ({"average": self.average} if self.average else {})
+        kept = {"model": self.model, "average": self.average, "items": self.items}
+        return {name: module for name, module in kept.items() if module is not None}
 
     def begin(self, checkpoint: Path) -> Progress:
         """Restore a cut-off run, or place weights and the centres that are to be learned and start.
@@ -202,6 +213,8 @@ class Run:
         """Return the model to validate: the last weights or their average."""
         if self.average is None:
             return self.model
+        if self.items is not None:
+            self.items.settle(self.model, self.average)
         self.objective.after_step(self.average.module)
         return self.average.module
 
@@ -227,6 +240,13 @@ class Run:
 
     def _update(self, step: Step) -> dict[str, Tensor]:
         """Move the weights."""
+        if self.items is None:
+            return self._descend(step)
+        with self.items.reading(self.model, self.average, step) as renumbered:
+            return self._descend(renumbered)
+
+    def _descend(self, step: Step) -> dict[str, Tensor]:
+        """Take the optimiser's step down the gradient."""
         losses = self._losses(step)
         total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)

@@ -25,7 +25,7 @@ from elcrec.serving.items_file import ItemsFile
 from elcrec.serving.live import Live
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.telemetry import Telemetry
-from elcrec.stages.recommend import recommend_all
+from elcrec.stages.recommend_all import recommend_all
 
 T = TypeVar("T")
 ITEMS = 15

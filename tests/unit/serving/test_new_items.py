@@ -19,7 +19,7 @@ from elcrec.ranking.new_items import NewItems, read_new_items
 from elcrec.serving.catalogue import Catalogue
 from elcrec.serving.new_items import with_new_items
 from elcrec.serving.recommender import Query, Recommender
-from elcrec.stages.recommend import recommend_all
+from elcrec.stages.recommend_all import recommend_all
 
 ITEMS = 15
 

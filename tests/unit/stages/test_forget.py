@@ -27,7 +27,7 @@ from elcrec.errors import UserError
 from elcrec.serving.ports import Event
 from elcrec.stages.forget import forget
 from elcrec.stages.push import push
-from elcrec.stages.recommend import recommend_all
+from elcrec.stages.recommend_all import recommend_all
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
 

@@ -10,11 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.push_inputs import Inputs, bundle_of, make_inputs
 
+from elcrec.data.parts import Part
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.serving.ports import UserHistory
 from elcrec.serving.recommender import Query, Recommender
-from elcrec.stages.recommend import first_users, read_users, recommend, recommend_all
+from elcrec.stages import recommend_all as recommend_all_module
+from elcrec.stages.recommend import first_users, read_users, recommend
+from elcrec.stages.recommend_all import recommend_all
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +80,43 @@ def test_of_a_user_with_earlier_histories_the_newest_counts(bundle: Path, tmp_pa
     }
     pq.write_table(pa.table(table), tmp_path / "h.parquet")
 
-    recommend_all(bundle, tmp_path / "h.parquet", tmp_path / "recs.parquet", 15)
+    for wanted in (None, ["bob", "ann"]):
+        recommend_all(bundle, tmp_path / "h.parquet", tmp_path / "recs.parquet", 15, wanted)
 
-    found = pq.read_table(tmp_path / "recs.parquet").to_pydict()
-    assert found["user_id"] == ["ann", "bob"]
-    assert [set(row) & {f"item-{index}" for index in range(1, 5)} for row in found["item_ids"]] == [
-        {"item-2", "item-4"},
-        {"item-1", "item-3", "item-4"},
-    ]
+        found = pq.read_table(tmp_path / "recs.parquet").to_pydict()
+        assert found["user_id"] == ["bob", "ann"]
+        assert [set(row) & {f"item-{index}" for index in range(1, 5)} for row in found["item_ids"]] == [
+            {"item-1", "item-3", "item-4"},
+            {"item-2", "item-4"},
+        ]
+
+
+@pytest.mark.parametrize("wanted", [None, ["u7", "u3", "nobody", "u150", "u3"]], ids=["all", "named"])
+def test_the_parts_together_are_the_whole(
+    inputs: Inputs, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: list[str] | None
+) -> None:
+    histories = inputs.sequences / "histories.parquet"
+    recommend_all(bundle, histories, tmp_path / "whole.parquet", 8, wanted)
+    monkeypatch.setattr(recommend_all_module, "_ROWS_AT_ONCE", 17)
+    rows: list[dict[str, object]] = []
+    for index in (1, 2, 3):
+        recommend_all(bundle, histories, tmp_path / "part.parquet", 8, wanted, Part(index, 3))
+        part = pq.read_table(tmp_path / "part.parquet").to_pylist()
+        assert len(part) < len(wanted or range(300))
+        rows += part
+    whole = pq.read_table(tmp_path / "whole.parquet").to_pylist()
+    assert len(whole) == len(wanted or range(300))
+
+    def exact(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
+        return sorted((row["user_id"], tuple(row["item_ids"]), row["intent"], row["source"]) for row in rows)
+
+    assert exact(rows) == exact(whole)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_a_part_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="write the number of the part and of all parts, as 1/4"):
+        Part.parse(text)
 
 
 def test_no_user_gives_an_empty_file(bundle: Path, tmp_path: Path) -> None:

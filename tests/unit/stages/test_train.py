@@ -40,8 +40,8 @@ def _train(sequences: Path, out: Path, override: str, hash_seed: int) -> bytes:
     return (out / "model" / "model.safetensors").read_bytes()
 
 
-def _train_here(sequences: Path, out: Path) -> Path:
-    train(tiny_config(), sequences, out / "model", checkpoint=out / "checkpoint")
+def _train_here(sequences: Path, out: Path, **changes: object) -> Path:
+    train(tiny_config(**changes), sequences, out / "model", checkpoint=out / "checkpoint")
     return out / "model"
 
 
@@ -60,6 +60,19 @@ def test_without_the_extra_the_model_is_trained_and_one_line_says_what_is_missin
     assert sorted(path.name for path in model.iterdir()) == ["config.json", "history.csv", "model.safetensors"]
     (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "elcrec[report]" in line
+
+
+def test_a_sample_of_users_is_validated_on_where_that_is_asked_for(
+    sequences: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    found = []
+    for users in (None, 7):
+        model = _train_here(sequences, tmp_path / str(users), valid_users=users)
+        found.append(read_json(model / "config.json")["valid"]["hr@20"])
+    assert "validating on 7 of 120 users" in caplog.text
+    assert found[1] * 7 == pytest.approx(round(found[1] * 7))
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("override", ["train.objective=elcrec", "train.next_item.loss=softmax"])

@@ -83,7 +83,7 @@ def _history(folder: Path) -> dict[str, list[float]]:
             "intents": {"num_intents": 4, "fusion": "concat"},
             "next_item": {"loss": "softmax"},
         },
-        {"objective": "iclrec", "next_item": {"loss": "sampled_softmax", "samples": 64}},
+        {"objective": "iclrec", "next_item": {"loss": "sampled_softmax", "samples": 64}, "item_updates": "lazy"},
         {"objective": "elcrec", "padding": "encoded"},
         {"objective": "sasrec+sequence", "next_item": {"loss": "softmax", "prefixes": True}, "padding": "ignored"},
     ],

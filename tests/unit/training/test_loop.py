@@ -77,11 +77,14 @@ class _KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("killed_at", "averaging"), [(1, 0.0), (6, 0.0), (9, 0.0), (6, 0.9)])
+@pytest.mark.parametrize(
+    ("killed_at", "changes"),
+    [(1, {}), (6, {}), (9, {}), (6, {"averaging": 0.9}), (6, {"averaging": 0.9, "item_updates": "lazy"})],
+)
 def test_a_run_cut_off_at_any_step_and_resumed_equals_an_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, averaging: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, changes: dict[str, object]
 ) -> None:
-    config, data = tiny_config(epochs=3, averaging=averaging), ring_data()
+    config, data = tiny_config(epochs=3, **changes), ring_data()
     undisturbed = fit(data, config, tmp_path / "whole")
     step, count = Run.take, 0
 
@@ -153,6 +156,7 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
         {"seed": 2},
         {"learning_rate": 2e-3},
         {"batch_size": 64},
+        {"batch_size": 16, "item_updates": "lazy"},
         {"epochs": 3},
         {"objective": "sasrec"},
         {"objective": "iclrec"},

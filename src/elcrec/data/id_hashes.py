@@ -1,0 +1,26 @@
+"""Hashes of raw ids that are the same in every process and on every machine."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+_KEYS = ("0123456789123456", "6543210987654321")
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def hash_ids(ids: pa.Array | pa.ChunkedArray) -> Hashes:
+    """Return a hash of 64 bits of each id."""
+    return _hashed(ids, _KEYS[0])
+
+
+def hash_ids_twice(ids: pa.Array | pa.ChunkedArray) -> tuple[Hashes, Hashes]:
+    """Return the hash and a second one: among 10^10 ids there are not two that share both."""
+    return _hashed(ids, _KEYS[0]), _hashed(ids, _KEYS[1])
+
+
+def _hashed(ids: pa.Array | pa.ChunkedArray, key: str) -> Hashes:
+    values = ids.to_pandas().to_numpy(dtype=object)
+    hashes: Hashes = pd.util.hash_array(values, hash_key=key, categorize=False)
+    return hashes

@@ -1,0 +1,139 @@
+"""Adam on the item embeddings that a step reads, so that a step costs the same whatever the size of the catalogue.
+
+From some 10^5 items on, a gradient of the whole table and an Adam that visits every row cost more than all else. Here
+a step sees a small table of the items that it names, renumbered, in place of the whole one, and what it learned is put
+back. The moments of a row stand still while no step names it, as in TensorFlow's LazyAdam and PyTorch's SparseAdam: the
+rows that Adam would move by momentum alone stay where they are. The moving average of a row is brought up to date when
+the row is next named, and equals one that is kept at every step.
+
+Axes: `N` items that a step names, repeats among them, `R` different ones, `V` items and padding, `D` hidden size.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elcrec.data.dataset import PADDING
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.training.average import MovingAverage
+from elcrec.training.distributed import Ranks, gather_integers
+from elcrec.training.step import Step
+
+_FIRST_DECAY, _SECOND_DECAY, _EPS = 0.9, 0.999, 1e-8
+"""Adam's, as in the optimiser of the other weights (Kingma and Ba, ICLR 2015)."""
+_NOTHING_KEPT = 1e-300
+"""Stands for 0 where logarithms are added up."""
+
+
+class LazyItems(nn.Module):
+    """Moves the item embeddings of a model, and those of its moving average, row by row.
+
+    Attributes:
+        first_VD: first moments; `second_VD` the second ones.
+        taken: steps so far. On the device, like all of these: a recorded step reads and writes them where they are.
+        log_kept: log of the share that all steps so far would have kept of the first average.
+        settled_V: what it was when the average of each row was last brought up to date.
+    """
+
+    first_VD: Tensor
+    second_VD: Tensor
+    taken: Tensor
+    log_kept: Tensor
+    settled_V: Tensor
+
+    def __init__(self, model: SequenceModel, learning_rate: float, ranks: Ranks, *, fixed_shapes: bool) -> None:
+        """Start with no moments; with `fixed_shapes` no step asks the device how many items it names."""
+        super().__init__()
+        self._learning_rate, self._ranks, self._fixed_shapes = learning_rate, ranks, fixed_shapes
+        table_VD = model.item_embeddings()
+        for name in ("first_VD", "second_VD"):
+            self.register_buffer(name, torch.zeros_like(table_VD))
+        for name, size in (("taken", ()), ("log_kept", ()), ("settled_V", (len(table_VD),))):
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64, device=table_VD.device))
+
+    @contextmanager
+    def reading(self, model: SequenceModel, average: MovingAverage | None, step: Step) -> Iterator[Step]:
+        """Put a table of the items that a step names in the model's place of all, and move them by its gradient."""
+        embedding = model.encoder.item_embedding
+        table = embedding.weight
+        rows_R, places_N = self._named(step)
+        embedding.weight = nn.Parameter(table.detach().index_select(0, rows_R))
+        try:
+            yield _renumbered(step, places_N)
+            read = embedding.weight
+        finally:
+            embedding.weight = table
+        with torch.no_grad():
+            moved_RD = self._moved(rows_R, read)
+            if average is not None:
+                self._follow(average, rows_R, read, moved_RD)
+            table.index_copy_(0, rows_R, moved_RD)
+
+    @torch.no_grad()
+    def settle(self, model: SequenceModel, average: MovingAverage) -> None:
+        """Bring the average of every row up to date."""
+        shares_V1 = (self.log_kept - self.settled_V).exp().float()[:, None]
+        averaged_VD = average.item_embeddings
+        averaged_VD.copy_(torch.lerp(model.item_embeddings(), averaged_VD, shares_V1))
+        self.settled_V.copy_(self.log_kept.expand_as(self.settled_V))
+
+    def _named(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Return the items that a step of all ranks names, padding first, and each one's place among them, [R], [N]."""
+        own_N = torch.cat([step.rows.items_N.new_tensor([PADDING]), *_items(step)])
+        if self._ranks.count == 1:
+            return _distinct(own_N, fixed_shape=self._fixed_shapes)
+        rows_R, places_N = _distinct(torch.cat((own_N, gather_integers(own_N))), fixed_shape=False)
+        return rows_R, places_N[: len(own_N)]
+
+    def _moved(self, rows_R: Tensor, read: nn.Parameter) -> Tensor:
+        """Take Adam's step; return where the rows are then."""
+        gradient_RD = torch.zeros_like(read) if read.grad is None else read.grad
+        self.taken.add_(1)
+        first_RD = self.first_VD[rows_R].lerp_(gradient_RD, 1 - _FIRST_DECAY)
+        second_RD = self.second_VD[rows_R].mul_(_SECOND_DECAY)
+        second_RD.addcmul_(gradient_RD, gradient_RD, value=1 - _SECOND_DECAY)
+        self.first_VD.index_copy_(0, rows_R, first_RD)
+        self.second_VD.index_copy_(0, rows_R, second_RD)
+        first_bias, second_bias = (1 - decay**self.taken for decay in (_FIRST_DECAY, _SECOND_DECAY))
+        spread_RD = second_RD.sqrt_().div_(second_bias.sqrt()).add_(_EPS)
+        return read - first_RD.div_(spread_RD).mul_(self._learning_rate / first_bias)
+
+    def _follow(self, average: MovingAverage, rows_R: Tensor, read: nn.Parameter, moved_RD: Tensor) -> None:
+        """Bring the average of the rows up to the step before, then move it to where they are now."""
+        earlier = self.taken - 1
+        kept = ((1 + earlier) / (10 + earlier)).clamp(max=average.decay)
+        kept = torch.where(earlier == 0, _NOTHING_KEPT, kept)
+        averaged_VD, shares_R = average.item_embeddings, (self.log_kept - self.settled_V[rows_R]).exp()
+        before_RD = torch.lerp(read, averaged_VD[rows_R], shares_R.float()[:, None])
+        averaged_VD.index_copy_(0, rows_R, torch.lerp(moved_RD, before_RD, kept.float()))
+        self.log_kept.add_(kept.log())
+        self.settled_V.index_copy_(0, rows_R, self.log_kept.expand(len(rows_R)))
+
+
+def _items(step: Step) -> list[Tensor]:
+    """Return all that a step names: what is read, what is asked for and what that is contrasted with."""
+    return [step.rows.items_N, step.targets_M, *([step.negatives.items] if step.negatives else [])]
+
+
+def _renumbered(step: Step, places_N: Tensor) -> Step:
+    """Return the step with items named by their places; the first place is that of padding itself."""
+    parts = _items(step)
+    items_N, targets_M, *drawn = torch.split(places_N[1:], [len(part) for part in parts])
+    rows = dataclasses.replace(step.rows, items_N=items_N)
+    negatives = step.negatives and step.negatives._replace(items=drawn[0])
+    return dataclasses.replace(step, rows=rows, targets_M=targets_M, negatives=negatives)
+
+
+def _distinct(items_N: Tensor, *, fixed_shape: bool) -> tuple[Tensor, Tensor]:
+    """Return the different items in ascending order, and the place of each item among them.
+
+    With a fixed shape there are N of them, padding in the places that are left over.
+    """
+    sorted_N, order_N = items_N.sort()
+    rank_N = F.pad(sorted_N[1:] != sorted_N[:-1], (1, 0)).cumsum(0)
+    rows_R = items_N.new_zeros(len(items_N) if fixed_shape else int(rank_N[-1]) + 1)
+    return rows_R.scatter_(0, rank_N, sorted_N), torch.empty_like(rank_N).scatter_(0, order_N, rank_N)
