@@ -51,7 +51,8 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
         _warn_of_ties(counts)
         document = _describe(counts, cuts, config, str(time)) | {"md5": md5_of(folder / "sequences.parquet")}
         write_json(folder / "split.json", document)
-    return {name: value for name, value in document.items() if name.startswith("num_")}
+    sizes = {name: value for name, value in document.items() if name.startswith("num_")}
+    return sizes | {"num_tied_events": counts.ties.events}
 
 
 def _has_event_ids(path: Path) -> bool:
@@ -123,8 +124,12 @@ def _describe(counts: Folded, cuts: Cuts | None, config: SequencesConfig, time: 
         "num_train_interactions": counts.train_events,
         "num_valid_targets": counts.valid_targets,
         "num_test_targets": counts.test_targets,
-        "num_tied_events": counts.ties.events,
-        "ties": {"order": config.ties, "pairs": counts.ties.pairs, "in_order_of_items": counts.ties.rising},
+        "ties": {
+            "order": config.ties,
+            "events": counts.ties.events,
+            "pairs": counts.ties.pairs,
+            "in_order_of_items": counts.ties.rising,
+        },
         "time": time,
         "valid_cut": _iso(cuts.valid) if cuts else None,
         "test_cut": _iso(cuts.test) if cuts else None,

@@ -89,7 +89,7 @@ def test_a_failure_names_the_evidence_and_tabulates_it_and_keeps_the_old_output(
     with pytest.raises(UserError, match=r"validation failed: share of faulty rows; see .*out.failed") as caught:
         validate(ValidateConfig(), bad, out, engine=ENGINE, now=NOW)
     assert re.search(r"share of faulty rows +9.09% \(30 rows\) +1.00% at most", caught.value.details)
-    assert "row 300: None, 'i0', '-5'" in caught.value.details
+    assert "line 302: None, 'i0', '-5'" in caught.value.details
     assert (out / "validation.json").read_bytes() == before
     failed = tmp_path / "out.failed"
     assert sorted(path.name for path in failed.iterdir()) == [
