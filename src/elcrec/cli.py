@@ -181,23 +181,16 @@ def _exposures(options: Options) -> None:
 def _recommend_all(options: Options) -> None:
     from elcrec.adapters.store import open_store
     from elcrec.data.parts import Part
-    from elcrec.stages.recommend import bundle_of
+    from elcrec.stages.recommend import bundle_of, read_users
     from elcrec.stages.recommend_all import recommend_all
 
     store = open_store(options.store)
     bundle = options.bundle
     if bundle is None:
         bundle = bundle_of(_config(options).push.model_name, options.model_version, store.registry)
-    wanted = None if options.users is None else _read_lines(options.users)
+    wanted = None if options.users is None else read_users(options.users)
     histories, part = options.histories or store.histories, Part.parse(options.part)
     _show(recommend_all(bundle, histories, options.out, options.k, wanted, part))
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable ({error})", where=path) from error
 
 
 def _config_command(options: Options) -> None:

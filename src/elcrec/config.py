@@ -4,6 +4,7 @@ Unknown keys, wrong types and values out of range are fatal and named by their p
 `train.batch_size`.
 """
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from msgspec import Meta
 
 from elcrec.documents import parse_yaml, require_plain
 from elcrec.errors import UserError
+from elcrec.layouts import LAYOUTS
 from elcrec.registry import MIXERS, TERMS, HeadKind, IntentKind, find_objective, require_known
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -24,6 +26,7 @@ PositiveFloat = Annotated[float, Meta(gt=0)]
 Name = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
 """Text that is part of file names and addresses: without slashes, spaces or two dots in a row."""
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+Day = Annotated[str, Meta(pattern="^(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$")]
 LogFormat = Literal["csv", "parquet", "jsonl", "benchmark"]
 
 LONGEST_WINDOW = 1024
@@ -55,7 +58,8 @@ class LocalFile(Section, frozen=True, kw_only=True):
     """Your own log: a file here or on a claim, or an object that a cluster can reach."""
 
     path: str = "data/log.parquet"
-    """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://."""
+    """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://. A folder,
+    such as Spark writes, or a pattern (`logs/*.csv`) stands for all its files, one after the other by name."""
     version: str = ""
     """Of an address, the version it must have: the ETag of S3 and HTTP, Google's generation; empty takes what is
     there."""
@@ -63,6 +67,20 @@ class LocalFile(Section, frozen=True, kw_only=True):
     """The checksum it must have; `None` takes the file as it is."""
     format: LogFormat = "parquet"
     """How the file is laid out."""
+    layout: str | None = None
+    """A published log's name (docs/data.md): it gives the format and what the section `validate` says of columns, texts
+    and times; what is set there goes first."""
+
+    def __post_init__(self) -> None:
+        """Check that the layout is known."""
+        if self.layout is not None:
+            known = {name: layout.files for name, layout in LAYOUTS.items()}
+            require_known(self.layout, known, "file.layout")
+
+    @property
+    def laid_out(self) -> LogFormat:
+        """The format, whoever says it."""
+        return self.format if self.layout is None else LAYOUTS[self.layout].format
 
 
 class SyntheticConfig(Section, frozen=True, kw_only=True):
@@ -114,6 +132,60 @@ class FetchConfig(Section, frozen=True, kw_only=True):
             raise ValueError(f"dataset {self.dataset!r} is not one of {', '.join(known)}")
 
 
+class CsvConfig(Section, frozen=True, kw_only=True):
+    """How a text of rows is written; what is not set is found by its content."""
+
+    names: tuple[str, ...] = ()
+    """The columns' names in order, for a file without a header; empty: the first line has them."""
+    delimiter: Annotated[str, Meta(min_length=1, max_length=8)] | None = None
+    """What separates fields. `None`: comma, tab, semicolon or bar, whichever the first line has most of."""
+    quote: Annotated[str, Meta(max_length=1)] = '"'
+    """What encloses a field with delimiters or line ends; doubled it stands for itself. Empty: quotes are plain."""
+    escape: Annotated[str, Meta(max_length=1)] = ""
+    """What takes the meaning from the character after it, such as a backslash; empty for none."""
+    encoding: str | None = None
+    """As Python names it, such as latin-1. `None`: UTF-8, or UTF-16 or UTF-32 where the beginning shows it."""
+
+    def __post_init__(self) -> None:
+        """Check that the encoding is known, and nothing has two meanings."""
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise ValueError(f"csv.encoding: {error}") from error
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"csv.names: {', '.join(self.names)} names a column twice")
+        marks = [mark for mark in (self.delimiter, self.quote, self.escape) if mark]
+        if len(set(marks)) < len(marks) or not "".join(marks).isascii():
+            raise ValueError("csv: delimiter, quote and escape are different characters of ASCII")
+
+
+class KeepConfig(Section, frozen=True, kw_only=True):
+    """Which rows of a log count; the others are left out, counted, and no fault."""
+
+    column: str | None = None
+    """A column that says what kind of event a row is; `None` does not ask."""
+    values: tuple[str, ...] = ()
+    """The kinds that count, such as view and buy."""
+    rating_column: str | None = None
+    """A column of numbers; `None` does not ask. A row without one does not count."""
+    least_rating: float = 0.0
+    """The least of them that counts."""
+    since: Day | None = None
+    """The first day that counts, UTC."""
+    before: Day | None = None
+    """The first day after it that does not."""
+
+    def __post_init__(self) -> None:
+        """Check that a column comes with what counts of it."""
+        if (self.column is None) != (not self.values):
+            raise ValueError("keep.column and keep.values are set together")
+        if self.least_rating and self.rating_column is None:
+            raise ValueError("keep.least_rating needs keep.rating_column")
+        if self.since and self.before and self.since >= self.before:
+            raise ValueError(f"keep: no day lies between {self.since} and {self.before}")
+
+
 class ValidateConfig(Section, frozen=True, kw_only=True):
     """What a log must satisfy, and how much of it may be faulty."""
 
@@ -126,8 +198,30 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     event_column: str = "event_id"
     """Name of the column with the events' own ids; a log may lack it. With ids, a live event
     is known again in the log whatever has become of its time, and one that the log holds twice counts once."""
-    epoch_unit: Literal["s", "ms", "us"] = "s"
-    """Unit of numeric times."""
+    epoch_unit: Literal["s", "ms", "us", "ns", "day", "excel"] = "s"
+    """Unit of numeric times since 1970; `excel`: days as a spreadsheet counts them. Compact dates (20240301) need
+    none."""
+    time_format: str | None = None
+    """How times are written, in the letters of Python's strptime, such as `%d/%m/%Y %H:%M`; those without a zone are
+    UTC. `None`: ISO 8601, compact dates, the words of a date (`Sun Jul 30 07:44:10 -0700 2017`), numbers."""
+    earliest: Day = "1990-01-01"
+    """The first day on which events are plausible: times before it, which a wrong unit or a 0 for "none" gives, are
+    faulty rows."""
+    null_tokens: tuple[str, ...] = ("NULL", "null", "Null", "NaN", "nan", "None", "\\N", "<NA>", "#N/A")
+    """Ids that stand for none, as exports write them; such rows lack an id."""
+    csv: CsvConfig = CsvConfig()
+    """How a log in CSV is written."""
+    keep: KeepConfig = KeepConfig()
+    """Which rows count."""
+    duplicates: Literal["set_aside", "keep"] = "set_aside"
+    """What becomes of a row with the user, item and time of one before it: it is faulty, or it counts, as in a log of
+    whole days. A second event of the same id is faulty in any case."""
+    max_duplicate_share: Share | None = None
+    """Such rows may be up to this share of the log; `None`: they count among the faulty ones of
+    `max_quarantine_share`."""
+    time: Literal["real", "order"] = "real"
+    """`order`: the time column holds whole numbers that only tell what comes after what; where `time_column` is empty,
+    the order of the file does."""
     order: Literal["sort", "strict"] = "sort"
     """`sort` puts a user's events in time order; `strict` refuses a log that is out of order."""
     max_quarantine_share: Share = 0.01
@@ -142,12 +236,40 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Least mean number of interactions a user."""
     max_id_length: Positive = 256
     """Longest id in characters; longer ids are faulty rows."""
+    max_user_share: Share = 0.1
+    """A user with more of the events, and more than five times the mean, is no plausible one, such as a bot: named in
+    a warning."""
+    max_item_share: Share = 0.5
+    """As `max_user_share`, of an item."""
+    leave_out_heavy: bool = False
+    """Whether users and items above these shares are left out. The shares are those before anything is left out."""
     max_age_days: PositiveFloat | None = None
     """Freshness: the newest event may be at most this old (real times only); `None` does not ask."""
     max_drift: Share = 0.25
     """Largest population stability index (item popularity, history length) against the last accepted log."""
     max_row_change: PositiveFloat = 0.5
     """Largest relative change of the row count against the previous accepted log."""
+
+    def for_layout(self, name: str | None) -> "ValidateConfig":
+        """Return the section with what is known of a published log in place of its defaults."""
+        if name is None:
+            return self
+        known, plain = LAYOUTS[name], ValidateConfig()
+        values = {
+            "user_column": known.user,
+            "item_column": known.item,
+            "time_column": known.time,
+            "epoch_unit": known.unit,
+            "time": known.kind,
+            "csv": CsvConfig(names=known.names, delimiter=known.delimiter, quote=known.quote),
+        }
+        unset = {field: value for field, value in values.items() if getattr(self, field) == getattr(plain, field)}
+        return msgspec.structs.replace(self, **unset)
+
+    def __post_init__(self) -> None:
+        """Check that real times have a column."""
+        if self.time == "real" and not self.time_column:
+            raise ValueError("time_column is empty; where the order of the file is the time, set validate.time=order")
 
 
 class SequencesConfig(Section, frozen=True, kw_only=True):
@@ -162,6 +284,15 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     """Temporal split: share of interactions between the two cuts."""
     test_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     """Temporal split: share of interactions after the second cut."""
+    repeats: Literal["exclude", "allow"] = "exclude"
+    """Whether an item that a user has met may be their next one. `exclude`: it is never recommended, and a target that
+    was met before counts as missed. `allow`: it competes like any other. Training's validation, the evaluation, the
+    gate, the server and `recommend-all` follow; the bundle carries it."""
+    ties: Literal["log", "drawn"] = "log"
+    """Order of a user's events at the same time: as in the log, or drawn. A log that somebody sorted by item tells the
+    model what comes next."""
+    ties_seed: NonNegative = 0
+    """Seeds the draw; the same log gives the same order."""
     history: Positive = 50
     """Most recent items of a user in histories.parquet, which the feature store serves; at least the encoder's
     window. Above 50 the feature view's WINDOW (features/views.py) must grow as well."""

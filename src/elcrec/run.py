@@ -50,6 +50,7 @@ def _run(config: Config, workdir: Path, mirror: Path | None) -> Iterator[str]:
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
     plain, engine = config.train.as_baseline(), open_engine(config.engine)
 
+    store.require_history(config.sequences.history)
     with local_copy(config.fetch) as (section, lineage):
         _stage("fetch", lambda: fetch(section, raw, mirror=mirror, lineage=lineage))
     gone = store.folder / FORGOTTEN_FILE

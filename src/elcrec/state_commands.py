@@ -97,10 +97,12 @@ def add_forget(sub: argparse.ArgumentParser) -> None:
 def forget(options: Options, config: "Config") -> dict[str, int]:
     """Run `elcrec forget`."""
     from elcrec.adapters.store import open_store
+    from elcrec.data.ids import normal_id
     from elcrec.data.user_keys import user_key
     from elcrec.stages.forget import forget as stage
 
-    store, columns = open_store(options.store), ("user_id", config.validate.user_column)
+    reading = config.validate.for_layout(config.fetch.file.layout)
+    store, columns = open_store(options.store), ("user_id", reading.user_column)
     folder = config.serve.exposures.folder
     return stage(
         options.user,
@@ -108,6 +110,7 @@ def forget(options: Options, config: "Config") -> dict[str, int]:
         options.workdirs,
         columns=columns,
         features=store.features,
+        text=reading.csv,
         exposures=None if folder is None else Path(folder),
-        user_key=user_key(options.user, store.user_salt) if store.has_user_salt else None,
+        user_key=user_key(normal_id(options.user), store.user_salt) if store.has_user_salt else None,
     )

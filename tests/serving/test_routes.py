@@ -217,7 +217,7 @@ def test_inference_takes_histories_filled_up_nested_or_flat(server: Server) -> N
     ("inputs", "said"),
     [
         ({"user": ["a"]}, "no input is named 'user'"),
-        ({"user_id": [1]}, "datatype BYTES"),
+        ({"user_id": ["a"], "k": ["b"]}, "datatype INT64"),
         ({"user_id": [""]}, "empty id"),
         ({"user_id": ["a"], "history": [["i"], ["j"]]}, "different numbers of rows"),
         ({"user_id": ["a"] * 9}, "at most 8"),

@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 COLUMNS = ["user_id", "item_id", "micros"]
 
 
-def broken_rows(log: pa.Table, max_id_length: int, now: datetime) -> dict[str, Bools]:
+def broken_rows(log: pa.Table, max_id_length: int, now: datetime, earliest: int = 0) -> dict[str, Bools]:
     """Say for each row of a log (in the columns of `RawLog.parts`) which rules it breaks, in their order."""
     torn, given = (np.asarray(log[name].to_numpy(zero_copy_only=False), bool) for name in ("torn", "given"))
     micros = _numbers(log["micros"])
@@ -39,6 +39,7 @@ def broken_rows(log: pa.Table, max_id_length: int, now: datetime) -> dict[str, B
         "timestamp is present": ~torn & ~given,
         "timestamp is readable": given & np.isnan(micros),
         "timestamp is not negative": micros < 0,
+        **({"timestamp is plausible": (micros >= 0) & (micros < earliest)} if earliest else {}),
         "timestamp is not in the future": micros > latest,
         "event is unique": copies(log),
         "row has the header's number of fields": torn,

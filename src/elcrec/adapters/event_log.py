@@ -20,6 +20,7 @@ import pyarrow as pa
 import redis
 
 from elcrec.adapters.online_rows import erase_deleted, redis_errors
+from elcrec.data.ids import normal_id
 from elcrec.serving.histories import event_key, microseconds
 from elcrec.serving.ports import LOG_SCHEMA, Event, StoreUnavailable
 
@@ -81,9 +82,11 @@ class SqliteEventLog:
             return 0
         with _sqlite_errors(), closing(self._connect()) as connection:
             with connection:
-                deleted = connection.execute("DELETE FROM events WHERE user_id = ?", (user_id,)).rowcount
+                users = connection.execute("SELECT DISTINCT user_id FROM events")
+                same = [(other,) for (other,) in users if normal_id(other) == normal_id(user_id)]
+                deleted = connection.executemany("DELETE FROM events WHERE user_id = ?", same).rowcount
             erase_deleted(connection)
-        return deleted
+        return max(0, deleted)
 
     def trim(self, before: datetime) -> int:
         """See `EventLog`."""
@@ -151,11 +154,15 @@ class RedisEventLog:
 
     def forget(self, user_id: str) -> int:
         """See `EventLog`. Redis' append-only file holds every command of before until it is written anew, so it is."""
-        key = self._prefix + user_id
+        count = 0
         with redis_errors():
-            count, _ = self._client.pipeline().xlen(key).delete(key).execute()
+            for keys in self._keys():
+                for key in keys:
+                    if normal_id(self._user_of(key)) == normal_id(user_id):
+                        events, _ = self._client.pipeline().xlen(key).delete(key).execute()
+                        count += events
             self._rewrite_file()
-        return int(count)
+        return count
 
     def trim(self, before: datetime) -> int:
         """See `EventLog`."""
@@ -190,6 +197,9 @@ class RedisEventLog:
         while part := list(islice(keys, _KEYS_AT_ONCE)):
             yield part
 
+    def _user_of(self, key: bytes) -> str:
+        return key.decode().removeprefix(self._prefix)
+
     def _rows(self) -> Iterator[Row]:
         for keys in self._keys():
             with self._client.pipeline(transaction=False) as pipe:
@@ -197,7 +207,7 @@ class RedisEventLog:
                     pipe.xrange(key)
                 streams = pipe.execute()
             for key, entries in zip(keys, streams, strict=True):
-                user_id = key.decode().removeprefix(self._prefix)
+                user_id = self._user_of(key)
                 for number, fields in entries:
                     logged = int(number.partition(b"-")[0]) * 1000
                     item_id, answer_id = fields[b"i"].decode(), fields.get(b"a")

@@ -25,6 +25,7 @@ from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 from elcrec.serving.histories import History, instant, microseconds
 from elcrec.serving.ports import StoreReplaced, StoreUnavailable
@@ -58,7 +59,7 @@ class HistoryRows(Protocol):
         """
 
     def forget(self, user_id: str) -> int:
-        """Erase all that the store has under a user's key; return how many rows there were.
+        """Erase all that the store has under a user's keys, one a spelling of the id; return how many rows there were.
 
         Raises:
             StoreUnavailable: the store does not answer.
@@ -209,7 +210,7 @@ class SqliteRows:
         version = self._config.entity_key_serialization_version
         key = serialize_entity_key(_key(user_id), entity_key_serialization_version=version)
         with self._connection() as connection:
-            found = _delete(connection, [key])
+            found = _delete(connection, [key, *_other_spellings(connection, key)])
             connection.commit()
             erase_deleted(connection)
         return found
@@ -287,11 +288,26 @@ class SqliteRows:
                 raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error
 
 
+def _other_spellings(connection: sqlite3.Connection, key: bytes) -> set[bytes]:
+    """Return the keys of the same user: stores of earlier versions have ids as they stood in the log."""
+    user_id, found = normal_id(_user_of(key)), set[bytes]()
+    for table in _tables(connection):
+        for (other,) in connection.execute(f"SELECT DISTINCT entity_key FROM {_quote_id(table)}"):
+            if other != key and other.startswith(_KEY_PREFIX) and normal_id(_user_of(other)) == user_id:
+                found.add(other)
+    return found
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    """Return Feast's tables."""
+    columns = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
+    return [table for (table,) in connection.execute(columns).fetchall()]
+
+
 def _delete(connection: sqlite3.Connection, keys: Sequence[bytes]) -> int:
     """Delete users from all tables; return in how many of Feast's there was one of them."""
-    columns = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE c.name = 'entity_key'"
     found = 0
-    for (table,) in connection.execute(columns).fetchall():
+    for table in _tables(connection):
         deleted = connection.executemany(f"DELETE FROM {_quote_id(table)} WHERE entity_key = ?", zip(keys))
         found += deleted.rowcount > 0
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_NEWCOMERS,)).fetchone():
@@ -368,15 +384,21 @@ class RedisRows:
         raise StoreUnavailable(f"{len(left)} histories change too fast to be written", fix="try again")
 
     def forget(self, user_id: str) -> int:
-        with redis_errors(), self._client.pipeline() as pipe:
-            pipe.delete(self._redis_key(user_id)).srem(self._newcomers, user_id)
-            found, _ = pipe.execute()
+        same = {user_id}
+        with redis_errors():
+            for key in self._client.scan_iter(match=self._pattern, count=_EXPIRED_AT_ONCE):
+                other = self._own_user(key)
+                if other is not None and normal_id(other) == normal_id(user_id):
+                    same.add(other)
+            with self._client.pipeline() as pipe:
+                pipe.delete(*map(self._redis_key, same)).srem(self._newcomers, *same)
+                found, _ = pipe.execute()
         return int(found)
 
     def expire(self, before: int) -> int:
-        pattern, removed = _KEY_PREFIX + b"*" + self._config.project.encode(), 0
+        removed = 0
         with redis_errors():
-            keys = self._client.scan_iter(match=pattern, count=_EXPIRED_AT_ONCE)
+            keys = self._client.scan_iter(match=self._pattern, count=_EXPIRED_AT_ONCE)
             while part := list(islice(keys, _EXPIRED_AT_ONCE)):
                 removed += self._expire(part, before)
         return removed
@@ -387,9 +409,8 @@ class RedisRows:
             for key in keys:
                 pipe.hmget(key, fields)
             for key, (version, times) in zip(keys, pipe.execute(), strict=True):
-                user_id = _user_of(key.removesuffix(self._config.project.encode()))
-                # The key of a project whose name ends like this one's matches the pattern as well.
-                if times is not None and _newest(times) < before and self._redis_key(user_id) == key:
+                user_id = self._own_user(key)
+                if times is not None and _newest(times) < before and user_id is not None:
                     pipe.eval(_COMPARE_AND_DELETE, 2, key, self._newcomers, self._time_field, version, user_id)
             return sum(pipe.execute())
 
@@ -450,6 +471,16 @@ class RedisRows:
         values = {name: Value.FromString(text or b"") for name, text in zip(self._fields, texts, strict=True)}
         stamp = Timestamp.FromString(version)
         return _Row(_history(values), stamp.ToMicroseconds()), version
+
+    @property
+    def _pattern(self) -> bytes:
+        pattern: bytes = _KEY_PREFIX + b"*" + self._config.project.encode()
+        return pattern
+
+    def _own_user(self, key: bytes) -> str | None:
+        """Return whose key it is; one of a project whose name ends like this one's matches the pattern as well."""
+        user_id = _user_of(key.removesuffix(self._config.project.encode()))
+        return user_id if self._redis_key(user_id) == key else None
 
     def _redis_key(self, user_id: str) -> bytes:
         version = self._config.entity_key_serialization_version

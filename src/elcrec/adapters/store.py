@@ -8,12 +8,14 @@ where servers share no folder.
 
 import logging
 import os
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from elcrec.data.user_keys import SALT_FILE, load_salt
+from elcrec.errors import UserError
 from elcrec.locks import held
 from elcrec.serving.ports import FeatureStore, ModelRegistry
 from elcrec.shipped import own_or_shipped
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 _MOUNTS = Path("/proc/mounts")
 _NETWORK = ("nfs", "cifs", "smb", "fuse.")
 """How the names of file systems begin on which SQLite's locks are not to be relied on."""
+
+
+_WINDOW = re.compile(r"^WINDOW = ([0-9]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,18 @@ class Store:
 
         servers = Servers(redis=self.redis, registry=self.feast_registry)
         return FeastStore(self.folder, self.features_repository, servers)
+
+    def require_history(self, longest: int) -> None:
+        """Refuse histories that a push would refuse, before anything is trained on them.
+
+        Raises:
+            UserError: the feature view keeps shorter ones, as its repository says in so many words (`WINDOW = 50`).
+        """
+        views = self.features_repository / "views.py"
+        found = _WINDOW.search(views.read_text(encoding="utf-8")) if views.is_file() else None
+        if found and longest > int(found[1]):
+            what = f"sequences.history is {longest}, but the online store keeps {found[1]} items of a user"
+            raise UserError(what, where=views, fix="lower sequences.history, or raise WINDOW there")
 
     def _warn_of_network(self) -> None:
         """Say that SQLite files on a network file system may break where several pods write."""

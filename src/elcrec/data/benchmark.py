@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from elcrec.data.engine import Session
-from elcrec.data.log import RawLog, part_of
+from elcrec.data.ids import normal_ids, spellings_of
+from elcrec.data.log import SPELLING, RawLog, part_of
 from elcrec.errors import UserError
 
 _SECOND = 1_000_000
 _BLOCK_CHARACTERS = 4 << 20
 
 
-def read_benchmark(path: Path) -> RawLog:
+def read_benchmark(path: Path, *, spellings: bool = False) -> RawLog:
     """Read the file; item `p` (from 0) of a line happened `p + 1` seconds after 1970 began.
 
     A line without items is one row without an item.
@@ -23,10 +24,17 @@ def read_benchmark(path: Path) -> RawLog:
     Raises:
         UserError: the file is not text. That shows only while the parts are read.
     """
-    return RawLog(parts=_parts(path), file=path, time="order", types={"line": "user item item …"})
+    return RawLog(
+        parts=_parts(path, spellings=spellings),
+        file=path,
+        time="order",
+        types={"line": "user item item …"},
+        a_line_a_user=True,
+        found="benchmark, a line a user: user item item …",
+    )
 
 
-def _parts(path: Path) -> Iterator[pa.Table]:
+def _parts(path: Path, *, spellings: bool) -> Iterator[pa.Table]:
     for text in _blocks(path):
         if "\0" in text:
             raise UserError("not a text file", where=path)
@@ -34,7 +42,7 @@ def _parts(path: Path) -> Iterator[pa.Table]:
         lines = pc.ascii_trim_whitespace(pa.array(text.split("\n"), pa.string()))
         lines = lines.filter(pc.not_equal(lines, ""))
         if len(lines):
-            yield _part(lines)
+            yield _part(lines, spellings=spellings)
 
 
 def _blocks(path: Path) -> Iterator[str]:
@@ -51,17 +59,18 @@ def _blocks(path: Path) -> Iterator[str]:
     yield begun
 
 
-def _part(lines: pa.Array) -> pa.Table:
+def _part(lines: pa.Array, *, spellings: bool) -> pa.Table:
     words = pc.ascii_split_whitespace(lines)
     flat, starts = words.values, words.offsets.to_numpy()[:-1].astype(np.int64)
     items = words.value_lengths().to_numpy().astype(np.int64) - 1
     rows = np.maximum(items, 1)
     position = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
     source = np.where(np.repeat(items == 0, rows), -1, np.repeat(starts + 1, rows) + position)
-    user = flat.take(pa.array(np.repeat(starts, rows)))
-    item = flat.take(pa.array(source, mask=source < 0))
-    seconds = position + 1
-    return part_of(user, item, pa.array(seconds * _SECOND), pa.array(seconds))
+    ids = normal_ids(pa.chunked_array([flat]))
+    whose, seconds = pa.array(np.repeat(starts, rows)), position + 1
+    user, item = ids.take(whose), ids.take(pa.array(source, mask=source < 0))
+    part = part_of(user, item, pa.array(seconds * _SECOND), pa.array(seconds))
+    return part.append_column(SPELLING, spellings_of(flat, ids).take(whose)) if spellings else part
 
 
 def refuse_repeated_users(session: Session, path: Path) -> None:

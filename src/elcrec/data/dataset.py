@@ -1,7 +1,7 @@
 """The sequences folder in memory: flat item indices with offsets, and the targets of each split."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class SequenceData:
         targets: position of a split's target in its row, -1 where a user has none, [U] each.
         num_items: size of the catalogue (V); indices run from 1 to V.
         md5: checksum of the file the data came from.
+        repeats: whether items that a user has met may be recommended.
     """
 
     sequences: Ragged
@@ -41,6 +42,7 @@ class SequenceData:
     targets: dict[Split, npt.NDArray[np.int32]]
     num_items: int
     md5: str
+    repeats: bool = False
 
     @property
     def num_users(self) -> int:
@@ -64,7 +66,9 @@ class SequenceData:
         ends = starts + position[users]
         histories = self.sequences.spans(starts, ends)
         target_items = self.sequences.values[ends]
-        return EvaluationSet(users=users, histories=histories, target_items=target_items.astype(np.int64))
+        return EvaluationSet(
+            users=users, histories=histories, target_items=target_items.astype(np.int64), repeats=self.repeats
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +79,24 @@ class EvaluationSet:
         users: row of each user in the sequences, [N].
         histories: every item before the target, N rows.
         target_items: the item to find, [N].
+        repeats: whether it may be one of the history.
     """
 
     users: npt.NDArray[np.int64]
     histories: Ragged
     target_items: npt.NDArray[np.int64]
+    repeats: bool = False
+
+    @property
+    def excluded(self) -> Ragged:
+        """Items that are not recommended, N rows."""
+        return Ragged.empty(len(self.users)) if self.repeats else self.histories
 
     def slice(self, start: int, stop: int) -> "EvaluationSet":
         """Return neighbouring users."""
         rows = slice(start, min(stop, len(self.users)))
         histories = self.histories.part(rows)
-        return EvaluationSet(users=self.users[rows], histories=histories, target_items=self.target_items[rows])
+        return replace(self, users=self.users[rows], histories=histories, target_items=self.target_items[rows])
 
     def part(self, index: int, count: int) -> "EvaluationSet":
         """Return every `count`-th user from `index` on."""
@@ -96,7 +107,7 @@ class EvaluationSet:
     def take(self, rows: npt.NDArray[np.int64]) -> "EvaluationSet":
         """Return some users, by their place."""
         histories = self.histories.take(rows)
-        return EvaluationSet(users=self.users[rows], histories=histories, target_items=self.target_items[rows])
+        return replace(self, users=self.users[rows], histories=histories, target_items=self.target_items[rows])
 
 
 def load_sequences(folder: Path) -> SequenceData:
@@ -119,6 +130,7 @@ def load_sequences(folder: Path) -> SequenceData:
         targets={"valid": columns["valid_index"].to_numpy(), "test": columns["test_index"].to_numpy()},
         num_items=split["num_items"],
         md5=split["md5"],
+        repeats=split.get("repeats") == "allow",
     )
 
 

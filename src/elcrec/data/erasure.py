@@ -12,14 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
+from elcrec.config import CsvConfig
 from elcrec.custody import CHECKSUMS, announce_rewrite, announced, record_rewritten
+from elcrec.data.ids import normal_id, normal_ids
 from elcrec.data.json_lines import JsonRows, read_lines
+from elcrec.data.text import AS_FOUND, TextLayout, split_rows, write_rows
 from elcrec.errors import UserError
 
 _ROWS_AT_ONCE = 65_536
 
 
-def erase_user(folder: Path, user_id: str, columns: tuple[str, ...]) -> dict[Path, int]:
+def erase_user(folder: Path, user_id: str, columns: tuple[str, ...], text: CsvConfig = AS_FOUND) -> dict[Path, int]:
     """Rewrite every file below `folder` that holds rows of a user; return how many rows each has lost.
 
     A page that may show some of the rows is removed; the documents that describe a changed file say what it is now.
@@ -28,6 +31,7 @@ def erase_user(folder: Path, user_id: str, columns: tuple[str, ...]) -> dict[Pat
         folder: a work folder of the stages.
         user_id: the raw id.
         columns: names that the column of users may have.
+        text: how logs in CSV are written.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -36,7 +40,7 @@ def erase_user(folder: Path, user_id: str, columns: tuple[str, ...]) -> dict[Pat
     changed = dict.fromkeys((path for each in files if each.name == CHECKSUMS for path in announced(each.parent)), 0)
     for path in files:
         try:
-            lost = _erase(path, user_id, columns)
+            lost = _erase(path, user_id, columns, text)
         except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"cannot be rewritten ({error})", where=path, fix="remove it, or mend it") from error
         if lost:
@@ -71,11 +75,11 @@ def erase_from_parquet(path: Path, user_id: str, columns: tuple[str, ...] = ("us
     return lost
 
 
-def _erase(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
+def _erase(path: Path, user_id: str, columns: tuple[str, ...], text: CsvConfig) -> int:
     if path.suffix == ".parquet":
         return erase_from_parquet(path, user_id, columns)
     if path.suffix == ".csv":
-        return _erase_from_csv(path, user_id, columns)
+        return _erase_from_csv(path, user_id, columns, text)
     if path.suffix == ".jsonl":
         return _erase_from_json_lines(path, user_id, columns)
     source = path.with_name("source.json")
@@ -89,37 +93,57 @@ def _held(batch: pa.RecordBatch, user_id: str, column: str) -> bool:
 
 
 def _own_rows(batch: pa.RecordBatch, user_id: str, column: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    same = pc.equal(batch[column].cast(pa.string()), user_id)
+    ids = batch[column].cast(pa.string())
+    same = pc.or_kleene(pc.equal(ids, user_id), pc.equal(normal_ids(pa.chunked_array([ids])), normal_id(user_id)))
     return np.asarray(pc.fill_null(same, fill_value=False).to_numpy(zero_copy_only=False), bool)
 
 
-def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.reader(lines)
-        header = next(rows, [])
-        place = next((header.index(name) for name in columns if name in header), None)
-        if place is None or not any(row[place : place + 1] == [user_id] for row in rows):
-            return 0
-    lost = 0
-    with (
-        path.open(encoding="utf-8-sig", newline="") as lines,
-        _rewritten(path) as scratch,
-        scratch.open("w", encoding="utf-8", newline="") as out,
-    ):
-        writer = csv.writer(out, lineterminator="\n")
-        for row in csv.reader(lines):
-            own = row[place : place + 1] == [user_id]
-            lost += own
-            if not own:
-                writer.writerow(row)
+def _names(values: list[str], user_id: str) -> bool:
+    """Whether a field, if the row has it, names the user in any spelling."""
+    return any(value == user_id or normal_id(value) == normal_id(user_id) for value in values)
+
+
+def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...], text: CsvConfig) -> int:
+    layout = _layout_of(path, columns, text)
+    place = next((layout.names.index(name) for name in columns if name in layout.names), None)
+    if place is None:
+        return 0
+    if layout.packing:
+        fix = "unpack it, then forget again"
+        raise UserError(f"packed with {layout.packing}, so nobody can be taken out", where=path, fix=fix)
+    with path.open(encoding=_read_as(layout), newline="") as lines:
+        rows = split_rows(lines, layout.delimiter, layout.quote, layout.escape)
+        lost = sum(_names(row[place : place + 1], user_id) for row in rows)
+    if lost:
+        with (
+            path.open(encoding=_read_as(layout), newline="") as lines,
+            _rewritten(path) as scratch,
+            scratch.open("w", encoding=layout.encoding, newline="") as out,
+        ):
+            rows = split_rows(lines, layout.delimiter, layout.quote, layout.escape)
+            write_rows(out, (row for row in rows if not _names(row[place : place + 1], user_id)), layout)
     return lost
+
+
+def _layout_of(path: Path, columns: tuple[str, ...], text: CsvConfig) -> TextLayout:
+    """A raw log is written as the parameters say; other files have a header and are found out."""
+    raw = path.with_name("source.json").exists()
+    layout = TextLayout.found(path, text if raw else AS_FOUND)
+    return layout if set(columns) & set(layout.names) or raw else TextLayout.found(path, text)
+
+
+def _read_as(layout: TextLayout) -> str:
+    return "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
 
 
 def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -> int:
     def own(lines: list[bytes]) -> npt.NDArray[np.bool_]:
         table, torn = JsonRows(columns).read(lines)
         found = np.zeros(len(lines), bool)
-        held = [np.asarray(pc.fill_null(pc.equal(column, user_id), fill_value=False)) for column in table.columns]
+        held = [
+            np.asarray(pc.fill_null(pc.equal(normal_ids(column), normal_id(user_id)), fill_value=False))
+            for column in table.columns
+        ]
         found[np.setdiff1d(np.arange(len(lines)), torn)] = np.logical_or.reduce(held)
         return found
 
@@ -136,7 +160,7 @@ def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -
 
 def _erase_line(path: Path, user_id: str) -> int:
     lines = path.read_text(encoding="utf-8-sig").split("\n")
-    kept = [line for line in lines if line.split(None, 1)[:1] != [user_id]]
+    kept = [line for line in lines if not _names(line.split(None, 1)[:1], user_id)]
     if len(kept) < len(lines):
         with _rewritten(path) as scratch:
             scratch.write_text("\n".join(kept), encoding="utf-8")

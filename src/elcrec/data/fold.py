@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.data.interactions import EVENT_ID
@@ -77,6 +78,23 @@ class Parts(NamedTuple):
     test: Ints
 
 
+class Ties(NamedTuple):
+    """Events of a user at the same time.
+
+    Attributes:
+        events: that have another one at their time.
+        pairs: neighbours of different items at the same time.
+        rising: those of them whose second item has the higher id.
+    """
+
+    events: int = 0
+    pairs: int = 0
+    rising: int = 0
+
+
+NO_TIES = Ties()
+
+
 @dataclass
 class Folded:
     """What a fold has counted.
@@ -91,6 +109,7 @@ class Folded:
     train_events: int = 0
     valid_targets: int = 0
     test_targets: int = 0
+    ties: Ties = NO_TIES
 
 
 def fold(
@@ -116,6 +135,7 @@ def fold(
     """
     columns = HISTORIES.append(EVENT_IDS) if event_ids else HISTORIES
     item_ids = items["item_id"].cast(pa.large_string()).combine_chunks()
+    ranks = _ranks(item_ids)
     counts, names = Folded(training=np.zeros(len(item_ids), np.int64)), _Names(users)
     with (
         pq.ParquetWriter(folder / "sequences.parquet", SEQUENCES, compression="zstd") as sequences,
@@ -128,6 +148,7 @@ def fold(
             write_row_group(sequences, sequence_table(user_ids, offsets, group, parts))
             write_row_group(histories, history_table(user_ids, offsets, group, item_ids, most))
             _count(counts, offsets, group, parts)
+            counts.ties = Ties(*map(sum, zip(counts.ties, count_ties(group, ranks), strict=True)))
     return counts
 
 
@@ -262,6 +283,27 @@ def item_table(items: pa.Table, training: Ints) -> pa.Table:
             "event_timestamp": items["newest"].cast(TIMESTAMP),
         }
     )
+
+
+def count_ties(events: Events, ranks: Ints) -> Ties:
+    """Count the ties of whole users; `ranks` are the items' places in the order of their ids, [V]."""
+    tied = (np.diff(events.first) == 0) & (np.diff(events.micros) == 0)
+    places = np.flatnonzero(tied)
+    if not len(places):
+        return NO_TIES
+    some = np.zeros(len(events.first), bool)
+    some[places] = some[places + 1] = True
+    steps = ranks[events.item[places + 1] - 1] - ranks[events.item[places] - 1]
+    return Ties(int(some.sum()), int((steps != 0).sum()), int((steps > 0).sum()))
+
+
+def _ranks(item_ids: pa.Array) -> Ints:
+    """Return the places of ids in their order, [V]; numbers are ordered as such."""
+    numeric = len(item_ids) > 0 and pc.all(pc.match_substring_regex(item_ids, "^[0-9]{1,18}$")).as_py()
+    order = pc.sort_indices(item_ids.cast(pa.int64()) if numeric else item_ids).to_numpy()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
 
 
 def _positions(offsets: Ints) -> Ints:

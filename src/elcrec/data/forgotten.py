@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from elcrec.artifacts import SCHEMA_VERSION, read_json, write_json
+from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 
 _BYTES = 16
@@ -23,9 +24,12 @@ _BYTES = 16
 class Forgotten:
     """A list of users whose events up to a moment are not to be used.
 
+    An id that is asked for is on the list as it stands or in its normal form: lists of earlier versions have ids as
+    they stood.
+
     Attributes:
         salt: what the hashes are made with, so that they tell nobody which users these are.
-        until: the moment by hash of the user's raw id.
+        until: the moment by hash of the user's id.
     """
 
     salt: str = field(default_factory=lambda: secrets.token_hex(_BYTES), repr=False)
@@ -54,16 +58,16 @@ class Forgotten:
 
     def adding(self, user_id: str, moment: datetime) -> Self:
         """Return the list with one user more, or with a later moment."""
-        return type(self)(salt=self.salt, until={**self.until, self._name(user_id): moment})
+        return type(self)(salt=self.salt, until={**self.until, self._name(normal_id(user_id)): moment})
 
     def holds(self, user_id: str, moment: datetime) -> bool:
         """Say whether an event of that moment is not to be used."""
-        until = self.until.get(self._name(user_id)) if self.until else None
+        until = self._until(user_id)
         return until is not None and moment <= until
 
     def among(self, user_ids: Iterable[str]) -> dict[str, datetime]:
         """Return the moments of those users who are on the list, by their raw ids."""
-        moments = ((user_id, self.until.get(self._name(user_id))) for user_id in user_ids) if self.until else ()
+        moments = ((user_id, self._until(user_id)) for user_id in user_ids) if self.until else ()
         return {user_id: moment for user_id, moment in moments if moment is not None}
 
     def rows(self, user_ids: pa.ChunkedArray, times: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -81,6 +85,11 @@ class Forgotten:
             early = pc.fill_null(pc.less_equal(times, until), fill_value=True)
             found |= pc.fill_null(pc.and_(pc.equal(user_ids, user), early), fill_value=False).to_numpy()
         return found
+
+    def _until(self, user_id: str) -> datetime | None:
+        spellings = {user_id, normal_id(user_id)} if self.until else ()
+        moments = (self.until.get(self._name(spelling)) for spelling in spellings)
+        return max((moment for moment in moments if moment is not None), default=None)
 
     def _name(self, user_id: str) -> str:
         return hashlib.blake2b(user_id.encode(), key=bytes.fromhex(self.salt), digest_size=_BYTES).hexdigest()

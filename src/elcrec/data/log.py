@@ -1,7 +1,9 @@
 """A raw log on its way in: parts of one form, whatever layout the file has."""
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,11 +13,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elcrec.data.interactions import EVENT_ID
+from elcrec.data.lines import Lines
 from elcrec.progress import track
+
+KEPT = "kept"
+"""The column that says which rows count."""
+SPELLING = "spelling"
+"""The column with a user's id as it stands in a log."""
 
 TimeKind = Literal["real", "order"]
 
+logger = logging.getLogger(__name__)
+
 _ROWS_AT_ONCE = 1 << 17
+_ROWS_SHOWN = 3
+
+
+class TornLine(NamedTuple):
+    """A line with another number of fields than the header: its row's place, its text, the two numbers."""
+
+    row: int
+    text: str
+    fields: int
+    expected: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +46,18 @@ class RawLog:
         parts: tables of its rows, in the order of the file: `torn` bool (the line is no row, so nothing else is
             known of it), `user_id` and `item_id` string, `micros` int64 (microseconds of
             UTC, null where absent or unreadable), `given` bool (there is a time), `raw_time` as it stood, and where
-            the log has ids of its events `event_id` string.
+            the log has ids of its events `event_id` string. Where it is asked for, `spelling` string: the user's id as
+            it stands, where that is not its normal form.
         time: `real`, or `order` where the position in the user's line stands for the time.
         types: the columns' types in the file, by name.
         event_ids: whether it has ids of its events; `None` where only its rows show that.
         whole: what holds for a row that is not torn.
+        a_line_a_user: whether a line holds all events of a user.
         file: its place, the first one of several; for errors.
         about_rows: how many rows it has, where that is known before it is read.
+        found: in words, how it is written.
+        lines: what the lines of a text are.
+        torn_lines: some of the torn lines, once its parts are read.
     """
 
     parts: Iterator[pa.Table]
@@ -41,7 +66,11 @@ class RawLog:
     types: dict[str, str] = field(default_factory=dict)
     event_ids: bool | None = False
     whole: str = "row has the header's number of fields"
+    a_line_a_user: bool = False
     about_rows: int | None = None
+    found: str = ""
+    lines: Lines | None = None
+    torn_lines: list[TornLine] = field(default_factory=list)
 
 
 class StagedLog(NamedTuple):
@@ -52,12 +81,29 @@ class StagedLog(NamedTuple):
         rows: all its rows, torn ones included.
         torn: how many of them are torn.
         event_ids: whether the log has ids of its events.
+        spellings: whether it tells how ids of users stood in the log.
+        filtered: whether it says which rows count.
     """
 
     file: Path
     rows: int
     torn: int
     event_ids: bool
+    spellings: bool = False
+    filtered: bool = False
+
+
+def shown(log: RawLog) -> RawLog:
+    """Say how a log is written, and what its first rows are, before anything judges it."""
+    logger.info("%s: %s", log.file, log.found or log.whole)
+    first = next(log.parts, None)
+    if first is None:
+        return log
+    for row in first.slice(0, _ROWS_SHOWN).to_pylist():
+        moment = None if row["micros"] is None else str(np.datetime64(row["micros"], "us"))
+        said = f"user {row['user_id']!r}, item {row['item_id']!r}, time {row['raw_time']!r} = {moment}"
+        logger.info("  read as %s", "no row: it is torn" if row["torn"] else said)
+    return replace(log, parts=chain([first], log.parts))
 
 
 def part_of(
@@ -88,7 +134,7 @@ def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
 
 def stage_log(log: RawLog, file: Path) -> StagedLog:
     """Write a log in its common form, a part at a time."""
-    rows, torn, event_ids, writer = 0, 0, bool(log.event_ids), None
+    rows, torn, event_ids, names, writer = 0, 0, bool(log.event_ids), list[str](), None
     total = None if log.about_rows is None else -(-log.about_rows // _ROWS_AT_ONCE)
     parts = (part for whole in log.parts for part in _slices(whole))
     try:
@@ -96,12 +142,13 @@ def stage_log(log: RawLog, file: Path) -> StagedLog:
             writer = writer or pq.ParquetWriter(file, part.schema, compression="lz4")
             writer.write_table(part)
             rows, torn = rows + len(part), torn + int(np.asarray(part["torn"]).sum())
+            names = part.column_names
             event_ids = event_ids or (log.event_ids is None and part[EVENT_ID].null_count < len(part))
     finally:
         if writer is not None:
             writer.close()
     pa.default_memory_pool().release_unused()
-    return StagedLog(file, rows, torn, event_ids)
+    return StagedLog(file, rows, torn, event_ids, spellings=SPELLING in names, filtered=KEPT in names)
 
 
 def _slices(part: pa.Table) -> Iterator[pa.Table]:

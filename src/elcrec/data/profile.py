@@ -9,6 +9,7 @@ import pyarrow as pa
 from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.data.engine import Session
 from elcrec.data.log import TimeKind
+from elcrec.data.suspects import Alike, Suspect, find_alike, largest
 
 LENGTH_EDGES = [1, 2, 3, 4, 5, 6, 8, 11, 16, 26, 51, 101]
 """Where the classes of history length begin; the last one is open."""
@@ -36,6 +37,8 @@ class Figures(NamedTuple):
         popular: `item_id`, `events` of the `POPULAR_ITEMS` most frequent items, equal counts by id.
         days: `day` (its beginning in microseconds), `events`.
         first, last: the earliest and the latest time in microseconds; `None` without interactions.
+        largest: the user and the item with most events, if there are events.
+        alike: users and items whose ids look like another's.
     """
 
     users: int
@@ -46,6 +49,8 @@ class Figures(NamedTuple):
     days: pa.Table
     first: int | None
     last: int | None
+    largest: tuple[Suspect | None, Suspect | None] = (None, None)
+    alike: tuple[Alike, Alike] = (Alike(), Alike())
 
 
 def measure(session: Session) -> Figures:
@@ -58,6 +63,9 @@ def measure(session: Session) -> Figures:
     popular = f"SELECT item_id, events FROM item_counts ORDER BY events DESC, item_id LIMIT {POPULAR_ITEMS}"
     days = session.fetch(f"SELECT {day} AS day, count(*) AS events FROM accepted GROUP BY {day} ORDER BY day")
     (ends,) = session.fetch("SELECT min(micros) AS first, max(micros) AS last FROM accepted").to_pylist()
+    tables = {"user_counts": "user_id", "item_counts": "item_id"}
+    user, item = (largest(session, table, column) for table, column in tables.items())
+    alike_users, alike_items = (find_alike(session, table, column) for table, column in tables.items())
     session.drop("user_counts")
     return Figures(
         users=_sum(lengths["users"]),
@@ -67,6 +75,8 @@ def measure(session: Session) -> Figures:
         popular=session.fetch(popular),
         days=days,
         **ends,
+        largest=(user, item),
+        alike=(alike_users, alike_items),
     )
 
 

@@ -9,10 +9,14 @@ import pandas as pd
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, judge
 from elcrec.data.profile import length_drift, popularity_drift, row_change
+from elcrec.data.rows import PLAUSIBLE, UNIQUE, latest_time
 from elcrec.data.survey import Survey
+from elcrec.data.suspects import most_events
+from elcrec.data.times import likely_unit
 
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMES = (PLAUSIBLE, "timestamp is readable", "timestamp is not in the future", "timestamp is not negative")
 _DRIFT = _POPULARITY, _LENGTH, _ROWS = ("drift of item popularity", "drift of history length", "change of row count")
 
 
@@ -73,10 +77,13 @@ def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessme
     """
     figures = [
         *_rows(survey),
+        *_lines(survey, config),
         *_amounts(survey, config),
+        *_times(survey, config, now),
         _order(survey.out_of_order, config),
         *_freshness(survey, config, now),
         *_drift(survey, config),
+        *_suspects(survey, config),
     ]
     return Assessment(survey=survey, checks=[_schema(survey), *_checks(figures)])
 
@@ -140,8 +147,24 @@ def _rows(survey: Survey) -> list[_Figure]:
     ]
 
 
+def _lines(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    """Ask, where fields span lines, whether they have swallowed rows, as an open quote makes them do."""
+    lines = survey.lines
+    if lines is None or lines.longest is None:
+        return []
+    first, last = lines.longest
+    share = lines.swallowed / max(1, lines.count)
+    observed = (
+        f"{lines.count:,} lines, {survey.rows:,} rows; the longest field spans the lines {first} to {last}; "
+        f"{lines.swallowed:,} lines within fields look like rows"
+    )
+    most = config.max_quarantine_share
+    return [_figure("no field has swallowed rows", share, f"{most:.2%} of lines at most", observed, maximum=most)]
+
+
 def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
-    profile, faulty = survey.profile, survey.sorted.quarantined
+    profile, faulty, apart = survey.profile, survey.sorted.quarantined, _duplicates(survey, config)
+    faulty -= sum(int(figure.value * survey.rows + 0.5) for figure in apart)
     share = faulty / max(1, survey.rows)
     mean = profile["rows"] / max(1, profile["users"])
     most = config.max_quarantine_share
@@ -153,11 +176,39 @@ def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
             f"{share:.2%} ({faulty:,} rows)",
             maximum=most,
         ),
+        *apart,
         _least("accepted rows", profile["rows"], config.min_rows),
         _least("users", profile["users"], config.min_users),
         _least("items", profile["items"], config.min_items),
         _least("interactions per user", mean, config.min_interactions_per_user),
     ]
+
+
+def _times(survey: Survey, config: ValidateConfig, now: datetime) -> list[_Figure]:
+    """Ask, where numbers are no plausible times in the unit that is set, whether they are in another."""
+    faults = [fault for fault in survey.sorted.faults if fault.reason in _TIMES]
+    count = sum(fault.count for fault in faults)
+    if survey.time != "real" or not count:
+        return []
+    first = (datetime.fromisoformat(config.earliest).replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+    shown = [row["timestamp"] for row in faults[0].examples]
+    unit = likely_unit(shown, first, latest_time(now))
+    advice = f"; they look like numbers in {unit}: set validate.epoch_unit={unit}" if unit else ""
+    observed = f"{count:,} rows outside, such as {', '.join(map(str, shown[:3]))}{advice}"
+    most, share = config.max_quarantine_share, count / max(1, survey.rows)
+    expected = f"{config.earliest} to a day from now, {1 - most:.2%} of rows at least (epoch_unit={config.epoch_unit})"
+    return [_figure("times of a plausible period", share, expected, observed, maximum=most)]
+
+
+def _duplicates(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    """Hold rows that are there twice to a limit of their own, where there is one."""
+    most = config.max_duplicate_share
+    if most is None:
+        return []
+    count = sum(fault.count for fault in survey.sorted.faults if fault.reason == UNIQUE)
+    share = count / max(1, survey.rows)
+    observed, expected = f"{share:.2%} ({count:,} rows)", f"{most:.2%} at most"
+    return [_figure("share of repeated rows", share, expected, observed, maximum=most)]
 
 
 def _least(name: str, value: float, least: float) -> _Figure:
@@ -202,6 +253,36 @@ def _drift(survey: Survey, config: ValidateConfig) -> list[_Figure]:
             maximum=config.max_row_change,
         ),
     ]
+
+
+def _suspects(survey: Survey, config: ValidateConfig) -> list[_Figure]:
+    """Name who has an implausible share of the log, and ids that look like one another."""
+    if not survey.profile["rows"]:
+        return []
+    figures, rows = [], survey.profile["rows"]
+    kinds = (
+        ("user", survey.profile["users"], config.max_user_share),
+        ("item", survey.profile["items"], config.max_item_share),
+    )
+    for (kind, ids, share), found, alike in zip(kinds, survey.figures.largest, survey.figures.alike, strict=True):
+        if found is not None:
+            most = most_events(rows, ids, share)
+            expected = f"{most / rows:.0%} of the events at most; validate.leave_out_heavy leaves more out"
+            observed = f"{found.id[:80]!r} has {found.events:,} of {rows:,} events ({found.events / rows:.1%})"
+            name = f"share of the largest {kind}"
+            figures.append(_figure(name, found.events, expected, observed, severity="warning", maximum=most))
+        if alike.example:
+            observed = f"{alike.ids:,}, such as {alike.example[0][:80]!r} and {alike.example[1][:80]!r}"
+            expected = "known to be different: case and leading zeros count"
+            figures.append(_figure(f"{kind}s whose ids look alike", 0, expected, observed, severity="info", minimum=0))
+    if survey.others:
+        figures.append(
+            _figure("rows that do not count", 0, "by validate.keep", f"{survey.others:,}", severity="info", minimum=0)
+        )
+    if survey.left_out:
+        observed = f"{len(survey.left_out):,}: {', '.join(map(str, survey.left_out[:3]))}"
+        figures.append(_figure("left out", 0, "by validate.leave_out_heavy", observed, severity="info", minimum=0))
+    return figures
 
 
 def check_rows(checks: list[Check]) -> list[dict[str, Any]]:

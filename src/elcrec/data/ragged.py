@@ -23,6 +23,11 @@ class Ragged:
     values: IntArray
     offsets: npt.NDArray[np.int64]
 
+    @classmethod
+    def empty(cls, rows: int) -> Self:
+        """Return so many rows without a value."""
+        return cls(values=np.empty(0, np.int32), offsets=np.zeros(rows + 1, np.int64))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -1,11 +1,11 @@
 """Raw logs of any layout as parts of one form; rows that make no sense stay, with nulls, for validation to judge."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -13,17 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from elcrec.config import LogFormat
+from elcrec.config import CsvConfig, KeepConfig, LogFormat
 from elcrec.data.benchmark import read_benchmark
+from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids, spellings_of
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.json_lines import JsonRows, read_lines
-from elcrec.data.log import RawLog, insert_torn, part_of
-from elcrec.data.times import EpochUnit, parse_times
+from elcrec.data.lines import scan_lines
+from elcrec.data.log import KEPT, SPELLING, RawLog, TimeKind, TornLine, insert_torn, part_of
+from elcrec.data.text import AS_FOUND, TextLayout
+from elcrec.data.times import TIMESTAMP, EpochUnit, parse_times
 from elcrec.errors import UserError
 
 _BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
 _ROWS_AT_ONCE = 1 << 17
-_HEADER_BYTES = 1 << 20
+_TORN_EXAMPLES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +38,25 @@ class Columns:
     time: str = "timestamp"
     event: str = "event_id"
     epoch_unit: EpochUnit = "s"
+    null_tokens: tuple[str, ...] = ()
+    csv: CsvConfig = AS_FOUND
+    kind: TimeKind = "real"
+    time_format: str | None = None
+    keep: KeepConfig | None = None
+    """Which rows count; `None` asks for nothing."""
+    spellings: bool = False
+    """Whether it is asked how ids of users stand in the log."""
 
     @property
     def required(self) -> list[str]:
         """The columns that a log must have."""
-        return [self.user, self.item, self.time]
+        asked = [self.keep.column, self.keep.rating_column] if self.keep else []
+        return [name for name in dict.fromkeys([self.user, self.item, self.time, *asked]) if name]
 
     def found_in(self, names: list[str]) -> list[str]:
         """Return those to read of a log with these columns."""
-        return [*self.required, *(name for name in (self.event,) if name in names)]
+        more = [name for name in (self.event,) if name in names]
+        return list(dict.fromkeys([*self.required, *more]))
 
 
 def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None = None) -> RawLog:
@@ -53,18 +66,35 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
         UserError: a file is absent, empty or not in this layout, a column is missing or of no usable type. Much of
             that shows only while the parts are read.
     """
-    logs = [_open(file, layout, columns or Columns()) for file in files]
+    columns = columns or Columns()
+    logs = [_open(file, layout, columns) for file in files]
     event_ids = None if any(log.event_ids is None for log in logs) else any(log.event_ids for log in logs)
     known = [log.about_rows for log in logs]
+    parts = (_with_event_ids(part, event_ids is not False) for log in logs for part in log.parts)
     return RawLog(
-        parts=_present((_with_event_ids(part, event_ids is not False) for log in logs for part in log.parts), files[0]),
+        parts=_present(parts if columns.time or layout == "benchmark" else _as_they_stand(parts), files[0]),
         file=files[0],
-        time=logs[0].time,
+        time="order" if columns.kind == "order" else logs[0].time,
+        a_line_a_user=logs[0].a_line_a_user,
         types=max((log.types for log in logs), key=len),
         event_ids=event_ids,
         whole=logs[0].whole,
         about_rows=None if None in known else sum(rows or 0 for rows in known),
+        found=logs[0].found,
+        lines=logs[0].lines,
+        torn_lines=logs[0].torn_lines,
     )
+
+
+def _as_they_stand(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Give rows their places as times."""
+    start = 1
+    for part in parts:
+        whole = pc.invert(part["torn"])
+        places = pc.if_else(whole, pa.array(np.arange(start, start + len(part))), pa.scalar(None, pa.int64()))
+        columns = {"micros": places, "given": whole, "raw_time": places.cast(pa.string())}
+        yield pa.table({name: columns.get(name, part[name]) for name in part.column_names})
+        start += len(part)
 
 
 def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
@@ -76,9 +106,15 @@ def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
 
 def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
     _check_file(path)
+    if layout == "benchmark" and columns.keep:
+        raise UserError("a benchmark log has no columns to keep rows by", where=path, fix="unset validate.keep")
     readers = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_json_lines}
     with _readable(path, layout):
-        log = read_benchmark(path) if layout == "benchmark" else readers[layout](path, columns)
+        log = (
+            read_benchmark(path, spellings=columns.spellings)
+            if layout == "benchmark"
+            else readers[layout](path, columns)
+        )
     return replace(log, parts=_guarded(log.parts, path, layout))
 
 
@@ -109,24 +145,49 @@ def _present(parts: Iterator[pa.Table], file: Path) -> Iterator[pa.Table]:
 
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
-    """Read a comma-separated UTF-8 file with a header; an empty field is a null."""
-    names = _require(path, columns, _csv_header(path))
-    types, event_ids = dict.fromkeys(names, "string"), columns.event in names
-    return RawLog(parts=_csv_parts(path, columns, names), file=path, time="real", types=types, event_ids=event_ids)
+    """Read text of rows, written as `validate.csv` says or its beginning shows; an empty field is a null."""
+    layout = TextLayout.found(path, columns.csv)
+    names = _require(path, columns, list(layout.names), layout=layout)
+    torn_lines: list[TornLine] = []
+    return RawLog(
+        parts=_csv_parts(path, columns, names, layout, torn_lines),
+        file=path,
+        time="real",
+        types=dict.fromkeys(names, "string"),
+        event_ids=columns.event in names,
+        found=f"csv, {layout}, columns {_short(', '.join(layout.names))}",
+        lines=scan_lines(path, layout),
+        torn_lines=torn_lines,
+    )
 
 
-def _csv_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[pa.Table]:
+def _csv_parts(
+    path: Path, columns: Columns, names: list[str], layout: TextLayout, torn_lines: list[TornLine]
+) -> Iterator[pa.Table]:
     torn: list[int] = []
 
     def skip(row: Any) -> str:
-        torn.append(row.number - 2)  # numbered from 1, and the header is a row
+        # Numbered from 1, and the header is a row.
+        place = row.number - 1 - layout.header
+        torn.append(place)
+        if len(torn_lines) < _TORN_EXAMPLES:
+            text = str(row.text).replace(layout.separator, layout.delimiter)
+            torn_lines.append(TornLine(place, _short(text, 80), row.actual_columns, row.expected_columns))
         return "skip"
 
     reader = pyarrow.csv.open_csv(
-        path,
+        layout.open(path),
         # One thread: rows are numbered only then.
-        read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        read_options=pyarrow.csv.ReadOptions(
+            use_threads=False, block_size=_BLOCK_BYTES, column_names=None if layout.header else list(layout.names)
+        ),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=layout.separator,
+            quote_char=layout.quote or False,
+            escape_char=layout.escape or False,
+            newlines_in_values=True,
+            invalid_row_handler=skip,
+        ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=names,
             column_types=dict.fromkeys(names, pa.string()),
@@ -160,6 +221,7 @@ def read_parquet(path: Path, columns: Columns) -> RawLog:
         types={name: str(schema.field(name).type) for name in names},
         event_ids=columns.event in names,
         about_rows=rows,
+        found=f"parquet, {rows:,} rows, columns {_short(', '.join(schema.names))}",
     )
 
 
@@ -175,7 +237,8 @@ def read_json_lines(path: Path, columns: Columns) -> RawLog:
     """Read a file with a JSON object a line; a key that a line lacks is a null."""
     types = dict.fromkeys(columns.required, "text or number")
     parts, whole = _json_parts(path, columns), "line is a JSON object of text and numbers"
-    return RawLog(parts=parts, file=path, time="real", types=types, event_ids=None, whole=whole)
+    found = "json lines, an object a line"
+    return RawLog(parts=parts, file=path, time="real", types=types, event_ids=None, whole=whole, found=found)
 
 
 def _json_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
@@ -191,28 +254,76 @@ def _json_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
 
 
 def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
-    raw_time = table[columns.time]
+    raw_time = table[columns.time] if columns.time else pa.chunked_array([pa.nulls(len(table), pa.string())])
     if pa.types.is_dictionary(raw_time.type):
         raw_time = raw_time.cast(raw_time.type.value_type)
     times = _times(path, raw_time, columns).cast(pa.int64())
-    event = _ids(path, table, columns.event) if columns.event in table.column_names else None
-    return part_of(_ids(path, table, columns.user), _ids(path, table, columns.item), times, raw_time, event)
+    event = _ids(path, table, columns.event, columns) if columns.event in table.column_names else None
+    item, text = _ids(path, table, columns.item, columns), _text_of_ids(path, table, columns.user)
+    user = normal_ids(text, columns.null_tokens)
+    part = part_of(user, item, times, raw_time, event)
+    if columns.keep:
+        part = part.append_column(KEPT, _kept(path, table, times, columns.keep))
+    return part.append_column(SPELLING, spellings_of(text, user)) if columns.spellings else part
 
 
-def _ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Ids as text. Whole floats count as integers: pandas turns an integer column with a gap into floats."""
+def _kept(path: Path, table: pa.Table, micros: pa.ChunkedArray, keep: KeepConfig) -> pa.ChunkedArray:
+    """Say which rows count; one whose time is not known does, for the rules to judge."""
+    kept = pa.chunked_array([pa.repeat(pa.scalar(True), len(table))])
+    if keep.column:
+        kinds = _text_of_ids(path, table, keep.column)
+        kept = pc.and_(kept, pc.is_in(normal_ids(kinds), value_set=pa.array(keep.values)))
+    if keep.rating_column:
+        kept = pc.and_(kept, pc.greater_equal(_numbers(path, table, keep.rating_column), keep.least_rating))
+    for day, holds in ((keep.since, pc.greater_equal), (keep.before, pc.less)):
+        if day:
+            bound = np.datetime64(day, "us").astype(np.int64).item()
+            kept = pc.and_(kept, pc.fill_null(holds(micros, bound), fill_value=True))
+    return pc.fill_null(kept, fill_value=False)
+
+
+def _numbers(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _wrong_type(path, name, "something that is no number", "numbers") from error
+
+
+def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.ChunkedArray:
+    return normal_ids(_text_of_ids(path, table, name), columns.null_tokens)
+
+
+def _text_of_ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Ids as text. Whole floats count as integers: pandas makes floats of integers with a gap."""
     column = table[name]
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
         column = column.cast(kind)
-    if pa.types.is_floating(kind):
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         column = _whole_numbers(path, column, name)
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        column = _text_of_bytes(path, column, name)
+    elif isinstance(kind, pa.UuidType):
+        column = pa.chunked_array([pa.array(map(_text, column.to_pylist()), pa.string())])
     elif pa.types.is_null(kind) or pa.types.is_boolean(kind) or not _is_plain(kind):
         raise _wrong_type(path, name, kind, "text or integers")
-    text = column.cast(pa.string())
-    blank = pc.equal(pc.ascii_trim_whitespace(text), "")
-    return pc.if_else(blank, pa.scalar(None, pa.string()), text) if pc.any(blank).as_py() else text
+    return column.cast(pa.string())
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _text_of_bytes(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Bytes are UTF-8 text; sixteen bytes of fixed size that are none are a UUID."""
+    try:
+        return column.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid as error:
+        if column.type != pa.binary(16):
+            raise _wrong_type(path, name, "bytes that are no UTF-8", "text or integers") from error
+    values = (value if value is None else str(UUID(bytes=value)) for value in column.to_pylist())
+    return pa.chunked_array([pa.array(values, pa.string())])
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -221,7 +332,11 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 
 def _whole_numbers(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        large = pc.any(pc.greater(pc.abs(column.cast(pa.float64())), float(LARGEST_WHOLE_FLOAT))).as_py()
+        if large:
+            raise _wrong_type(path, name, "floats beyond 2^53, which do not tell ids apart", "text or integers")
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid as error:
@@ -229,10 +344,21 @@ def _whole_numbers(path: Path, column: pa.ChunkedArray, name: str) -> pa.Chunked
 
 
 def _times(path: Path, raw: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArray:
-    times = parse_times(raw, columns.epoch_unit)
+    times = _places(raw) if columns.kind == "order" else parse_times(raw, columns.epoch_unit, columns.time_format)
     if times is None:
         raise _wrong_type(path, columns.time, raw.type, "ISO 8601 text, timestamps or epoch numbers")
     return times
+
+
+def _places(raw: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Return whole numbers that tell an order as if they were microseconds; null for anything else."""
+    if pa.types.is_integer(raw.type) or pa.types.is_null(raw.type):
+        return raw.cast(pa.int64()).cast(TIMESTAMP)
+    if not (pa.types.is_string(raw.type) or pa.types.is_large_string(raw.type)):
+        return None
+    text = pc.ascii_trim_whitespace(raw.cast(pa.string()))
+    whole = pc.match_substring_regex(text, "^[0-9]{1,15}$")
+    return pc.if_else(whole, text, pa.scalar(None, pa.string())).cast(pa.int64()).cast(TIMESTAMP)
 
 
 def _wrong_type(path: Path, name: str, kind: object, wanted: str) -> UserError:
@@ -246,29 +372,24 @@ def _check_file(path: Path) -> None:
         raise UserError("the file is empty", where=path, fix="check the export that wrote it")
 
 
-def _csv_header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        line = file.readline(_HEADER_BYTES)
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error as error:
-        raise UserError(f"the first line is no CSV header ({error})", where=path) from error
-
-
-def _require(path: Path, columns: Columns, found: list[str]) -> list[str]:
+def _require(path: Path, columns: Columns, found: list[str], *, layout: TextLayout | None = None) -> list[str]:
     """Return the columns to read, once they are known to be there."""
     missing = [name for name in columns.required if name not in found]
     if missing:
-        raise UserError(
-            f"no column {', '.join(map(repr, missing))}; the file has {_short(', '.join(map(repr, found)))}",
-            where=path,
-            fix="set validate.user_column, item_column and time_column to its names",
-        )
+        fix = "set validate.user_column, item_column and time_column to its names"
+        if layout and layout.header and any(map(_is_number, found)):
+            fix = "its first line looks like data: name its columns, all of them in order, with validate.csv.names"
+        what = f"no column {', '.join(map(repr, missing))}; the file has {_short(', '.join(map(repr, found)))}"
+        raise UserError(f"{what} ({layout})" if layout else what, where=path, fix=fix)
     names = columns.found_in(found)
     twice = [name for name in names if found.count(name) > 1]
     if twice:
         raise UserError(f"column {twice[0]!r} stands twice in the header", where=path)
     return names
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().replace(".", "", 1).lstrip("-").isdigit()
 
 
 def _short(text: object, limit: int = 200) -> str:

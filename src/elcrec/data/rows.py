@@ -9,6 +9,7 @@ import pyarrow as pa
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.interactions import EVENT_ID
+from elcrec.data.log import KEPT, SPELLING
 from elcrec.data.times import TIMESTAMP
 
 CLOCK_TOLERANCE = timedelta(days=1)
@@ -17,7 +18,11 @@ CLOCK_TOLERANCE = timedelta(days=1)
 FORGOTTEN = -1
 """Stands where the place of a rule does."""
 
+UNIQUE = "event is unique"
+PLAUSIBLE = "timestamp is plausible"
+
 _TORN = "torn"
+_FUTURE = "timestamp is not in the future"
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENT = ["user_id", "item_id", "micros"]
@@ -41,17 +46,36 @@ class Rule(NamedTuple):
         """Whether it asks that a row be whole."""
         return self.broken == _TORN
 
+    @property
+    def about_present(self) -> bool:
+        """Whether it compares a time with the present, so that it means nothing where times are an order."""
+        return self.name == _FUTURE
 
-def row_rules(max_id_length: int, now: datetime, *, event_ids: bool, whole: str) -> list[Rule]:
+
+def latest_time(now: datetime) -> int:
+    """Return the last time that is taken, in microseconds."""
+    return (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
+
+
+def row_rules(
+    max_id_length: int,
+    now: datetime,
+    *,
+    earliest: int = 0,
+    event_ids: bool,
+    whole: str,
+) -> list[Rule]:
     """Return the rules; a faulty row is put down to the first that it breaks.
 
     Args:
         max_id_length: in characters.
         now: what counts as the present.
+        earliest: the first plausible time in microseconds; 0 asks for none.
         event_ids: whether the log has ids of its events.
         whole: what holds for a row that is not torn.
     """
-    latest = (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
+    latest, since = latest_time(now), f"{_EPOCH + earliest * _MICROSECOND:%Y-%m-%d} or later"
+    plausible = [Rule(PLAUSIBLE, f"micros >= 0 AND micros < {earliest}", since)] if earliest else []
     short = f"{max_id_length} characters at most"
     future = "a day ahead of the clock at most"
     return [
@@ -61,20 +85,34 @@ def row_rules(max_id_length: int, now: datetime, *, event_ids: bool, whole: str)
         Rule("item_id is short enough", f"length(item_id) > {max_id_length}", short),
         *([Rule("event_id is short enough", f"length(event_id) > {max_id_length}", short)] if event_ids else []),
         Rule("timestamp is present", "NOT torn AND NOT given", "a time in every row"),
-        Rule("timestamp is readable", "given AND micros IS NULL", "ISO 8601, a timestamp or an epoch number"),
+        Rule(
+            "timestamp is readable",
+            "given AND micros IS NULL",
+            "ISO 8601, a compact date, or an epoch number of the unit that is set",
+        ),
         Rule("timestamp is not negative", "micros < 0", "1970 or later"),
-        Rule("timestamp is not in the future", f"micros > {latest}", future),
-        Rule("event is unique", "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
+        *plausible,
+        Rule(_FUTURE, f"micros > {latest}", future),
+        Rule(UNIQUE, "is_copy", "no (user, item, time) or (user, event_id) twice; the first is kept"),
         Rule(whole, _TORN, "no torn lines"),
     ]
 
 
-def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool) -> dict[str, int]:
+def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool, repeats: bool = False) -> dict[str, int]:
     """Make the table `faulty` of the view `log`; return how many rows break each rule.
 
     `faulty` has `row` and `reason`, the place of the first rule that the row breaks.
+
+    Args:
+        session: the engine's.
+        rules: what is asked.
+        event_ids: whether the log has ids of its events.
+        repeats: whether rows of one user, item and time are different events, unless they have the same id.
     """
-    _find_copies(session, _EVENT, "copies")
+    if repeats:
+        session.table("copies", "SELECT row FROM log WHERE row < 0")
+    else:
+        _find_copies(session, _EVENT, "copies")
     if event_ids:
         _find_copies(session, _EVENT_BY_ID, "copies_by_id")
         session.table("all_copies", "SELECT row FROM copies UNION SELECT row FROM copies_by_id")
@@ -106,12 +144,15 @@ def _find_copies(session: Session, columns: Sequence[str], name: str) -> None:
     session.drop("repeated")
 
 
-def leave_out_forgotten(session: Session, forgotten: Forgotten) -> int:
+def leave_out_forgotten(session: Session, forgotten: Forgotten, *, spellings: bool = False) -> int:
     """Make the view `log` of `staged` without the rows in the table `forgotten_rows`, which it makes; return how many.
 
-    They are what forgotten users did until they were forgotten, and their rows without a time.
+    They are what forgotten users did until they were forgotten, and their rows without a time. Where the log tells how
+    ids were spelled, a user may be on the list in any spelling.
     """
     found = forgotten.among(_users(session)) if forgotten.until else {}
+    if forgotten.until and spellings:
+        found = _latest(found, forgotten, session)
     until = pa.array(found.values(), TIMESTAMP).cast(pa.int64())
     session.enter("forgotten", pa.table({"user_id": pa.array(found, pa.string()), "until": until}))
     theirs = """SELECT staged.row AS row FROM staged JOIN forgotten ON staged.user_id = forgotten.user_id
@@ -128,6 +169,34 @@ def _users(session: Session) -> Iterator[str]:
     for batch in session.stream("SELECT first, user_id FROM users ORDER BY first", ["first"]):
         yield from batch.column("user_id").to_pylist()
     session.drop("users")
+
+
+def leave_out_others(session: Session) -> int:
+    """Take the rows that do not count out of the view `log`; return how many. They go to no file."""
+    (found,) = session.fetch(f"SELECT count(*) AS rows FROM log WHERE NOT {KEPT}").to_pylist()
+    if found["rows"]:
+        others = f"SELECT row FROM log WHERE NOT {KEPT}"
+        session.table("left_out", f"SELECT row FROM forgotten_rows UNION ALL {others}")
+        session.rename("left_out", "forgotten_rows")
+        absent = "NOT EXISTS (SELECT 1 FROM forgotten_rows WHERE forgotten_rows.row = staged.row)"
+        session.view("log", f"SELECT * FROM staged WHERE {absent}")
+    return int(found["rows"])
+
+
+def _latest(found: dict[str, datetime], forgotten: Forgotten, session: Session) -> dict[str, datetime]:
+    """Add the users whom the list has in another spelling, with the last moment of all their spellings."""
+    session.table(
+        "spellings",
+        "SELECT user_id, spelling, min(row) AS first FROM staged WHERE spelling IS NOT NULL GROUP BY user_id, spelling",
+    )
+    for batch in session.stream("SELECT first, user_id, spelling FROM spellings ORDER BY first", ["first"]):
+        users, spellings = (batch.column(name).to_pylist() for name in ("user_id", SPELLING))
+        listed = forgotten.among(spellings)
+        for user, spelling in zip(users, spellings, strict=True):
+            if user is not None and spelling in listed:
+                found[user] = max(listed[spelling], found.get(user, listed[spelling]))
+    session.drop("spellings")
+    return found
 
 
 def stream_set_aside(session: Session) -> Iterator[pa.RecordBatch]:

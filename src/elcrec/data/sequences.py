@@ -9,6 +9,7 @@ from elcrec.data.engine import Session
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.profile import DAY
 
+_PRIME = 2**31 - 1
 _KEYS = {"u": "user_id", "i": "item_id"}
 
 
@@ -63,8 +64,13 @@ def _peel(session: Session, k: int, own: str) -> None:
         session.rename("remaining", "core")
 
 
-def index_ids(session: Session, core: Core) -> pa.Table:
+def index_ids(session: Session, core: Core, tie: str | None = None) -> pa.Table:
     """Number users and items of `core` by their first appearance, and its events by both, for the two streams.
+
+    Args:
+        session: the engine's.
+        core: what `keep_core` made.
+        tie: by what events of the same time are ordered, in SQL; `None` for the order of the log.
 
     Returns:
         `item_index` from 1, `item_id`, `total` events and the `newest` in microseconds, by index.
@@ -74,9 +80,10 @@ def index_ids(session: Session, core: Core) -> pa.Table:
     index = "CAST(row_number() OVER (ORDER BY first) AS INT)"
     session.table("items", f"SELECT i, {index} AS item_index, total, newest FROM ({counted}) counted")
     # Kept before they are sorted: then a sort is all that a stream has to hold in memory.
-    event_id = f", core.{EVENT_ID} AS {EVENT_ID}" if core.event_ids else ""
+    more = [f", core.{EVENT_ID} AS {EVENT_ID}"] if core.event_ids else []
+    more += [f", {tie} AS tie"] if tie else []
     events = f"""SELECT users.first AS first, items.item_index AS item_index, core.micros AS micros, core.row AS row
-        {event_id} FROM core JOIN users ON core.u = users.u JOIN items ON core.i = items.i"""
+        {"".join(more)} FROM core JOIN users ON core.u = users.u JOIN items ON core.i = items.i"""
     session.table("events", events)
     for key, table in (("u", "users"), ("i", "items")):
         if core.numbered:
@@ -94,12 +101,20 @@ def stream_users(session: Session) -> Iterator[pa.RecordBatch]:
     return session.stream("SELECT first, name AS user_id FROM named_users ORDER BY first", ["first"])
 
 
-def stream_events(session: Session) -> Iterator[pa.RecordBatch]:
+def drawn(seed: int) -> str:
+    """Return, in SQL, a number of a row that looks drawn: a polynomial modulo a prime, the same on any engine."""
+    row = f"(core.row % {_PRIME})"
+    mixed = f"(({row} * {row}) % {_PRIME} + {row} * 69621 + {seed % _PRIME}) % {_PRIME}"
+    return f"(({mixed}) * 48271 + ({mixed}) * ({mixed})) % {_PRIME}"
+
+
+def stream_events(session: Session, *, drawn: bool = False) -> Iterator[pa.RecordBatch]:
     """Yield `first` (of the user), `item_index`, `micros`, `row` and, where events have ids, `event_id` of each event.
 
-    They are ordered by user, then time; equal times keep the order of the log.
+    They are ordered by user, then time; equal times by what `index_ids` was given.
     """
-    return session.stream("SELECT * FROM events ORDER BY first, micros, row", ["first", "micros", "row"])
+    order = ["first", "micros", "tie", "row"] if drawn else ["first", "micros", "row"]
+    return session.stream(f"SELECT * FROM events ORDER BY {', '.join(order)}", order)
 
 
 def find_cuts(session: Session, events: int, valid_share: float, test_share: float) -> Cuts:

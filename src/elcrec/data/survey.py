@@ -1,27 +1,68 @@
 """A whole log in the numbers that it is judged by, its rows in files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from elcrec.config import ValidateConfig
 from elcrec.data.benchmark import refuse_repeated_users
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
-from elcrec.data.log import RawLog, TimeKind, stage_log
+from elcrec.data.lines import Lines
+from elcrec.data.log import RawLog, TimeKind, TornLine, stage_log
 from elcrec.data.profile import Counts, Figures, Profile, count_out_of_order, count_popular_before, describe, measure
-from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, row_rules, stream_set_aside
-from elcrec.data.sorting import Sorted, sort_rows
+from elcrec.data.rows import Rule, find_faulty, leave_out_forgotten, leave_out_others, row_rules, stream_set_aside
+from elcrec.data.sorting import Fault, Sorted, sort_rows
+from elcrec.data.suspects import Shares, Suspect, leave_out_heavy
 
 _LOG = "log.parquet"
 
 
 class Limits(NamedTuple):
-    """Of a row: the longest id in characters, and what counts as the present."""
+    """What rows are held to.
+
+    Attributes:
+        max_id_length: in characters.
+        now: what counts as the present.
+        earliest: the first plausible time; 0 for any.
+        shares: above which users and items are left out; `None` leaves nobody out.
+        repeats: whether rows of one user, item and time are different events.
+    """
 
     max_id_length: int
     now: datetime
+    earliest: int = 0
+    shares: Shares | None = None
+    repeats: bool = False
+
+
+def limits_of(config: ValidateConfig, now: datetime) -> Limits:
+    """Return the limits on a row that the configuration sets."""
+    first = datetime.fromisoformat(config.earliest).replace(tzinfo=UTC)
+    shares = Shares(config.max_user_share, config.max_item_share) if config.leave_out_heavy else None
+    since, repeats = int(first.timestamp()) * 1_000_000, config.duplicates == "keep"
+    return Limits(config.max_id_length, now, since, shares, repeats)
+
+
+def _placed(found: Sorted, log: RawLog) -> Sorted:
+    """Give the examples of faulty rows the lines on which they stand, and torn ones their text."""
+    if log.lines is None:
+        return found
+    torn = {line.row: line for line in log.torn_lines}
+    return replace(found, faults=[_placed_fault(fault, log.lines, torn) for fault in found.faults])
+
+
+def _placed_fault(fault: Fault, lines: Lines, torn: Mapping[int, TornLine]) -> Fault:
+    numbers = lines.of_rows(np.asarray([row["row"] for row in fault.examples], np.int64)).tolist()
+    examples = [{**row, "line": number} for row, number in zip(fault.examples, numbers, strict=True)]
+    for row in examples:
+        if line := torn.get(row["row"]):
+            row |= {"torn": f"{line.fields} fields where there are {line.expected} columns", "text": line.text}
+    return replace(fault, examples=examples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +74,10 @@ class Survey:
         types: the columns' types in the file.
         rows: all rows that count, torn ones included.
         torn: torn rows.
+        lines: what the lines of a text are.
         forgotten: rows of forgotten users, which count nowhere else.
+        others: rows that do not count by `validate.keep`.
+        left_out: users and items with an implausible share, whose rows count nowhere else either.
         rules: what was asked of a row.
         broken: rows that break each rule, by its name.
         sorted: what became of the rows.
@@ -48,7 +92,10 @@ class Survey:
     types: dict[str, str]
     rows: int
     torn: int
+    lines: Lines | None
     forgotten: int
+    others: int
+    left_out: list[Suspect]
     rules: list[Rule]
     broken: dict[str, int]
     sorted: Sorted
@@ -81,12 +128,16 @@ def survey(
         folder: where `interactions.parquet` and `quarantine.parquet` go.
     """
     staged = stage_log(log, session.folder / _LOG)
-    rules = row_rules(limits.max_id_length, limits.now, event_ids=staged.event_ids, whole=log.whole)
+    earliest = limits.earliest if log.time == "real" else 0
+    rules = row_rules(limits.max_id_length, limits.now, earliest=earliest, event_ids=staged.event_ids, whole=log.whole)
+    rules = [rule for rule in rules if log.time == "real" or not rule.about_present]
     session.scan("staged", [staged.file])
-    left_out = leave_out_forgotten(session, forgotten)
-    if log.time == "order":
+    left_out = leave_out_forgotten(session, forgotten, spellings=staged.spellings)
+    others = leave_out_others(session) if staged.filtered else 0
+    heavy, heavy_rows = leave_out_heavy(session, limits.shares) if limits.shares else ([], 0)
+    if log.a_line_a_user:
         refuse_repeated_users(session, log.file)
-    broken = find_faulty(session, rules, event_ids=staged.event_ids)
+    broken = find_faulty(session, rules, event_ids=staged.event_ids, repeats=limits.repeats)
     files = {"interactions": folder / "interactions.parquet", "quarantine": folder / "quarantine.parquet"}
     rows = sort_rows(staged, stream_set_aside(session), [rule.name for rule in rules], **files)
     staged.file.unlink()
@@ -96,12 +147,15 @@ def survey(
     return Survey(
         time=log.time,
         types=log.types,
-        rows=staged.rows - left_out,
+        rows=staged.rows - left_out - others - heavy_rows,
         torn=staged.torn,
+        lines=log.lines,
         forgotten=left_out,
+        others=others,
+        left_out=heavy,
         rules=rules,
         broken=broken,
-        sorted=rows,
+        sorted=_placed(rows, log),
         figures=figures,
         out_of_order=0 if rows.by_time else count_out_of_order(session),
         profile=describe(figures, dataset=source["dataset"], time=log.time, md5=source["md5"]),

@@ -33,7 +33,7 @@ class Answers:
         label: the model's name for people.
         config: its config.json.
         ranking: ranks and the 20 best items, the history excluded.
-        unmasked_ranks: ranks with the history left in, `None` where no target is a repeat, [N].
+        unmasked_ranks: ranks with the history left in, `None` where no target is a repeat that counts as missed, [N].
         intents: nearest intent, -1 where there is none, [N].
         pictured: a sample of the users with an intent, rows of N.
         pictured_states: their mean states on the unit sphere, where intents are assigned, [sample, D].
@@ -76,15 +76,15 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
         question = encoded.vectors, items_VD, excluded, test.target_items
         return rank_targets(*question, top_k=top_k, block_users=block_users)
 
-    repeats = repeat_targets(test).any()
+    missed = not test.repeats and repeat_targets(test).any()
     intents = encoded.intents.cpu().numpy().astype(np.int32)
     pictured = _sample(np.flatnonzero(intents >= 0), seed)
     seen = test.histories.take(pictured)
     return Answers(
         label=model_label(config),
         config=config,
-        ranking=rank(test.histories, TOP_K),
-        unmasked_ranks=rank(nothing(len(test.users)), 0).ranks if repeats else None,
+        ranking=rank(test.excluded, TOP_K),
+        unmasked_ranks=rank(Ragged.empty(len(test.users)), 0).ranks if missed else None,
         intents=intents,
         pictured=pictured,
         pictured_states=_states(model, seen),
@@ -116,11 +116,6 @@ def repeat_targets(test: EvaluationSet) -> npt.NDArray[np.bool_]:
     users = test.histories.owners
     found = users[test.histories.values == test.target_items[users]]
     return np.bincount(found, minlength=len(test.users)) > 0
-
-
-def nothing(rows: int) -> Ragged:
-    """Return empty rows: nothing to exclude."""
-    return Ragged(values=np.empty(0, np.int32), offsets=np.zeros(rows + 1, np.int64))
 
 
 def _checked_config(folder: Path, data: SequenceData) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity,
 from elcrec.evaluation.rules import RuleFindings
 from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
 
+MANY_REPEATS = 0.1
+"""Share of targets that are repeats from which on it is said first of all."""
 METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS)
 COMPARED = ("hr@20", "ndcg@20")
 """Metrics whose paired difference to the baseline is reported."""
@@ -99,7 +101,7 @@ def measure(
         truth: the planted intents of a synthetic log.
     """
     counts = training_counts(data.training(), data.num_items)
-    by_count = rank_by_popularity(counts, test.histories, test.target_items, block_users=config.block_users)
+    by_count = rank_by_popularity(counts, test.excluded, test.target_items, block_users=config.block_users)
     ranks = {name: given.ranking.ranks for name, given in answers.items()} | {"popularity": by_count}
     drawing = {"samples": config.bootstrap, "seed": config.seed}
     groups = [by_history_length(test.histories.lengths), by_target_popularity(test.target_items, counts)]

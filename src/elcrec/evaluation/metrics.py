@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+MISS = np.iinfo(np.int32).max
+"""The rank of a target that cannot be found, because it is excluded or its score is no number."""
 CUTOFFS = (5, 10, 20)
 Gains = dict[str, npt.NDArray[np.float64]]
 

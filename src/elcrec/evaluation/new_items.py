@@ -108,7 +108,7 @@ def measure_new_items(
     seen = np.where(new.held_V, np.minimum(counts, config.new_items.held_out_seen), counts)
     ranks: dict[str, npt.NDArray[np.integer]] = {
         "given": _ranks(config, new.model, test, new.unknown_V & ~new.given_V, new.given_V),
-        "popularity": rank_by_popularity(seen, test.histories, test.target_items, block_users=config.block_users),
+        "popularity": rank_by_popularity(seen, test.excluded, test.target_items, block_users=config.block_users),
         "trained": _ranks(config, model, test, np.zeros_like(new.given_V)),
         "unknown": _ranks(config, model, test, new.unknown_V),
     }

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elcrec.data.ragged import Ragged
+from elcrec.evaluation.metrics import MISS
 
 IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.float64]
@@ -22,7 +23,7 @@ def training_counts(training: Ragged, num_items: int) -> npt.NDArray[np.int64]:
 
 def rank_by_popularity(
     counts: npt.NDArray[np.int64],
-    histories: Ragged,
+    excluded: Ragged,
     target_items: npt.NDArray[np.int64],
     *,
     block_users: int | None = None,
@@ -34,7 +35,7 @@ def rank_by_popularity(
 
     Args:
         counts: training count of each item, [V + 1]; entry 0 is ignored.
-        histories: items to exclude, N rows of indices.
+        excluded: items that are not ranked, N rows of indices.
         target_items: the item to find, [N].
         block_users: users ranked at a time; `None` takes as many as suit a CPU, where this always runs.
     """
@@ -43,7 +44,7 @@ def rank_by_popularity(
     ascending = np.sort(counts[1:])
     for start in range(0, len(ranks), block_users):
         rows = np.arange(start, min(start + block_users, len(ranks)))
-        ranks[rows] = _rank_block(counts, ascending, histories.take(rows), target_items[rows])
+        ranks[rows] = _rank_block(counts, ascending, excluded.take(rows), target_items[rows])
     return ranks
 
 
@@ -59,7 +60,7 @@ def _rank_block(
     excluded = np.bincount(rows[counts[items] >= target_counts[rows]], minlength=len(targets))
     repeats = rows[items == targets[rows]]
     ranks = at_least - excluded
-    ranks[repeats] = len(ascending)
+    ranks[repeats] = MISS
     return ranks
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
+from elcrec.evaluation.metrics import MISS
 from elcrec.ops.device import to_device
 
 _TILE = 64
@@ -25,7 +26,7 @@ class Ranking:
     """Where each target stands and what stands before it.
 
     Attributes:
-        ranks: 1 is best; ties count against the target; a target in the history is last (V), [N].
+        ranks: 1 is best; ties count against the target; `MISS` for one that is excluded, [N].
         top_items: indices of the best items, best first; 0 where no item is left, [N, K].
     """
 
@@ -37,21 +38,21 @@ class Ranking:
 def rank_targets(
     users_ND: Tensor,
     items_VD: Tensor,
-    histories: Ragged,
+    excluded: Ragged,
     target_items: npt.NDArray[np.int64],
     *,
     top_k: int = 20,
     block_users: int | None = None,
 ) -> Ranking:
-    """Rank each user's target by dot product among all items outside her history.
+    """Rank each user's target by dot product among all items that are not excluded.
 
     Memory is bounded by one block: `block_users` x V scores and as many flags. A score that is not a
-    number counts against the target, so that a diverged model cannot rank well.
+    number is a miss, so that a diverged model cannot rank well.
 
     Args:
         users_ND: a vector a user, [N, D].
         items_VD: item vectors, [V + 1, D]; row 0 is padding and never ranked.
-        histories: items to exclude, N rows of indices.
+        excluded: items that are not ranked, N rows of indices.
         target_items: the item to find, [N].
         top_k: how many best items to return, at most V; 0 where only ranks are wanted.
         block_users: users ranked at a time; `None` chooses for the device.
@@ -69,11 +70,12 @@ def rank_targets(
     for start in range(0, num_users, block_users):
         block = slice(start, min(start + block_users, num_users))
         scores_BV = torch.mm(users_ND[block], items_DV, out=scores_buffer[: block.stop - start])
-        mask_history(scores_BV, histories.part(block))
+        mask_history(scores_BV, excluded.part(block))
         target_scores_B1 = scores_BV.gather(1, targets_N1[block])
         # Of V items and padding, those not below the target stand before it or are it; padding is below
-        # every target but an excluded one, which is last.
-        ranks_N[block] = (num_items + 1 - _count_below(scores_BV, target_scores_B1)).clamp_(max=num_items)
+        # every target but an excluded one.
+        places_B = num_items + 1 - _count_below(scores_BV, target_scores_B1)
+        ranks_N[block] = places_B.masked_fill_(places_B > num_items, MISS)
         if top_items_NK.shape[1]:
             top_items_NK[block] = best_items(scores_BV, top_items_NK.shape[1])
     return Ranking(ranks=ranks_N.cpu().numpy(), top_items=top_items_NK.cpu().numpy())

@@ -10,7 +10,7 @@ import yaml
 from elcrec.config import to_dict
 from elcrec.evaluation import charts, training_charts
 from elcrec.evaluation.answers import TOP_K, Answers
-from elcrec.evaluation.findings import METRICS, Findings
+from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings
 from elcrec.evaluation.intents_page import about_intents, intent_rows
 from elcrec.evaluation.lineage import known_settings
 from elcrec.evaluation.new_items import HELD_OUT, NewItemFindings
@@ -55,11 +55,8 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
         said.append("No baseline model was given, so there is no comparison user by user.")
     said += [_about_absent(named[name], given.config) for name, given in answers.items() if _absent_items(given.config)]
     if findings.unmasked:
-        said.append(
-            f"{findings.repeat_share:.1%} of the targets are already in the history. The masked protocol can "
-            f"never hit them; with the history left in, NDCG@20 is "
-            f"{findings.unmasked['model']['ndcg@20']:.4f}."
-        )
+        many = findings.repeat_share >= MANY_REPEATS
+        said.insert(0 if many else len(said), _about_repeats(findings))
     if findings.rules is not None:
         said.append(_about_rules(findings.rules))
     if findings.new_items is not None and HELD_OUT in findings.new_items.resampled:
@@ -67,6 +64,14 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
     if findings.intents:
         said += about_intents(findings.intents, answers["model"].config)
     return said
+
+
+def _about_repeats(findings: Findings) -> str:
+    return (
+        f"{findings.repeat_share:.1%} of the targets are already in the history. They count as missed, because such "
+        f"items are not recommended (sequences.repeats); with the history left in, NDCG@20 is "
+        f"{findings.unmasked['model']['ndcg@20']:.4f}."
+    )
 
 
 def _about_rules(rules: RuleFindings) -> str:

@@ -135,10 +135,10 @@ def answer_lists(
     lists = np.zeros((len(users_ND), TOP_K), np.int64)
     for start in range(0, len(users_ND), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(users_ND)))
-        histories = test.histories.part(rows)
+        histories, excluded = test.histories.part(rows), test.excluded.part(rows)
         scores_BV = users_ND[rows] @ items_DV
         scores_BV[:, PADDING] = -np.inf
-        scores_BV[histories.owners, histories.values] = -np.inf
+        scores_BV[excluded.owners, excluded.values] = -np.inf
         rules.block(scores_BV, now)
         picked = rules.pick(scores_BV, TOP_K, [histories.row(row) for row in range(len(histories))], rng)
         for row, each in enumerate(picked, start=start):

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from elcrec.data.ids import normal_ids
 from elcrec.data.times import TIMESTAMP, parse_times
 from elcrec.errors import UserError
 
@@ -82,7 +83,7 @@ def read_items_file(path: Path) -> pa.Table:
         raise UserError(f"not readable ({error})", where=path, fix="write CSV, or Parquet as *.parquet") from error
     if "item_id" not in table.column_names:
         raise UserError("no column item_id", where=path, fix=f"known columns: {', '.join(COLUMNS)}")
-    item_ids = table["item_id"].cast(pa.string())
+    item_ids = normal_ids(table["item_id"].cast(pa.string()))
     _require(path, not item_ids.null_count, "an item_id is empty")
     _require(path, len(pc.unique(item_ids)) == len(item_ids), "an item_id stands in several rows")
     nulls = pa.nulls(len(table), pa.string())

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from elcrec import __version__
 from elcrec.config import ServeConfig
+from elcrec.data.ids import normal_id
 from elcrec.serving import binary, browsing, inference, messages
 from elcrec.serving.access import Access, require_json
 from elcrec.serving.batching import QueueFull
@@ -152,11 +153,11 @@ class App:
     async def _recommend(self, request: Request) -> Response:
         asked = messages.read_recommend(await self._body(request), self._config.limits)
         question = Question(
-            user_id=None if asked.user_id is UNSET else asked.user_id,
-            history=None if asked.history is UNSET else asked.history,
+            user_id=None if asked.user_id is UNSET else normal_id(str(asked.user_id)),
+            history=None if asked.history is UNSET else _normal(asked.history),
             k=asked.k,
-            allow=None if asked.filters.allow is UNSET else asked.filters.allow,
-            deny=asked.filters.deny,
+            allow=None if asked.filters.allow is UNSET else _normal(asked.filters.allow),
+            deny=_normal(asked.filters.deny),
             explain=asked.explain,
         )
         answer = await self._ask(question)
@@ -164,13 +165,13 @@ class App:
         return _json(response_of(answer, with_history=asked.with_history))
 
     async def _similar(self, request: Request) -> Response:
-        item_id, kind = request.path_params["item_id"], browsing.read_kind(request.query_params)
+        item_id, kind = normal_id(request.path_params["item_id"]), browsing.read_kind(request.query_params)
         k, serving = browsing.read_k(request.query_params, self._config.limits), self._live.current
         browsing.require_item(serving.recommender, item_id)
         if kind == "near":
             items = await asyncio.to_thread(browsing.near_items, serving.recommender, item_id, k)
         else:
-            answer = await self._ask(Question(user_id=None, history=[item_id], k=k))
+            answer = await self._ask(Question(user_id=None, history=[item_id], k=k, deny=[item_id]))
             items, serving = scored_items(answer.recommendation), answer.serving
         model = browsing.model_answer(serving)
         return _json(messages.SimilarResponse(item_id=item_id, kind=kind, items=items, model=model))
@@ -303,6 +304,10 @@ class App:
 
     async def _users(self, _: Request) -> Response:
         return _json({"users": self._demo_users})
+
+
+def _normal(item_ids: Sequence[messages.Id]) -> list[str]:
+    return [normal_id(str(item_id)) for item_id in item_ids]
 
 
 async def _refusals(handler: Handler, request: Request) -> Response:

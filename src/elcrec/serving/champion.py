@@ -44,7 +44,7 @@ def rank_with_champion(bundle: Path, catalogue: Catalogue, test: EvaluationSet) 
     histories = own.histories(catalogue.item_ids.take(pa.array(test.histories.values - 1)), test.histories.offsets)
     vectors_ND = model.encode(histories.histories, intents=False).vectors
     users_ND, items_VD = _sink_unknown(vectors_ND, model.item_vectors(), as_champion)
-    return rank_targets(users_ND, items_VD, test.histories, test.target_items, top_k=1).ranks
+    return rank_targets(users_ND, items_VD, test.excluded, test.target_items, top_k=1).ranks
 
 
 def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:

@@ -2,17 +2,23 @@
 
 import csv
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
+from elcrec.data.ids import normal_id
+from elcrec.data.times import parse_times
 from elcrec.errors import UserError
-from elcrec.serving.histories import require_valid
+from elcrec.serving.histories import instant, require_valid
 from elcrec.serving.ports import Event
 
 _FIX = "mend it; no event was written"
+_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})?)?")
+_SECONDS = re.compile(r"[0-9]{9,10}(\.[0-9]{1,6})?")
 _REQUIRED = ("user_id", "item_id", "timestamp")
 
 
@@ -92,11 +98,11 @@ def _csv_line(row: dict[str | Any, str | Any], where: str) -> _Line:
 
 
 def _event(line: _Line, where: str, now: datetime) -> Event:
-    event_id = None if line.event_id is None else str(line.event_id)
+    event_id = None if line.event_id is None else normal_id(str(line.event_id))
     moment = _moment(line.timestamp, where)
     event = Event(
-        user_id=str(line.user_id),
-        item_id=str(line.item_id),
+        user_id=normal_id(str(line.user_id)),
+        item_id=normal_id(str(line.item_id)),
         timestamp=moment,
         event_id=event_id,
         answer_id=line.answer_id,
@@ -106,20 +112,20 @@ def _event(line: _Line, where: str, now: datetime) -> Event:
 
 
 def _moment(value: str | float, where: str) -> datetime:
-    """Read ISO 8601 or seconds since 1970."""
-    try:
-        if isinstance(value, str) and not _is_number(value):
-            moment = datetime.fromisoformat(value.strip())
+    """Read a time as a log's are read: the common forms at once, all others by the reader of logs."""
+    text = str(value).strip()
+    if _ISO.fullmatch(text):
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            pass
+        else:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return datetime.fromtimestamp(float(value), UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        what = f"timestamp {value!r} is neither ISO 8601 nor seconds since 1970"
-        raise UserError(what, where=where, fix=_FIX) from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    if _SECONDS.fullmatch(text):
+        return instant(round(float(text) * 1_000_000))
+    times = parse_times(pa.chunked_array([pa.array([text], pa.string())]), "s")
+    found = None if times is None else times.cast(pa.int64())[0].as_py()
+    if found is None:
+        what = f"timestamp {value!r} is neither ISO 8601, a compact date, nor seconds since 1970"
+        raise UserError(what, where=where, fix=_FIX)
+    return instant(found)

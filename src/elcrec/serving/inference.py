@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from elcrec.config import LimitsConfig
+from elcrec.data.ids import normal_id
 from elcrec.serving.engine import Answer, Question
 from elcrec.serving.messages import Refusal, decode, require_at_most
 from elcrec.serving.recommender import Recommendation
@@ -29,7 +30,8 @@ INPUTS: tuple[dict[str, Any], ...] = (
     {"name": "allow", "datatype": "BYTES", "shape": [-1]},
     {"name": "deny", "datatype": "BYTES", "shape": [-1]},
 )
-"""`user_id` [B] or `history` [B, L] (oldest first, filled up with "") or both; the rest is optional and for all."""
+"""`user_id` [B] or `history` [B, L] (oldest first, filled up with "") or both; the rest is optional and for all. Ids
+may be INT64 as well."""
 
 OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "item_id", "datatype": "BYTES", "shape": [-1, -1]},
@@ -116,9 +118,11 @@ def questions_of(request: InferRequest, limits: LimitsConfig) -> list[Question]:
     known = {expected["name"]: expected for expected in INPUTS}
     for name, tensor in tensors.items():
         _require(name in known, f"no input is named {name!r}: known are {', '.join(known)}")
-        _require(tensor.datatype == known[name]["datatype"], f"input {name!r} has datatype {known[name]['datatype']}")
-    wanted = {output.name for output in request.outputs} - {output["name"] for output in OUTPUTS}
-    _require(not wanted, f"no output is named {', '.join(sorted(wanted))}")
+        wanted = known[name]["datatype"]
+        ids_as_numbers = wanted == "BYTES" and tensor.datatype == "INT64"
+        _require(tensor.datatype == wanted or ids_as_numbers, f"input {name!r} has datatype {wanted}")
+    unknown = {output.name for output in request.outputs} - {output["name"] for output in OUTPUTS}
+    _require(not unknown, f"no output is named {', '.join(sorted(unknown))}")
     return _questions(tensors, limits)
 
 
@@ -221,10 +225,11 @@ def _histories(tensor: Tensor, limits: LimitsConfig) -> list[list[str]]:
 
 
 def _strings(tensor: Tensor, dimensions: int) -> list[str]:
-    values = _flat(tensor, dimensions)
+    """Return ids in their normal form; numbers are ids that are written so."""
+    values = [str(value) if type(value) is int else value for value in _flat(tensor, dimensions)]
     valid = all(isinstance(value, str) and len(value) <= _LONGEST_ID for value in values)
     _require(valid, f"input {tensor.name!r} holds strings of at most {_LONGEST_ID} characters")
-    return values
+    return [normal_id(value) for value in values]
 
 
 def _flat(tensor: Tensor, dimensions: int) -> list[Any]:

@@ -8,12 +8,15 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from elcrec.config import LimitsConfig
+from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event
 
 T = TypeVar("T")
-Id = Annotated[str, Meta(min_length=1, max_length=256)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Id = Name | int
+"""A raw id; a number means the id that is written so."""
 
 _NOT_JSON, _INVALID = 400, 422
 
@@ -164,7 +167,7 @@ class EventRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """RFC 3339 with a zone; absent: now."""
     event_id: Id | UnsetType = UNSET
     """The sender's own name for the event: sent again, it counts once."""
-    answer_id: Id | UnsetType = UNSET
+    answer_id: Name | UnsetType = UNSET
     """The answer that showed the item, if one did."""
 
 
@@ -258,10 +261,10 @@ def _require_short(values: Sequence[object] | UnsetType, most: int, name: str) -
 
 def _event(event: EventRequest, now: datetime) -> Event:
     read = Event(
-        user_id=event.user_id,
-        item_id=event.item_id,
+        user_id=normal_id(str(event.user_id)),
+        item_id=normal_id(str(event.item_id)),
         timestamp=now if event.timestamp is UNSET else event.timestamp,
-        event_id=None if event.event_id is UNSET else event.event_id,
+        event_id=None if event.event_id is UNSET else normal_id(str(event.event_id)),
         answer_id=None if event.answer_id is UNSET else event.answer_id,
     )
     try:

@@ -44,7 +44,7 @@ class Query:
     """What is asked for one user.
 
     Attributes:
-        history: raw item ids, oldest first; none of them is recommended.
+        history: raw item ids, oldest first; none of them is recommended, unless the bundle allows repeats.
         k: how many items, at least 1.
         allow: raw ids that may be recommended; `None` allows all.
         deny: raw ids that must not be.
@@ -143,6 +143,7 @@ class Recommender:
             self._half_norms_K = None if model.intents is None else model.intents.half_norms()
         self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
+        self._repeats = manifest.split.get("repeats") == "allow"
         self.rules, self._rng = rules or RulesConfig(), np.random.default_rng(seed)
         self.use_facts(facts or ItemFacts.nothing(len(catalogue)))
 
@@ -222,7 +223,7 @@ class Recommender:
     def popular(self, k: int, seen: Sequence[int] = ()) -> Picked:
         """Return the most popular items that were not `seen` (indices), scored by their shares of the interactions."""
         unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
-        unwanted[[PADDING, *seen]] = True
+        unwanted[[PADDING, *([] if self._repeats else seen)]] = True
         return self._pick_popular(k, unwanted)
 
     @staticmethod
@@ -270,8 +271,9 @@ class Recommender:
         encoded, rules = self._encode(histories), self._rules
         scores_BV = (encoded.vectors @ self._items_DV).numpy()
         scores_BV[:, PADDING] = -np.inf
-        for met in (histories, seen) if seen is not None else (histories,):
-            scores_BV[met.owners, met.values] = -np.inf
+        for met in () if self._repeats else (histories, seen):
+            if met is not None:
+                scores_BV[met.owners, met.values] = -np.inf
         for row, query in enumerate(queries):
             self._filter(scores_BV[row], query)
         rules.block(scores_BV)
@@ -300,16 +302,20 @@ class Recommender:
             kept = scores_V[allowed]
             scores_V.fill(-np.inf)
             scores_V[allowed] = kept
-        for unwanted in (query.deny, query.seen):
+        for unwanted in (query.deny, self._met(query)):
             if unwanted:
                 scores_V[self.catalogue.known(unwanted)] = -np.inf
+
+    def _met(self, query: Query) -> Collection[str]:
+        """Return the items, beside the history, that are not recommended because the user has met them."""
+        return () if self._repeats else query.seen
 
     def _popular_items(self, query: Query) -> tuple[Picked, int]:
         unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
         if query.allow is not None:
             unwanted[:] = True
             unwanted[self.catalogue.known(query.allow)] = False
-        unwanted[[PADDING, *self.catalogue.known([*query.deny, *query.seen])]] = True
+        unwanted[[PADDING, *self.catalogue.known([*query.deny, *self._met(query)])]] = True
         return self._pick_popular(query.k, unwanted), _NO_INTENT
 
     def _pick_popular(self, k: int, unwanted_V: npt.NDArray[np.bool_]) -> Picked:

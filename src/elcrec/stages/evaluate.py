@@ -1,5 +1,6 @@
 """Stage evaluate: what a trained model is worth on the test split, and what its intents are."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
-from elcrec.evaluation.findings import METRICS, Findings, flat_metrics, measure
+from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.intents_page import write_intents_page
 from elcrec.evaluation.new_item_search import find_new_items, texts_of
@@ -35,6 +36,8 @@ from elcrec.ops.device import choose_device
 from elcrec.ranking.files import FACTS, RULES
 from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
 from elcrec.ranking.new_items import NewItems, write_new_items
+
+logger = logging.getLogger(__name__)
 
 HEADLINE = (
     "users",
@@ -128,7 +131,18 @@ def evaluate(
         write_card(scratch / "model_card.md", findings, answers, sources)
         write_report(scratch / "report.html", findings, answers, sources)
         write_intents_page(scratch / "intents.html", findings, answers, sources)
-    return {name: numbers[name] for name in HEADLINE if name in numbers}
+    _warn_of_repeats(findings)
+    said = {name: numbers[name] for name in HEADLINE if name in numbers}
+    return said | {"repeat_target_share": findings.repeat_share} if findings.repeat_share >= MANY_REPEATS else said
+
+
+def _warn_of_repeats(findings: Findings) -> None:
+    if findings.unmasked and findings.repeat_share >= MANY_REPEATS:
+        logger.warning(
+            "%.0f %% of the test targets are items that their user has met before, and count as missed; where that is "
+            "what users do, set sequences.repeats=allow",
+            100 * findings.repeat_share,
+        )
 
 
 def _verify(models: Iterable[Path], sequences: Path, truth: Path | None) -> None:

@@ -3,7 +3,9 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from elcrec.data.ids import normal_id
 from elcrec.progress import track
 from elcrec.serving.event_file import read_events
 from elcrec.serving.ports import Event, FeatureStore
@@ -45,11 +47,16 @@ def replay_events(features: FeatureStore) -> dict[str, int]:
     """
     totals = Counter[str]()
     for batch in features.event_log.batches():
-        events = [Event(**row) for row in batch.select(_COLUMNS).to_pylist()]
+        events = [_normal(Event(**row)) for row in batch.select(_COLUMNS).to_pylist()]
         events.sort(key=lambda event: event.user_id)
         totals += _push(events, features, logged=True)
         logger.info("%d events so far", totals["events"])
     return {"events": totals["events"], **_fates(totals)}
+
+
+def _normal(event: Event) -> Event:
+    """Return an event with ids in their normal form, which logs of earlier versions lack."""
+    return replace(event, user_id=normal_id(event.user_id), item_id=normal_id(event.item_id))
 
 
 def _push(events: Sequence[Event], features: FeatureStore, *, logged: bool) -> Counter[str]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import SCHEMA_VERSION, md5_of, write_json
 from elcrec.config import FetchConfig, LogFormat, RemoteFile
 from elcrec.custody import stage_output
+from elcrec.data.many_files import join_parts, parts_of, root_of
 from elcrec.data.synthetic import generate
 from elcrec.errors import UserError
 from elcrec.masking import mask
@@ -57,6 +58,7 @@ def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | s
         "schema_version": SCHEMA_VERSION,
         "dataset": config.dataset,
         "format": next(layout for layout, suffix in _SUFFIX.items() if suffix == data.suffix),
+        **({"layout": config.file.layout} if config.dataset == "file" and config.file.layout else {}),
         "file": data.name,
         "md5": md5_of(data),
         "origin": mask(origin),
@@ -73,8 +75,11 @@ def _make_sample(config: FetchConfig, folder: Path) -> tuple[str, Path]:
 
 
 def _copy_file(config: FetchConfig, folder: Path) -> tuple[str, Path]:
-    data = folder / f"data{_SUFFIX[config.file.format]}"
-    _copy(Path(config.file.path), data, fix="set fetch.file.path")
+    data, parts = folder / f"data{_SUFFIX[config.file.laid_out]}", parts_of(config.file.path)
+    if len(parts) == 1:
+        _copy(parts[0], data, fix="set fetch.file.path")
+    else:
+        join_parts(parts, config.file.laid_out, data, root=root_of(config.file.path))
     _check_md5(data, config.file.md5, origin=config.file.path)
     return config.file.path, data
 

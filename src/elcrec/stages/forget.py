@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from elcrec.artifacts import FORGOTTEN_FILE
+from elcrec.config import CsvConfig
 from elcrec.data.erasure import erase_user
 from elcrec.data.forgotten import Forgotten
+from elcrec.data.text import AS_FOUND
 from elcrec.errors import UserError
 from elcrec.serving.exposure_files import erase_exposures
 from elcrec.serving.histories import MAX_ID_LENGTH
@@ -25,6 +27,7 @@ def forget(
     features: FeatureStore,
     exposures: Path | None = None,
     user_key: str | None = None,
+    text: CsvConfig = AS_FOUND,
 ) -> dict[str, int]:
     """Erase a user; return how much was found of them in the store, and in how many files of the folders.
 
@@ -39,6 +42,7 @@ def forget(
         features: the feature store.
         exposures: the folder of what servers write down of their answers, if they do.
         user_key: what the user is called there, and in outputs that come from it; `None` where there is no salt.
+        text: how raw logs in CSV are written.
 
     Raises:
         UserError: a folder is missing, or a file cannot be rewritten.
@@ -51,9 +55,9 @@ def forget(
             raise UserError("no such folder", where=folder, fix="name an existing --workdir")
     Forgotten.load(store / FORGOTTEN_FILE).adding(user_id, datetime.now(UTC)).write(store / FORGOTTEN_FILE)
     found = dict(features.forget(user_id))
-    changed = [path for folder in folders for path in erase_user(folder, user_id, columns)]
+    changed = [path for folder in folders for path in erase_user(folder, user_id, columns, text)]
     if user_key is not None:
-        changed += [path for folder in folders for path in erase_user(folder, user_key, ("user_key",))]
+        changed += [path for folder in folders for path in erase_user(folder, user_key, ("user_key",), text)]
         changed += [] if exposures is None else erase_exposures(exposures, user_key)
     for path in changed:
         logger.info("rewritten: %s", path)

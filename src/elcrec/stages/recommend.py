@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel
 from elcrec.serving.recommender import Query, Recommendation, Recommender
@@ -25,8 +26,8 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
         UserError: there is no champion, its bundle is damaged, or `k` is out of range.
     """
     champion = _champion(name, registry)
-    recommender = load_recommender(champion.bundle, k)
-    (found,) = features.histories([user], service=recommender.manifest.feature_service)
+    recommender, k = load_recommender(champion.bundle, k)
+    (found,) = features.histories([normal_id(user)], service=recommender.manifest.feature_service)
     query = Query(history=found.item_ids, seen=found.seen, k=k) if found else Query(history=[], k=k)
     (answer,) = recommender.recommend([query])
     yield f"model      {name} version {champion.version}"
@@ -35,7 +36,7 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     yield f"intent     {_intent(recommender, answer.intent)}"
     yield f"source     {'popular items (fallback: no known history)' if answer.fallback else 'model'}"
     yield ""
-    yield from _table(answer)
+    yield from _table(answer) if answer.item_ids else ["nothing is left to recommend: no item is new to this user"]
 
 
 def _intent(recommender: Recommender, intent: int | None) -> str:
@@ -84,6 +85,19 @@ def first_users(histories: Path, number: int = 200) -> list[str]:
     return list(users)[:number]
 
 
+def read_users(path: Path) -> list[str]:
+    """Return the ids in a file, one a line.
+
+    Raises:
+        UserError: it is not readable.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
+    return [user for line in lines if (user := normal_id(line))]
+
+
 def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
     champion = registry.champion(name)
     if champion is None:
@@ -91,13 +105,13 @@ def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
     return champion
 
 
-def load_recommender(bundle: Path, k: int) -> Recommender:
-    """Load a bundle to recommend k items.
+def load_recommender(bundle: Path, k: int) -> tuple[Recommender, int]:
+    """Load a bundle to recommend k items; return how many it can show as well, all that there are at most.
 
     Raises:
-        UserError: it is damaged, or has fewer items.
+        UserError: it is damaged, or `k` is below 1.
     """
+    if k < 1:
+        raise UserError(f"k is {k}", fix="ask for 1 item or more")
     recommender = Recommender.load(bundle, seed=_SEED)
-    if not 1 <= k <= len(recommender.catalogue):
-        raise UserError(f"k is {k}", fix=f"ask for 1 to {len(recommender.catalogue)} items")
-    return recommender
+    return recommender, min(k, len(recommender.catalogue))

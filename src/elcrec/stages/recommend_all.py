@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file
 from elcrec.data.id_hashes import hash_ids, hash_ids_twice
+from elcrec.data.ids import normal_id
 from elcrec.data.parts import WHOLE, Part
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
@@ -43,7 +44,8 @@ def recommend_all(
         UserError: the bundle is damaged, the histories are not readable, or `k` is out of range.
     """
     started = time.perf_counter()
-    recommender = load_recommender(bundle, k)
+    recommender, k = load_recommender(bundle, k)
+    wanted = None if wanted is None else [normal_id(user) for user in wanted]
     users = cold = 0
     total, blocks = _blocks(histories, wanted, part)
     with atomic_file(out) as scratch, pq.ParquetWriter(scratch, _schema(recommender)) as writer:

@@ -1,5 +1,6 @@
 """Turn validated interactions into sequences, the item index and the split."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,16 @@ from elcrec.custody import stage_output, verify
 from elcrec.data.engine import Engine, Session
 from elcrec.data.fold import Folded, fold, item_table
 from elcrec.data.interactions import EVENT_ID, interaction_schema
-from elcrec.data.sequences import Cuts, find_cuts, index_ids, keep_core, stream_events, stream_users
+from elcrec.data.sequences import Cuts, drawn, find_cuts, index_ids, keep_core, stream_events, stream_users
 from elcrec.errors import UserError
 
 Metrics = dict[str, float | int | str]
+
+logger = logging.getLogger(__name__)
+
+_LEAST_PAIRS = 100
+_SORTED_SHARE = 0.9
+"""Of neighbours in an order that has nothing to do with ids, about half ascend."""
 
 
 def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, engine: Engine) -> Metrics:
@@ -43,9 +50,11 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
             log = [interactions / "interactions.parquet"]
             counts, cuts = _build(config, log, folder, session, event_ids=event_ids)
         _require_parts(counts, interactions)
+        _warn_of_ties(counts)
         document = _describe(counts, cuts, config, str(time)) | {"md5": md5_of(folder / "sequences.parquet")}
         write_json(folder / "split.json", document)
-    return {name: value for name, value in document.items() if name.startswith("num_")}
+    sizes = {name: value for name, value in document.items() if name.startswith("num_")}
+    return sizes | {"num_tied_events": counts.ties.events}
 
 
 def _has_event_ids(path: Path) -> bool:
@@ -77,8 +86,9 @@ def _build(
         raise UserError(what, where=interactions[0].parent, fix="lower sequences.k_core")
     shares = (config.valid_share, config.test_share)
     cuts = find_cuts(session, core.events, *shares) if config.split == "temporal" else None
-    items = index_ids(session, core)
-    streams = (stream_events(session), stream_users(session))
+    at_random = config.ties == "drawn"
+    items = index_ids(session, core, drawn(config.ties_seed) if at_random else None)
+    streams = (stream_events(session, drawn=at_random), stream_users(session))
     counts = fold(*streams, items, folder, most=config.history, cuts=cuts, event_ids=event_ids)
     pq.write_table(item_table(items, counts.training), folder / "items.parquet", compression="zstd")
     return counts, cuts
@@ -93,6 +103,19 @@ def _require_parts(counts: Folded, interactions: Path) -> None:
         raise UserError(f"the split leaves no {' and no '.join(empty)}", where=interactions, fix=fix)
 
 
+def _warn_of_ties(counts: Folded) -> None:
+    """Say it where events of the same time stand in the order of their items' ids, as somebody sorted them."""
+    ties = counts.ties
+    if ties.events:
+        logger.info("%.1f %% of events have the time of another of their user", 100 * ties.events / counts.events)
+    if ties.pairs >= _LEAST_PAIRS and max(ties.rising, ties.pairs - ties.rising) >= _SORTED_SHARE * ties.pairs:
+        logger.warning(
+            "%.0f %% of neighbours with the same time stand in the order of their item ids, which tells the model what "
+            "comes next; set sequences.ties=drawn, or give the log its true order",
+            100 * max(ties.rising, ties.pairs - ties.rising) / ties.pairs,
+        )
+
+
 def _describe(counts: Folded, cuts: Cuts | None, config: SequencesConfig, time: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -103,10 +126,17 @@ def _describe(counts: Folded, cuts: Cuts | None, config: SequencesConfig, time: 
         "num_train_interactions": counts.train_events,
         "num_valid_targets": counts.valid_targets,
         "num_test_targets": counts.test_targets,
+        "ties": {
+            "order": config.ties,
+            "events": counts.ties.events,
+            "pairs": counts.ties.pairs,
+            "in_order_of_items": counts.ties.rising,
+        },
         "time": time,
         "valid_cut": _iso(cuts.valid) if cuts else None,
         "test_cut": _iso(cuts.test) if cuts else None,
         "k_core": config.k_core,
+        "repeats": config.repeats,
         "history": config.history,
     }
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, md5_of, read_json, write_json
-from elcrec.config import ValidateConfig
+from elcrec.config import KeepConfig, ValidateConfig
 from elcrec.custody import stage_output, verify
 from elcrec.data.engine import Engine, Session
 from elcrec.data.forgotten import Forgotten
-from elcrec.data.log import RawLog, TimeKind
+from elcrec.data.log import RawLog, TimeKind, shown
 from elcrec.data.profile import Profile
 from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
-from elcrec.data.survey import Limits, Survey, survey
+from elcrec.data.survey import Survey, limits_of, survey
 from elcrec.data.validation_page import render_page
 from elcrec.errors import UserError
 
@@ -119,10 +119,10 @@ def _assess(
     session: AbstractContextManager[Session],
 ) -> Assessment:
     """Write the rows into `folder` and judge the log."""
-    log = _open(config, raw / source["file"], source)
-    previous = _previous_profile(lists.memory, source, log.time)
-    limits = Limits(max_id_length=config.max_id_length, now=now)
     forgotten = Forgotten.load(lists.forgotten) if lists.forgotten else Forgotten()
+    log = _open(config, raw / source["file"], source, spellings=bool(forgotten.until))
+    previous = _previous_profile(lists.memory, source, log.time)
+    limits = limits_of(config, now)
     with session as opened:
         found = survey(opened, log, source=source, previous=previous, limits=limits, forgotten=forgotten, folder=folder)
     if md5_of(log.file) != source["md5"]:
@@ -145,15 +145,22 @@ def _read_source(raw: Path) -> dict[str, Any]:
     return source
 
 
-def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any]) -> RawLog:
+def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spellings: bool) -> RawLog:
+    config = config.for_layout(source.get("layout"))
     columns = Columns(
         user=config.user_column,
         item=config.item_column,
         time=config.time_column,
         event=config.event_column,
         epoch_unit=config.epoch_unit,
+        null_tokens=config.null_tokens,
+        csv=config.csv,
+        kind=config.time,
+        time_format=config.time_format,
+        keep=None if config.keep == KeepConfig() else config.keep,
+        spellings=spellings,
     )
-    return read_log([path], source["format"], columns)
+    return shown(read_log([path], source["format"], columns))
 
 
 def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: TimeKind) -> Profile | None:
@@ -228,11 +235,18 @@ def _details(assessment: Assessment) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     for fault in assessment.survey.sorted.faults:
         lines.append(f"faulty rows, {fault.reason!r} broken: {fault.count:,}, such as")
-        lines += [
-            f"  row {row['row']}: {row['user_id']!r}, {row['item_id']!r}, {row['timestamp']!r}"
-            for row in fault.examples
-        ]
+        lines += [f"  {_place(row)}: {_content(row)}" for row in fault.examples]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"line {row['line']}" if "line" in row else f"row {row['row']}"
+
+
+def _content(row: Mapping[str, Any]) -> str:
+    if "torn" in row:
+        return f"{row['torn']}: {row['text']}"
+    return ", ".join(repr(row[name]) for name in ("user_id", "item_id", "timestamp"))
 
 
 def _metrics(assessment: Assessment) -> Metrics:

@@ -97,7 +97,7 @@ def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -
     for start in range(0, len(own.users), _USERS_AT_ONCE):
         block = own.slice(start, start + _USERS_AT_ONCE)
         encoded = model.encode(block.histories)
-        ranking = rank_targets(encoded.vectors, items_VD, block.histories, block.target_items, top_k=0)
+        ranking = rank_targets(encoded.vectors, items_VD, block.excluded, block.target_items, top_k=0)
         places.append(torch.from_numpy(ranking.ranks))
         intents.append(encoded.intents.cpu())
     everyone = [torch.cat(places), torch.cat(intents)]

@@ -106,6 +106,8 @@ raw_rows = st.lists(
     min_size=1,
     max_size=50,
 )
+EARLIEST = 1
+"""Of the times above, 0 alone lies between 1970 and this."""
 RawRows = list[tuple[str | None, str | None, int | None, bool, str | None]]
 
 
@@ -134,7 +136,11 @@ def survey_of(
     size: int = 7,
     forgotten: Forgotten = NOBODY,
 ) -> Survey:
-    about = {"limits": Limits(max_id_length=longest, now=NOW), "forgotten": forgotten, "previous": None}
+    about = {
+        "limits": Limits(max_id_length=longest, now=NOW, earliest=EARLIEST),
+        "forgotten": forgotten,
+        "previous": None,
+    }
     with_ids = EVENT_ID in log.column_names
     raw = RawLog(parts=parts_of(log, size), file=folder / "raw", time="real", event_ids=with_ids)
     with engine.session(folder / "out") as session:
@@ -145,7 +151,7 @@ def assert_equals_the_oracle(
     found: Survey, whole: pa.Table, folder: Path, longest: int = 6, forgotten: Forgotten = NOBODY
 ) -> None:
     log, places = without_forgotten(whole, forgotten)
-    broken = broken_rows(log, longest, NOW)
+    broken = broken_rows(log, longest, NOW, EARLIEST)
     interactions, quarantine = sort_out(log, places, broken)
     assert pq.read_table(folder / "interactions.parquet").equals(interactions)
     assert pq.read_table(folder / "quarantine.parquet").equals(quarantine)

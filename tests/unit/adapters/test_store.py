@@ -11,6 +11,7 @@ from support.servers import postgres_server, redis_server
 from elcrec.adapters import store
 from elcrec.adapters.quiet import quiet
 from elcrec.adapters.store import open_store
+from elcrec.errors import UserError
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 
@@ -89,3 +90,10 @@ def test_feast_s_registry_server_and_pages_have_what_they_import() -> None:
         servers = [importlib.import_module(f"feast.{name}") for name in ("registry_server", "ui_server")]
 
     assert all(hasattr(server, "start_server") for server in servers)
+
+
+def test_histories_that_no_push_would_take_are_refused_before_training(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    store.require_history(50)
+    with pytest.raises(UserError, match=r"sequences\.history is 51, but the online store keeps 50"):
+        store.require_history(51)

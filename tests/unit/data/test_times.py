@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pytest
 
-from elcrec.data.times import parse_times
+from elcrec.data.times import likely_unit, parse_times
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 SECONDS = int(NEW_YEAR.timestamp())
@@ -25,6 +25,13 @@ def parsed(values: object, kind: pa.DataType | None = None, unit: str = "s") -> 
         ([str(SECONDS)], None),
         ([f"{SECONDS}.0"], None),
         (["1.7672256e9"], None),
+        (["2026-01-01 00:00:00 UTC"], None),
+        (["2026-01-01T00:00:00,000"], None),
+        (["20260101"], None),
+        (["202601010000"], None),
+        (["20260101000000"], None),
+        ([20260101], pa.int64()),
+        ([20260101.0], pa.float64()),
         ([SECONDS], pa.int64()),
         ([SECONDS], pa.uint32()),
         ([float(SECONDS)], pa.float64()),
@@ -37,7 +44,7 @@ def test_every_form_of_a_time_means_the_same_instant(values: list[object], kind:
     assert parsed(values, kind) == [NEW_YEAR]
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1000), ("us", 1_000_000)])
+@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1000), ("us", 1_000_000), ("ns", 1_000_000_000)])
 def test_epoch_numbers_are_read_in_the_configured_unit(unit: str, factor: int) -> None:
     assert parsed([SECONDS * factor], unit=unit) == [NEW_YEAR]
     assert parsed([str(SECONDS * factor)], unit=unit) == [NEW_YEAR]
@@ -66,3 +73,39 @@ def test_fractions_of_any_unit_are_read_and_too_large_ones_are_not() -> None:
     times = parse_times(pa.chunked_array([[1.4, 1e300, float("nan"), None]]), "us")
     assert times is not None
     assert times.cast(pa.int64()).to_pylist() == [1, None, None, None]
+
+
+@pytest.mark.parametrize(("unit", "number"), [("day", 20454), ("excel", 46023)])
+def test_days_and_serials_of_a_spreadsheet_are_times(unit: str, number: int) -> None:
+    assert parsed([number, number + 0.5], pa.float64(), unit) == [NEW_YEAR, NEW_YEAR.replace(hour=12)]
+    assert parsed([str(number)], unit=unit) == [NEW_YEAR]
+
+
+def test_a_compact_date_that_is_in_no_calendar_is_no_date() -> None:
+    assert parsed(["20260230", "20260101"])[1] == NEW_YEAR
+    assert parsed(["20260230"])[0].year == 1970
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [
+        (["1709272104", "1709284000.5"], "s"),
+        (["1709272104000"], "ms"),
+        (["1709272104000000"], "us"),
+        (["1709272104000000000"], "ns"),
+        (["45352.25"], "excel"),
+        (["1709272104", "1709272104000"], None),
+        (["soon"], None),
+        ([None], None),
+    ],
+)
+def test_the_likely_unit_is_that_in_which_all_numbers_lie_in_the_period(texts: list[str | None], unit: str) -> None:
+    first = int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+    assert likely_unit(texts, first, SECONDS * 1_000_000) == unit
+
+
+@pytest.mark.parametrize("text", ["2024-W09-5", "Fri Mar 01 00:00:00 +0000 2024", "Fri Mar 1 02:00:00 +0200 2024"])
+def test_dates_of_weeks_and_in_words_are_dates(text: str) -> None:
+    found = parse_times(pa.chunked_array([["soon", text]]), "s")
+    assert found is not None
+    assert found.to_pylist() == [None, datetime(2024, 3, 1, tzinfo=UTC)]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation import ranking
+from elcrec.evaluation.metrics import MISS, mean_metrics
 from elcrec.evaluation.popularity import rank_by_popularity
 from elcrec.evaluation.ranking import best_items, mask_history, rank_targets
 
@@ -38,7 +39,9 @@ def brute_force_scores(case: Case, user: int) -> dict[int, float]:
 
 
 def brute_force_rank(scores: dict[int, float], target: int) -> int:
-    """One more than the number of other items that score at least as well as the target."""
+    """One more than the number of other items that score at least as well as the target, a miss if excluded."""
+    if scores[target] == -math.inf:
+        return MISS
     return 1 + sum(score >= scores[target] for item, score in scores.items() if item != target)
 
 
@@ -53,6 +56,11 @@ def ranked(case: Case, **options: int | None) -> tuple[list[int], list[list[int]
 def test_ranks_equal_a_brute_force_ranker(case: Case) -> None:
     expected = [brute_force_rank(brute_force_scores(case, user), t) for user, t in enumerate(case[3])]
     assert ranked(case)[0] == expected
+
+
+def test_an_excluded_target_is_a_miss_whatever_the_size_of_the_catalogue() -> None:
+    ranks, _ = ranked((torch.ones(1, 2), torch.ones(4, 2), [[2]], [2]))
+    assert set(mean_metrics(np.array(ranks)).values()) == {0.0}
 
 
 @settings(deadline=None)
@@ -94,11 +102,10 @@ def test_the_device_chooses_the_block_where_nobody_asks_for_one(
 
 @settings(deadline=None)
 @given(cases())
-def test_a_target_in_the_history_is_last(case: Case) -> None:
-    _, items_VD, histories, targets = case
+def test_a_target_in_the_history_is_missed(case: Case) -> None:
+    _, _, histories, targets = case
     ranks, _ = ranked(case)
-    last = len(items_VD) - 1
-    assert all(rank == last for rank, h, t in zip(ranks, histories, targets, strict=True) if t in h)
+    assert all(rank == MISS for rank, h, t in zip(ranks, histories, targets, strict=True) if t in h)
 
 
 @settings(deadline=None)
@@ -117,9 +124,9 @@ def test_equal_scores_everywhere_rank_the_target_last() -> None:
     assert ranked(case)[0] == [9]
 
 
-def test_a_diverged_model_ranks_every_target_last() -> None:
+def test_a_diverged_model_misses_every_target() -> None:
     case = (torch.full((1, 2), torch.nan), torch.ones(11, 2), [[3]], [5])
-    assert ranked(case)[0] == [10]
+    assert ranked(case)[0] == [MISS]
 
 
 @settings(max_examples=10, deadline=None)

@@ -34,6 +34,12 @@ def test_csv_and_parquet_say_the_same_of_the_items_that_the_catalogue_has(tmp_pa
         assert found.unavailable(NOON + timedelta(hours=1)).tolist() == [1, 3, 4]
 
 
+def test_ids_of_the_items_file_are_known_in_every_spelling(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,available\n 37,no\n")
+    found = align(read_items_file(tmp_path / "items.csv"), pa.array(["37"]))
+    assert found.available_V.tolist() == [True, False]
+
+
 def test_an_item_goes_at_the_moment_it_expires_and_comes_back_with_an_earlier_clock() -> None:
     noon = round(NOON.timestamp() * 1_000_000)
     nothing = ItemFacts.nothing(3)

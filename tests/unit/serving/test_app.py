@@ -69,6 +69,31 @@ def test_events_are_taken_from_no_other_page_and_as_json_alone(installation: Ins
     assert asked(application(installation, PATIENT), ask) == [415, 403, 403, 200]
 
 
+def test_ids_may_be_numbers_and_are_known_in_every_spelling(installation: Installation) -> None:
+    events = {"events": [{"user_id": 7, "item_id": " item-3", "event_id": 5}]}
+
+    def infer(value: object, datatype: str) -> dict[str, Any]:
+        tensor = {"name": "user_id", "shape": [1], "datatype": datatype, "data": [value]}
+        return {"inputs": [tensor], "outputs": [{"name": "history_source"}]}
+
+    async def ask(client: httpx.AsyncClient) -> list[Any]:
+        pushed = await client.post("/events", json=events)
+        asks = [{"user_id": user, "with_history": True} for user in (7, "7.0", " 7")]
+        found = [(await client.post("/recommend", json=each)).json()["history"]["item_ids"] for each in asks]
+        inferred = [
+            await client.post("/v2/models/elcrec/infer", json=infer(*each)) for each in ((7, "INT64"), ("7 ", "BYTES"))
+        ]
+        similar = await client.get("/items/%20item-3/similar")
+        return [
+            pushed.json()["accepted"],
+            found,
+            [each.json()["outputs"][0]["data"] for each in inferred],
+            similar.json()["item_id"],
+        ]
+
+    assert asked(application(installation, PATIENT), ask) == [1, [["item-3"]] * 3, [["store"]] * 2, "item-3"]
+
+
 def test_bodies_that_are_held_at_a_time_are_bounded_and_their_room_comes_back(installation: Installation) -> None:
     app = application(installation, ServeConfig(store_timeout=30, limits=LimitsConfig(held_bytes=1000)))
     release = asyncio.Event()

@@ -56,3 +56,11 @@ def test_a_bad_line_is_named(lines: list[str], message: str) -> None:
         read_events(lines, name="f")
 
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["20240301103000", "2024-03-01 10:30:00 UTC", "2024-03-01T10:30:00,0Z", "1709289000", "1709289000.0"]
+)
+def test_times_of_events_are_read_as_those_of_a_log(written: str) -> None:
+    (event,) = read_events(["user_id,item_id,timestamp", f'u,i,"{written}"'], name="f")
+    assert event.timestamp == datetime(2024, 3, 1, 10, 30, tzinfo=UTC)

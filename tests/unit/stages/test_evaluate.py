@@ -25,12 +25,13 @@ from elcrec.config import (
 )
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
-from elcrec.evaluation import answers, findings, pages
-from elcrec.evaluation.metrics import mean_metrics
+from elcrec.evaluation import answers, findings, pages, report
+from elcrec.evaluation.metrics import MISS, mean_metrics
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.ranking.bundled import read_facts, read_rules
 from elcrec.ranking.new_items import read_new_items
+from elcrec.stages import evaluate as evaluate_stage
 from elcrec.stages.evaluate import evaluate
 
 NUM_ITEMS, USERS = 40, 60
@@ -130,7 +131,8 @@ def test_ranks_are_those_of_a_plain_ranker(workdir: Path, out: Path) -> None:
         scores = [
             -np.inf if item in history else float(vectors[user] @ items[item]) for item in range(1, NUM_ITEMS + 1)
         ]
-        expected.append(sum(score >= scores[target - 1] for score in scores))
+        place = sum(score >= scores[target - 1] for score in scores)
+        expected.append(MISS if target in history else place)
     table = pq.read_table(out / "ranks.parquet")
     assert table["rank"].to_pylist() == expected
     assert table["target"].to_pylist() == test.target_items.tolist()
@@ -155,12 +157,35 @@ def test_the_same_inputs_give_the_same_bytes(workdir: Path, out: Path, tmp_path:
     assert digests(repeated) == digests(out)
 
 
-def test_repeated_targets_are_last_and_the_second_protocol_stands_apart(out: Path) -> None:
+def test_repeated_targets_are_missed_and_the_second_protocol_stands_apart(out: Path) -> None:
     metrics, ranks = read_json(out / "metrics.json"), pq.read_table(out / "ranks.parquet")["rank"].to_pylist()
     assert metrics["repeat_target_share"] == pytest.approx(6 / (USERS - 1))
-    assert ranks[:6] == [NUM_ITEMS] * 6
+    assert ranks[:6] == [MISS] * 6
     assert "unmasked_ndcg@20" in metrics
     assert "baseline_unmasked_ndcg@20" in metrics
+
+
+def test_where_repeats_are_allowed_they_are_ranked_and_there_is_one_protocol(
+    workdir: Path, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sequences = write_sequences(tmp_path / "sequences")
+    write_json(sequences / "split.json", read_json(sequences / "split.json") | {"repeats": "allow"})
+    evaluate(CONFIG, workdir / "model", sequences, tmp_path / "out")
+    found, masked = read_json(tmp_path / "out" / "metrics.json"), read_json(out / "metrics.json")
+    assert found["ndcg@20"] == masked["unmasked_ndcg@20"]
+    assert max(pq.read_table(tmp_path / "out" / "ranks.parquet")["rank"].to_pylist()) <= NUM_ITEMS
+    assert not [name for name in found if "unmasked" in name]
+    assert "count as missed" not in caplog.text
+
+
+def test_many_repeats_among_the_targets_are_said_at_once(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (evaluate_stage, report):
+        monkeypatch.setattr(module, "MANY_REPEATS", 0.01)
+    said = evaluate(CONFIG, workdir / "model", workdir / "sequences", tmp_path / "out")
+    assert said["repeat_target_share"] == pytest.approx(6 / (USERS - 1))
+    assert "set sequences.repeats=allow" in caplog.text
 
 
 def test_without_repeats_there_is_one_protocol(tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.data.parts import Part
 from elcrec.errors import UserError
+from elcrec.model.io import load_model
+from elcrec.serving.ports import UserHistory
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages import recommend_all as recommend_all_module
-from elcrec.stages.recommend import first_users
+from elcrec.stages.recommend import first_users, read_users, recommend
 from elcrec.stages.recommend_all import recommend_all
 
 
@@ -119,11 +125,59 @@ def test_no_user_gives_an_empty_file(bundle: Path, tmp_path: Path) -> None:
     assert len(pq.read_table(tmp_path / "recs.parquet")) == 0
 
 
-@pytest.mark.parametrize("k", [0, 16])
-def test_k_outside_the_catalogue_is_refused_and_nothing_written(bundle: Path, tmp_path: Path, k: int) -> None:
+def test_more_items_than_there_are_are_all_that_there_are(bundle: Path, tmp_path: Path) -> None:
+    recommend_all(bundle, write_histories(tmp_path / "h.parquet", {"ann": ["item-1"]}), tmp_path / "recs.parquet", 99)
+    assert len(pq.read_table(tmp_path / "recs.parquet")["item_ids"][0].as_py()) == 14
+
+
+class KnowsOne:
+    """A store and a registry in one, with a user who has met so many items."""
+
+    def __init__(self, bundle: Path, items: int) -> None:
+        self.bundle, self.version, self.items = bundle, "1", [f"item-{index}" for index in range(1, items + 1)]
+
+    def champion(self, _: str) -> "KnowsOne":
+        return self
+
+    def histories(self, users: list[str], *, service: str) -> list[UserHistory | None]:
+        seen = {"item_ids": self.items[-2:], "seen": self.items[:-2], "updated": datetime(2026, 1, 1, tzinfo=UTC)}
+        return [UserHistory(**seen) if user == "ann" else None for user in users]
+
+
+def test_who_has_met_all_items_is_told_that_nothing_is_left(bundle: Path) -> None:
+    everything = KnowsOne(bundle, 15)
+    said = list(recommend("elcrec", " ann", 3, registry=everything, features=everything))
+    assert said[-1] == "nothing is left to recommend: no item is new to this user"
+
+
+@given(met=st.sets(st.integers(1, 15), min_size=1), window=st.integers(1, 15), k=st.integers(1, 20))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_item_that_was_met_is_recommended_unless_repeats_are_allowed(
+    loaded: tuple[Recommender, Recommender], met: set[int], window: int, k: int
+) -> None:
+    items = [f"item-{index}" for index in sorted(met)]
+    query = Query(history=items[-window:], seen=items[:-window], k=k)
+    excluding, allowing = loaded
+    (strict,), (free,) = excluding.recommend([query]), allowing.recommend([query])
+    assert not set(strict.item_ids) & set(items)
+    assert len(strict.item_ids) == min(k, 15 - len(met))
+    assert len(free.item_ids) == min(k, 15)
+
+
+@pytest.fixture(scope="module")
+def loaded(bundle: Path) -> tuple[Recommender, Recommender]:
+    """Recommenders of one bundle without repeats and with them."""
+    excluding = Recommender.load(bundle)
+    split = excluding.manifest.split | {"repeats": "allow"}
+    manifest = msgspec.structs.replace(excluding.manifest, split=split)
+    return excluding, Recommender(load_model(bundle), excluding.catalogue, manifest, {})
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one_is_refused_and_nothing_written(bundle: Path, tmp_path: Path, k: int) -> None:
     histories = write_histories(tmp_path / "h.parquet", {"ann": ["item-1"]})
 
-    with pytest.raises(UserError, match="ask for 1 to 15 items"):
+    with pytest.raises(UserError, match="ask for 1 item or more"):
         recommend_all(bundle, histories, tmp_path / "recs.parquet", k)
 
     assert [path.name for path in tmp_path.iterdir()] == ["h.parquet"]
@@ -139,3 +193,8 @@ def test_the_first_users_of_a_file_and_none_without_it(tmp_path: Path) -> None:
 
     assert first_users(path, 3) == ["u0", "u1", "u2"]
     assert first_users(tmp_path / "absent.parquet") == []
+
+
+def test_a_file_of_users_has_an_id_a_line_with_whatever_blanks(tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_text("\ufeffAnna 0 Maria\r\n\n 37.0\n", encoding="utf-8")
+    assert read_users(tmp_path / "users.txt") == ["Anna 0 Maria", "37"]

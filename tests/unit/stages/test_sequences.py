@@ -37,10 +37,12 @@ def test_the_folder_describes_itself_and_loads(validated: Path, tmp_path: Path) 
         "num_train_interactions",
         "num_valid_targets",
         "num_test_targets",
+        "ties",
         "time",
         "valid_cut",
         "test_cut",
         "k_core",
+        "repeats",
         "history",
         "md5",
     ]

@@ -32,7 +32,7 @@ def fetch_rows(folder: Path, rows: list[str], name: str = "log.csv") -> Path:
 
 
 def good_rows(count: int = 300, items: int = 20) -> list[str]:
-    return [f"u{row // 6},i{row % items},{row}" for row in range(count)]
+    return [f"u{row // 6},i{row % items},{1_700_000_000 + row}" for row in range(count)]
 
 
 def test_a_good_log_gives_interactions_an_empty_quarantine_and_a_report(raw: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_page_asks_for_nothing_from_outside_and_escapes_ids(tmp_path: Path) 
 
 
 def test_few_faulty_rows_go_to_quarantine_and_the_log_passes(tmp_path: Path) -> None:
-    raw = fetch_rows(tmp_path, [*good_rows(), ",i1,5", "u1,i1"])
+    raw = fetch_rows(tmp_path, [*good_rows(), ",i1,1700000005", "u1,i1"])
     metrics = validate(ValidateConfig(), raw, tmp_path / "out", engine=ENGINE, now=NOW)
     assert metrics["quarantined"] == 2
     assert metrics["warnings"] == 2
@@ -90,7 +90,7 @@ def test_a_failure_names_the_evidence_and_tabulates_it_and_keeps_the_old_output(
     with pytest.raises(UserError, match=r"validation failed: share of faulty rows; see .*out.failed") as caught:
         validate(ValidateConfig(), bad, out, engine=ENGINE, now=NOW)
     assert re.search(r"share of faulty rows +9.09% \(30 rows\) +1.00% at most", caught.value.details)
-    assert "row 300: None, 'i0', '-5'" in caught.value.details
+    assert "line 302: None, 'i0', '-5'" in caught.value.details
     assert (out / "validation.json").read_bytes() == before
     failed = tmp_path / "out.failed"
     assert sorted(path.name for path in failed.iterdir()) == [
