@@ -98,8 +98,8 @@ def _nested(path: str, value: object) -> dict[str, Any]:
 
 
 def write_sections(config: Config) -> dict[str, str]:
-    """Return the JSON of every component's section, by component; a server is no component."""
-    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name != "serve"}
+    """Return the JSON of every component's section, by component; a server and what reads its exposures are none."""
+    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name not in {"serve", "exposures"}}
     sections["baseline"] = config.train.as_baseline()
     return {name: write_section(section) for name, section in sections.items()}
 
