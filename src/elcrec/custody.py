@@ -35,8 +35,12 @@ class Checksums(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def stage_output(out: Path) -> Iterator[Path]:
+def stage_output(out: Path, *, patience: float = 0) -> Iterator[Path]:
     """Yield a scratch folder beside `out`; on success it gets its checksums and replaces `out`.
+
+    Args:
+        out: the stage's output.
+        patience: seconds to wait for another process that writes it.
 
     Raises:
         UserError: the place of `out` cannot be written, or another process is writing it; also for a fault of the
@@ -44,7 +48,7 @@ def stage_output(out: Path) -> Iterator[Path]:
     """
     place = out.absolute()
     try:
-        with held(place.with_name(f".{place.name}.lock"), subject=out), atomic_dir(out) as scratch:
+        with held(place.with_name(f".{place.name}.lock"), subject=out, patience=patience), atomic_dir(out) as scratch:
             yield scratch
             write_checksums(scratch)
     except UserError:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,25 +20,26 @@ from elcrec.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_PAUSE = 0.1
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 """What file systems say that know no locks."""
 
 
 @contextmanager
-def held(path: Path, *, subject: object, wait: bool = False) -> Iterator[None]:
+def held(path: Path, *, subject: object, patience: float = 0) -> Iterator[None]:
     """Hold the lock file `path`; it goes away at the end.
 
     Args:
         path: the file; its folder is made.
         subject: what is in use meanwhile, for messages.
-        wait: whether to wait for another holder.
+        patience: seconds to wait for another holder to end; `math.inf` waits as long as it takes.
 
     Raises:
-        UserError: another process holds it and `wait` is off, or the file cannot be written.
+        UserError: another process still holds it, or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _acquire(path, subject, wait=wait)
+        file = _acquire(path, subject, time.monotonic() + patience)
     except OSError as error:
         raise UserError(f"cannot write the output ({error.strerror})", where=subject) from error
     try:
@@ -49,11 +51,11 @@ def held(path: Path, *, subject: object, wait: bool = False) -> Iterator[None]:
         file.close()
 
 
-def _acquire(path: Path, subject: object, *, wait: bool) -> IO[str]:
+def _acquire(path: Path, subject: object, until: float) -> IO[str]:
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
-            _lock(file, subject, wait=wait)
+            _lock(file, subject, until)
         except BaseException:
             file.close()
             raise
@@ -62,20 +64,29 @@ def _acquire(path: Path, subject: object, *, wait: bool) -> IO[str]:
         file.close()  # the one before us has removed it
 
 
-def _lock(file: IO[str], subject: object, *, wait: bool) -> None:
+def _lock(file: IO[str], subject: object, until: float) -> None:
+    said = False
+    while not _try(file, subject):
+        holder = _describe(_read(file))
+        if time.monotonic() >= until:
+            fix = "wait until it has ended, or end it"
+            raise UserError(f"in use by {holder}", where=subject, fix=fix)
+        if not said:
+            logger.info("%s: in use by %s; waiting until it has ended", subject, holder)
+            said = True
+        time.sleep(_PAUSE)
+
+
+def _try(file: IO[str], subject: object) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = _describe(_read(file))
-        if not wait:
-            fix = "wait until it has ended, or end it"
-            raise UserError(f"in use by {holder}", where=subject, fix=fix) from None
-        logger.info("%s: in use by %s; waiting until it has ended", subject, holder)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        return False
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise
         logger.warning("%s: this file system has no locks, so nothing keeps a second process out", subject)
+    return True
 
 
 def _is_still(file: IO[str], path: Path) -> bool:

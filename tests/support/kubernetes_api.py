@@ -74,9 +74,26 @@ class Job:
 
     def stop(self) -> None:
         for pod in self.pods.values():
-            with suppress(ProcessLookupError):
-                os.killpg(pod.pid, signal.SIGKILL)
+            # torchrun gives its processes sessions of their own; with a container all of them end.
+            for pid in (*descendants(pod.pid), pod.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             pod.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they did."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found, unseen = [], [pid]
+    while unseen:
+        parent = unseen.pop()
+        children = [child for child, own in parents.items() if own == parent]
+        found += children
+        unseen += children
+    return found
 
 
 @dataclass

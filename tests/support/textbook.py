@@ -117,6 +117,10 @@ class _Norm(nn.Module):
         return self.weight * centred / torch.sqrt(centred.square().mean(-1, keepdim=True) + 1e-12) + self.bias
 
 
+MISSED = 2**31 - 1
+"""The rank of a target that is not ranked: beyond every cut."""
+
+
 def sorted_ranks(
     scores_BR: Tensor, histories: Sequence[Sequence[int]], targets: Sequence[int], candidates: npt.NDArray[np.int64]
 ) -> list[int]:
@@ -125,7 +129,7 @@ def sorted_ranks(
     Args:
         scores_BR: a score for each row of the item table.
         histories: raw ids that are not ranked.
-        targets: the raw id to find; one in the history is last.
+        targets: the raw id to find; one in the history is missed.
         candidates: the raw ids that are ranked.
     """
     rows = zip(scores_BR.numpy(), histories, targets, strict=True)
@@ -136,7 +140,7 @@ def _sorted_rank(
     scores: npt.NDArray[np.floating], history: Sequence[int], target: int, candidates: npt.NDArray[np.int64]
 ) -> int:
     if target in history:
-        return len(candidates)
+        return MISSED
     ranked = candidates[~np.isin(candidates, history)]
     # Of equal scores the target's comes last.
     order = np.lexsort((ranked == target, -scores[ranked]))

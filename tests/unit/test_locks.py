@@ -65,7 +65,7 @@ def test_who_waits_goes_on_when_the_other_ends(tmp_path: Path, caplog: pytest.Lo
         release.emit = lambda _: process.stdin.close()  # type: ignore[method-assign,union-attr]
         logging.getLogger("elcrec.locks").addHandler(release)
         try:
-            with held(path, subject="store", wait=True):
+            with held(path, subject="store", patience=60):
                 assert path.exists()
         finally:
             logging.getLogger("elcrec.locks").removeHandler(release)

@@ -7,6 +7,7 @@ where servers share no folder.
 """
 
 import logging
+import math
 import os
 import re
 from contextlib import AbstractContextManager
@@ -48,7 +49,7 @@ class Store:
 
     def pushing(self) -> AbstractContextManager[None]:
         """Keep other pushes to this folder waiting: each compares itself with a champion, and moves the alias."""
-        return held(self.folder / ".push.lock", subject=self.folder, wait=True)
+        return held(self.folder / ".push.lock", subject=self.folder, patience=math.inf)
 
     @property
     def user_salt(self) -> str:

@@ -36,6 +36,9 @@ from elcrec.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
 
+_GRACE_SECONDS = 40.0
+"""What a cluster gives the pods of a job that it ends, 30 s, and some more: the next attempt may begin meanwhile."""
+
 
 def train(
     config: TrainConfig, sequences: Path, out: Path, *, checkpoint: Path, warm_start: Path | None = None
@@ -69,7 +72,7 @@ def train(
         if not ranks.leads:
             fit(data, config, checkpoint, ranks, start, valid)
             return {}
-        with stage_output(out) as scratch:
+        with stage_output(out, patience=_GRACE_SECONDS) as scratch:
             fitted = fit(data, config, checkpoint, ranks, start, valid)
             _write(fitted, config, data, scratch, warm_start=start.digest if start else None)
             _write_measured(scratch, fitted, _machine(device, ranks))
