@@ -7,6 +7,7 @@ from support.engines import ENGINE
 
 from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import FetchConfig, SequencesConfig, SyntheticConfig, ValidateConfig, load_config
+from elcrec.custody import write_checksums
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
@@ -62,6 +63,7 @@ def test_event_ids_of_a_log_go_with_their_events_into_the_histories(tmp_path: Pa
     (tmp_path / "raw" / "data.csv").write_text("\n".join([f"{header},event_id", *rows]))
     source = read_json(tmp_path / "raw" / "source.json")
     write_json(tmp_path / "raw" / "source.json", source | {"md5": md5_of(tmp_path / "raw" / "data.csv")})
+    write_checksums(tmp_path / "raw")
     validate(ValidateConfig(), tmp_path / "raw", tmp_path / "validated", engine=ENGINE, now=NOW)
 
     build_sequences(SequencesConfig(k_core=2, history=4), tmp_path / "validated", tmp_path / "out", engine=ENGINE)
