@@ -79,24 +79,13 @@ def _accepted(log: pa.Table, folder: Path) -> pa.Table:
     return pq.read_table(folder / "interactions.parquet")
 
 
-def _compare_rows(engine: Engine, log: pa.Table, folder: Path) -> None:
-    found = equality.survey_of(log, folder, engine, longest=60, size=1000)
-    equality.assert_equals_the_oracle(found, log, folder, longest=60)
-    assert found.broken["event is unique"] > 10
-
-
-def test_spark_sorts_rows_out_as_the_oracle(local: Engine, log: pa.Table, tmp_path: Path) -> None:
-    # What a path may hold that is a pattern to Spark.
-    folder = tmp_path / "a [b] {c}"
-    folder.mkdir()
-    _compare_rows(local, log, folder)
-
-
 def test_spark_makes_the_sequences_of_the_oracle_byte_for_byte(local: Engine, log: pa.Table, tmp_path: Path) -> None:
     config, accepted = SequencesConfig(k_core=2, split="temporal"), _accepted(log, tmp_path)
-    equality.build(config, accepted, tmp_path / "found", local, files=2)
+    # What a path may hold that is a pattern to Spark.
+    found = tmp_path / "a [b] {c}"
+    equality.build(config, accepted, found, local, files=2)
     write_sequences(config, accepted, tmp_path / "expected", users=fold.GROUP_USERS, events=fold.GROUP_EVENTS)
-    assert equality.files_in(tmp_path / "found") == equality.files_in(tmp_path / "expected")
+    assert equality.files_in(found) == equality.files_in(tmp_path / "expected")
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -117,5 +106,7 @@ def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Pat
 
 
 # The last one: in a process that has talked to Spark Connect, pyspark starts no Spark of its own.
-def test_spark_connect_gives_the_same_rows(connect: Engine, log: pa.Table, tmp_path: Path) -> None:
-    _compare_rows(connect, log, tmp_path)
+def test_spark_connect_sorts_rows_out_as_the_oracle(connect: Engine, log: pa.Table, tmp_path: Path) -> None:
+    found = equality.survey_of(log, tmp_path, connect, longest=60, size=1000)
+    equality.assert_equals_the_oracle(found, log, tmp_path, longest=60)
+    assert found.broken["event is unique"] > 10

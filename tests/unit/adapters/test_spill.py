@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from benchmarks.machine import peak_mib_of
 from elcrec.artifacts import write_json
+from elcrec.custody import write_checksums
 from elcrec.data.interactions import interaction_schema
 from elcrec.data.times import TIMESTAMP
 
@@ -52,6 +54,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             long = pa.repeat(pa.scalar("user-of-a-uuid-s-length-0000"), size)
             user_ids = pa.compute.binary_join_element_wise(long, users, "-")
             writer.write_table(pa.table([user_ids, items, times], schema=writer.schema))
+    write_checksums(folder / "validated")
     return folder
 
 
@@ -89,11 +92,11 @@ def _follow(pid: int, size: Callable[[], int], kill_at: int | None) -> tuple[int
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("duckdb_temp_*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
+    # Files go away meanwhile, and so do folders.
+    with suppress(FileNotFoundError):
+        for path in folder.rglob("duckdb_temp_*"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
     return total
 
 

@@ -15,6 +15,8 @@ from pipelines.platform import Platform, load_platform
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "pipelines" / "platform.yaml"
 Compile = Callable[..., "Compiled"]
+COMPILED: dict[str, "Compiled"] = {}
+"""Packages that tests read, by what they were compiled from."""
 
 
 class Compiled:
@@ -70,6 +72,12 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
     monkeypatch.delenv("ELCREC_IMAGE", raising=False)
 
     def build(pipeline: str = "training", *options: str, **changes: object) -> Compiled:
+        key = json.dumps([pipeline, options, changes])
+        if key not in COMPILED:
+            COMPILED[key] = compile_package(pipeline, *options, **changes)
+        return COMPILED[key]
+
+    def compile_package(pipeline: str, *options: str, **changes: object) -> Compiled:
         document: dict[str, Any] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
         for name, value in changes.items():
             document[name] = document[name] | value if isinstance(value, Mapping) else value
