@@ -23,7 +23,7 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup run repro recommend test test-image check format bench golden lock
+.PHONY: help setup spark run repro recommend test test-image check format bench golden lock
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock $(TORCH)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
+
+spark: setup ## Add PySpark to .venv (480 MB); with Java, the tests of engine.kind spark run then.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-spark.lock
 
 run: setup ## Run every stage: DATASET=sample|beauty|sports|toys|yelp, EPOCHS=n for a short run.
 	$(BIN)/elcrec run --workdir $(WORKDIR) $(PRESET) $(LIMIT) $(ARGS)
@@ -59,6 +62,7 @@ check: setup ## Lint, format check, types, lock file.
 	cp requirements.lock $(VENV)/requirements.lock
 	$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --output-file $(VENV)/requirements.lock pyproject.toml
 	diff requirements.lock $(VENV)/requirements.lock
+	$(SPARK_LOCK) | diff requirements-spark.lock -
 
 format: setup ## Format the code and mend what ruff can.
 	$(BIN)/ruff check --fix .
@@ -66,6 +70,11 @@ format: setup ## Format the code and mend what ruff can.
 
 bench: setup ## Measure speed and memory beside a textbook implementation, into docs/BENCHMARKS.md (half an hour).
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# What the extra spark adds to the lock file.
+SPARK_LOCK = cp requirements-spark.lock $(VENV)/spark.lock && \
+	$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --extra spark --constraint requirements.lock \
+	--output-file $(VENV)/spark.lock pyproject.toml && grep -vxF -f requirements.lock $(VENV)/spark.lock
 
 LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-annotate --no-header
 
@@ -75,3 +84,4 @@ golden: setup ## Write what the tests compare with: compiled pipeline, first los
 
 lock: setup ## Resolve the dependencies again.
 	$(BIN)/uv pip compile --upgrade $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml
+	$(SPARK_LOCK) > requirements-spark.lock.new && mv requirements-spark.lock.new requirements-spark.lock

@@ -21,7 +21,7 @@ from elcrec.data import fold
 from elcrec.data.engine import Engine
 from tests.unit.adapters import test_engine_equality as equality
 
-pyspark = pytest.importorskip("pyspark", reason="the extra spark is not installed: make setup")
+pyspark = pytest.importorskip("pyspark", reason="the extra spark is not installed: make spark")
 pytestmark = [
     pytest.mark.skipif(not shutil.which("java"), reason="no Java: apt-get install openjdk-17-jre-headless"),
     # What pyspark itself leaves open when a session stops.
