@@ -18,7 +18,8 @@ from elcrec.serving.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.25
-_AT_ONCE = 256
+_AT_ONCE = 32
+"""Answers made a batch at a time: more of them would keep the server's own thread waiting for longer."""
 
 Shown = tuple[int, Question, Answer]
 """When (microseconds since 1970), what was asked, and what was answered."""
