@@ -14,6 +14,11 @@ def memory_limit(groups: Path = _CONTROL_GROUPS, own: Path = Path("/proc/self/cg
     return min([machine, *_limits(groups, own)])
 
 
+def granted_mb(asked: int | None, share: float) -> int:
+    """Return the megabytes that are asked for, or that share of this process's limit."""
+    return asked or int(memory_limit() * share) // 1_000_000
+
+
 def processors() -> int:
     """Return how many processors this process may run on."""
     return len(os.sched_getaffinity(0))

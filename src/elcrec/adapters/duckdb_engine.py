@@ -13,7 +13,7 @@ from elcrec.adapters.work_folder import disk_full, work_folder
 from elcrec.config import EngineConfig
 from elcrec.data.engine import ascending
 from elcrec.errors import UserError
-from elcrec.memory import memory_limit, processors
+from elcrec.memory import granted_mb, processors
 from elcrec.progress import watch
 
 _ROWS_AT_ONCE = 1 << 17
@@ -126,8 +126,7 @@ class DuckDBSession:
 
 
 def _settings(config: EngineConfig, folder: Path) -> dict[str, str | bool | int | float | list[str]]:
-    granted = config.memory_mb or int(memory_limit() * config.memory_share) // 1_000_000
-    own = int(granted * _OWN_SHARE)
+    own = int(granted_mb(config.memory_mb, config.memory_share) * _OWN_SHARE)
     return {
         "memory_limit": f"{own}MB",
         "threads": min(config.threads or processors(), max(1, own // _THREAD_MB)),

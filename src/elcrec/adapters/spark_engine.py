@@ -19,7 +19,7 @@ from elcrec.adapters.work_folder import disk_full, work_folder
 from elcrec.config import EngineConfig
 from elcrec.data.engine import ascending
 from elcrec.errors import UserError
-from elcrec.memory import memory_limit, processors
+from elcrec.memory import granted_mb, processors
 from elcrec.progress import watch
 
 _ROWS_AT_ONCE = 1 << 17
@@ -163,7 +163,7 @@ def _settings(config: EngineConfig, master: str, folder: Path) -> dict[str, str]
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     }
     if master.startswith("local"):
-        granted = config.memory_mb or int(memory_limit() * config.memory_share) // 1_000_000
+        granted = granted_mb(config.memory_mb, config.memory_share)
         settings |= {
             "spark.driver.memory": f"{max(512, granted)}m",
             "spark.driver.bindAddress": "127.0.0.1",

@@ -226,11 +226,6 @@ class Recommender:
         unwanted[[PADDING, *([] if self._repeats else seen)]] = True
         return self._pick_popular(k, unwanted)
 
-    @staticmethod
-    def num_blocks(rows: int) -> int:
-        """Return how many blocks `rank` yields for so many rows."""
-        return -(-rows // _BLOCK)
-
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer queries, which may differ in everything, in one pass: one encoding, one matrix product."""
         histories = [self.catalogue.known(query.history) for query in queries]

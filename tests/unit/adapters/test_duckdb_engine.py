@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from elcrec.adapters import duckdb_engine
+from elcrec import memory
 from elcrec.adapters.duckdb_engine import DuckDBEngine
 from elcrec.config import EngineConfig
 from elcrec.errors import UserError
@@ -18,7 +18,7 @@ def settings(config: EngineConfig, out: Path) -> dict[str, str]:
 def test_memory_is_a_share_of_the_limit_unless_megabytes_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(duckdb_engine, "memory_limit", lambda: 8_000_000_000)
+    monkeypatch.setattr(memory, "memory_limit", lambda: 8_000_000_000)
     share = settings(EngineConfig(memory_share=0.25, threads=1), tmp_path / "out")
     fixed = settings(EngineConfig(memory_mb=2000, threads=1), tmp_path / "out")
     assert share["memory_limit"] == fixed["memory_limit"] == "1.3 GiB"

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.feature_tables import TIME, tables
 from support.published import REPOSITORY, SERVICE, Published
-from support.servers import RedisServer, redis_server
+from support.servers import RedisServer
 
 from elcrec.adapters.event_export import export_events
 from elcrec.adapters.feast_config import Servers
@@ -29,12 +28,6 @@ from elcrec.stages.events import replay_events
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ITEMS = [f"i{number}" for number in range(100)]
 PUBLISHED = tables({"ann": ["i1", "i2"], "bob": ["i2"]}, items=ITEMS)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.feature_tables import TIME, tables
 from support.published import SERVICE, Published
-from support.servers import RedisServer, redis_server
+from support.servers import RedisServer
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
@@ -43,12 +43,6 @@ def log(users: Mapping[str, float]) -> FeatureTables:
 
 def event(user: str, item: str, age: float) -> Event:
     return Event(user_id=user, item_id=item, timestamp=day(age))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

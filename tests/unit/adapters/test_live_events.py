@@ -3,7 +3,6 @@
 import random
 import shutil
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,12 +29,6 @@ CATALOGUE = [
 ]
 tables = partial(feature_tables.tables, items=CATALOGUE)
 PUBLISHED = tables({"ann": ["i1", "i2"], "Zoë 7": ["i2"]})
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Training data as it stood at a moment: whatever the moment, exactly what had happened until then."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 from support.engines import ENGINE
 from support.feature_tables import tables
-from support.servers import RedisServer, redis_server
+from support.servers import RedisServer
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
@@ -25,12 +24,6 @@ SERVICE = "elcrec_v1"
 START = np.datetime64("2026-01-01", "us")
 USERS, EVENTS, WINDOW, MOMENTS = 60, 2_400, 50, 2_000
 Log = list[tuple[str, str, int]]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["u{}", "{}"], ids=["string ids", "integer ids"])

@@ -1,0 +1,12 @@
+"""What tests of several adapters talk to."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.servers import RedisServer, redis_server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as running:
+        yield running
