@@ -90,9 +90,12 @@ def _replace_dir(scratch: Path, out: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name in the folder of `path`; on success it is renamed to `path`."""
+    """Yield a temporary name in the folder of `path`; on success it is renamed to `path`.
+
+    The name is the caller's own: two threads of a process may write one file, and the last one wins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
         yield temporary
         _share_by_umask(temporary)

@@ -35,8 +35,8 @@ def load_salt(path: Path) -> str:
 
 
 def _make(path: Path) -> None:
-    """Write a new salt, unless another process is faster."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    """Write a new salt, unless another process or thread is faster."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(draft, {"schema_version": SCHEMA_VERSION, "salt": secrets.token_hex(_SALT_BYTES)})

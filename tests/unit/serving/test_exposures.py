@@ -215,7 +215,7 @@ def test_a_forgotten_user_is_in_no_file_and_in_none_that_a_journal_becomes(servi
     assert not any(zoe.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
-def test_several_processes_agree_on_one_salt(tmp_path: Path) -> None:
+def test_several_writers_agree_on_one_salt(tmp_path: Path) -> None:
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.append(load_salt(tmp_path / "store" / "s.json"))) for _ in "abcd"]
     for thread in threads:
