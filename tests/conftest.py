@@ -28,3 +28,13 @@ def mirror() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no benchmark sets: {folder} is absent (set ELCREC_MIRROR)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an MLflow folder whose database has its tables and no more; making one takes seconds."""
+    from elcrec.adapters.model_registry import MlflowRegistry  # noqa: PLC0415 - takes a second
+
+    folder = tmp_path_factory.mktemp("registry") / "mlflow"
+    assert MlflowRegistry(folder)._client, "registering, which makes one, wants a bundle"
+    return folder

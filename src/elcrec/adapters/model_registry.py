@@ -50,8 +50,7 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        with _mlflow():
-            model = _found(lambda: self._client.get_registered_model(name))
+        model = self._ask(lambda client: client.get_registered_model(name))
         return self.version(name, str(model.aliases[CHAMPION])) if model and CHAMPION in model.aliases else None
 
     def version(self, name: str, version: str) -> RegisteredModel | None:
@@ -60,9 +59,8 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        with _mlflow():
-            found = _found(lambda: self._client.get_model_version(name, version))
-            return RegisteredModel(name=name, version=version, bundle=self._fetch(found)) if found else None
+        found = self._ask(lambda client: client.get_model_version(name, version))
+        return RegisteredModel(name=name, version=version, bundle=self._fetch(found)) if found else None
 
     def versions(self, name: str) -> list[str]:
         """See `ModelRegistry`.
@@ -70,9 +68,8 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        with _mlflow():
-            found = self._client.search_model_versions(f"name='{name}'")
-        numbers = [int(version.version) for version in found if _REJECTED not in version.tags]
+        found = self._ask(lambda client: client.search_model_versions(f"name='{name}'"))
+        numbers = [int(version.version) for version in found or [] if _REJECTED not in version.tags]
         return [str(number) for number in sorted(numbers, reverse=True)]
 
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
@@ -132,9 +129,21 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
+        asked = f"name='{name}' and tags.`{_DIGEST}`='{digest}'"
+        found = self._ask(lambda client: client.search_model_versions(asked))
+        return next((str(version.version) for version in found or [] if _REJECTED in version.tags), None)
+
+    def _ask(self, question: Callable[[MlflowClient], Entity]) -> Entity | None:
+        """Return what MLflow answers, `None` where it does not exist; a folder without a registry stays one."""
+        if self._server is None and not _has_registry(self._folder):
+            return None
         with _mlflow():
-            found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
-        return next((str(version.version) for version in found if _REJECTED in version.tags), None)
+            try:
+                return question(self._client)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
 
     @property
     def _client(self) -> MlflowClient:
@@ -213,6 +222,11 @@ class MlflowRegistry:
                 raise
 
 
+def _has_registry(folder: Path) -> bool:
+    """Whether something was ever registered under the folder: its database is there, or bundles that want it."""
+    return (folder / "mlflow.db").exists() or (folder / "artifacts").exists()
+
+
 def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
     """Return the URI of the folder's database and which file it is.
 
@@ -242,16 +256,6 @@ def _close_connections(uri: str) -> None:
 def _metric_name(name: str) -> str:
     """MLflow allows no @ in a metric's name."""
     return name.replace("@", "_at_")
-
-
-def _found(ask: Callable[[], Entity]) -> Entity | None:
-    """Return what MLflow answers, `None` where it does not exist."""
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 @contextmanager

@@ -62,13 +62,6 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, Inputs]:
 
 
 @pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("registry") / "mlflow"
-    MlflowRegistry(folder).champion("elcrec")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def pushed(ranked: tuple[Inputs, Inputs], empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world whose champion is the worse model."""
     root = tmp_path_factory.mktemp("pushed")
