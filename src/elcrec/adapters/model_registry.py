@@ -25,7 +25,8 @@ with quiet("mlflow", "alembic"):
 logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
-_DIGEST = "elcrec.bundle"
+DIGEST = "elcrec.bundle"
+"""Tag of a version and of its run: the bundle's digest."""
 _REJECTED = "elcrec.rejected"
 """Tag of a version that was rolled back: when."""
 _ARTIFACT = "bundle"
@@ -80,7 +81,7 @@ class MlflowRegistry:
         """
         digest = read_manifest(bundle).digest
         with _mlflow():
-            found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
+            found = self._client.search_model_versions(f"name='{name}' and tags.`{DIGEST}`='{digest}'")
             if found:
                 known = min(int(version.version) for version in found)
                 logger.info("%s: this bundle is already version %d", name, known)
@@ -89,7 +90,7 @@ class MlflowRegistry:
             self._ensure_model(name)
             source = f"{run.info.artifact_uri}/{_ARTIFACT}"
             version = self._client.create_model_version(
-                name, source=source, run_id=run.info.run_id, tags={**tags, _DIGEST: digest}
+                name, source=source, run_id=run.info.run_id, tags={**tags, DIGEST: digest}
             )
             logger.info("registered %s version %s", name, version.version)
             return str(version.version)
@@ -129,7 +130,7 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        asked = f"name='{name}' and tags.`{_DIGEST}`='{digest}'"
+        asked = f"name='{name}' and tags.`{DIGEST}`='{digest}'"
         found = self._ask(lambda client: client.search_model_versions(asked))
         return next((str(version.version) for version in found or [] if _REJECTED in version.tags), None)
 
@@ -165,7 +166,7 @@ class MlflowRegistry:
     def _fetch(self, version: ModelVersion) -> Path:
         if self._server is None:
             return self._artifacts / str(version.run_id) / "artifacts" / _ARTIFACT
-        cached = self._folder / "downloads" / str(version.tags[_DIGEST])
+        cached = self._folder / "downloads" / str(version.tags[DIGEST])
         if not cached.is_dir():
             self._download(version, cached)
         return cached
@@ -191,8 +192,8 @@ class MlflowRegistry:
         self, name: str, digest: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
     ) -> Run:
         experiment = self._experiment(name)
-        runs = self._client.search_runs([experiment], f"tags.`{_DIGEST}` = '{digest}'", max_results=1)
-        run = runs[0] if runs else self._client.create_run(experiment, tags={_DIGEST: digest})
+        runs = self._client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'", max_results=1)
+        run = runs[0] if runs else self._client.create_run(experiment, tags={DIGEST: digest})
         if run.info.status != "FINISHED":
             self._client.log_artifacts(run.info.run_id, str(bundle), _ARTIFACT)
             self._client.log_batch(
