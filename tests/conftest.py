@@ -8,8 +8,17 @@ import pytest
 from elcrec.process import set_up_process
 
 ROOT = Path(__file__).parents[1]
+WHOLE = ("container", "killed", "pages", "parity", "serving")
+"""Folders whose tests run whole pipelines, servers or browsers: all of them are `slow`."""
 
 set_up_process()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole folders."""
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").parts[0] in WHOLE:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
