@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.custody import stage_output, verify
-from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
+from elcrec.data.dataset import EvaluationSet, SequenceData, load_sequences, require_served_window, user_ids_of
 from elcrec.data.split_points import HistoriesOverTime, seen_items
 from elcrec.errors import UserError
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import is_of_model
+from elcrec.evaluation.sampling import asked_users
 from elcrec.model.io import CONFIG, WEIGHTS, load_model, read_architecture
 from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES
 from elcrec.ranking.new_items import read_new_items
@@ -134,10 +135,10 @@ def _require_times(config: PushConfig, sequences: Path) -> None:
 
 def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
     data = load_sequences(source.sequences)
-    table = _read_ranks(source, data)
+    table, test = _read_ranks(source, data)
     ranks = np.asarray(table["rank"], np.int32)
     serving = registry.champion(config.model_name)
-    measured = _measured(serving, config.model_name, source, data, manifest, registry)
+    measured = _measured(serving, config.model_name, source, test, manifest, registry)
     return judge(
         config.gate,
         _recounted(read_json(source.evaluation / "metrics.json"), table, where=source.evaluation),
@@ -149,8 +150,11 @@ def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, regist
     )
 
 
-def _read_ranks(source: BundleSource, data: SequenceData) -> pa.Table:
-    """Return the challenger's ranks, and beside them those of others, in the order of the test split, N rows."""
+def _read_ranks(source: BundleSource, data: SequenceData) -> tuple[pa.Table, EvaluationSet]:
+    """Return the challenger's ranks, and beside them those of others, N rows, and what these users were asked.
+
+    They are all users with a test target, or as many of them as `evaluate.users` lets be chosen, and no others.
+    """
     path = source.evaluation / "ranks.parquet"
     try:
         table = pq.read_table(path)
@@ -162,14 +166,13 @@ def _read_ranks(source: BundleSource, data: SequenceData) -> pa.Table:
         raise UserError(f"no column {faulty[0]!r} that says something of every user", where=path, fix=fix)
     if not is_of_model(table, source.model):
         raise UserError(f"not the ranks of {source.model}", where=path, fix="run the evaluate stage again")
-    test = data.evaluation("test")
+    test = asked_users(data, "test", max(1, len(table)), source.sequences)
     if not len(test.users):
         raise UserError("no user has a test target", where=path, fix="push needs a split with test users")
-    users = load_user_ids(source.sequences).take(pa.array(test.users)).cast(pa.string())
-    same_users = table["user_id"].cast(pa.string()).equals(users)
+    same_users = table["user_id"].cast(pa.string()).equals(user_ids_of(source.sequences, test.users))
     if not same_users or not np.array_equal(table["target"].to_numpy(), test.target_items):
         raise UserError("not the ranks of these test users", where=path, fix="run the evaluate stage again")
-    return table
+    return table, test
 
 
 def _is_full(table: pa.Table, name: str, kind: Callable[[pa.DataType], bool]) -> bool:
@@ -203,7 +206,7 @@ def _measured(
     champion: RegisteredModel | None,
     name: str,
     source: BundleSource,
-    data: SequenceData,
+    test: EvaluationSet,
     manifest: Manifest,
     registry: ModelRegistry,
 ) -> Champion | None:
@@ -216,7 +219,7 @@ def _measured(
             ranks = None
             if digest != manifest.digest:
                 catalogue = load_catalogue(source.sequences / "items.parquet")
-                ranks = rank_with_champion(registered.bundle, catalogue, data.evaluation("test"))
+                ranks = rank_with_champion(registered.bundle, catalogue, test)
         except UserError as error:
             logger.warning("version %s cannot be measured: %s", registered.version, error)
             continue
