@@ -226,7 +226,7 @@ def user_ids_of(folder: Path, users: npt.NDArray[np.int64]) -> pa.ChunkedArray:
     return pa.chunked_array(found, pa.string())
 
 
-def load_item_ids(folder: Path, data: SequenceData) -> list[str]:
+def load_item_ids(folder: Path, num_items: int) -> list[str]:
     """Return the raw ids of items 1 to V from `items.parquet`.
 
     Raises:
@@ -235,8 +235,8 @@ def load_item_ids(folder: Path, data: SequenceData) -> list[str]:
     path = folder / "items.parquet"
     table = _read_columns(path, "item_index", "item_id")
     ids: list[str] = table.sort_by("item_index")["item_id"].to_pylist()
-    if len(ids) != data.num_items:
-        what = f"{len(ids)} items, but split.json says {data.num_items}"
+    if len(ids) != num_items:
+        what = f"{len(ids)} items, but split.json says {num_items}"
         raise UserError(what, where=path, fix="run the sequences stage again")
     return ids
 

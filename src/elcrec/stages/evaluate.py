@@ -97,7 +97,7 @@ def evaluate(
     if not len(test.users):
         fix = "give users at least three items, or change sequences.split"
         raise UserError("no user has a test target", where=sequences, fix=fix)
-    item_ids = load_item_ids(sequences, data)
+    item_ids = load_item_ids(sequences, data.num_items)
     user_ids = user_ids_of(sequences, test.users).to_pylist()
     answers = {
         name: answer(folder, data, test, block_users=config.block_users, seed=config.seed)

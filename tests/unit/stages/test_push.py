@@ -274,7 +274,9 @@ def test_models_are_compared_by_the_users_who_were_asked(
 
     decision = decide(PushConfig(gate=STRICT), *better.paths, **store.sides)
 
-    gains = [mean_metrics(pq.read_table(each.evaluation / "ranks.parquet")["rank"].to_numpy()) for each in (worse, better)]
+    gains = [
+        mean_metrics(pq.read_table(each.evaluation / "ranks.parquet")["rank"].to_numpy()) for each in (worse, better)
+    ]
     assert decision.champion is not None
     assert decision.champion.metric == pytest.approx(gains[0]["ndcg@20"])
     assert decision.challenger == pytest.approx(gains[1]["ndcg@20"])
