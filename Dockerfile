@@ -1,6 +1,7 @@
 # One image for every stage and the Kubeflow components, a smaller one for serving.
 #   docker build -t elcrec:0.1.0 .                                           CUDA, as the default torch wheel brings it
 #   docker build --target serve -t elcrec-serve:0.1.0 .                      the server
+#   docker build --target spark -t elcrec-spark:0.1.0 .                      with PySpark and Java, for engine.kind spark
 #   docker build --build-arg TORCH_INDEX=<index of torch's CPU wheels> .     CPU only, several GB smaller
 # A folder of wheels in an image of its own (build argument WHEELS) is preferred over the index.
 ARG WHEELS=scratch
@@ -114,6 +115,27 @@ ENV ELCREC_GIT_REVISION=${REVISION}
 USER 10001
 EXPOSE 8080
 CMD ["elcrec", "serve", "--host", "0.0.0.0", "--port", "8080"]
+
+# Every stage with PySpark: the steps validate and sequences, a driver of Spark and its executors.
+FROM train-builder AS spark-builder
+COPY requirements-spark.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -m pip --python /opt/venv/bin/python install -c requirements.lock -r requirements-spark.lock
+
+FROM runtime AS spark
+RUN apt-get update && apt-get install --yes --no-install-recommends openjdk-17-jre-headless tini && \
+    rm -rf /var/lib/apt/lists/*
+COPY --from=spark-builder /opt/venv /opt/venv
+COPY --chmod=755 deploy/spark/entrypoint.sh /opt/entrypoint.sh
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision="${REVISION}"
+ENV ELCREC_GIT_REVISION=${REVISION} \
+    SPARK_HOME=/opt/venv/lib/python3.11/site-packages/pyspark
+USER 10001
+ENTRYPOINT ["/opt/entrypoint.sh"]
+CMD ["elcrec", "--help"]
 
 # Every stage and component; the target of a plain build.
 FROM runtime AS train

@@ -87,6 +87,7 @@ LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-a
 
 golden: setup ## Write what the tests compare with: compiled pipeline, first losses; review the difference.
 	for name in training retraining sweep recommendation; do $(BIN)/elcrec-pipeline compile $$name --output tests/golden/$$name.yaml; done
+	$(BIN)/elcrec-pipeline compile training --platform tests/golden/spark-platform.yaml --output tests/golden/spark.yaml
 	$(BIN)/python -m tests.golden.losses
 
 lock: setup ## Resolve the dependencies again.

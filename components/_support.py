@@ -10,18 +10,22 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import msgspec
 
 from elcrec import __version__
 from elcrec.artifacts import code_revision, md5_of
-from elcrec.config import Config, NextItemConfig, Section, merge, parse_config, parse_part, to_dict
+from elcrec.config import Config, EngineConfig, NextItemConfig, Section, merge, parse_config, parse_part, to_dict
+from elcrec.data.engine import Engine
 from elcrec.errors import UserError
 from elcrec.masking import mask
 from elcrec.registry import OBJECTIVES
 from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.ports import ModelRegistry
+
+if TYPE_CHECKING:
+    from elcrec.adapters.train_nodes import Owner
 
 SECTIONS = {"baseline": "train"}
 LINEAGE = ("data_md5", "data_location", "data_version", "dvc_repository", "dvc_revision", "dvc_path")
@@ -210,12 +214,10 @@ def stage_on(cluster: str, processes: int = 1) -> Callable[..., dict[str, Any]]:
         UserError: the description breaks its schema.
     """
     if cluster:
-        from elcrec.adapters.train_nodes import Owner, parse_nodes
+        from elcrec.adapters.train_nodes import parse_nodes
         from elcrec.adapters.trainer import train_on_nodes
 
-        pod = {name: os.environ.get(f"KFP_POD_{name.upper()}", "") for name in ("name", "uid")}
-        owner = Owner(**pod) if all(pod.values()) else None
-        return partial(train_on_nodes, nodes=msgspec.structs.replace(parse_nodes(cluster), owner=owner))
+        return partial(train_on_nodes, nodes=msgspec.structs.replace(parse_nodes(cluster), owner=_owner()))
     if processes > 1:
         from elcrec.adapters.trainer import train_in_processes
 
@@ -223,6 +225,36 @@ def stage_on(cluster: str, processes: int = 1) -> Callable[..., dict[str, Any]]:
     from elcrec.stages.train import train
 
     return train
+
+
+@contextmanager
+def engine_on(cluster: str, config: EngineConfig, given: Path) -> Iterator[tuple[Engine, Path]]:
+    """Yield the engine of a stage and the folder it reads: on the SparkApplication that `cluster` describes, or here.
+
+    Raises:
+        UserError: the description breaks its schema, or the application fails.
+    """
+    from elcrec.adapters.engine import open_engine
+
+    if not cluster or config.kind != "spark" or config.master is not None:
+        yield open_engine(config), given
+        return
+    from elcrec.adapters.spark_application import on_shared_volume, spark_connect
+    from elcrec.adapters.spark_cluster import parse_spark
+
+    spark = msgspec.structs.replace(parse_spark(cluster), owner=_owner())
+    # A step that is tried again in the same run finds what the attempt before has left.
+    key = "/".join(os.environ.get(name, "") for name in ("ELCREC_RUN_ID", "ELCREC_STEP")) + str(given)
+    with on_shared_volume(given, spark, key) as (copy, work), spark_connect(key, spark) as address:
+        yield open_engine(msgspec.structs.replace(config, master=address, spill=str(work))), copy
+
+
+def _owner() -> "Owner | None":
+    """Return the pod of this step."""
+    from elcrec.adapters.train_nodes import Owner
+
+    pod = {name: os.environ.get(f"KFP_POD_{name.upper()}", "") for name in ("name", "uid")}
+    return Owner(**pod) if all(pod.values()) else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from components._image import IMAGE
 def sequences(
     config: str,
     engine: str,
+    spark: str,
     validated: dsl.Input[dsl.Dataset],
     sequences: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -18,6 +19,8 @@ def sequences(
     Args:
         config: JSON of the section `sequences`.
         engine: JSON of the section `engine`.
+        spark: JSON of the SparkApplication on which an engine of Spark runs (elcrec/adapters/spark_cluster.py); empty
+            runs it in this pod, or on its master.
         validated: What validate wrote.
         sequences: Sequences, histories, items and the split.
         metrics: The stage's numbers.
@@ -28,10 +31,11 @@ def sequences(
 
     from pathlib import Path
 
-    from components._support import describe, log, read_section
-    from elcrec.adapters.engine import open_engine
+    from components._support import describe, engine_on, log, read_section
     from elcrec.stages.sequences import build_sequences
 
-    section, opened = read_section("sequences", config), open_engine(read_section("engine", engine))
-    log(metrics, build_sequences(section, Path(validated.path), Path(sequences.path), engine=opened))
+    section, asked = read_section("sequences", config), read_section("engine", engine)
+    with engine_on(spark, asked, Path(validated.path)) as (opened, given):
+        numbers = build_sequences(section, given, Path(sequences.path), engine=opened)
+    log(metrics, numbers)
     describe(sequences, file="sequences.parquet", config=config, source=validated)

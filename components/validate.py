@@ -11,6 +11,7 @@ from components._image import IMAGE
 def validate(
     config: str,
     engine: str,
+    spark: str,
     store: str,
     accept_drift: str,
     raw: dsl.Input[dsl.Dataset],
@@ -26,6 +27,8 @@ def validate(
     Args:
         config: JSON of the section `validate`.
         engine: JSON of the section `engine`.
+        spark: JSON of the SparkApplication on which an engine of Spark runs (elcrec/adapters/spark_cluster.py); empty
+            runs it in this pod, or on its master.
         store: Folder that outlives runs; holds the profile of the last accepted log, and the list of users who were
             forgotten.
         accept_drift: Who takes a log that drifted from the last accepted one, and why; empty refuses it.
@@ -44,24 +47,24 @@ def validate(
     import logging
     from pathlib import Path
 
-    from components._support import describe, log, publish, read_section
-    from elcrec.adapters.engine import open_engine
+    from components._support import describe, engine_on, log, publish, read_section
     from elcrec.artifacts import FORGOTTEN_FILE
     from elcrec.stages.validate import LogRefusedError
     from elcrec.stages.validate import validate as stage
 
     out, file, reason = Path(validated.path), "interactions.parquet", ""
-    section, opened = read_section("validate", config), open_engine(read_section("engine", engine))
+    section, asked = read_section("validate", config), read_section("engine", engine)
     try:
-        numbers = stage(
-            section,
-            Path(raw.path),
-            out,
-            engine=opened,
-            accepted=Path(store, "accepted"),
-            forgotten=Path(store, FORGOTTEN_FILE),
-            accept_drift=accept_drift,
-        )
+        with engine_on(spark, asked, Path(raw.path)) as (opened, given):
+            numbers = stage(
+                section,
+                given,
+                out,
+                engine=opened,
+                accepted=Path(store, "accepted"),
+                forgotten=Path(store, FORGOTTEN_FILE),
+                accept_drift=accept_drift,
+            )
     except LogRefusedError as refused:
         logging.getLogger("elcrec").warning("%s\n%s", refused.reason, refused.details)
         refused.evidence.rename(out)

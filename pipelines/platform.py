@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from components._image import IMAGE
+from elcrec.adapters.spark_cluster import SparkSettings
 from elcrec.adapters.train_nodes import NodeSettings
 from elcrec.config import NonNegative, Positive, Section, merge, parse_section, read_mapping
 
@@ -28,6 +30,8 @@ STEPS = (
     "outcome",
 )
 """What `steps` may name."""
+
+_SPARK_RETRIES = 2
 
 Quantity = Annotated[str, Meta(pattern="^[0-9]+(\\.[0-9]+)?(m|[kKMGT]i?)?$")]
 Cpu = Annotated[str, Meta(pattern="^[0-9]+(\\.[0-9]+)?m?$")]
@@ -107,6 +111,8 @@ class Platform(Section, frozen=True, kw_only=True):
     """Nodes that train runs on; from two on as a TrainJob of Kubeflow Trainer, which needs the workspace claim."""
     trainjob: NodeSettings = NodeSettings()
     """What the nodes of a TrainJob get, where there are two or more."""
+    spark: SparkSettings = SparkSettings()
+    """The SparkApplication of validate and sequences, where `engine.kind` is `spark`."""
     ui: str = ""
     """Address of the Kubeflow UI, such as https://kubeflow.example/pipeline, for the link to a run; may be empty."""
     backoff_seconds: Positive = 30
@@ -138,10 +144,17 @@ class Platform(Section, frozen=True, kw_only=True):
             raise ValueError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
         if self.nodes > 1 and not self.claims.workspace:
             raise ValueError("nodes > 1 needs claims.workspace, where the nodes meet")
+        if self.spark.executors and not self.claims.workspace:
+            raise ValueError("spark.executors needs claims.workspace, which all executors mount")
+
+    def on_spark(self, step: str) -> bool:
+        """Say whether a step may run on a SparkApplication."""
+        return step in {"validate", "sequences"} and self.spark.executors > 0
 
     def step(self, name: str) -> Step:
-        """Return the resources of a step."""
-        return self.steps.get(name, Step())
+        """Return the resources of a step; one on Spark is tried again, as a driver may be preempted."""
+        own = self.steps.get(name, Step())
+        return msgspec.structs.replace(own, retries=max(own.retries, _SPARK_RETRIES)) if self.on_spark(name) else own
 
     def retry_seconds(self, name: str) -> int:
         """Return the time from a step's first attempt within which its last must have ended.

@@ -8,6 +8,7 @@ import msgspec
 from kfp import dsl, kubernetes
 
 from components._step import SECRET
+from elcrec.adapters.spark_cluster import SparkCluster
 from elcrec.adapters.train_nodes import Nodes
 from elcrec.adapters.train_nodes import Toleration as NodeToleration
 from elcrec.config import to_dict
@@ -70,6 +71,20 @@ def cluster_of(platform: Platform) -> str:
     return msgspec.json.encode(nodes).decode()
 
 
+def spark_of(platform: Platform) -> str:
+    """Return what validate and sequences are told of a SparkApplication, as JSON; empty where there is none."""
+    if not platform.spark.executors:
+        return ""
+    cluster = SparkCluster(
+        workspace_claim=platform.claims.workspace,
+        workspace=WORKSPACE_MOUNT,
+        tolerations=tuple(NodeToleration(**to_dict(taint)) for taint in platform.tolerations),
+        timeout_seconds=60 * max(platform.pending_minutes, 1),
+        **to_dict(platform.spark),
+    )
+    return msgspec.json.encode(cluster).decode()
+
+
 def _tolerated(platform: Platform) -> list[Toleration]:
     """Return the taints that pods which train stand."""
     gpu = platform.accelerator
@@ -104,6 +119,8 @@ def place(task: Any, step: str, platform: Platform, *, name: str | None = None) 
     kubernetes.set_security_context(task, run_as_non_root=True)
     if step in {"resolve", "fetch"} and platform.claims.data:
         kubernetes.mount_pvc(task, pvc_name=platform.claims.data, mount_path=DATA_MOUNT)
+    if platform.on_spark(step):
+        kubernetes.mount_pvc(task, pvc_name=platform.claims.workspace, mount_path=WORKSPACE_MOUNT)
     if step == "train":
         _place_training(task, platform)
     return task
@@ -111,8 +128,9 @@ def place(task: Any, step: str, platform: Platform, *, name: str | None = None) 
 
 def _set_container(task: Any, step: str, platform: Platform) -> None:
     own = _resources(step, platform)
-    task.set_container_image(platform.image)
-    task.set_env_variable("ELCREC_IMAGE", platform.image)  # a container cannot ask what it was started from
+    image = platform.spark.image if platform.on_spark(step) else platform.image
+    task.set_container_image(image)
+    task.set_env_variable("ELCREC_IMAGE", image)  # a container cannot ask what it was started from
     task.set_cpu_request(own.cpu).set_cpu_limit(own.cpu_limit)
     task.set_memory_request(own.memory).set_memory_limit(own.memory)
     container = task.container_spec

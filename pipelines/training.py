@@ -28,7 +28,7 @@ from components.train import train
 from components.validate import validate
 from elcrec.config import Config, to_dict
 from pipelines.platform import Platform
-from pipelines.tasks import RUN_NAME, Places, cluster_of, place, processes_of
+from pipelines.tasks import RUN_NAME, Places, cluster_of, place, processes_of, spark_of
 
 Graph = Callable[[Mapping[str, Any]], None]
 _DVC = ("dvc_repository", "dvc_revision", "dvc_path", "dvc_md5")
@@ -134,13 +134,12 @@ def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
 
 
 def _build_sequences(section: Mapping[str, Any], accept_drift: Any, store: str, raw: Any, platform: Platform) -> Any:
-    engine = section["engine"]
-    judged = validate(config=section["validate"], engine=engine, store=store, accept_drift=accept_drift, raw=raw)
+    engine = {"engine": section["engine"], "spark": spark_of(platform)}
+    judged = validate(config=section["validate"], **engine, store=store, accept_drift=accept_drift, raw=raw)
     checked = place(judged, "validate", platform).outputs
     verdict = {name: checked[name] for name in ("accepted", "reason")}
     required = place(require_valid(**verdict), "require_valid", platform)
-    inputs = {"engine": engine, "validated": checked["validated"]}
-    built = sequences(config=section["sequences"], **inputs).after(required)
+    built = sequences(config=section["sequences"], **engine, validated=checked["validated"]).after(required)
     return place(built, "sequences", platform).outputs["sequences"]
 
 

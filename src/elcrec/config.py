@@ -597,6 +597,9 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     """Level of the confidence intervals."""
     seed: NonNegative = 1
     """Seeds the bootstrap."""
+    users: Positive | None = None
+    """Most test users who are asked: those whose ids have the smallest hashes, mostly the same ones in every version of
+    a log. The intervals are those of so many users, and the gate compares models by them alone. `None`: all users."""
     block_users: Positive | None = None
     """Users ranked at a time; bounds memory, changes no result. `None`: what suits the device that ranks."""
     top_items: Positive = 8

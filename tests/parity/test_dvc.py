@@ -47,7 +47,7 @@ def ran(output: str) -> list[str]:
 def change(folder: Path, section: str, **values: object) -> None:
     path = folder / "params.yaml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    document[section] |= values
+    document[section] = document.get(section, {}) | values
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
@@ -75,6 +75,8 @@ def test_a_second_repro_does_nothing(unchanged: Path) -> None:
         ("train", {"seed": 2}, ["train", "baseline"]),
         ("evaluate", {"bootstrap": 21}, ["evaluate"]),
         ("push", {"model_name": "other"}, ["push"]),
+        # What a log is sorted on changes no result.
+        ("engine", {"kind": "spark", "threads": 2, "memory_mb": 900, "spill": "elsewhere"}, []),
     ],
 )
 def test_a_parameter_belongs_to_one_verb(

@@ -22,8 +22,8 @@ from elcrec.config import SequencesConfig
 from elcrec.data.dataset import Split, load_item_ids, load_sequences, load_user_ids
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.ports import Event
+from elcrec.serving.publishing import bundle_tables
 from elcrec.serving.recommender import Query, Recommender
-from elcrec.stages.push import _tables
 from elcrec.stages.sequences import build_sequences
 
 REPOSITORY = Path(__file__).parents[2] / "features"
@@ -84,7 +84,7 @@ def make_world(root: Path, servers: Servers) -> World:
     store = FeastStore(root / "store", REPOSITORY, servers)
     manifest = describe_bundle(source, name="m", feature_service=SERVICE, feature_schema=store.schema(SERVICE))
     write_bundle(source, manifest, root / "bundle")
-    store.publish(_tables(source, manifest.digest), service=SERVICE)
+    store.publish(bundle_tables(source, manifest.digest), service=SERVICE)
     return World(store, log, inputs, Recommender.load(root / "bundle"))
 
 
@@ -134,7 +134,7 @@ def test_half_a_log_published_and_the_rest_as_live_events_is_the_whole_log(world
     inputs = add_model(tmp_path, sequences_of(before, tmp_path / "half"), model_seed=0)
     source = BundleSource(model=inputs.model, sequences=inputs.sequences, evaluation=inputs.evaluation)
     store = FeastStore(tmp_path / "store", REPOSITORY)
-    store.publish(_tables(source, "half"), service=SERVICE)
+    store.publish(bundle_tables(source, "half"), service=SERVICE)
 
     store.push_events([Event(**event) for event in after])
 
@@ -148,7 +148,7 @@ def test_half_a_log_published_and_the_rest_as_live_events_is_the_whole_log(world
 def test_point_in_time_retrieval_finds_the_history_before_each_target(world: World, split: Split) -> None:
     data = load_sequences(world.inputs.sequences)
     asked = data.evaluation(split)
-    item_ids = load_item_ids(world.inputs.sequences, data)
+    item_ids = load_item_ids(world.inputs.sequences, data.num_items)
     users = load_user_ids(world.inputs.sequences).take(pa.array(asked.users)).to_pylist()
     times = pq.read_table(world.inputs.sequences / "sequences.parquet", columns=["timestamps"])["timestamps"]
     targets = [times[int(user)][int(data.targets[split][user])].as_py() for user in asked.users]

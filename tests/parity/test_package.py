@@ -93,6 +93,16 @@ def test_a_package_equals_the_reviewed_one_satisfies_the_protos_and_compiles_to_
     assert package.read_text(encoding="utf-8") == text
 
 
+def test_the_package_with_steps_on_spark_is_the_golden_one(package: Path, root: Path) -> None:
+    folder = root / "tests" / "golden"
+    pipeline, platform = compile_to(package, "training", "--platform", str(folder / "spark-platform.yaml"))
+    golden = (folder / "spark.yaml").read_text(encoding="utf-8")
+    assert package.read_text(encoding="utf-8") == golden, f"review the difference after: {REGENERATE}"
+    assert parse_strictly(pipeline).pipeline_info.name == "elcrec-training"
+    for config in on_cluster(platform).values():
+        json_format.ParseDict(config, kubernetes_proto.KubernetesExecutorConfig())
+
+
 def test_compiling_says_nothing_but_where_the_package_is(root: Path, tmp_path: Path) -> None:
     program = "import sys; from pipelines.cli import main; sys.exit(main())"
     command = [sys.executable, "-W", "error", "-c", program, "compile", "--output", str(tmp_path / "p.yaml")]

@@ -88,7 +88,7 @@ def run_component(verb: str, tree: Path, out: Path) -> Path:
     parameters = {"config": sections[verb]}
     taken = spec.component.component_spec.inputs
     optional = {name for name in taken if name.startswith("dvc_")}
-    optional |= {"workspace", "warm_start", "cluster", "accept_drift"} & set(taken)
+    optional |= {"workspace", "warm_start", "cluster", "accept_drift", "spark"} & set(taken)
     parameters |= dict.fromkeys(optional, "")
     parameters |= {"engine": sections["engine"]} if "engine" in taken else {}
     parameters |= {"store": str(out / "store")} if "store" in taken else {}

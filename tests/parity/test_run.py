@@ -1,9 +1,11 @@
 """`elcrec run` takes a log all the way to recommendations, or says why it does not."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,12 @@ def test_it_ends_with_metrics_the_report_and_ten_recommendations_for_a_user_with
 
 def test_a_refused_model_is_not_served_and_the_reason_is_said(workspace: Path) -> None:
     assert run(workspace, "--set", "push.gate.floors.ndcg@20=1")[-1].startswith("not pushed, so nothing is recommended")
+
+
+@pytest.mark.skipif(not find_spec("pyspark") or not shutil.which("java"), reason="needs the extra spark, and Java")
+def test_on_spark_the_whole_run_has_the_same_log_and_the_same_model(workspace: Path) -> None:
+    run(workspace)
+    options = ["engine.kind=spark", "engine.threads=2", "engine.memory_mb=768"]
+    run(workspace, "--workdir", "spark", *(word for option in options for word in ("--set", option)))
+    for name in ("validated/interactions.parquet", "sequences/sequences.parquet", "model/model.safetensors"):
+        assert (workspace / "spark" / name).read_bytes() == (workspace / "work" / name).read_bytes(), name

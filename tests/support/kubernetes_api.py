@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
@@ -118,6 +118,7 @@ class Cluster:
     """Whether somebody deletes a job as soon as it is there."""
     lingering: int = 0
     """Requests that a deleted job survives."""
+    container: str = "node"
 
     @property
     def kubeconfig(self) -> Path:
@@ -280,10 +281,34 @@ def status(code: int, message: str) -> tuple[int, dict[str, Any]]:
     return code, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
 
 
+class Api(Protocol):
+    """What a cluster answers."""
+
+    container: str
+    """Of the pods whose log is asked for."""
+
+    @property
+    def kubeconfig(self) -> Path: ...
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, dict[str, Any]]: ...
+
+    def log(self, pod: str, *, follow: bool) -> Iterator[bytes]: ...
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
     """Yield a cluster that listens on this machine and whose kubeconfig lies in `folder`."""
     cluster = Cluster(folder=folder)
+    with serving(cluster):
+        yield cluster
+        for job in cluster.jobs.values():
+            job.stop()
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def serving(cluster: Api) -> Iterator[None]:
+    """Answer for a cluster over HTTP."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
@@ -291,7 +316,7 @@ def running(folder: Path) -> Iterator[Cluster]:
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
             body = json.loads(self.rfile.read(length)) if length else None
             if match := re.fullmatch("/api/v1/namespaces/team/pods/(.+)/log", url.path):
-                assert query["container"] == "node"
+                assert query["container"] == cluster.container
                 self.reply(200, "text/plain", cluster.log(match[1], follow=query.get("follow") == "True"))
                 return
             code, document = cluster.answer(self.command, url.path, query, body)
@@ -325,9 +350,6 @@ def running(folder: Path) -> Iterator[Cluster]:
             "contexts": [{"name": "test", "context": names}],
         }
         cluster.kubeconfig.write_text(yaml.safe_dump(config), encoding="utf-8")
-        yield cluster
-        for job in cluster.jobs.values():
-            job.stop()
+        yield
         http.shutdown()
         thread.join()
-    shutil.rmtree(folder)

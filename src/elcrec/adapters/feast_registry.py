@@ -10,7 +10,7 @@ from feast.errors import FeatureViewNotFoundException
 from feast.infra.registry.sql import SqlRegistry, feature_view_version_history
 from sqlalchemy import delete
 
-from elcrec.adapters.feast_publishing import HISTORY
+from elcrec.adapters.offline_files import HISTORY
 
 logger = logging.getLogger(__name__)
 

@@ -42,22 +42,13 @@ with quiet("feast"):
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
     from elcrec.adapters.feast_errors import feast_errors
     from elcrec.adapters.feast_publishing import (
-        HISTORY,
-        ITEMS,
-        OUTPUT,
-        SERVED_FILE,
         Merge,
-        View,
-        last_items,
         load,
         merge_of,
-        online_tables,
         publish_histories,
         read_back,
         record,
         require_window,
-        without_forgotten,
-        write_offline,
     )
     from elcrec.adapters.feast_registry import (
         file_sources,
@@ -68,6 +59,19 @@ with quiet("feast"):
         was_published,
     )
     from elcrec.adapters.idle_users import IdleUsers
+    from elcrec.adapters.offline_files import (
+        HISTORY,
+        ITEMS,
+        OUTPUT,
+        SERVED_FILE,
+        StoredRows,
+        View,
+        last_items,
+        parts,
+        stored_rows,
+        survey,
+        write_offline,
+    )
     from elcrec.adapters.online_rows import Entry, HistoryRows, open_rows
     from elcrec.adapters.publication import Publication
 
@@ -119,35 +123,35 @@ class FeastStore:
             StoreUnavailable: the online store or the registry does not answer.
         """
         with self._publishing():
-            tables = without_forgotten(tables, self._forgotten())
+            forgotten = self._forgotten()
+            found = survey(tables, forgotten)
             with feast_errors(), quiet("feast"):
                 feast = self._open(patient=True)
                 self._apply(feast)
             self._require_service(feast, service)
             rows, window = _history_rows(feast)
             identity = name_store(feast, rows.identity())
-            require_window(tables.histories, window)
-            idle = IdleUsers.find(tables.histories, idle_days, rows)
+            require_window(found.longest, window)
+            idle = IdleUsers.find(parts(tables.histories), found.newest, idle_days, rows)
             publication = Publication.begin(
                 self._folder / "publication.json",
                 # Rows that another number of days has left out are not done.
                 self._config.target() + (f" idle_days={idle_days}" if idle_days else ""),
-                lambda moment: write_offline(tables, moment, self._folder / "data", self._forgotten()),
+                lambda moment: write_offline(tables, moment, self._folder / "data", forgotten, found.gone),
             )
-            published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
-            counts = {}
-            for view, table in published.items():
-                kept = idle.published(table)
-                counts[view.name] = int(kept.sum())
-                for part in publication.chunks(view.name, len(table)):
-                    chunk = table.slice(part.start, part.stop - part.start).filter(pa.array(kept[part]))
-                    _load(feast, rows, view, chunk, merge)
+            published = stored_rows(tables, self._folder / "data", publication.moment)
+            merge = merge_of(tables, found, window)
+            counts = {view.name: _count(stored, view, idle) for view, stored in published.items()}
+            for view, stored in published.items():
+                with stored.reader(publication.done.get(view.name, 0)) as reader:
+                    for part in publication.chunks(view.name, stored.count):
+                        chunk = reader.read(part.stop - part.start)
+                        _load(feast, rows, view, chunk.filter(pa.array(idle.published(chunk))), merge)
             idle.remove(rows)
             publication.finish()
-            for view, table in published.items():
-                record(feast, view, table)
-            certain = {view: idle.active_in_log(table) for view, table in published.items()}
-            read_back(feast, certain, rows, merge)
+            for view, stored in published.items():
+                record(feast, view, stored)
+            read_back(feast, published, rows, merge, idle.active_in_log)
             rows.name(identity)
         self._opened = None
         return counts
@@ -446,6 +450,11 @@ def _history_rows(feast: FeatureStore, identity: str | None = None) -> tuple[His
     except FeatureViewNotFoundException as error:
         raise UserError("no histories were published to this store", fix=PUSH_FIRST) from error
     return open_rows(feast.config, view, identity), int(view.tags["window"])
+
+
+def _count(stored: StoredRows, view: View, idle: IdleUsers) -> int:
+    """Return how many rows of a view are published."""
+    return sum(int(idle.published(table).sum()) for table in stored.blocks(view.key))
 
 
 def _load(feast: FeatureStore, rows: HistoryRows, view: View, chunk: pa.Table, merge: Merge) -> None:

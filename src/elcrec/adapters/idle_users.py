@@ -1,6 +1,7 @@
 """Users who have done nothing for long, by the time of the log: a push leaves them out of the online store."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,14 +35,14 @@ class IdleUsers:
     expired: pa.ChunkedArray
 
     @classmethod
-    def find(cls, histories: pa.Table, days: int, rows: HistoryRows) -> Self:
-        """Look for them in a log, and in the store for later events of theirs."""
+    def find(cls, histories: Iterable[pa.Table], newest: int, days: int, rows: HistoryRows) -> Self:
+        """Look for them in a log that ends at `newest`, and in the store for later events of theirs."""
+        nobody = pa.chunked_array([], pa.string())
         if not days:
-            nobody = pa.chunked_array([], pa.string())
             return cls(days=days, since=None, in_log=nobody, expired=nobody)
-        newest = histories["event_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-        since = pc.max(newest).as_py() - days * _DAY
-        idle = histories["user_id"].filter(pc.less(newest, since)).cast(pa.string())
+        since = newest - days * _DAY
+        found = [chunk for table in histories for chunk in _last_seen_before(since, table).chunks]
+        idle = pa.chunked_array(found, pa.string())
         kept = _with_events(rows, idle, since)
         return cls(days=days, since=since, in_log=idle, expired=idle.filter(pc.invert(pc.is_in(idle, kept))))
 
@@ -49,9 +50,9 @@ class IdleUsers:
         """Return which rows of a view are published, [N]."""
         return _outside(self.expired, table)
 
-    def active_in_log(self, table: pa.Table) -> pa.Table:
-        """Return the rows of a view that are published whatever happens in the store meanwhile."""
-        return table.filter(pa.array(_outside(self.in_log, table)))
+    def active_in_log(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return which rows of a view are published whatever happens in the store meanwhile, [N]."""
+        return _outside(self.in_log, table)
 
     def remove(self, rows: HistoryRows) -> None:
         """Take idle users out of the online store, whichever publication or event they came from, and say so."""
@@ -60,6 +61,11 @@ class IdleUsers:
         removed = rows.expire(self.since)
         what = "%d users of the log expired, idle for more than %d days: not published; %d users left the online store"
         logger.info(what, len(self.expired), self.days, removed)
+
+
+def _last_seen_before(since: int, histories: pa.Table) -> pa.ChunkedArray:
+    newest = histories["event_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    return histories["user_id"].filter(pc.less(newest, since)).cast(pa.string())
 
 
 def _with_events(rows: HistoryRows, users: pa.ChunkedArray, since: int) -> pa.Array:

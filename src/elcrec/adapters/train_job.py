@@ -1,18 +1,15 @@
 """A TrainJob of Kubeflow Trainer 2.2 or later: created, followed to its end, and cleaned up after."""
 
 import logging
-import signal
-import sys
-import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
 from typing import Any
 
 import msgspec
 
+from elcrec.adapters.pod_log import TAIL_LINES, PodLog, sigterm_as_exit
 from elcrec.adapters.train_nodes import Nodes, import_sdk, job
 from elcrec.errors import LostWorkError, UserError
 
@@ -21,8 +18,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 5.0
 GONE_SECONDS = 300.0
 """How long an earlier job may take to go away; its pods have 30 s to end."""
-TAIL_LINES = 60
-"""Some 40 of them are torchrun's, after the error that counts."""
 TOLERATED = 10
 """Failed requests in a row before we give up on the Kubernetes API."""
 LEADER = "node-0"
@@ -40,7 +35,7 @@ def run_job(name: str, command: list[str], nodes: Nodes) -> None:
     """
     client = _connect()
     where = f"TrainJob {client.backend.namespace}/{name}"
-    log = _Log(client, name)
+    log = PodLog(lambda: _leader_log(client, name), POLL_SECONDS)
     try:
         with sigterm_as_exit():
             _create(client, name, job(name, command, nodes), where)
@@ -167,52 +162,14 @@ def own_error(lines: Iterable[str]) -> str | None:
     return next((line.removeprefix(OWN_ERROR) for line in lines if line.startswith(OWN_ERROR)), None)
 
 
-class _Log:
-    """The first node's log, copied to ours line by line; after a broken connection it goes on where it was."""
-
-    def __init__(self, client: Any, name: str) -> None:
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._client, self._name = client, name
-        self._seen: Counter[str] = Counter()
-        self._ended = threading.Event()
-
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """Copy in the background; at the end take what is left."""
-        thread = threading.Thread(target=self._follow, name="trainjob-log", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-        thread.join(timeout=30)  # the pods have ended, so the log does
-        while not thread.is_alive() and self._copy():
-            pass
-
-    def _follow(self) -> None:
-        while not self._ended.is_set():
-            self._copy()
-            self._ended.wait(POLL_SECONDS)
-
-    def _copy(self) -> bool:
-        """Copy what is new until the log ends or breaks; return whether anything was."""
-        before = self._seen.total()
-        # Whatever breaks the log, a restart of the API server or a rotated file, is no reason to stop the training.
-        with suppress(Exception):
-            for step in self._client.get_job(self._name).steps:
-                if step.name == LEADER and step.status != PENDING:
-                    self._copy_pod(step.pod_name)
-        return self._seen.total() > before
-
-    def _copy_pod(self, pod: str) -> None:
-        lines = self._client.get_job_logs(self._name, step=LEADER, follow=True)
-        for line in islice(lines, self._seen[pod], None):
-            self._seen[pod] += 1
-            self.tail.append(line)
-            logger.info("%s", line)
+def _leader_log(client: Any, name: str) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the first node's pod and its lines, as far as they go."""
+    for step in client.get_job(name).steps:
+        if step.name == LEADER and step.status != PENDING:
+            yield step.pod_name, client.get_job_logs(name, step=LEADER, follow=True)
 
 
-def _explain(client: Any, found: Any, log: _Log | None) -> str:
+def _explain(client: Any, found: Any, log: PodLog | None) -> str:
     """Return the state of every node, the cluster's last events, and the end of every log."""
     lines = [f"{step.name}: {step.status}" for step in found.steps]
     with suppress(Exception):  # events are a help, and may be forbidden
@@ -254,16 +211,3 @@ def _api_message(cause: BaseException) -> str:
         return str(msgspec.json.decode(getattr(cause, "body", None) or b"{}").get("message", ""))
     except (msgspec.DecodeError, AttributeError, TypeError):
         return ""
-
-
-@contextmanager
-def sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM, by which Kubernetes stops a pod, run our clean-up; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -147,7 +147,7 @@ def _patch(nodes: Nodes) -> Any:
         containers=[options.ContainerPatch(name="node", volume_mounts=mounts, security_context=PRIVILEGES)],
         security_context=POD_PRIVILEGES,
         node_selector=nodes.node_selector or None,
-        tolerations=[_set(toleration) for toleration in nodes.tolerations] or None,
+        tolerations=[set_fields(toleration) for toleration in nodes.tolerations] or None,
     )
     template = options.JobTemplatePatch(
         spec=options.JobSpecPatch(template=options.PodTemplatePatch(metadata={"labels": NO_SIDECAR}, spec=pod))
@@ -157,7 +157,8 @@ def _patch(nodes: Nodes) -> Any:
     return options.RuntimePatch(training_runtime_spec=options.TrainingRuntimeSpecPatch(template=job_set))
 
 
-def _set(section: Section) -> dict[str, Any]:
+def set_fields(section: Section) -> dict[str, Any]:
+    """Return the fields of a section that have a value."""
     return {name: value for name, value in to_dict(section).items() if value is not None}
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from elcrec.adapters.train_job import TAIL_LINES, own_error, run_job, sigterm_as_exit
+from elcrec.adapters.pod_log import TAIL_LINES, sigterm_as_exit
+from elcrec.adapters.train_job import own_error, run_job
 from elcrec.adapters.train_nodes import Nodes
 from elcrec.artifacts import atomic_dir, read_json
 from elcrec.config import TrainConfig, to_dict

@@ -1,6 +1,7 @@
 """The sequences folder in memory: flat item indices with offsets, and the targets of each split."""
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -58,12 +59,15 @@ class SequenceData:
         valid, test = self.targets["valid"], self.targets["test"]
         return self.sequences.head(np.where(test >= 0, test, np.maximum(self.train_end, valid + 1)))
 
-    def evaluation(self, split: Split) -> "EvaluationSet":
-        """Return histories and targets of the users that have a target in `split`."""
-        position = self.targets[split]
-        users = np.flatnonzero(position >= 0)
+    def asked(self, split: Split) -> npt.NDArray[np.int64]:
+        """Return the users that have a target in `split`, in the order of the sequences, [N]."""
+        return np.flatnonzero(self.targets[split] >= 0)
+
+    def evaluation(self, split: Split, users: npt.NDArray[np.int64] | None = None) -> "EvaluationSet":
+        """Return histories and targets of the users that have a target in `split`, or of some of them, by their row."""
+        users = self.asked(split) if users is None else users
         starts = self.sequences.offsets[users]
-        ends = starts + position[users]
+        ends = starts + self.targets[split][users]
         histories = self.sequences.spans(starts, ends)
         target_items = self.sequences.values[ends]
         return EvaluationSet(
@@ -193,7 +197,36 @@ def load_user_ids(folder: Path) -> pa.ChunkedArray:
     return _read_columns(folder / "sequences.parquet", "user_id")["user_id"]
 
 
-def load_item_ids(folder: Path, data: SequenceData) -> list[str]:
+def user_id_parts(folder: Path) -> Iterator[pa.Array]:
+    """Yield the raw ids of the users as text, some at a time, in the order of the sequences.
+
+    Raises:
+        UserError: the folder is not the output of the sequences stage.
+    """
+    path = folder / "sequences.parquet"
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=["user_id"]):
+                yield batch.column(0).cast(pa.string())
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"not readable ({error})", where=path) from error
+
+
+def user_ids_of(folder: Path, users: npt.NDArray[np.int64]) -> pa.ChunkedArray:
+    """Return the raw ids of some users as text, who are given by their rows in ascending order.
+
+    Raises:
+        UserError: the folder is not the output of the sequences stage.
+    """
+    found, first = [], 0
+    for ids in user_id_parts(folder):
+        start, stop = np.searchsorted(users, (first, first + len(ids)))
+        found.append(ids.take(pa.array(users[start:stop] - first)))
+        first += len(ids)
+    return pa.chunked_array(found, pa.string())
+
+
+def load_item_ids(folder: Path, num_items: int) -> list[str]:
     """Return the raw ids of items 1 to V from `items.parquet`.
 
     Raises:
@@ -202,8 +235,8 @@ def load_item_ids(folder: Path, data: SequenceData) -> list[str]:
     path = folder / "items.parquet"
     table = _read_columns(path, "item_index", "item_id")
     ids: list[str] = table.sort_by("item_index")["item_id"].to_pylist()
-    if len(ids) != data.num_items:
-        what = f"{len(ids)} items, but split.json says {data.num_items}"
+    if len(ids) != num_items:
+        what = f"{len(ids)} items, but split.json says {num_items}"
         raise UserError(what, where=path, fix="run the sequences stage again")
     return ids
 

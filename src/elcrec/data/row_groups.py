@@ -1,6 +1,6 @@
-"""Parquet files written a row group at a time, so that their bytes depend on the rows alone."""
+"""Parquet files written a row group at a time, so that their bytes depend on the rows alone, and read in parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 ROWS = 1 << 20
 """Rows of a row group, as pyarrow writes a table whole."""
+_READ_ROWS = 8192
 
 
 class RowGroups:
@@ -54,3 +55,43 @@ def row_groups(file: Path, schema: pa.Schema) -> Iterator[RowGroups]:
         groups = RowGroups(writer)
         yield groups
         groups.finish()
+
+
+class RowReader:
+    """Reads a Parquet file from a row on, as many rows at a time as are asked for, whatever its row groups are."""
+
+    def __init__(self, file: pq.ParquetFile, columns: Sequence[str] | None = None, start: int = 0) -> None:
+        self._batches = _batches(file, columns, start)
+        self._empty = file.schema_arrow.empty_table() if columns is None else file.read_row_groups([], columns)
+        self._held: list[pa.Table] = []
+
+    def read(self, rows: int) -> pa.Table:
+        """Return the next rows, at the end fewer, after it none."""
+        while sum(map(len, self._held)) < rows and (batch := next(self._batches, None)) is not None:
+            self._held.append(pa.Table.from_batches([batch]))
+        table = pa.concat_tables([self._empty, *self._held])
+        self._held = [table.slice(rows)]
+        return table.slice(0, rows)
+
+
+def _batches(file: pq.ParquetFile, columns: Sequence[str] | None, start: int) -> Iterator[pa.RecordBatch]:
+    for group in range(file.num_row_groups):
+        size = file.metadata.row_group(group).num_rows
+        if start < size:
+            for batch in file.iter_batches(_READ_ROWS, [group], columns):
+                yield batch.slice(start)
+                start = max(0, start - len(batch))
+        else:
+            start -= size
+
+
+def blocks(path: Path, rows: int, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[pa.Table]:
+    """Yield a file from a row on, so many rows at a time; one without rows is an empty table."""
+    with pq.ParquetFile(path) as file:
+        reader = RowReader(file, columns, start)
+        table = reader.read(rows)
+        yield table
+        while len(table) == rows:
+            table = reader.read(rows)
+            if len(table):
+                yield table

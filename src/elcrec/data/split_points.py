@@ -1,10 +1,13 @@
-"""What lies before the served histories: as they stood after each event, and items met earlier."""
+"""What a push reads of a log, some users at a time: served histories, and what lies before them.
 
-from collections.abc import Iterator
+Both are of the sequences stage's output, whose two files have the same users in the same order.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +15,84 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.data.dataset import load_item_ids, load_sequences, load_user_ids
+from elcrec.artifacts import read_json
+from elcrec.data.dataset import load_item_ids
+from elcrec.data.ragged import Ragged
+from elcrec.data.row_groups import blocks
 from elcrec.errors import UserError
 
 _EVENTS_AT_ONCE = 50_000
+_USERS_AT_ONCE = 16_384
+_HISTORIES, _SEQUENCES = "histories.parquet", "sequences.parquet"
+_SERVED = ("user_id", "item_ids", "event_times", "event_timestamp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedHistories:
+    """Each user's history as it is served: the columns of histories.parquet, and `seen_items`, what they met before.
+
+    Iterating yields tables. May be iterated again.
+
+    Attributes:
+        folder: the sequences stage's output.
+        most_seen: items kept of what a user met before, the most recent.
+    """
+
+    folder: Path
+    most_seen: int
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield the tables.
+
+        Raises:
+            UserError: the folder is not the output of the sequences stage, or its files are not of the same users.
+        """
+        item_ids = _item_ids(self.folder)
+        path = self.folder / _HISTORIES
+        with _reading(path):
+            names = pq.read_schema(path).names
+        columns = [*_SERVED, *(name for name in ("event_ids",) if name in names)]
+        for served, log in zip(
+            read_users(self.folder, columns), _read(self.folder / _SEQUENCES, ["user_id", "items"]), strict=False
+        ):
+            if not served["user_id"].cast(pa.string()).equals(log["user_id"].cast(pa.string())):
+                what, fix = "histories of other users than the sequences", "run the sequences stage again"
+                raise UserError(what, where=self.folder, fix=fix)
+            yield served.append_column("seen_items", _seen(served, _ragged(log["items"]), item_ids, self.most_seen))
+
+
+def read_users(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield columns of histories.parquet, some users at a time.
+
+    Raises:
+        UserError: the folder is not the output of the sequences stage.
+    """
+    paths = [folder / name for name in (_HISTORIES, _SEQUENCES)]
+    sizes = set()
+    for path in paths:
+        with _reading(path):
+            sizes.add(pq.read_metadata(path).num_rows)
+    if len(sizes) > 1:
+        what, fix = "histories of other users than the sequences", "run the sequences stage again"
+        raise UserError(what, where=folder, fix=fix)
+    yield from _read(paths[0], columns)
+
+
+def longest_history(folder: Path) -> int:
+    """Return how many items the longest served history has.
+
+    Raises:
+        UserError: the folder is not the output of the sequences stage.
+    """
+    lengths = (pc.max(pc.list_value_length(part["event_times"])) for part in read_users(folder, ["event_times"]))
+    return max((length.as_py() or 0 for length in lengths), default=0)
+
+
+def _seen(served: pa.Table, items: Ragged, item_ids: pa.Array, most: int) -> pa.Array:
+    starts, lengths = items.offsets[:-1], pc.list_value_length(served["item_ids"]).to_numpy()
+    ends = items.offsets[1:] - lengths
+    kept = items.spans(np.maximum(starts, ends - most), ends)
+    return pa.ListArray.from_arrays(pa.array(kept.offsets, pa.int32()), item_ids.take(pa.array(kept.values - 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,39 +117,29 @@ class HistoriesOverTime:
         Raises:
             UserError: the folder is not the output of the sequences stage.
         """
-        data = load_sequences(self.folder)
-        item_ids = pa.array(load_item_ids(self.folder, data), pa.string())
-        path = self.folder / "sequences.parquet"
-        try:
-            table = pq.read_table(path, columns=["user_id", "timestamps"]).combine_chunks()
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"not readable ({error})", where=path) from error
-        log = _Log(
-            users=table["user_id"].combine_chunks().cast(pa.string()),
-            items=data.sequences.values,
-            times=table["timestamps"].combine_chunks().flatten(),
-            item_ids=item_ids,
-        )
-        offsets = data.sequences.offsets
-        for first, last in _parts(offsets):
-            yield log.histories(offsets[first : last + 1], first, self.most)
+        item_ids = _item_ids(self.folder)
+        for table in _read(self.folder / _SEQUENCES, ["user_id", "items", "timestamps"]):
+            items = _ragged(table["items"])
+            log = _Log(
+                users=table["user_id"].combine_chunks().cast(pa.string()),
+                items=items,
+                times=pc.list_flatten(table["timestamps"]).combine_chunks(),
+                item_ids=item_ids,
+            )
+            for first, last in _parts(items.offsets):
+                yield log.histories(first, last, self.most)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Log:
     users: pa.Array
-    items: npt.NDArray[np.integer[Any]]
+    items: Ragged
     times: pa.Array
     item_ids: pa.Array
 
-    def histories(self, offsets: npt.NDArray[np.int64], first: int, most: int) -> pa.Table:
-        """Return the rows of neighbouring users.
-
-        Args:
-            offsets: where each of their sequences begins, and the end of the last.
-            first: the first of them.
-            most: items kept of each history.
-        """
+    def histories(self, first: int, last: int, most: int) -> pa.Table:
+        """Return the rows of the users from `first` to before `last`, at most so many items of each history."""
+        offsets = self.items.offsets[first : last + 1]
         lengths = np.diff(offsets)
         starts = np.repeat(offsets[:-1], lengths - 1)
         ends = np.concatenate([np.arange(start + 1, end) for start, end in pairwise(offsets)]).astype(np.int64)
@@ -80,11 +147,12 @@ class _Log:
         counts = ends - begins
         places = np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
         lists = pa.array(np.concatenate(([0], np.cumsum(counts))), pa.int32())
-        users = np.repeat(np.arange(first, first + len(lengths)), lengths - 1)
+        users = np.repeat(np.arange(first, last), lengths - 1)
+        items = self.item_ids.take(pa.array(self.items.values[places] - 1))
         return pa.table(
             {
                 "user_id": self.users.take(pa.array(users)),
-                "item_ids": pa.ListArray.from_arrays(lists, self.item_ids.take(pa.array(self.items[places] - 1))),
+                "item_ids": pa.ListArray.from_arrays(lists, items),
                 "event_times": pa.ListArray.from_arrays(lists, self.times.take(pa.array(places))),
                 "event_timestamp": self.times.take(pa.array(ends - 1)),
             }
@@ -100,24 +168,23 @@ def _parts(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def seen_items(folder: Path, histories: pa.Table, most: int) -> pa.ChunkedArray:
-    """Return what each user met before her history in `histories`: raw ids, the most recent `most`, a list a row.
+def _ragged(lists: pa.ChunkedArray) -> Ragged:
+    lengths = pc.list_value_length(lists).to_numpy()
+    return Ragged.of(pc.list_flatten(lists).to_numpy(), lengths)
 
-    Args:
-        folder: the sequences stage's output.
-        histories: its histories.parquet.
-        most: items kept of each user.
 
-    Raises:
-        UserError: the folder is not the output of the sequences stage, or the two are not of the same users.
-    """
-    data = load_sequences(folder)
-    if not load_user_ids(folder).cast(pa.string()).equals(histories["user_id"].cast(pa.string())):
-        raise UserError(
-            "histories of other users than the sequences", where=folder, fix="run the sequences stage again"
-        )
-    starts, lengths = data.sequences.offsets[:-1], pc.list_value_length(histories["item_ids"]).to_numpy()
-    ends = data.sequences.offsets[1:] - lengths
-    kept = data.sequences.spans(np.maximum(starts, ends - most), ends)
-    items = pa.array(load_item_ids(folder, data), pa.string()).take(pa.array(kept.values - 1))
-    return pa.chunked_array([pa.ListArray.from_arrays(pa.array(kept.offsets, pa.int32()), items)])
+def _item_ids(folder: Path) -> pa.Array:
+    return pa.array(load_item_ids(folder, read_json(folder / "split.json")["num_items"]), pa.string())
+
+
+def _read(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    with _reading(path):
+        yield from blocks(path, _USERS_AT_ONCE, columns)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage again") from error

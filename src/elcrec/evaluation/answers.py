@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from elcrec.artifacts import read_json
@@ -23,6 +24,8 @@ from elcrec.model.sequence_model import SequenceModel
 
 TOP_K = 20
 _MOST_PICTURED = 1500
+_USERS_AT_ONCE = 65_536
+"""Users whose vectors are held at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +70,59 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
     """
     config = _checked_config(folder, data)
     model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
-    encoded, items_VD = model.encode(test.histories), model.item_vectors()
-    if not (encoded.vectors.isfinite().all() and items_VD.isfinite().all()):
+    items_VD = model.item_vectors()
+    missed = not test.repeats and bool(repeat_targets(test).any())
+    starts = range(0, len(test.users), _USERS_AT_ONCE)
+    parts = [
+        _answer(model, items_VD, test.slice(start, start + _USERS_AT_ONCE), block_users, missed=missed)
+        for start in starts
+    ]
+    if not (items_VD.isfinite().all() and all(part.finite for part in parts)):
         fix = "training diverged: train with a lower train.learning_rate"
         raise UserError("the model's vectors are not finite", where=folder, fix=fix)
-
-    def rank(excluded: Ragged, top_k: int) -> Ranking:
-        question = encoded.vectors, items_VD, excluded, test.target_items
-        return rank_targets(*question, top_k=top_k, block_users=block_users)
-
-    missed = not test.repeats and repeat_targets(test).any()
-    intents = encoded.intents.cpu().numpy().astype(np.int32)
+    intents = np.concatenate([part.intents for part in parts])
     pictured = _sample(np.flatnonzero(intents >= 0), seed)
     seen = test.histories.take(pictured)
     return Answers(
         label=model_label(config),
         config=config,
-        ranking=rank(test.excluded, TOP_K),
-        unmasked_ranks=rank(Ragged.empty(len(test.users)), 0).ranks if missed else None,
+        ranking=Ranking(
+            ranks=np.concatenate([part.ranking.ranks for part in parts]),
+            top_items=np.concatenate([part.ranking.top_items for part in parts]),
+        ),
+        unmasked_ranks=np.concatenate([part.unmasked_ranks for part in parts]) if missed else None,
         intents=intents,
         pictured=pictured,
         pictured_states=_states(model, seen),
         earlier_intents=_earlier_intents(model, seen),
         num_intents=model.num_intents,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """The answers to neighbouring users, and whether their vectors are finite."""
+
+    ranking: Ranking
+    unmasked_ranks: npt.NDArray[np.int32]
+    intents: npt.NDArray[np.int32]
+    finite: bool
+
+
+def _answer(
+    model: SequenceModel, items_VD: Tensor, test: EvaluationSet, block_users: int | None, *, missed: bool
+) -> _Part:
+    encoded = model.encode(test.histories)
+
+    def rank(excluded: Ragged, top_k: int) -> Ranking:
+        question = encoded.vectors, items_VD, excluded, test.target_items
+        return rank_targets(*question, top_k=top_k, block_users=block_users)
+
+    return _Part(
+        ranking=rank(test.excluded, TOP_K),
+        unmasked_ranks=rank(Ragged.empty(len(test.users)), 0).ranks if missed else np.empty(0, np.int32),
+        intents=encoded.intents.cpu().numpy().astype(np.int32),
+        finite=bool(encoded.vectors.isfinite().all()),
     )
 
 
@@ -113,6 +146,11 @@ def _earlier_intents(model: SequenceModel, histories: Ragged) -> npt.NDArray[np.
 
 def repeat_targets(test: EvaluationSet) -> npt.NDArray[np.bool_]:
     """Say for each user whether the target is already in the history, [N]."""
+    starts = range(0, len(test.users), _USERS_AT_ONCE)
+    return np.concatenate([_repeats(test.slice(start, start + _USERS_AT_ONCE)) for start in starts])
+
+
+def _repeats(test: EvaluationSet) -> npt.NDArray[np.bool_]:
     users = test.histories.owners
     found = users[test.histories.values == test.target_items[users]]
     return np.bincount(found, minlength=len(test.users)) > 0

@@ -67,6 +67,7 @@ class Findings:
             repeat.
         repeat_share: share of targets that are already in the history.
         segments: HR@20 and NDCG@20 by group of users.
+        test_users: users with a test target, of whom N were asked.
         shown: `model`, `baseline` -> their top 20; `histories` -> what users chose themselves.
         intents: `None` for a model without intents.
         rules: what rules and availability cost; `None` where there are none.
@@ -78,10 +79,16 @@ class Findings:
     unmasked: dict[str, dict[str, float]]
     repeat_share: float
     segments: pd.DataFrame
+    test_users: int
     shown: dict[str, Exposure]
     intents: IntentFindings | None
     rules: RuleFindings | None = None
     new_items: NewItemFindings | None = None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether not all users with a test target were asked."""
+        return len(self.ranks["model"]) < self.test_users
 
 
 def measure(
@@ -100,7 +107,7 @@ def measure(
         answers: `model` and, where there is one, `baseline`.
         truth: the planted intents of a synthetic log.
     """
-    counts = training_counts(data.training(), data.num_items)
+    counts = training_counts(data)
     by_count = rank_by_popularity(counts, test.excluded, test.target_items, block_users=config.block_users)
     ranks = {name: given.ranking.ranks for name, given in answers.items()} | {"popularity": by_count}
     drawing = {"samples": config.bootstrap, "seed": config.seed}
@@ -113,6 +120,7 @@ def measure(
         unmasked={name: mean_metrics(rank) for name, rank in unmasked.items() if rank is not None},
         repeat_share=float(repeat_targets(test).mean()),
         segments=segment_table(groups, ranks, confidence=config.confidence, **drawing),
+        test_users=len(data.asked("test")),
         shown=shown | {"histories": exposure(test.histories.values, counts)},
         intents=_intents(config, test, answers["model"], data.num_items, truth),
     )
@@ -142,6 +150,8 @@ def _intents(
 def flat_metrics(findings: Findings) -> dict[str, float]:
     """Return the numbers of metrics.json: flat, named as docs/artifacts.md says."""
     numbers: dict[str, float] = {"users": len(findings.ranks["model"])}
+    if findings.sampled:
+        numbers["test_users"] = findings.test_users
     numbers |= _estimates(findings)
     for name in ("popularity", "baseline"):
         means = findings.resampled.means.get(name, {})

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from elcrec.data.dataset import SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.metrics import MISS
 
 IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.float64]
-_BLOCK_USERS = 256
+_BLOCK_USERS, _COUNTED_USERS = 256, 65_536
 
 
-def training_counts(training: Ragged, num_items: int) -> npt.NDArray[np.int64]:
+def training_counts(data: SequenceData) -> npt.NDArray[np.int64]:
     """Count each item's training interactions, [V + 1]; entry 0 is padding."""
-    return np.bincount(training.values, minlength=num_items + 1).astype(np.int64)
+    counts = np.zeros(data.num_items + 1, np.int64)
+    for start in range(0, data.num_users, _COUNTED_USERS):
+        users = slice(start, min(start + _COUNTED_USERS, data.num_users))
+        training = data.sequences.part(users).head(data.train_end[users])
+        counts += np.bincount(training.values, minlength=len(counts))
+    return counts
 
 
 def rank_by_popularity(

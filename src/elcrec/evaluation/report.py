@@ -44,7 +44,8 @@ def labels(answers: Mapping[str, Answers]) -> dict[str, str]:
 def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str, Answers]) -> list[str]:
     """Return what the numbers say, a sentence each; claims of a difference only where the interval has it."""
     hit, ndcg = (findings.resampled.estimate("model", name) for name in ("hr@20", "ndcg@20"))
-    share = f"{hit.mean:.1%} of the users (interval {hit.low:.1%} to {hit.high:.1%})"
+    users = f"the {len(findings.ranks['model']):,} sampled users" if findings.sampled else "the users"
+    share = f"{hit.mean:.1%} of {users} (interval {hit.low:.1%} to {hit.high:.1%})"
     said = [f"{named['model']} puts the next item among its first 20 for {share}."]
     popularity = findings.resampled.means["popularity"]["ndcg@20"]
     if popularity > 0:

@@ -1,22 +1,41 @@
 """Which users are asked where not all of them are."""
 
+from pathlib import Path
+
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 
-from elcrec.data.dataset import EvaluationSet
-from elcrec.data.id_hashes import hash_ids
+from elcrec.data.dataset import EvaluationSet, SequenceData, Split, user_id_parts
+from elcrec.data.id_hashes import Hashes, hash_ids
 
 
-def sample_users(asked: EvaluationSet, count: int, user_ids: pa.ChunkedArray) -> EvaluationSet:
-    """Return the `count` users whose ids have the smallest hashes: mostly the same in every version of a log.
+def asked_users(data: SequenceData, split: Split, count: int | None, sequences: Path) -> EvaluationSet:
+    """Return the users whose ids have the smallest hashes: mostly the same in every version of a log.
 
     Args:
-        asked: the users to choose from.
-        count: how many; no fewer than there are means all of them.
-        user_ids: raw ids of all users of the sequences (`load_user_ids`).
+        data: the sequences.
+        split: whose targets are asked for.
+        count: how many; `None`, or no fewer than have a target, means all of them.
+        sequences: the folder with their raw ids, which are read some at a time.
+
+    Raises:
+        UserError: the ids cannot be read.
     """
-    if count >= len(asked.users):
-        return asked
-    hashes = hash_ids(user_ids.take(pa.array(asked.users)))
-    smallest = np.argsort(hashes, kind="stable")[:count]
-    return asked.take(np.sort(smallest))
+    asked = data.asked(split)
+    if count is None or count >= len(asked):
+        return data.evaluation(split, asked)
+    return data.evaluation(split, _smallest(asked, count, sequences))
+
+
+def _smallest(asked: npt.NDArray[np.int64], count: int, sequences: Path) -> npt.NDArray[np.int64]:
+    hashes: Hashes = np.empty(0, np.uint64)
+    users, first = np.empty(0, np.int64), 0
+    for ids in user_id_parts(sequences):
+        start, stop = np.searchsorted(asked, (first, first + len(ids)))
+        mine = asked[start:stop]
+        hashes = np.concatenate((hashes, hash_ids(ids)[mine - first]))
+        users = np.concatenate((users, mine))
+        # Stable, so that of equal hashes the earlier user is chosen, however the file is cut.
+        kept = np.sort(np.argsort(hashes, kind="stable")[:count])
+        hashes, users, first = hashes[kept], users[kept], first + len(ids)
+    return users

@@ -92,8 +92,11 @@ def merge_publication(
     *,
     resolution: int = 1,
     knows: Container[str] | None = None,
+    until: int | None = None,
 ) -> History:
     """Replace what earlier publications brought; live events that `published` lacks stay, and so do seen items.
+
+    What an earlier publication brought from after the end of this log stays too: that log was the newer one.
 
     Args:
         history: what was there.
@@ -102,12 +105,13 @@ def merge_publication(
         resolution: microseconds that the log's times are whole multiples of; a live event that it holds under its
             id, or with its time cut or rounded to that, is the log's event.
         knows: as in `add_events`.
+        until: time of the newest event of this log; `None` where times are only an order.
     """
     rows = _Rows(published, window, knows, resolution)
     for item_id in history.seen:
         rows.see(item_id)
     for item_id, time, key in zip(history.item_ids, history.times, history.event_ids, strict=True):
-        if not is_published(key):
+        if not is_published(key) or (until is not None and time > until):
             rows.add(item_id, time, key)
     return rows.history()
 
@@ -142,7 +146,8 @@ class _Rows:
         self.expelled = 0
 
     def add(self, item_id: str, time: int, key: str) -> Fate:
-        if (time, item_id) in self._identities or key in self._keys or self._is_logged(item_id, time):
+        known = key.removeprefix(PUBLISHED) in self._keys
+        if known or (time, item_id) in self._identities or self._is_logged(item_id, time):
             return Fate.DUPLICATE
         alike, room = self._alike(item_id)
         # Equal to the oldest where there is no room is too old as well: letting it in would push out its equal,
@@ -153,7 +158,8 @@ class _Rows:
         self._rows.insert(bisect_right(self._rows, time, key=lambda row: row[0]), (time, item_id, key))
         # What is pushed out stays known here: the same batch may hold it twice.
         self._identities.add((time, item_id))
-        self._keys.add(key)
+        if key:
+            self._keys.add(key.removeprefix(PUBLISHED))
         self._new.add(key)
         if len(alike) >= room:
             self._expel(alike[0])

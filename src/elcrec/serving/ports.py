@@ -57,7 +57,7 @@ class ModelRegistry(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTables:
-    """What a push publishes.
+    """What a push publishes: a table each; where users are many, tables one after the other, iterated more than once.
 
     Attributes:
         histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet, where the log has
@@ -67,12 +67,14 @@ class FeatureTables:
         model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest); `None` leaves what is
             there.
         item_statistics: `item_id`, `count`, `total`; `None` leaves what is there.
+        real_times: whether the times are real ones, so that of two logs it can be said which ends later.
     """
 
-    histories: pa.Table
+    histories: pa.Table | Iterable[pa.Table]
     earlier: Iterable[pa.Table]
-    model_outputs: pa.Table | None
+    model_outputs: pa.Table | Iterable[pa.Table] | None
     item_statistics: pa.Table | None
+    real_times: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import SCHEMA_VERSION, write_json
 from elcrec.config import EvaluateConfig, GroupRule, RulesConfig, to_dict
 from elcrec.custody import stage_output, verify
-from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids
+from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids, user_ids_of
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings, flat_metrics, measure
@@ -30,6 +30,7 @@ from elcrec.evaluation.popularity import training_counts
 from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
+from elcrec.evaluation.sampling import asked_users
 from elcrec.evaluation.sources import Sources
 from elcrec.model.io import CONFIG, WEIGHTS, load_model
 from elcrec.ops.device import choose_device
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 HEADLINE = (
     "users",
+    "test_users",
     *METRICS,
     "ndcg@20_low",
     "ndcg@20_high",
@@ -93,19 +95,19 @@ def evaluate(
     folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
     _verify(folders.values(), sequences, truth)
     data = load_sequences(sequences)
-    test = data.evaluation("test")
+    test = asked_users(data, "test", config.users, sequences)
     if not len(test.users):
         fix = "give users at least three items, or change sequences.split"
         raise UserError("no user has a test target", where=sequences, fix=fix)
-    item_ids = load_item_ids(sequences, data)
-    user_ids = load_user_ids(sequences).take(pa.array(test.users)).to_pylist()
+    item_ids = load_item_ids(sequences, data.num_items)
+    user_ids = user_ids_of(sequences, test.users).to_pylist()
     answers = {
         name: answer(folder, data, test, block_users=config.block_users, seed=config.seed)
         for name, folder in folders.items()
     }
     planted = load_truth(truth, item_ids, user_ids) if truth else None
     facts_table = None if config.items_file is None else read_items_file(Path(config.items_file))
-    counts = training_counts(data.training(), data.num_items)
+    counts = training_counts(data)
     new_items, their_findings = _new_items(config, model, data, test, counts, item_ids, sequences, facts_table)
     findings = replace(
         measure(config, data, test, answers, planted),

@@ -68,7 +68,7 @@ def import_weights(
     _require_apart(out, checkpoint, sequences)
     verify(sequences, "split.json", "sequences.parquet", "items.parquet")
     data = load_sequences(sequences)
-    item_ids = load_item_ids(sequences, data)
+    item_ids = load_item_ids(sequences, data.num_items)
     published = read(checkpoint)
     rows_V = table_rows(item_ids, published.num_items, where=sequences / "items.parquet")
     absent = published.num_items - len(rows_V)

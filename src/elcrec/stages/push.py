@@ -5,33 +5,29 @@ Every step finds what an earlier, killed run has done and leaves it as it is, so
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.custody import stage_output, verify
-from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
-from elcrec.data.split_points import HistoriesOverTime, seen_items
+from elcrec.data.dataset import EvaluationSet, SequenceData, load_sequences, require_served_window, user_ids_of
 from elcrec.errors import UserError
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import is_of_model
-from elcrec.model.io import CONFIG, WEIGHTS, load_model, read_architecture
+from elcrec.evaluation.sampling import asked_users
+from elcrec.model.io import CONFIG, WEIGHTS, read_architecture
 from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES
-from elcrec.ranking.new_items import read_new_items
 from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
-from elcrec.serving.histories import MAX_SEEN
-from elcrec.serving.new_items import with_new_items
 from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry, RegisteredModel
+from elcrec.serving.publishing import bundle_tables, log_tables
 
 logger = logging.getLogger(__name__)
 
@@ -149,10 +145,10 @@ def _require_times(config: PushConfig, sequences: Path) -> None:
 
 def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
     data = load_sequences(source.sequences)
-    table = _read_ranks(source, data)
+    table, test = _read_ranks(source, data)
     ranks = np.asarray(table["rank"], np.int32)
     serving = registry.champion(config.model_name)
-    measured = _measured(serving, config.model_name, source, data, manifest, registry)
+    measured = _measured(serving, config.model_name, source, test, manifest, registry)
     return judge(
         config.gate,
         _recounted(read_json(source.evaluation / "metrics.json"), table, where=source.evaluation),
@@ -164,8 +160,11 @@ def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, regist
     )
 
 
-def _read_ranks(source: BundleSource, data: SequenceData) -> pa.Table:
-    """Return the challenger's ranks, and beside them those of others, in the order of the test split, N rows."""
+def _read_ranks(source: BundleSource, data: SequenceData) -> tuple[pa.Table, EvaluationSet]:
+    """Return the challenger's ranks, and beside them those of others, N rows, and what these users were asked.
+
+    They are all users with a test target, or as many of them as `evaluate.users` lets be chosen, and no others.
+    """
     path = source.evaluation / "ranks.parquet"
     try:
         table = pq.read_table(path)
@@ -177,14 +176,13 @@ def _read_ranks(source: BundleSource, data: SequenceData) -> pa.Table:
         raise UserError(f"no column {faulty[0]!r} that says something of every user", where=path, fix=fix)
     if not is_of_model(table, source.model):
         raise UserError(f"not the ranks of {source.model}", where=path, fix="run the evaluate stage again")
-    test = data.evaluation("test")
+    test = asked_users(data, "test", max(1, len(table)), source.sequences)
     if not len(test.users):
         raise UserError("no user has a test target", where=path, fix="push needs a split with test users")
-    users = load_user_ids(source.sequences).take(pa.array(test.users)).cast(pa.string())
-    same_users = table["user_id"].cast(pa.string()).equals(users)
+    same_users = table["user_id"].cast(pa.string()).equals(user_ids_of(source.sequences, test.users))
     if not same_users or not np.array_equal(table["target"].to_numpy(), test.target_items):
         raise UserError("not the ranks of these test users", where=path, fix="run the evaluate stage again")
-    return table
+    return table, test
 
 
 def _is_full(table: pa.Table, name: str, kind: Callable[[pa.DataType], bool]) -> bool:
@@ -218,7 +216,7 @@ def _measured(
     champion: RegisteredModel | None,
     name: str,
     source: BundleSource,
-    data: SequenceData,
+    test: EvaluationSet,
     manifest: Manifest,
     registry: ModelRegistry,
 ) -> Champion | None:
@@ -231,7 +229,7 @@ def _measured(
             ranks = None
             if digest != manifest.digest:
                 catalogue = load_catalogue(source.sequences / "items.parquet")
-                ranks = rank_with_champion(registered.bundle, catalogue, data.evaluation("test"))
+                ranks = rank_with_champion(registered.bundle, catalogue, test)
         except UserError as error:
             logger.warning("version %s cannot be measured: %s", registered.version, error)
             continue
@@ -264,7 +262,7 @@ def _release(
     tags |= {f"elcrec.run.{key}": value for key, value in (run or {}).items()}
     version = registry.register(config.model_name, bundle, metrics, tags)
     logger.info("publishing features, which takes minutes for a million users")
-    published = _publish(config, features, _tables(source, manifest.digest))
+    published = _publish(config, features, bundle_tables(source, manifest.digest))
     if registry.rejected(config.model_name, manifest.digest) is not None:
         raise UserError(f"version {version} was rolled back while it was pushed", fix="push another model")
     registry.set_champion(config.model_name, version)
@@ -281,60 +279,6 @@ def _publish(config: PushConfig, features: FeatureStore, tables: FeatureTables) 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _tables(source: BundleSource, digest: str) -> FeatureTables:
-    """Return what is published of a bundle."""
-    return replace(
-        log_tables(source.sequences),
-        model_outputs=_model_outputs(source, _read(source.sequences / "histories.parquet"), digest),
-        item_statistics=_read(source.sequences / "items.parquet").select(["item_id", "count", "total"]),
-    )
-
-
-def log_tables(sequences: Path) -> FeatureTables:
-    """Return what is published of a log alone."""
-    histories = _read(sequences / "histories.parquet")
-    names = ["user_id", "item_ids", "event_times", "event_timestamp"]
-    served = histories.select([*names, *(name for name in ("event_ids",) if name in histories.column_names)])
-    return FeatureTables(
-        histories=served.append_column("seen_items", seen_items(sequences, histories, MAX_SEEN)),
-        earlier=HistoriesOverTime(folder=sequences, most=_longest(histories)),
-        model_outputs=None,
-        item_statistics=None,
-    )
-
-
-def _longest(histories: pa.Table) -> int:
-    return int(pc.max(pc.list_value_length(histories["item_ids"])).as_py())
-
-
-def _model_outputs(source: BundleSource, histories: pa.Table, digest: str) -> pa.Table:
-    """Encode every served history: `user_id`, `intent`, `vector`, `bundle`."""
-    raw = histories["item_ids"].combine_chunks()
-    model, catalogue = load_model(source.model), load_catalogue(source.sequences / "items.parquet")
-    new = read_new_items(source.evaluation, model.config.encoder.hidden_size)
-    served = with_new_items(model, catalogue, new)
-    offsets = np.asarray(raw.offsets, np.int64)
-    known = served.catalogue.histories(raw.values.cast(pa.string()), offsets)
-    encoded = served.model.encode(known.histories)
-    vectors = encoded.vectors.cpu().numpy()
-    ends = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1])
-    return pa.table(
-        {
-            "user_id": histories["user_id"],
-            "intent": pa.array(encoded.intents.cpu().numpy(), pa.int64()),
-            "vector": pa.ListArray.from_arrays(ends, pa.array(vectors.ravel(), pa.float32())),
-            "bundle": pa.array([digest] * len(vectors), pa.string()),
-        }
-    )
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"not readable ({error})", where=path, fix="run the sequences stage again") from error
 
 
 def _summary(decision: GateDecision) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from elcrec.data.dataset import (
     EvaluationSet,
     SequenceData,
     load_sequences,
-    load_user_ids,
     require_served_window,
 )
 from elcrec.evaluation.history import SECONDS, columns_for
 from elcrec.evaluation.pages import INSTALL, can_write_pages
-from elcrec.evaluation.sampling import sample_users
+from elcrec.evaluation.sampling import asked_users
 from elcrec.evaluation.training_page import write_training_page
 from elcrec.model.io import CONFIG, load_model, save_model
 from elcrec.ops.device import choose_device
@@ -85,11 +84,10 @@ def train(
 
 def _asked(config: TrainConfig, data: SequenceData, sequences: Path) -> EvaluationSet:
     """Return what is validated on: all users, or as many as are asked for."""
-    valid = data.evaluation("valid")
-    if config.valid_users is None or config.valid_users >= len(valid.users):
-        return valid
-    logger.info("validating on %d of %d users, chosen by the hashes of their ids", config.valid_users, len(valid.users))
-    return sample_users(valid, config.valid_users, load_user_ids(sequences))
+    valid, among = asked_users(data, "valid", config.valid_users, sequences), len(data.asked("valid"))
+    if len(valid.users) < among:
+        logger.info("validating on %d of %d users, chosen by the hashes of their ids", len(valid.users), among)
+    return valid
 
 
 def _read_start(bundle: Path, sequences: Path) -> WarmStart:

@@ -5,12 +5,17 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from support.feature_tables import tables
 
-from elcrec.adapters.feast_publishing import HISTORY, OUTPUT, merge_of, online_tables, read_back
+from elcrec.adapters.feast_publishing import merge_of, read_back
 from elcrec.adapters.feast_store import FeastStore, _history_rows
+from elcrec.adapters.offline_files import HISTORY, OUTPUT, stored_rows, survey, write_offline
 from elcrec.adapters.quiet import quiet
+from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, PushOutcome, UserHistory
 
@@ -108,15 +113,20 @@ def test_an_undefined_service_is_refused_on_both_sides(published: Path, folder: 
         FeastStore(folder, REPOSITORY).publish(tables({"ann": ["i1"]}), service="elcrec_v9")
 
 
-def test_reading_back_finds_a_value_that_was_not_published(published: Path) -> None:
+def test_reading_back_finds_a_value_that_was_not_published(published: Path, tmp_path: Path) -> None:
     store, other = FeastStore(published, REPOSITORY), tables({"ann": ["i2"]}, bundle="b9")
     rows, window = _history_rows(store._feast)
-    published_tables, merge = online_tables(other, datetime.now(UTC)), merge_of(other, window)
+    moment, found = datetime.now(UTC), survey(other, Forgotten())
+    write_offline(other, moment, tmp_path / "data", Forgotten(), found.gone)
+    stored, merge = stored_rows(other, tmp_path / "data", moment), merge_of(other, found, window)
+
+    def everybody(table: pa.Table) -> npt.NDArray[np.bool_]:
+        return np.ones(len(table), bool)
 
     with pytest.raises(UserError, match="user_history serves other values of item_ids"):
-        read_back(store._feast, {HISTORY: published_tables[HISTORY]}, rows, merge)
+        read_back(store._feast, {HISTORY: stored[HISTORY]}, rows, merge, everybody)
     with pytest.raises(UserError, match="user_model_output serves other values of bundle"):
-        read_back(store._feast, {OUTPUT: published_tables[OUTPUT]}, rows, merge)
+        read_back(store._feast, {OUTPUT: stored[OUTPUT]}, rows, merge, everybody)
 
 
 def test_a_missing_repository_is_one_clear_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.artifacts import md5_of, write_json
 from elcrec.config import SequencesConfig, ValidateConfig
-from elcrec.stages.push import log_tables
+from elcrec.serving.publishing import log_tables
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
 

@@ -9,16 +9,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.oracle_sequences import write_sequences
 
+from components._support import engine_on
+from elcrec.adapters import spark_application
 from elcrec.adapters.engine import open_engine
+from elcrec.adapters.spark_cluster import SparkCluster
 from elcrec.artifacts import write_json
 from elcrec.config import EngineConfig, SequencesConfig
 from elcrec.data import fold
 from elcrec.data.engine import Engine
+from elcrec.stages.sequences import build_sequences
+from tests.support.spark_operator import operating
 from tests.unit.adapters import test_engine_equality as equality
 
 pyspark = pytest.importorskip("pyspark", reason="the extra spark is not installed: make spark")
@@ -37,8 +43,8 @@ def local() -> Engine:
 
 
 @pytest.fixture(scope="module")
-def connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine that asks a server of Spark Connect."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server of Spark Connect."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -50,9 +56,15 @@ def connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with log, subprocess.Popen([*command, "spark-internal"], stdout=log, stderr=log, start_new_session=True) as server:
         try:
             _wait_for(port, server, Path(log.name))
-            yield open_engine(EngineConfig(kind="spark", master=f"sc://127.0.0.1:{port}"))
+            yield port
         finally:
             os.killpg(server.pid, 15)
+
+
+@pytest.fixture(scope="module")
+def connect(server: int) -> Engine:
+    """An engine that asks it."""
+    return open_engine(EngineConfig(kind="spark", master=f"sc://127.0.0.1:{server}"))
 
 
 _SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
@@ -110,3 +122,26 @@ def test_spark_connect_sorts_rows_out_as_the_oracle(connect: Engine, log: pa.Tab
     found = equality.survey_of(log, tmp_path, connect, longest=60, size=1000)
     equality.assert_equals_the_oracle(found, log, tmp_path, longest=60)
     assert found.broken["event is unique"] > 10
+
+
+def test_a_step_on_a_spark_application_makes_the_sequences_of_the_oracle(
+    server: int, log: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator is a fake; its driver is a real server, and the volume that they share a folder."""
+    monkeypatch.setattr(spark_application, "PORT", server)
+    monkeypatch.setattr(spark_application, "POLL_SECONDS", 0.05)
+    validated, config = tmp_path / "validated", SequencesConfig()
+    validated.mkdir()
+    accepted = _accepted(log, tmp_path)
+    pq.write_table(accepted, validated / "interactions.parquet")
+    write_json(validated / "validation.json", {"time": "real"})
+    described = SparkCluster(executors=1, workspace_claim="w", workspace=str(tmp_path / "workspace"))
+    with operating(tmp_path) as operator:
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(operator.kubeconfig))
+        text = msgspec.json.encode(described).decode()
+        with engine_on(text, EngineConfig(kind="spark"), validated) as (engine, given):
+            build_sequences(config, given, tmp_path / "out", engine=engine)
+    write_sequences(config, accepted, tmp_path / "expected", users=fold.GROUP_USERS, events=fold.GROUP_EVENTS)
+    assert equality.files_in(tmp_path / "out") == equality.files_in(tmp_path / "expected")
+    assert (len(operator.created), operator.applications) == (1, {})
+    assert list((tmp_path / "workspace" / "spark").iterdir()) == []

@@ -31,7 +31,7 @@ def run(raw: dsl.Dataset, folder: Path, **limits: Any) -> tuple[tuple[bool, str]
     kinds = {"validated": dsl.Dataset, "report": dsl.HTML, "metrics": dsl.Metrics}
     ports = {name: kind(name=name, uri=str(folder / name)) for name, kind in kinds.items()}
     sections = {"config": write_section(ValidateConfig(**limits)), "engine": write_section(EngineConfig(threads=1))}
-    given = {"store": str(folder / "store"), "accept_drift": "", "raw": raw}
+    given = {"store": str(folder / "store"), "accept_drift": "", "spark": "", "raw": raw}
     return validate.python_func(**sections, **given, **ports), ports
 
 

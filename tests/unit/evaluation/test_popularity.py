@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from elcrec.data.dataset import SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.popularity import exposure, gini, popularity_percentile, rank_by_popularity, training_counts
 
@@ -16,7 +17,14 @@ def test_repeated_history_items_are_excluded_once() -> None:
 
 
 def test_training_counts_know_items_that_nobody_has() -> None:
-    assert training_counts(Ragged.from_rows([[1, 3], [3]]), 4).tolist() == [0, 1, 0, 2, 0]
+    data = SequenceData(
+        sequences=Ragged.from_rows([[1, 3, 4], [3, 2]]),
+        train_end=np.array([2, 1], np.int32),
+        targets={},
+        num_items=4,
+        md5="",
+    )
+    assert training_counts(data).tolist() == [0, 1, 0, 2, 0]
 
 
 def test_exposure_leaves_missing_items_out() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from elcrec.adapters.spark_cluster import parse_spark
 from elcrec.adapters.train_nodes import Nodes, parse_nodes
+from elcrec.errors import UserError
 from pipelines.cli import PIPELINES, main
 from pipelines.platform import Platform, load_platform
 
@@ -60,6 +62,14 @@ class Compiled:
         (task,) = (dag["tasks"][step] for dag in dags if step in dag["tasks"])
         inputs = task["inputs"]["parameters"].items()
         return {name: value["runtimeValue"]["constant"] for name, value in inputs if "runtimeValue" in value}
+
+    def image(self, step: str) -> str:
+        return str(self._spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["image"])
+
+    def retries(self, step: str) -> int:
+        dags = [part["dag"] for part in self._spec["components"].values() if "dag" in part]
+        (task,) = (dag["tasks"][step] for dag in dags if step in dag["tasks"])
+        return int(task.get("retryPolicy", {}).get("maxRetryCount", 0))
 
     def nodes(self) -> Nodes:
         return parse_nodes(self.constants("train")["cluster"])
@@ -199,3 +209,29 @@ class TestTrainJob:
         assert not {"nodeSelector", "tolerations", "emptyDirMounts"} & set(package.on_cluster["train"])
         assert package.nodes().resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}
         assert package.nodes().node_selector == {"pool": "training"}
+
+
+class TestSpark:
+    CLAIM = ("--workspace-claim", "elcrec-workspace")
+
+    def test_the_steps_of_the_log_run_on_the_application_that_the_platform_describes(self, compiled: Compile) -> None:
+        spark = {"executors": 6, "memory": "32g", "image": "spark:1", "labels": {"team": "r"}}
+        package = compiled("training", *self.CLAIM, spark=spark)
+        for step in ("validate", "sequences"):
+            given = parse_spark(package.constants(step)["spark"])
+            assert (given.executors, given.memory, given.image, given.labels) == (6, "32g", "spark:1", {"team": "r"})
+            assert (given.workspace_claim, given.workspace) == ("elcrec-workspace", "/workspace")
+            mounts = {mount["mountPath"] for mount in package.on_cluster[step]["pvcMount"]}
+            assert "/workspace" in mounts
+            assert package.image(step) == "spark:1"
+            assert package.retries(step) == 2, "a driver may be preempted"
+        assert package.image("evaluate") != "spark:1"
+
+    def test_without_executors_there_is_none(self, compiled: Compile) -> None:
+        package = compiled("training", *self.CLAIM)
+        assert {package.constants(step)["spark"] for step in ("validate", "sequences")} == {""}
+        assert package.image("validate") == package.image("evaluate")
+
+    def test_executors_need_a_volume_that_all_mount(self) -> None:
+        with pytest.raises(UserError, match=r"spark\.executors needs claims\.workspace"):
+            load_platform(SHIPPED, {"spark": {"executors": 2}})

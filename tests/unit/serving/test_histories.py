@@ -97,6 +97,23 @@ def test_a_publication_replaces_the_last_one_and_keeps_live_events() -> None:
     assert merge_publication(merged, history(("a", 10), ("b", 20), ("c", 30)), WINDOW) == merged
 
 
+@pytest.mark.parametrize("ids", [None, ["\0p", "\0q", "\0r"]])
+def test_a_log_that_ends_earlier_takes_nothing_from_what_a_later_one_has_published(ids: list[str] | None) -> None:
+    newer = history(("a", 10), ("b", 20), ("c", 30), ids=ids)
+    older = history(("a", 10), ("wrong", 15), ids=ids and ["\0p", "\0x"])
+
+    merged = merge_publication(newer, older, WINDOW, until=15)
+
+    assert merged.item_ids == ["a", "wrong", "b", "c"]
+    assert merge_publication(merged, older, WINDOW, until=15) == merged
+    assert merge_publication(merged, newer, WINDOW, until=30) == newer
+
+
+def test_events_of_a_later_log_without_ids_at_one_time_all_stay() -> None:
+    merged = merge_publication(history(("b", 20), ("c", 20)), history(("a", 10)), WINDOW, until=10)
+    assert merged.item_ids == ["a", "b", "c"]
+
+
 def test_a_live_event_that_the_log_has_by_now_is_a_published_one() -> None:
     live, _ = add_events(History(), [event("a", 10)], WINDOW)
 

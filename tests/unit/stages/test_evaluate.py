@@ -324,6 +324,32 @@ def test_every_option_has_an_effect(workdir: Path, out: Path, tmp_path: Path, ch
     assert digests(again(workdir, tmp_path / "out", changed, baseline=workdir / "baseline")) != digests(out)
 
 
+def test_a_sample_of_users_is_asked_the_same_and_said_to_be_one(workdir: Path, out: Path, tmp_path: Path) -> None:
+    config = EvaluateConfig(bootstrap=100, block_users=16, users=20)
+    found = again(workdir, tmp_path / "out", config, baseline=workdir / "baseline")
+    whole, sample = (pq.read_table(folder / "ranks.parquet").to_pandas() for folder in (out, found))
+    assert len(sample) == 20
+    pd.testing.assert_frame_equal(whole[whole.user_id.isin(sample.user_id)].reset_index(drop=True), sample)
+    metrics = read_json(found / "metrics.json")
+    assert metrics["users"] == 20
+    assert metrics["test_users"] == len(whole)
+    assert metrics["ndcg@20"] == pytest.approx(mean_metrics(sample["rank"].to_numpy())["ndcg@20"])
+    segments = pd.read_csv(found / "segments.csv").groupby("segment")["users"].sum()
+    assert (segments == 20).all()
+    assert "A sample of 20 of the 59 users" in (found / "report.html").read_text()
+    assert "20 of 59 test users" in (found / "model_card.md").read_text()
+    assert "test_users" not in read_json(out / "metrics.json")
+
+
+def test_users_that_are_answered_in_parts_get_the_same_answers(
+    workdir: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_USERS_AT_ONCE", 7)
+    parts = again(workdir, tmp_path / "out", baseline=workdir / "baseline")
+    for name in ("ranks.parquet", "intents.parquet", "segments.csv"):
+        assert (parts / name).read_bytes() == (out / name).read_bytes()
+
+
 ITEMS_FILE = "item_id,category,available,available_until\n" + "".join(
     f"i{item},{'toys' if item % 2 else 'books'},{item % 5 > 0},{1 if item == 3 else ''}\n"
     for item in range(2, NUM_ITEMS + 1)

@@ -114,7 +114,7 @@ def test_the_benchmark_sets_use_every_id_up_to_the_largest(mirror: Path, name: s
 
 def test_indices_are_not_raw_ids(sequences: Path) -> None:
     """Else the tests of ranks would not notice rows that stay where they were."""
-    ids = load_item_ids(sequences, load_sequences(sequences))
+    ids = load_item_ids(sequences, load_sequences(sequences).num_items)
     assert [int(item) for item in ids] != list(range(1, len(ids) + 1))
 
 

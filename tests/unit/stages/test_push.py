@@ -16,9 +16,13 @@ from support.push_inputs import Inputs, add_model, make_inputs
 
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.model_registry import MlflowRegistry
+from elcrec.artifacts import write_json
 from elcrec.config import GateConfig, PushConfig
+from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
+from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import mark_model
+from elcrec.evaluation.sampling import asked_users
 from elcrec.serving.bundle import verify_bundle
 from elcrec.stages.push import decide, push
 from elcrec.stages.recommend import recommend
@@ -258,6 +262,43 @@ def test_an_evaluation_of_other_users_is_refused(empty: Store, ranked: tuple[Inp
         empty.push(mixed)
 
     assert not empty.out.exists()
+
+
+def sampled(inputs: Inputs, folder: Path, users: int) -> Inputs:
+    """The same evaluation of as many users as the stage would choose."""
+    asked = asked_users(load_sequences(inputs.sequences), "test", users, inputs.sequences)
+    evaluation = shutil.copytree(inputs.evaluation, folder)
+    ranks = pq.read_table(evaluation / "ranks.parquet").take(pa.array(asked.users))
+    pq.write_table(ranks, evaluation / "ranks.parquet")
+    write_json(evaluation / "metrics.json", mean_metrics(ranks["rank"].to_numpy()))
+    return Inputs(model=inputs.model, sequences=inputs.sequences, evaluation=evaluation)
+
+
+def test_models_are_compared_by_the_users_who_were_asked(
+    store: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path
+) -> None:
+    worse, better = (sampled(inputs, tmp_path / f"sampled-{place}", 9) for place, inputs in enumerate(ranked))
+
+    decision = decide(PushConfig(gate=STRICT), *better.paths, **store.sides)
+
+    gains = [
+        mean_metrics(pq.read_table(each.evaluation / "ranks.parquet")["rank"].to_numpy()) for each in (worse, better)
+    ]
+    assert decision.champion is not None
+    assert decision.champion.metric == pytest.approx(gains[0]["ndcg@20"])
+    assert decision.challenger == pytest.approx(gains[1]["ndcg@20"])
+    assert decision.champion.better + decision.champion.worse <= 9
+
+
+def test_users_whom_somebody_else_chose_are_refused(
+    empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path
+) -> None:
+    inputs = sampled(ranked[0], tmp_path / "sampled", 9)
+    ranks = pq.read_table(ranked[0].evaluation / "ranks.parquet")
+    for chosen in (ranks.slice(0, 9), ranks.slice(0, 0)):
+        pq.write_table(chosen, inputs.evaluation / "ranks.parquet")
+        with pytest.raises(UserError, match="not the ranks of these test users"):
+            empty.push(inputs)
 
 
 def test_an_evaluation_of_another_model_is_refused(empty: Store, ranked: tuple[Inputs, Inputs]) -> None:

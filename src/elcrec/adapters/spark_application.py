@@ -1,0 +1,292 @@
+"""A SparkApplication of the Spark operator, for as long as a stage needs it: created, followed, and cleaned up after.
+
+It is a server of Spark Connect. The stage itself runs here and talks to it, so what it reads, writes and says is what
+it would be with Spark on this machine.
+"""
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from elcrec.adapters.pod_log import TAIL_LINES, PodLog, sigterm_as_exit
+from elcrec.adapters.quiet import quiet
+from elcrec.adapters.spark_cluster import GROUP, PLURAL, PORT, VERSION, SparkCluster, application
+from elcrec.errors import LostWorkError, UserError
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0
+GONE_SECONDS = 300.0
+"""How long an earlier application may take to go away."""
+TOLERATED = 10
+"""Failed requests in a row before we give up on the Kubernetes API."""
+RUNNING, FAILED = "RUNNING", "FAILED"
+_ENDED = {"COMPLETED", FAILED}
+_CONTAINER = "spark-kubernetes-driver"
+_NOT_FOUND, _CONFLICT = 404, 409
+
+
+@contextmanager
+def spark_connect(key: str, cluster: SparkCluster) -> Iterator[str]:
+    """Yield the address of a Spark Connect server that lasts as long as the block.
+
+    The application is deleted at the end, and when this process is stopped; one whose driver failed stays to be seen.
+
+    Args:
+        key: names the application: another attempt with the same key first removes that of the one before.
+        cluster: what it runs on.
+
+    Raises:
+        UserError: it cannot be created, or is never submitted.
+        LostWorkError: it does not start in time, or its driver ended before the block did.
+    """
+    name = f"elcrec-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    client = _Client.connect(name)
+    log = PodLog(client.log, POLL_SECONDS)
+    try:
+        with sigterm_as_exit():
+            _create(client, application(name, cluster))
+            with log.following():
+                address = _await_driver(client, cluster, log)
+                logger.info("%s: %d executors of %s", client.where, cluster.executors, cluster.image)
+                try:
+                    yield address
+                except Exception as error:
+                    _raise_if_lost(client, log, error)
+                    raise
+                client.delete()
+    except _DriverLostError as lost:
+        raise LostWorkError(str(lost), where=client.where, fix=client.describe, details=lost.details) from lost
+    except BaseException:
+        client.delete()
+        raise
+
+
+@contextmanager
+def on_shared_volume(given: Path, cluster: SparkCluster, key: str) -> Iterator[tuple[Path, Path]]:
+    """Yield a copy of a folder where executors see it, and a folder for what they write; both go away at the end."""
+    folder = Path(cluster.workspace, "spark", hashlib.sha256(key.encode()).hexdigest()[:16])
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        copy = folder / given.name
+        shutil.copytree(given, copy)
+        yield copy, folder / "work"
+    except OSError as error:
+        fix = "mount claims.workspace, with room for some times the log"
+        raise UserError(f"cannot be written ({error.strerror})", where=folder, fix=fix) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _DriverLostError(Exception):
+    """The driver ended on its own."""
+
+    def __init__(self, what: str, details: str) -> None:
+        super().__init__(what)
+        self.details = details
+
+
+class _Client:
+    """One application in the Kubernetes API."""
+
+    def __init__(self, objects: Any, core: Any, namespace: str, name: str) -> None:
+        self._objects, self._core, self._namespace, self._name = objects, core, namespace, name
+        self.where = f"SparkApplication {namespace}/{name}"
+        self.describe = f"kubectl -n {namespace} describe sparkapplication {name}"
+
+    @classmethod
+    def connect(cls, name: str) -> "_Client":
+        """Connect to the cluster that this pod is in, or that the kubeconfig names."""
+        with quiet("kubernetes"):
+            from kubernetes import client, config  # noqa: PLC0415
+        try:
+            config.load_incluster_config()
+            file = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+            namespace = file.read_text(encoding="ascii").strip()
+        except config.ConfigException:
+            try:
+                config.load_kube_config()
+                namespace = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
+            except config.ConfigException as error:
+                fix = "run in a cluster, or set KUBECONFIG; or set spark.executors=0 in platform.yaml"
+                raise UserError(f"no Kubernetes to create a SparkApplication in ({error})", fix=fix) from error
+        return cls(client.CustomObjectsApi(), client.CoreV1Api(), namespace, name)
+
+    @property
+    def _place(self) -> tuple[str, str, str, str]:
+        return GROUP, VERSION, self._namespace, PLURAL
+
+    def create(self, body: dict[str, Any]) -> None:
+        self._objects.create_namespaced_custom_object(*self._place, body)
+
+    def get(self) -> dict[str, Any]:
+        """Return its status; empty before the operator has seen it."""
+        found: dict[str, Any] = self._objects.get_namespaced_custom_object(*self._place, self._name)
+        return found.get("status") or {}
+
+    def delete(self) -> None:
+        """Delete it after its pods; one that is absent is fine."""
+        try:
+            self._objects.delete_namespaced_custom_object(*self._place, self._name, propagation_policy="Foreground")
+        except Exception as error:  # noqa: BLE001 - what brought us here must not be hidden
+            if _status(error) != _NOT_FOUND:
+                logger.warning("%s could not be deleted: %s", self.where, getattr(error, "reason", None) or error)
+
+    def address(self, status: dict[str, Any]) -> str | None:
+        """Return the driver's address, once its pod has one."""
+        pod = status.get("driverInfo", {}).get("podName")
+        found = self._core.read_namespaced_pod(pod, self._namespace).status.pod_ip if pod else None
+        return f"sc://{found}:{PORT}" if found else None
+
+    def log(self) -> Iterator[tuple[str, Iterable[str]]]:
+        pod = self.get().get("driverInfo", {}).get("podName")
+        if pod:
+            options = {"container": _CONTAINER, "follow": True, "_preload_content": False}
+            answer = self._core.read_namespaced_pod_log(pod, self._namespace, **options)
+            yield pod, (line.decode(errors="replace").rstrip("\n") for line in answer)
+
+    def events(self) -> list[str]:
+        """Return the cluster's last words on it and its pods; a help, and may be forbidden."""
+        with suppress(Exception):
+            found = self._core.list_namespaced_event(self._namespace).items
+            own = [event for event in found if event.involved_object.name.startswith(self._name)]
+            return [f"{each.involved_object.name}: {each.reason}: {each.message}" for each in own[-TAIL_LINES:]]
+        return []
+
+
+def _create(client: _Client, body: dict[str, Any]) -> None:
+    """Create the application; one of that name is of an earlier attempt, and goes first."""
+    with _explained(client):
+        try:
+            client.create(body)
+        except Exception as error:
+            if _status(error) != _CONFLICT:
+                raise
+            logger.info("%s: removing that of an earlier attempt", client.where)
+            client.delete()
+            _await_absence(client)
+            client.create(body)
+
+
+def _await_absence(client: _Client) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            client.get()
+        except Exception as error:
+            if _status(error) == _NOT_FOUND:
+                return
+            raise
+        time.sleep(POLL_SECONDS)
+    raise LostWorkError("that of an earlier attempt does not go away", where=client.where, fix="delete it with kubectl")
+
+
+def _await_driver(client: _Client, cluster: SparkCluster, log: PodLog) -> str:
+    """Return the server's address once the driver runs.
+
+    A submission that failed is tried again by the operator (`PENDING_RERUN`), and Kueue may suspend the application:
+    neither is an end.
+    """
+    deadline, said = time.monotonic() + cluster.timeout_seconds, None
+    while True:
+        status = _patiently(client)
+        state = _state(status)
+        if state != said:
+            said = state
+            logger.info("%s: %s", client.where, state or "created")
+        if state == RUNNING and (address := client.address(status)):
+            return address
+        if state in _ENDED:
+            raise _never_ran(client, status, log)
+        if time.monotonic() > deadline:
+            what = f"its driver does not run after {cluster.timeout_seconds} s (state {state or 'new'}); deleted"
+            details = _explain(client, status, log)
+            raise LostWorkError(what, where=client.where, fix="is there room for it?", details=details)
+        time.sleep(POLL_SECONDS)
+
+
+def _never_ran(client: _Client, status: dict[str, Any], log: PodLog) -> UserError:
+    """Return the error of an application that ended first: what is never submitted is wrong, a driver may be lost."""
+    submitted = bool(status.get("driverInfo", {}).get("podName"))
+    what = status.get("applicationState", {}).get("errorMessage") or "it ended before its driver ran"
+    kind = LostWorkError if submitted else UserError
+    return kind(what, where=client.where, fix=client.describe, details=_explain(client, status, log))
+
+
+def _patiently(client: _Client) -> dict[str, Any]:
+    """Return the status; some failed requests are tolerated."""
+    failures = 0
+    while True:
+        try:
+            return client.get()
+        except Exception as error:
+            failures += 1
+            if failures == TOLERATED or _status(error) in {403, _NOT_FOUND}:
+                with _explained(client):
+                    raise
+            time.sleep(POLL_SECONDS)
+
+
+def _raise_if_lost(client: _Client, log: PodLog, error: Exception) -> None:
+    """Say that the driver ended, where that is why the stage failed: out of memory, evicted, or deleted.
+
+    Raises:
+        _DriverLostError: it ended, so that another attempt may succeed.
+    """
+    try:
+        status = client.get()
+    except Exception as unknown:  # noqa: BLE001 - the stage's own error goes first
+        if _status(unknown) != _NOT_FOUND:
+            return
+        raise _DriverLostError("somebody deleted it", "") from error
+    if _state(status) == RUNNING:
+        return
+    message = status.get("applicationState", {}).get("errorMessage", "")
+    what = f"its driver ended (state {_state(status)}{': ' if message else ''}{message})"
+    raise _DriverLostError(what, _explain(client, status, log)) from error
+
+
+def _state(status: dict[str, Any]) -> str:
+    return str(status.get("applicationState", {}).get("state", ""))
+
+
+def _explain(client: _Client, status: dict[str, Any], log: PodLog) -> str:
+    """Return the state of every executor, the cluster's last events, and the end of the driver's log."""
+    lines = [f"{name}: {state}" for name, state in (status.get("executorState") or {}).items()]
+    return "\n".join([*lines, *client.events(), *(f"driver | {line}" for line in log.tail)])
+
+
+@contextmanager
+def _explained(client: _Client) -> Iterator[None]:
+    """Turn what the Kubernetes API answers into one line that says what to do."""
+    from kubernetes.client import ApiException  # noqa: PLC0415
+
+    try:
+        yield
+    except ApiException as error:
+        fixes = {
+            403: "give this pod's service account the role for SparkApplications",
+            404: "is the Spark operator installed, and its CRD v1beta2?",
+            422: "the Spark operator 2.1 or later is needed",
+        }
+        reason = _message(error) or error.reason
+        raise UserError(f"{reason}", where=client.where, fix=fixes.get(error.status)) from error
+
+
+def _status(error: BaseException) -> int | None:
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _message(error: Any) -> str:
+    try:
+        return str(msgspec.json.decode(error.body or b"{}").get("message", ""))
+    except (msgspec.DecodeError, AttributeError, TypeError):
+        return ""

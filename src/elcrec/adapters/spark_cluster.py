@@ -1,0 +1,119 @@
+"""The executors of a SparkApplication: what a cluster's owner says of them, and the request that follows from it."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from elcrec.adapters.train_nodes import NO_SIDECAR, POD_PRIVILEGES, PRIVILEGES, Owner, Toleration, set_fields
+from elcrec.config import NonNegative, Positive, Section
+from elcrec.errors import UserError
+
+GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"
+LABELS = {"app.kubernetes.io/name": "elcrec-spark"}
+"""Of the application and of its pods; deploy/base/network.yaml says by it who may reach them."""
+PORT = 15002
+"""Where Spark Connect listens."""
+Memory = Annotated[str, Meta(pattern="^[1-9][0-9]*[kmgt]$")]
+
+
+class SparkSettings(Section, frozen=True, kw_only=True):
+    """What a cluster's owner decides about Spark."""
+
+    executors: NonNegative = 0
+    """Executors of a SparkApplication on which validate and sequences run where `engine.kind` is `spark`; 0 runs Spark
+    in the pod of the step, or on `engine.master`."""
+    image: str = "elcrec-spark:0.1.0"
+    """Image of these steps, of the driver and of the executors: the target `spark` of the Dockerfile."""
+    home: str = "/opt/venv/lib/python3.11/site-packages/pyspark"
+    """Where Spark is in the image."""
+    version: str = "4.3.0"
+    """Which Spark it is."""
+    cores: Positive = 4
+    """Cores of an executor."""
+    memory: Memory = "16g"
+    """Memory of an executor, as Spark writes it."""
+    driver_cores: Positive = 1
+    """Cores of the driver, which only plans."""
+    driver_memory: Memory = "4g"
+    """Memory of the driver."""
+    service_account: str = "elcrec-spark"
+    """Kubernetes service account of the driver, which creates the executors' pods."""
+    configuration: dict[str, str] = msgspec.field(default_factory=dict)
+    """Further settings of Spark, such as `spark.dynamicAllocation.enabled`."""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """Labels of the application, such as Kueue's queue name, or a team."""
+
+
+class SparkCluster(SparkSettings, frozen=True, kw_only=True):
+    """Where and on what the application runs."""
+
+    workspace_claim: str
+    """PersistentVolumeClaim that the step, the driver and every executor mount; it must be ReadWriteMany where they are
+    not on one machine."""
+    workspace: str = "/workspace"
+    """Where it is mounted, there and here."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints that the machines may have."""
+    timeout_seconds: Positive = 3600
+    """Longest time from the creation of the application until its driver is there."""
+    owner: Owner | None = None
+    """With whom the application goes; `None`: it stays until somebody deletes it."""
+
+
+def parse_spark(text: str) -> SparkCluster:
+    """Read the description of the cluster from JSON.
+
+    Raises:
+        UserError: a field is unknown or missing, or a value has the wrong type.
+    """
+    try:
+        return msgspec.json.decode(text, type=SparkCluster)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UserError(f"{error}", where="spark", fix="its fields are in elcrec/adapters/spark_cluster.py") from error
+
+
+def application(name: str, cluster: SparkCluster) -> dict[str, Any]:
+    """Return the SparkApplication: a server of Spark Connect, which lasts until it is deleted."""
+    metadata: dict[str, Any] = {"name": name, "labels": LABELS | cluster.labels}
+    if cluster.owner is not None:
+        reference = {"apiVersion": "v1", "kind": "Pod", "name": cluster.owner.name, "uid": cluster.owner.uid}
+        metadata["ownerReferences"] = [reference]
+    driver = {"cores": cluster.driver_cores, "memory": cluster.driver_memory, "serviceAccount": cluster.service_account}
+    executor = {"instances": cluster.executors, "cores": cluster.cores, "memory": cluster.memory}
+    jar = f"local://{cluster.home}/jars/spark-connect_2.13-{cluster.version}.jar"
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "SparkApplication",
+        "metadata": metadata,
+        "spec": {
+            "type": "Scala",
+            "mode": "cluster",
+            "sparkVersion": cluster.version,
+            "image": cluster.image,
+            "mainClass": "org.apache.spark.sql.connect.service.SparkConnectServer",
+            "mainApplicationFile": jar,
+            "sparkConf": {"spark.connect.grpc.binding.port": str(PORT), **cluster.configuration},
+            # Another driver would know nothing of what this one held, so only a submission is tried again.
+            "restartPolicy": {
+                "type": "OnFailure",
+                "onFailureRetries": 0,
+                "onFailureRetryInterval": 10,
+                "onSubmissionFailureRetries": 3,
+                "onSubmissionFailureRetryInterval": 10,
+            },
+            "volumes": [{"name": "workspace", "persistentVolumeClaim": {"claimName": cluster.workspace_claim}}],
+            "driver": driver | _pod(cluster),
+            "executor": executor | _pod(cluster),
+        },
+    }
+
+
+def _pod(cluster: SparkCluster) -> dict[str, Any]:
+    tolerations = [set_fields(toleration) for toleration in cluster.tolerations]
+    return {
+        "labels": LABELS | NO_SIDECAR,
+        "volumeMounts": [{"name": "workspace", "mountPath": cluster.workspace}],
+        "securityContext": PRIVILEGES,
+        "podSecurityContext": POD_PRIVILEGES,
+    } | ({"tolerations": tolerations} if tolerations else {})
