@@ -57,6 +57,8 @@ class RemoteFile(Section, frozen=True, kw_only=True):
 class LocalFile(Section, frozen=True, kw_only=True):
     """Your own log: a file here or on a claim, or an object that a cluster can reach."""
 
+    name: Name = "file"
+    """What the log is called, on pages too. Only logs of one name are compared with each other."""
     path: str = "data/log.parquet"
     """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://. A folder,
     such as Spark writes, or a pattern (`logs/*.csv`) stands for all its files, one after the other by name."""
@@ -248,7 +250,11 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     max_drift: Share = 0.25
     """Largest population stability index (item popularity, history length) against the last accepted log."""
     max_row_change: PositiveFloat = 0.5
-    """Largest relative change of the row count against the previous accepted log."""
+    """Largest relative change of the row count against the last accepted log; its period may be shorter by as much."""
+    min_known_users: Share = 0.1
+    """Least share of the users whom the last accepted log had; 0 where a user is never seen again, as a session."""
+    min_known_items: Share = 0.1
+    """As `min_known_users`, of items."""
 
     def for_layout(self, name: str | None) -> "ValidateConfig":
         """Return the section with what is known of a published log in place of its defaults."""
