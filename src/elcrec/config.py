@@ -200,6 +200,11 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     event_column: str = "event_id"
     """Name of the column with the events' own ids; a log may lack it. With ids, a live event
     is known again in the log whatever has become of its time, and one that the log holds twice counts once."""
+    kind_column: str | None = None
+    """Column that says what kind of event a row is, for `sequences.kinds`; events of two kinds are never copies of each
+    other. `None`: all are of one kind."""
+    tie_column: str | None = None
+    """Column of whole numbers or times, for `sequences.ties=column`: what came first of events of the same time."""
     epoch_unit: Literal["s", "ms", "us", "ns", "day", "excel"] = "s"
     """Unit of numeric times since 1970; `excel`: days as a spreadsheet counts them. Compact dates (20240301) need
     none."""
@@ -278,6 +283,28 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
             raise ValueError("time_column is empty; where the order of the file is the time, set validate.time=order")
 
 
+class KindsConfig(Section, frozen=True, kw_only=True):
+    """What the kinds of events mean, which `validate.kind_column` tells."""
+
+    weights: dict[str, Weight] = {}
+    """Weight of a kind's events as targets of L_next; a kind without one weighs 1."""
+    targets: tuple[str, ...] = ()
+    """Kinds whose events the validation and test targets are, such as buy; empty: any."""
+    dislikes: tuple[str, ...] = ()
+    """Kinds that say no: such an event is no interaction, and its item is never recommended to this user."""
+
+    @property
+    def named(self) -> list[str]:
+        """All kinds that something is said of."""
+        return sorted({*self.weights, *self.targets, *self.dislikes})
+
+    def __post_init__(self) -> None:
+        """Check that no kind says yes and no."""
+        both = sorted({*self.weights, *self.targets} & {*self.dislikes})
+        if both:
+            raise ValueError(f"kinds: {both[0]!r} is a dislike, so it is no target and has no weight")
+
+
 class SequencesConfig(Section, frozen=True, kw_only=True):
     """How interactions become sequences and a split."""
 
@@ -294,8 +321,19 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     """Whether an item that a user has met may be their next one. `exclude`: it is never recommended, and a target that
     was met before counts as missed. `allow`: it competes like any other. Training's validation, the evaluation, the
     gate, the server and `recommend-all` follow; the bundle carries it."""
-    ties: Literal["log", "drawn"] = "log"
-    """Order of a user's events at the same time: as in the log, or drawn. A log that somebody sorted by item tells the
+    kinds: KindsConfig = KindsConfig()
+    """What kinds of events mean."""
+    consecutive: Literal["keep", "merge"] = "keep"
+    """`merge`: of events of a user that follow each other with one item (and one kind) only the first counts, also in
+    the histories that a server reads."""
+    most_events: NonNegative = 0
+    """Users with more events are left out, before `k_core` is asked; 0 keeps all."""
+    session_gap: PositiveFloat | None = None
+    """Minutes without an event after which a session ends; each session is a sequence of its own (real times only). A
+    user's newest session keeps their id, is the one that is served, and takes their live events. `None`: all events of
+    a user are one sequence. Where the log has ids of sessions, name their column in `validate.user_column` instead."""
+    ties: Literal["log", "column", "drawn"] = "log"
+    """Order of a user's events at the same time: as in the log, by `validate.tie_column`, or drawn. A log that somebody sorted by item tells the
     model what comes next."""
     ties_seed: NonNegative = 0
     """Seeds the draw; the same log gives the same order."""

@@ -3,7 +3,7 @@
 Axes: `N` events of a row group, `U` its users, `V` all items.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.row_groups import write_row_group
+from elcrec.data.selection import CODE, Kinds
 from elcrec.data.sequences import Cuts
 from elcrec.data.times import TIMESTAMP
 
@@ -34,6 +35,15 @@ SEQUENCES = pa.schema(
         ("test_index", pa.int32()),
     ]
 )
+WEIGHTS = pa.field("weights", pa.list_(pa.float32()))
+"""Column of sequences.parquet, where kinds of events have weights."""
+DISLIKED = [
+    pa.field("disliked", pa.list_(pa.int32())),
+    pa.field("valid_disliked", pa.int32()),
+    pa.field("test_disliked", pa.int32()),
+]
+"""Columns of sequences.parquet, where kinds of events say no: items in time order, and how many of them a user had
+disliked before each target."""
 EVENT_IDS = pa.field("event_ids", pa.list_(pa.string()))
 """Column of histories.parquet, where events have ids."""
 HISTORIES = pa.schema(
@@ -51,18 +61,52 @@ Ints = npt.NDArray[np.int64]
 class Events(NamedTuple):
     """Sorted events: the row of their user's first event, item index from 1, microseconds, and own id, [N] each.
 
-    The ids are `None` where events have none.
+    The ids are `None` where events have none, and so are the codes of their kinds.
     """
 
     first: Ints
     item: npt.NDArray[np.int32]
     micros: Ints
     event_id: pa.Array | None = None
+    code: Ints | None = None
 
     def span(self, start: int, end: int) -> "Events":
         """Return neighbouring events."""
         event_id = None if self.event_id is None else self.event_id.slice(start, end - start)
-        return Events(self.first[start:end], self.item[start:end], self.micros[start:end], event_id)
+        code = None if self.code is None else self.code[start:end]
+        return Events(self.first[start:end], self.item[start:end], self.micros[start:end], event_id, code)
+
+    def without_repeats(self) -> "Events":
+        """Leave out what repeats the event before it: user, item and kind."""
+        same = (self.first[1:] == self.first[:-1]) & (self.item[1:] == self.item[:-1])
+        if self.code is not None:
+            same &= self.code[1:] == self.code[:-1]
+        kept = np.append([True], ~same)
+        event_id = None if self.event_id is None else self.event_id.filter(pa.array(kept))
+        code = None if self.code is None else self.code[kept]
+        return Events(self.first[kept], self.item[kept], self.micros[kept], event_id, code)
+
+
+class Choice(NamedTuple):
+    """What becomes of sorted events.
+
+    Attributes:
+        most: items of a history, the most recent.
+        cuts: of a temporal split; `None` leaves one out.
+        event_ids: whether events have ids.
+        kinds: what their kinds mean.
+        merge: whether what repeats the event before it is left out.
+    """
+
+    most: int
+    cuts: Cuts | None
+    event_ids: bool
+    kinds: Kinds = Kinds(None, None)
+    merge: bool = False
+
+    def schema(self, *, dislikes: bool) -> pa.Schema:
+        """Return the columns of sequences.parquet."""
+        return pa.schema([*SEQUENCES, *([] if self.kinds.weights is None else [WEIGHTS]), *(DISLIKED * dislikes)])
 
 
 class Parts(NamedTuple):
@@ -101,9 +145,11 @@ class Folded:
 
     Attributes:
         training: events of each item that are for training, [V].
+        total: all events of each, [V].
     """
 
     training: Ints
+    total: Ints
     users: int = 0
     events: int = 0
     train_events: int = 0
@@ -117,39 +163,94 @@ def fold(
     users: Iterator[pa.RecordBatch],
     items: pa.Table,
     folder: Path,
-    *,
-    most: int,
-    cuts: Cuts | None,
-    event_ids: bool,
+    choice: Choice,
+    disliked: Iterator[pa.RecordBatch] | None = None,
 ) -> Folded:
     """Write `sequences.parquet` and `histories.parquet`.
 
     Args:
-        events: `first`, `item_index`, `micros`, and `event_id` where events have ids, by user and time.
+        events: `first`, `item_index`, `micros`, and `event_id` and `code` where events have them, by user and time.
         users: `first`, `user_id`, in the same order of users.
         items: `item_id` by index.
         folder: where the files go.
-        most: items of a history, the most recent.
-        cuts: of a temporal split; `None` leaves one out.
-        event_ids: whether events have ids.
+        choice: what becomes of the events.
+        disliked: `first`, `item_index` and `micros` of what users dislike, in the same order; `None` where kinds do
+            not say.
     """
-    columns = HISTORIES.append(EVENT_IDS) if event_ids else HISTORIES
+    columns = HISTORIES.append(EVENT_IDS) if choice.event_ids else HISTORIES
     item_ids = items["item_id"].cast(pa.large_string()).combine_chunks()
     ranks = _ranks(item_ids)
-    counts, names = Folded(training=np.zeros(len(item_ids), np.int64)), _Names(users)
+    counts, names = Folded(*(np.zeros(len(item_ids), np.int64) for _ in range(2))), _Names(users)
+    noes, schema = _Dislikes(disliked), choice.schema(dislikes=disliked is not None)
     with (
-        pq.ParquetWriter(folder / "sequences.parquet", SEQUENCES, compression="zstd") as sequences,
+        pq.ParquetWriter(folder / "sequences.parquet", schema, compression="zstd") as sequences,
         pq.ParquetWriter(folder / "histories.parquet", columns, compression="zstd") as histories,
     ):
-        for group in group_users(events):
+        for whole in group_users(events):
+            group = whole.without_repeats() if choice.merge else whole
             starts = _starts(group.first)
             user_ids, offsets = names.take(group.first[starts]), np.append(starts, len(group.first))
-            parts = split(offsets, group.micros, cuts)
-            write_row_group(sequences, sequence_table(user_ids, offsets, group, parts))
-            write_row_group(histories, history_table(user_ids, offsets, group, item_ids, most))
+            parts = split(offsets, group.micros, choice.cuts, _wanted(group, choice.kinds))
+            more = [*_weights(group, offsets, choice.kinds), *noes.columns(group, offsets, parts)]
+            write_row_group(sequences, sequence_table(user_ids, offsets, group, parts, more))
+            write_row_group(histories, history_table(user_ids, offsets, group, item_ids, choice.most))
             _count(counts, offsets, group, parts)
             counts.ties = Ties(*map(sum, zip(counts.ties, count_ties(group, ranks), strict=True)))
     return counts
+
+
+def _wanted(events: Events, kinds: Kinds) -> npt.NDArray[np.bool_] | None:
+    """Say which events may be targets; `None` where all may."""
+    return None if kinds.targets is None or events.code is None else kinds.targets[events.code]
+
+
+def _weights(events: Events, offsets: Ints, kinds: Kinds) -> list[tuple[pa.Field, pa.Array]]:
+    if kinds.weights is None or events.code is None:
+        return []
+    weights = pa.array(kinds.weights[events.code])
+    return [(WEIGHTS, pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), weights))]
+
+
+class _Dislikes:
+    """What users dislike, taken from its stream as their events go by."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch] | None) -> None:
+        self._batches = batches
+        self._held = Events(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+
+    def columns(self, events: Events, offsets: Ints, parts: Parts) -> list[tuple[pa.Field, pa.Array]]:
+        """Return the columns that tell it of these users, who must be the next."""
+        if self._batches is None:
+            return []
+        users = events.first[offsets[:-1]]
+        own = self._up_to(int(users[-1]))
+        owner = np.searchsorted(users, own.first)
+        before = [_count_before(own.micros, owner, _times_of(events.micros, offsets, part)) for part in parts[1:]]
+        ends = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=len(users)))))
+        lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(own.item, pa.int32()))
+        return list(zip(DISLIKED, [lists, *(pa.array(count, pa.int32()) for count in before)], strict=True))
+
+    def _up_to(self, last: int) -> Events:
+        held = [self._held]
+        while not len(held[-1].first) or held[-1].first[-1] <= last:
+            batch = next(self._batches or iter(()), None)
+            if batch is None:
+                break
+            held.append(_events(batch))
+        every = _join(held)
+        size = int(np.searchsorted(every.first, last, side="right"))
+        self._held = every.span(size, len(every.first))
+        return every.span(0, size)
+
+
+def _times_of(micros: Ints, offsets: Ints, places: Ints) -> Ints:
+    """Return the times of each user's target; before everything where there is none, [U]."""
+    return np.where(places == NO_TARGET, np.iinfo(np.int64).min, micros[offsets[:-1] + np.maximum(places, 0)])
+
+
+def _count_before(micros: Ints, owner: Ints, times: Ints) -> Ints:
+    """Return how many of each owner's times lie before theirs, [U]."""
+    return np.bincount(owner[micros < times[owner]], minlength=len(times))
 
 
 def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
@@ -171,13 +272,15 @@ def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
 def _events(batch: pa.RecordBatch) -> Events:
     first, item, micros = (np.asarray(batch.column(name)) for name in ("first", "item_index", "micros"))
     event_id = batch.column(EVENT_ID).cast(pa.large_string()) if EVENT_ID in batch.schema.names else None
-    return Events(first, item, micros, event_id)
+    code = np.asarray(batch.column(CODE)) if CODE in batch.schema.names else None
+    return Events(first, item, micros, event_id, code)
 
 
 def _join(held: list[Events]) -> Events:
-    first, item, micros, event_ids = zip(*held, strict=True)
+    first, item, micros, event_ids, codes = zip(*held, strict=True)
     joined = None if event_ids[0] is None else pa.concat_arrays(event_ids)
-    return Events(np.concatenate(first), np.concatenate(item), np.concatenate(micros), joined)
+    code = None if codes[0] is None else np.concatenate(codes)
+    return Events(np.concatenate(first), np.concatenate(item), np.concatenate(micros), joined, code)
 
 
 def _cut(events: Events, *, final: bool) -> Generator[Events, None, Events]:
@@ -217,7 +320,7 @@ class _Names:
         return pa.concat_arrays(found["user_id"].chunks)
 
 
-def split(offsets: Ints, micros: Ints, cuts: Cuts | None) -> Parts:
+def split(offsets: Ints, micros: Ints, cuts: Cuts | None, wanted: npt.NDArray[np.bool_] | None = None) -> Parts:
     """Say which part of each sequence is for what.
 
     Without cuts the last item is the test target, the one before it the validation target; fewer than 3 items are all
@@ -225,7 +328,11 @@ def split(offsets: Ints, micros: Ints, cuts: Cuts | None) -> Parts:
 
     With cuts, training lies strictly before the first. A user's target is her first item from a cut on, if it has a
     history; a validation target lies before the second cut.
+
+    Where not every event is `wanted` as a target, [N], targets are the last two that are, or the first from a cut on.
     """
+    if wanted is not None:
+        return _split_at_wanted(offsets, micros, cuts, wanted)
     lengths = np.diff(offsets)
     if cuts is None:
         long = lengths >= 3  # noqa: PLR2004 - two targets and one item to train on
@@ -241,8 +348,42 @@ def split(offsets: Ints, micros: Ints, cuts: Cuts | None) -> Parts:
     )
 
 
-def sequence_table(user_ids: pa.Array, offsets: Ints, events: Events, parts: Parts) -> pa.Table:
-    """Return rows of sequences.parquet."""
+def _split_at_wanted(offsets: Ints, micros: Ints, cuts: Cuts | None, wanted: npt.NDArray[np.bool_]) -> Parts:
+    places, lengths = _positions(offsets), np.diff(offsets)
+    if cuts is None:
+        test = _last(places, wanted, offsets)
+        valid = _last(places, wanted & (places < np.repeat(test, lengths)), offsets)
+        enough = valid > 0
+        return Parts(np.where(enough, valid, lengths), *(np.where(enough, part, NO_TARGET) for part in (valid, test)))
+    before = [np.add.reduceat(micros < cut, offsets[:-1], dtype=np.int64) for cut in cuts]
+    ends = (cuts.test, np.iinfo(np.int64).max)
+    found = [
+        _first(places, wanted & (micros >= cut) & (micros < end), offsets) for cut, end in zip(cuts, ends, strict=True)
+    ]
+    known = before[0] > 0, before[1] > 0
+    return Parts(before[0], *(np.where(has, part, NO_TARGET) for has, part in zip(known, found, strict=True)))
+
+
+def _last(places: Ints, wanted: npt.NDArray[np.bool_], offsets: Ints) -> Ints:
+    """Return the last wanted place of each user, NO_TARGET where there is none, [U]."""
+    return np.maximum.reduceat(np.where(wanted, places, NO_TARGET), offsets[:-1])
+
+
+def _first(places: Ints, wanted: npt.NDArray[np.bool_], offsets: Ints) -> Ints:
+    """Return the first wanted place of each user, NO_TARGET where there is none, [U]."""
+    none = np.iinfo(np.int64).max
+    found = np.minimum.reduceat(np.where(wanted, places, none), offsets[:-1])
+    return np.where(found == none, NO_TARGET, found)
+
+
+def sequence_table(
+    user_ids: pa.Array,
+    offsets: Ints,
+    events: Events,
+    parts: Parts,
+    more: Sequence[tuple[pa.Field, pa.Array]] = (),
+) -> pa.Table:
+    """Return rows of sequences.parquet; `more` are further columns."""
     ends = pa.array(offsets, pa.int32())
     columns = [
         user_ids,
@@ -250,7 +391,8 @@ def sequence_table(user_ids: pa.Array, offsets: Ints, events: Events, parts: Par
         pa.ListArray.from_arrays(ends, pa.array(events.micros).cast(TIMESTAMP)),
         *(pa.array(part, pa.int32()) for part in parts),
     ]
-    return pa.Table.from_arrays(columns, schema=SEQUENCES)
+    fields, values = ([field for field, _ in more], [column for _, column in more])
+    return pa.Table.from_arrays([*columns, *values], schema=pa.schema([*SEQUENCES, *fields]))
 
 
 def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: pa.Array, most: int) -> pa.Table:
@@ -272,14 +414,14 @@ def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: p
     return table.append_column(EVENT_IDS, pa.ListArray.from_arrays(ends, event_ids))
 
 
-def item_table(items: pa.Table, training: Ints) -> pa.Table:
+def item_table(items: pa.Table, training: Ints, total: Ints) -> pa.Table:
     """Return items.parquet; `count` knows nothing of what comes after training."""
     return pa.table(
         {
             "item_index": items["item_index"],
             "item_id": items["item_id"],
             "count": pa.array(training),
-            "total": items["total"],
+            "total": pa.array(total),
             "event_timestamp": items["newest"].cast(TIMESTAMP),
         }
     )
@@ -314,6 +456,7 @@ def _positions(offsets: Ints) -> Ints:
 def _count(counts: Folded, offsets: Ints, events: Events, parts: Parts) -> None:
     training = _positions(offsets) < np.repeat(parts.train_end, np.diff(offsets))
     counts.training += np.bincount(events.item[training] - 1, minlength=len(counts.training))
+    counts.total += np.bincount(events.item - 1, minlength=len(counts.total))
     counts.users += len(offsets) - 1
     counts.events += len(events.first)
     counts.train_events += int(parts.train_end.sum())

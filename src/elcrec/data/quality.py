@@ -286,7 +286,8 @@ def _periods(survey: Survey, previous: Profile, config: ValidateConfig) -> list[
     change, shrunk = spans[0] / spans[1] - 1, max(0.0, 1 - spans[0] / spans[1])
     behind = (previous["last"] - profile["last"]) / DAY
     newest = f"{_moment(profile['last'])} ({_moment(previous['last'])} in the last log)"
-    most, gap = config.max_row_change, max(profile["longest_gap_days"], int((profile["first"] - previous["last"]) / DAY))
+    most, between = config.max_row_change, int((profile["first"] - previous["last"]) / DAY)
+    gap = max(profile["longest_gap_days"], between)
     widest = max(_LEAST_GAP, _GAP_STEP * previous["longest_gap_days"])
     period = f"{change:+.1%} ({spans[1]:,.0f} → {spans[0]:,.0f} days)"
     days = f"{gap:,} days without an event ({previous['longest_gap_days']:,} in the last log)"

@@ -158,6 +158,8 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
         kind=config.time,
         time_format=config.time_format,
         keep=None if config.keep == KeepConfig() else config.keep,
+        event_kind=config.kind_column,
+        tie=config.tie_column,
         spellings=spellings,
     )
     return shown(read_log([path], source["format"], columns))

@@ -15,6 +15,7 @@ from elcrec.config import CsvConfig, KeepConfig, SequencesConfig
 from elcrec.errors import UserError
 from elcrec.stages.sequences import build_sequences
 
+
 def written(folder: Path, times: list[object]) -> Path:
     """A made-up log whose times are these."""
     lines = [f"u{row % 3},i{row},{time}" for row, time in enumerate(times)]

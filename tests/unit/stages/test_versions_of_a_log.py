@@ -19,7 +19,7 @@ def rows(user: str = "u", item: str = "i", *, start: int = 0, days: int = 60, sk
     """Two hundred users, of whom each meets three of fifty items, over some days."""
     kept = [day for day in range(start, start + days) if day not in skip]
     for event in range(600):
-        yield f"{user}{event % 200},{item}{event * 7 % 50},{FIRST + timedelta(days=kept[event % len(kept)])}"
+        yield f"{user}{event * event % 199},{item}{event * 7 % 50},{FIRST + timedelta(days=kept[event % len(kept)])}"
 
 
 def compared(folder: Path, first: Iterator[str], second: Iterator[str], **options: object) -> dict[str, bool]:
