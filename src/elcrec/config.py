@@ -333,8 +333,8 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     user's newest session keeps their id, is the one that is served, and takes their live events. `None`: all events of
     a user are one sequence. Where the log has ids of sessions, name their column in `validate.user_column` instead."""
     ties: Literal["log", "column", "drawn"] = "log"
-    """Order of a user's events at the same time: as in the log, by `validate.tie_column`, or drawn. A log that somebody sorted by item tells the
-    model what comes next."""
+    """Order of a user's events at the same time: as in the log, by `validate.tie_column`, or drawn. A log that somebody
+    sorted by item tells the model what comes next."""
     ties_seed: NonNegative = 0
     """Seeds the draw; the same log gives the same order."""
     history: Positive = 50

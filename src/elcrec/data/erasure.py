@@ -17,6 +17,7 @@ from elcrec.config import CsvConfig
 from elcrec.custody import CHECKSUMS, announce_rewrite, announced, record_rewritten
 from elcrec.data.ids import normal_id, normal_ids
 from elcrec.data.json_lines import JsonRows, read_lines
+from elcrec.data.sessions import user_of
 from elcrec.data.text import AS_FOUND, TextLayout, split_rows, write_rows
 from elcrec.data.versions import id_code
 from elcrec.errors import UserError
@@ -97,7 +98,7 @@ def _held(batch: pa.RecordBatch, user_id: str, column: str) -> bool:
 
 
 def _own_rows(batch: pa.RecordBatch, user_id: str, column: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    ids = batch[column].cast(pa.string())
+    ids = user_of(batch[column].cast(pa.string()))
     same = pc.or_kleene(pc.equal(ids, user_id), pc.equal(normal_ids(pa.chunked_array([ids])), normal_id(user_id)))
     return np.asarray(pc.fill_null(same, fill_value=False).to_numpy(zero_copy_only=False), bool)
 

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.row_groups import write_row_group
 from elcrec.data.selection import CODE, Kinds
+from elcrec.data.targets import NO_TARGET, Parts, positions, split
 from elcrec.data.sequences import Cuts
 from elcrec.data.times import TIMESTAMP
 
-NO_TARGET = -1
 GROUP_USERS = 1 << 16
 GROUP_EVENTS = 1 << 20
 """A row group has as many whole users as fit both numbers, and at least one."""
@@ -109,19 +109,6 @@ class Choice(NamedTuple):
         return pa.schema([*SEQUENCES, *([] if self.kinds.weights is None else [WEIGHTS]), *(DISLIKED * dislikes)])
 
 
-class Parts(NamedTuple):
-    """Which part of each sequence is for what, [U] each.
-
-    Attributes:
-        train_end: the first `train_end` items are for training.
-        valid, test: position of the target, NO_TARGET where there is none.
-    """
-
-    train_end: Ints
-    valid: Ints
-    test: Ints
-
-
 class Ties(NamedTuple):
     """Events of a user at the same time.
 
@@ -180,7 +167,7 @@ def fold(
     columns = HISTORIES.append(EVENT_IDS) if choice.event_ids else HISTORIES
     item_ids = items["item_id"].cast(pa.large_string()).combine_chunks()
     ranks = _ranks(item_ids)
-    counts, names = Folded(*(np.zeros(len(item_ids), np.int64) for _ in range(2))), _Names(users)
+    counts, names = Folded(np.zeros(len(item_ids), np.int64), np.zeros(len(item_ids), np.int64)), _Names(users)
     noes, schema = _Dislikes(disliked), choice.schema(dislikes=disliked is not None)
     with (
         pq.ParquetWriter(folder / "sequences.parquet", schema, compression="zstd") as sequences,
@@ -320,62 +307,6 @@ class _Names:
         return pa.concat_arrays(found["user_id"].chunks)
 
 
-def split(offsets: Ints, micros: Ints, cuts: Cuts | None, wanted: npt.NDArray[np.bool_] | None = None) -> Parts:
-    """Say which part of each sequence is for what.
-
-    Without cuts the last item is the test target, the one before it the validation target; fewer than 3 items are all
-    for training, as a target needs a history that was trained on.
-
-    With cuts, training lies strictly before the first. A user's target is her first item from a cut on, if it has a
-    history; a validation target lies before the second cut.
-
-    Where not every event is `wanted` as a target, [N], targets are the last two that are, or the first from a cut on.
-    """
-    if wanted is not None:
-        return _split_at_wanted(offsets, micros, cuts, wanted)
-    lengths = np.diff(offsets)
-    if cuts is None:
-        long = lengths >= 3  # noqa: PLR2004 - two targets and one item to train on
-        ends = np.where(long, lengths - 2, lengths)
-        return Parts(ends, np.where(long, lengths - 2, NO_TARGET), np.where(long, lengths - 1, NO_TARGET))
-    before_valid, before_test = (np.add.reduceat(micros < cut, offsets[:-1], dtype=np.int64) for cut in cuts)
-    valid = (before_valid > 0) & (before_valid < before_test)
-    test = (before_test > 0) & (before_test < lengths)
-    return Parts(
-        train_end=before_valid,
-        valid=np.where(valid, before_valid, NO_TARGET),
-        test=np.where(test, before_test, NO_TARGET),
-    )
-
-
-def _split_at_wanted(offsets: Ints, micros: Ints, cuts: Cuts | None, wanted: npt.NDArray[np.bool_]) -> Parts:
-    places, lengths = _positions(offsets), np.diff(offsets)
-    if cuts is None:
-        test = _last(places, wanted, offsets)
-        valid = _last(places, wanted & (places < np.repeat(test, lengths)), offsets)
-        enough = valid > 0
-        return Parts(np.where(enough, valid, lengths), *(np.where(enough, part, NO_TARGET) for part in (valid, test)))
-    before = [np.add.reduceat(micros < cut, offsets[:-1], dtype=np.int64) for cut in cuts]
-    ends = (cuts.test, np.iinfo(np.int64).max)
-    found = [
-        _first(places, wanted & (micros >= cut) & (micros < end), offsets) for cut, end in zip(cuts, ends, strict=True)
-    ]
-    known = before[0] > 0, before[1] > 0
-    return Parts(before[0], *(np.where(has, part, NO_TARGET) for has, part in zip(known, found, strict=True)))
-
-
-def _last(places: Ints, wanted: npt.NDArray[np.bool_], offsets: Ints) -> Ints:
-    """Return the last wanted place of each user, NO_TARGET where there is none, [U]."""
-    return np.maximum.reduceat(np.where(wanted, places, NO_TARGET), offsets[:-1])
-
-
-def _first(places: Ints, wanted: npt.NDArray[np.bool_], offsets: Ints) -> Ints:
-    """Return the first wanted place of each user, NO_TARGET where there is none, [U]."""
-    none = np.iinfo(np.int64).max
-    found = np.minimum.reduceat(np.where(wanted, places, none), offsets[:-1])
-    return np.where(found == none, NO_TARGET, found)
-
-
 def sequence_table(
     user_ids: pa.Array,
     offsets: Ints,
@@ -398,7 +329,7 @@ def sequence_table(
 def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: pa.Array, most: int) -> pa.Table:
     """Return rows of histories.parquet: the `most` recent items of each user, raw; `event_ids` where there are some."""
     lengths = np.diff(offsets)
-    recent = np.flatnonzero(_positions(offsets) >= np.repeat(lengths - most, lengths))
+    recent = np.flatnonzero(positions(offsets) >= np.repeat(lengths - most, lengths))
     ends = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths, most)))), pa.int32())
     times = pa.array(events.micros).cast(TIMESTAMP)
     columns = [
@@ -448,13 +379,8 @@ def _ranks(item_ids: pa.Array) -> Ints:
     return ranks
 
 
-def _positions(offsets: Ints) -> Ints:
-    """Return the place of each event in its user's sequence, [N]."""
-    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
-
-
 def _count(counts: Folded, offsets: Ints, events: Events, parts: Parts) -> None:
-    training = _positions(offsets) < np.repeat(parts.train_end, np.diff(offsets))
+    training = positions(offsets) < np.repeat(parts.train_end, np.diff(offsets))
     counts.training += np.bincount(events.item[training] - 1, minlength=len(counts.training))
     counts.total += np.bincount(events.item - 1, minlength=len(counts.total))
     counts.users += len(offsets) - 1

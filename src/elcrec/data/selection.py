@@ -10,11 +10,10 @@ import pyarrow as pa
 from elcrec.config import KindsConfig, SequencesConfig
 from elcrec.data.engine import Session
 from elcrec.data.interactions import EVENT_ID, KIND, TIE
+from elcrec.data.sessions import SESSION_MARK
 
 CODE = "code"
 """The column with an event's kind: its place among those that something is said of, from 1; 0 for any other."""
-SESSION_MARK = "\u241f"
-"""Stands between a user's id and the number of an earlier session."""
 
 _MINUTE = 60_000_000
 _DISLIKES = ["first", "micros", "row"]

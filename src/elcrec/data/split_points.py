@@ -13,7 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.data.dataset import load_item_ids, load_sequences, load_user_ids
+from elcrec.data.sessions import is_earlier_session
 from elcrec.errors import UserError
+
+DISLIKED = "\0"
+"""Marks, among the items that a user met, one that they dislike, where others may be recommended again."""
 
 _EVENTS_AT_ONCE = 50_000
 
@@ -55,7 +59,8 @@ class HistoriesOverTime:
         )
         offsets = data.sequences.offsets
         for first, last in _parts(offsets):
-            yield log.histories(offsets[first : last + 1], first, self.most)
+            rows = log.histories(offsets[first : last + 1], first, self.most)
+            yield rows.filter(pc.invert(is_earlier_session(rows["user_id"])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,9 @@ def _parts(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def seen_items(folder: Path, histories: pa.Table, most: int) -> pa.ChunkedArray:
-    """Return what each user met before her history in `histories`: raw ids, the most recent `most`, a list a row.
+    """Return what each user met before her history in `histories`, and dislikes: raw ids, at most `most`, a list a row.
+
+    Where repeats are allowed, what she met may be recommended, so DISLIKED marks what may not.
 
     Args:
         folder: the sequences stage's output.
@@ -119,5 +126,11 @@ def seen_items(folder: Path, histories: pa.Table, most: int) -> pa.ChunkedArray:
     starts, lengths = data.sequences.offsets[:-1], pc.list_value_length(histories["item_ids"]).to_numpy()
     ends = data.sequences.offsets[1:] - lengths
     kept = data.sequences.spans(np.maximum(starts, ends - most), ends)
+    kept = kept if data.disliked is None else kept.followed_by(data.disliked.items).tail(most)
     items = pa.array(load_item_ids(folder, data), pa.string()).take(pa.array(kept.values - 1))
+    if data.disliked is not None and data.repeats:
+        own = kept.lengths - np.minimum(data.disliked.items.lengths, kept.lengths)
+        disliked = np.arange(len(kept.values)) - kept.offsets[kept.owners] >= own[kept.owners]
+        marked = pc.binary_join_element_wise(pa.scalar(DISLIKED), items, pa.scalar(""))
+        items = pc.if_else(pa.array(disliked), marked, items)
     return pa.chunked_array([pa.ListArray.from_arrays(pa.array(kept.offsets, pa.int32()), items)])

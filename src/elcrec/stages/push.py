@@ -18,6 +18,7 @@ from elcrec.artifacts import read_json, write_json
 from elcrec.config import PushConfig
 from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import SequenceData, load_sequences, load_user_ids, require_served_window
+from elcrec.data.sessions import is_earlier_session
 from elcrec.data.split_points import HistoriesOverTime, seen_items
 from elcrec.errors import UserError
 from elcrec.evaluation.metrics import mean_metrics
@@ -270,7 +271,7 @@ def _tables(source: BundleSource, digest: str) -> FeatureTables:
     """Return what is published of a bundle."""
     return replace(
         log_tables(source.sequences),
-        model_outputs=_model_outputs(source, _read(source.sequences / "histories.parquet"), digest),
+        model_outputs=_model_outputs(source, _of_users(_read(source.sequences / "histories.parquet")), digest),
         item_statistics=_read(source.sequences / "items.parquet").select(["item_id", "count", "total"]),
     )
 
@@ -278,14 +279,21 @@ def _tables(source: BundleSource, digest: str) -> FeatureTables:
 def log_tables(sequences: Path) -> FeatureTables:
     """Return what is published of a log alone."""
     histories = _read(sequences / "histories.parquet")
+    seen = seen_items(sequences, histories, MAX_SEEN)
+    histories, seen = _of_users(histories), seen.filter(pc.invert(is_earlier_session(histories["user_id"])))
     names = ["user_id", "item_ids", "event_times", "event_timestamp"]
     served = histories.select([*names, *(name for name in ("event_ids",) if name in histories.column_names)])
     return FeatureTables(
-        histories=served.append_column("seen_items", seen_items(sequences, histories, MAX_SEEN)),
+        histories=served.append_column("seen_items", seen),
         earlier=HistoriesOverTime(folder=sequences, most=_longest(histories)),
         model_outputs=None,
         item_statistics=None,
     )
+
+
+def _of_users(histories: pa.Table) -> pa.Table:
+    """Return the histories that are served: those of users, not of their earlier sessions."""
+    return histories.filter(pc.invert(is_earlier_session(histories["user_id"])))
 
 
 def _longest(histories: pa.Table) -> int:
