@@ -648,9 +648,10 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     rules: RulesConfig = RulesConfig()
     """What answers must keep to. The report shows what each rule costs; the bundle carries them to every server."""
     items_file: str | None = None
-    """What the shop knows of its items: CSV or Parquet with `item_id` and any of `category`, `available`,
-    `available_until` (UTC unless it names a zone) and `title`. The bundle keeps a copy, without titles. Items that the
-    file lacks are available and have no category."""
+    """The catalogue, what the shop knows of its items: CSV, JSON lines or Parquet with `item_id` and any of `title`,
+    `category`, `available`, `available_until` (UTC unless it names a zone) and further columns. Pages and answers name
+    items by it, and the bundle keeps a copy. Items that the file lacks are counted; they are available and have no
+    category."""
     new_items: NewItemsConfig = NewItemsConfig()
     """How items that the model was not trained on get a vector."""
 

@@ -15,6 +15,7 @@ from elcrec.adapters.store import open_store
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.config import Config
 from elcrec.locks import held
+from elcrec.ranking.item_facts import read_items_file
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.fetch import fetch
 from elcrec.stages.push import push
@@ -51,6 +52,8 @@ def _run(config: Config, workdir: Path, mirror: Path | None) -> Iterator[str]:
     plain, engine = config.train.as_baseline(), open_engine(config.engine)
 
     store.require_history(config.sequences.history)
+    if config.evaluate.items_file is not None:
+        read_items_file(Path(config.evaluate.items_file))  # before a model is trained, not after
     with local_copy(config.fetch) as (section, lineage):
         _stage("fetch", lambda: fetch(section, raw, mirror=mirror, lineage=lineage))
     gone = store.folder / FORGOTTEN_FILE

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.row_groups import write_row_group
 from elcrec.data.selection import CODE, Kinds
-from elcrec.data.targets import NO_TARGET, Parts, positions, split
 from elcrec.data.sequences import Cuts
+from elcrec.data.targets import NO_TARGET, Parts, positions, split
 from elcrec.data.times import TIMESTAMP
 
 GROUP_USERS = 1 << 16

@@ -115,7 +115,7 @@ def find_faulty(
     if repeats:
         session.table("copies", "SELECT row FROM log WHERE row < 0")
     else:
-        _find_copies(session, [*_EVENT, KIND] if kinds else _EVENT, "copies")
+        _find_copies(session, [*_EVENT, f"coalesce({KIND}, '')"] if kinds else _EVENT, "copies")
     if event_ids:
         _find_copies(session, _EVENT_BY_ID, "copies_by_id")
         session.table("all_copies", "SELECT row FROM copies UNION SELECT row FROM copies_by_id")

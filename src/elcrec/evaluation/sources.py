@@ -8,6 +8,7 @@ from typing import Any
 from elcrec.artifacts import code_revision, read_json
 from elcrec.config import EvaluateConfig
 from elcrec.evaluation.answers import Answers
+from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.lineage import origin
 
 
@@ -21,6 +22,7 @@ class Sources:
         raw: the raw folder, where one was given; it may not exist.
         folders: `model` and, where there is one, `baseline` -> folder.
         item_ids: raw ids of items 1 to V.
+        catalogue: names of the items, where there is an items file.
     """
 
     config: EvaluateConfig
@@ -28,6 +30,7 @@ class Sources:
     raw: Path | None
     folders: Mapping[str, Path]
     item_ids: list[str]
+    catalogue: CatalogueNames | None = None
 
     @property
     def split(self) -> dict[str, Any]:

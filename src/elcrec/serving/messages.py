@@ -37,6 +37,10 @@ class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Only these items; absent: all."""
     deny: list[Id] = []
     """Not these items."""
+    categories: list[Name] | UnsetType = UNSET
+    """Only items of these categories of the items file; absent: all, and items without one."""
+    deny_categories: list[Name] = []
+    """Not items of these."""
 
 
 class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +72,11 @@ class ScoredItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     item_id: str
     score: float
+    title: str | UnsetType = UNSET
+    """Its title; only where the items file has one, as all that follows from there."""
+    category: str | UnsetType = UNSET
+    details: dict[str, str] | UnsetType = UNSET
+    """The file's further columns."""
     propensity: float | UnsetType = UNSET
     """Chance with which it was drawn for its place; only where the model's rules explore."""
     because: list[ReasonAnswer] | UnsetType = UNSET
@@ -76,10 +85,12 @@ class ScoredItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether its vector was given, not trained; only where an explanation was asked for."""
 
 
-class IntentAnswer(Struct, frozen=True, kw_only=True):
+class IntentAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the user seems to be after."""
 
     index: int
+    name: str = ""
+    """By categories and titles of the items file; absent without one."""
     typical_items: list[str]
     """Items that mark the intent out, best first; empty where the evaluation met no user with it."""
 
@@ -131,10 +142,12 @@ class SimilarResponse(Struct, frozen=True, kw_only=True):
     model: ModelAnswer
 
 
-class IntentSummary(Struct, frozen=True, kw_only=True):
+class IntentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An intent of the model that serves; another training numbers them anew."""
 
     index: int
+    name: str = ""
+    """By categories and titles of the items file; absent without one."""
     items: int
     """Items whose own intent it is."""
     share: float | None
@@ -215,6 +228,8 @@ def read_recommend(body: bytes, limits: LimitsConfig) -> RecommendRequest:
     _require_short(request.history, limits.history, "history")
     _require_short(request.filters.allow, limits.filter_ids, "filters.allow")
     _require_short(request.filters.deny, limits.filter_ids, "filters.deny")
+    _require_short(request.filters.categories, limits.filter_ids, "filters.categories")
+    _require_short(request.filters.deny_categories, limits.filter_ids, "filters.deny_categories")
     return request
 
 

@@ -51,6 +51,8 @@ class Query:
         k: how many items, at least 1.
         allow: raw ids that may be recommended; `None` allows all.
         deny: raw ids that must not be.
+        categories: those that may be; `None` allows all, and items without one.
+        deny_categories: those that must not be.
         seen: raw ids that the user met before the history; not read by the model, and not recommended.
         explain: whether the answer is to say which items of the history carry each score.
     """
@@ -59,6 +61,8 @@ class Query:
     k: int
     allow: Collection[str] | None = None
     deny: Collection[str] = ()
+    categories: Collection[str] | None = None
+    deny_categories: Collection[str] = ()
     seen: Collection[str] = ()
     explain: bool = False
 
@@ -175,6 +179,14 @@ class Recommender:
             new_V=served.new_V,
             seed=seed,
         )
+
+    def describe(self, item_ids: Sequence[str]) -> list[dict[str, str]]:
+        """Return what the shop knows of items of the catalogue, by column of its items file."""
+        return self._rules.facts.describe([self.catalogue.index_of[item_id] for item_id in item_ids])
+
+    def intent_name(self, intent: int) -> str:
+        """Return what an intent is called, by categories and titles; empty where the bundle does not say."""
+        return self._intents[intent].name if intent in self._intents else ""
 
     def use_facts(self, facts: ItemFacts) -> None:
         """Take what the shop knows of the items from now on."""
@@ -305,6 +317,10 @@ class Recommender:
         for unwanted in (query.deny, self._met(query)):
             if unwanted:
                 scores_V[self.catalogue.known(unwanted)] = -np.inf
+        if query.categories is not None:
+            scores_V[~self._rules.facts.of_categories(query.categories)] = -np.inf
+        if query.deny_categories:
+            scores_V[self._rules.facts.of_categories(query.deny_categories)] = -np.inf
 
     def _met(self, query: Query) -> Collection[str]:
         """Return the items, beside the history, that are not recommended because of what the user did."""
@@ -324,12 +340,10 @@ class Recommender:
         return pa.ListArray.from_arrays(pa.array(before[offsets - offsets[0]], pa.int32()), items)
 
     def _popular_items(self, query: Query) -> tuple[Picked, int]:
-        unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
-        if query.allow is not None:
-            unwanted[:] = True
-            unwanted[self.catalogue.known(query.allow)] = False
-        unwanted[[PADDING, *self.catalogue.known([*query.deny, *self._met(query)])]] = True
-        return self._pick_popular(query.k, unwanted), _NO_INTENT
+        left_V = np.zeros(len(self.catalogue) + 1, np.float32)
+        left_V[PADDING] = -np.inf
+        self._filter(left_V, query)
+        return self._pick_popular(query.k, np.isinf(left_V)), _NO_INTENT
 
     def _pick_popular(self, k: int, unwanted_V: npt.NDArray[np.bool_]) -> Picked:
         rules = self._rules

@@ -5,7 +5,7 @@ from msgspec import UNSET
 from elcrec.serving import browsing, messages
 from elcrec.serving.engine import Answer
 from elcrec.serving.reasons import Reason
-from elcrec.serving.recommender import Recommendation
+from elcrec.serving.recommender import Recommendation, Recommender
 
 
 def response_of(answer: Answer, *, with_history: bool) -> messages.RecommendResponse:
@@ -14,11 +14,13 @@ def response_of(answer: Answer, *, with_history: bool) -> messages.RecommendResp
     intent = found.intent
     return messages.RecommendResponse(
         answer_id=answer.answer_id,
-        items=scored_items(found),
+        items=scored_items(found, recommender),
         source="popular" if found.fallback else "model",
         intent=None
         if intent is None
-        else messages.IntentAnswer(index=intent, typical_items=recommender.typical_items(intent)),
+        else messages.IntentAnswer(
+            index=intent, name=recommender.intent_name(intent), typical_items=recommender.typical_items(intent)
+        ),
         history=messages.HistoryAnswer(
             source=answer.source,
             known=found.known,
@@ -31,15 +33,17 @@ def response_of(answer: Answer, *, with_history: bool) -> messages.RecommendResp
     )
 
 
-def scored_items(found: Recommendation) -> list[messages.ScoredItem]:
+def scored_items(found: Recommendation, recommender: Recommender) -> list[messages.ScoredItem]:
     """Return the items of an answer, each with what is known of it."""
+    facts = [browsing.facts_of(row) for row in recommender.describe(found.item_ids)]
     if found.propensities is None and found.reasons is None:
-        pairs = zip(found.item_ids, found.scores, strict=True)
-        return [messages.ScoredItem(item_id=item_id, score=score) for item_id, score in pairs]
+        every = zip(found.item_ids, found.scores, facts, strict=True)
+        return [messages.ScoredItem(item_id=item_id, score=score, **known) for item_id, score, known in every]
     return [
         messages.ScoredItem(
             item_id=item_id,
             score=found.scores[place],
+            **facts[place],
             propensity=UNSET if found.propensities is None else found.propensities[place],
             because=UNSET if found.reasons is None else [_because(reason) for reason in found.reasons[place]],
             new=found.reasons is not None and found.new is not None and found.new[place],

@@ -172,7 +172,7 @@ class Assembler:
 
 
 def _read(items: Tensor, starts_CR: Tensor, skipped_CR: Tensor, where: Slots) -> Tensor:
-    """Read the items, or weights, of rows that begin at `starts_CR`; 0 at so many first positions of each and after the last row."""
+    """Read the items, or weights, of rows from `starts_CR` on; 0 at so many first positions and after the last row."""
     source_CN = F.pad(starts_CR, (0, 1)).gather(1, where.row) + where.place
     source_CN = source_CN.clamp_(min=0, max=len(items) - 1)
     # What stands after the last row is skipped: no place there is as far as there are positions.

@@ -16,10 +16,12 @@ FIRST = date(2024, 3, 1)
 
 
 def rows(user: str = "u", item: str = "i", *, start: int = 0, days: int = 60, skip: range = range(0)) -> Iterator[str]:
-    """Two hundred users, of whom each meets three of fifty items, over some days."""
+    """Two hundred users, of whom each meets two to five of fifty items, over some days."""
     kept = [day for day in range(start, start + days) if day not in skip]
-    for event in range(600):
-        yield f"{user}{event * event % 199},{item}{event * 7 % 50},{FIRST + timedelta(days=kept[event % len(kept)])}"
+    for number in range(200):
+        for step in range(2 + number % 4):
+            moment = FIRST + timedelta(days=kept[(number + 5 * step) % len(kept)])
+            yield f"{user}{number},{item}{(7 * number + 3 * step) % 50},{moment}"
 
 
 def compared(folder: Path, first: Iterator[str], second: Iterator[str], **options: object) -> dict[str, bool]:
@@ -39,7 +41,7 @@ def failed(checks: dict[str, bool]) -> set[str]:
 
 
 def test_a_version_that_goes_on_from_the_last_one_passes_all_parts_of_the_comparison(tmp_path: Path) -> None:
-    checks = compared(tmp_path, rows(), [*rows(), *list(rows(start=60, days=10))[:20]])
+    checks = compared(tmp_path, rows(), [*rows(), *list(rows(start=60, days=10))[:30]])
     parts = {"users of the last log", "items of the last log", "newest event", "change of period", "gap in time"}
     assert parts | {"growth of the largest user"} <= set(checks)
     assert not failed(checks)
