@@ -692,6 +692,14 @@ class PushConfig(Section, frozen=True, kw_only=True):
     is not published, and leaves the online store (real times only); 0 keeps everybody."""
     gate: GateConfig = GateConfig()
     """The conditions of a push."""
+    refused_status: Annotated[int, Meta(ge=0, le=255)] = 0
+    """Exit status of `elcrec push` and `elcrec run` where the gate refuses the model; 0: a refusal is an answer as good
+    as any. A status that says something else (1, 2, 130, 143) is not taken."""
+
+    def __post_init__(self) -> None:
+        """Check that the status is told from those of faults."""
+        if self.refused_status in (1, 2, 130, 143):
+            raise ValueError(f"refused_status {self.refused_status} is that of a fault; take another, such as 3")
 
 
 class LimitsConfig(Section, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """What the server's plain JSON routes read and write."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
@@ -10,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from elcrec.config import LimitsConfig
 from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
+from elcrec.serving.event_file import read_moment
 from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event
 
@@ -19,6 +21,7 @@ Id = Name | int
 """A raw id; a number means the id that is written so."""
 
 _NOT_JSON, _INVALID = 400, 422
+_ZONE = re.compile(r"^[0-9.]+$|(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})$", re.IGNORECASE)
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
@@ -176,8 +179,8 @@ class EventRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     user_id: Id
     item_id: Id
-    timestamp: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
-    """RFC 3339 with a zone; absent: now."""
+    timestamp: str | int | float | UnsetType = UNSET
+    """RFC 3339 with a zone, or seconds since 1970; absent: now."""
     event_id: Id | UnsetType = UNSET
     """The sender's own name for the event: sent again, it counts once."""
     answer_id: Name | UnsetType = UNSET
@@ -278,7 +281,7 @@ def _event(event: EventRequest, now: datetime) -> Event:
     read = Event(
         user_id=normal_id(str(event.user_id)),
         item_id=normal_id(str(event.item_id)),
-        timestamp=now if event.timestamp is UNSET else event.timestamp,
+        timestamp=now if event.timestamp is UNSET else _moment(event.timestamp),
         event_id=None if event.event_id is UNSET else normal_id(str(event.event_id)),
         answer_id=None if event.answer_id is UNSET else event.answer_id,
     )
@@ -287,3 +290,14 @@ def _event(event: EventRequest, now: datetime) -> Event:
     except UserError as error:
         raise Refusal(_INVALID, str(error)) from error
     return read
+
+
+def _moment(value: str | float) -> datetime:
+    """Read a time as files of events have it; text names its zone, as clients live in many."""
+    try:
+        moment = read_moment(value)
+    except UserError as error:
+        raise Refusal(_INVALID, str(error)) from error
+    if isinstance(value, str) and not _ZONE.search(value):
+        raise Refusal(_INVALID, f"timestamp {value[:80]!r} names no zone: end it with Z or an offset, or send seconds")
+    return moment
