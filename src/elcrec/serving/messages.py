@@ -133,6 +133,9 @@ class RecommendResponse(Struct, frozen=True, kw_only=True):
     store_available: bool
     """False: the online store did not answer in time, and the request's own history (or none) was used."""
     model: ModelAnswer
+    titles: dict[str, str] | UnsetType = UNSET
+    """Titles of the history's and the intent's items, as far as the items file has them; only where the history was
+    asked for."""
 
 
 class SimilarResponse(Struct, frozen=True, kw_only=True):

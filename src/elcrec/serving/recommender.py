@@ -180,6 +180,11 @@ class Recommender:
             seed=seed,
         )
 
+    @property
+    def has_titles(self) -> bool:
+        """Whether there is an items file, which may have titles."""
+        return self._rules.facts.described is not None
+
     def describe(self, item_ids: Sequence[str]) -> list[dict[str, str]]:
         """Return what the shop knows of items of the catalogue, by column of its items file."""
         return self._rules.facts.describe([self.catalogue.index_of[item_id] for item_id in item_ids])

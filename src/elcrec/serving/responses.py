@@ -30,7 +30,16 @@ def response_of(answer: Answer, *, with_history: bool) -> messages.RecommendResp
         ),
         store_available=answer.store_available,
         model=browsing.model_answer(answer.serving),
+        titles=_titles(answer, recommender) if with_history and recommender.has_titles else UNSET,
     )
+
+
+def _titles(answer: Answer, recommender: Recommender) -> dict[str, str]:
+    intent = answer.recommendation.intent
+    every = [*answer.history, *(recommender.typical_items(intent) if intent is not None else [])]
+    known = [item_id for item_id in dict.fromkeys(every) if item_id in recommender.catalogue]
+    rows = zip(known, recommender.describe(known), strict=True)
+    return {item_id: row["title"] for item_id, row in rows if "title" in row}
 
 
 def scored_items(found: Recommendation, recommender: Recommender) -> list[messages.ScoredItem]:

@@ -1,11 +1,13 @@
 """What the items file says of items reaches answers, and its categories filter them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from msgspec import UNSET
 from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.config import LimitsConfig
@@ -13,7 +15,7 @@ from elcrec.ranking.item_facts import align, read_items_file
 from elcrec.serving.browsing import near_items
 from elcrec.serving.messages import Refusal, read_recommend
 from elcrec.serving.recommender import Query, Recommender
-from elcrec.serving.responses import scored_items
+from elcrec.serving.responses import response_of, scored_items
 
 ROWS = [
     '{"item_id": "elsewhere", "title": "of another log", "category": "none"}',
@@ -65,6 +67,23 @@ def test_items_of_an_answer_are_named_as_far_as_the_file_knows_them(recommender:
     assert items["item-11"].title is items["item-12"].details
     near = {item.item_id: item for item in near_items(recommender, "item-5", 15)}
     assert near["item-4"].title == "Title 4"
+
+
+def test_the_history_and_typical_items_are_named_where_the_history_is_asked_for(recommender: Recommender) -> None:
+    (found,) = recommender.recommend([Query(history=["item-3", "unknown"], k=1)])
+    serving = SimpleNamespace(name="m", version="1", recommender=recommender)
+    answer = SimpleNamespace(
+        recommendation=found,
+        serving=serving,
+        answer_id="a",
+        source="request",
+        history=["item-3", "unknown"],
+        stale=False,
+        store_available=True,
+    )
+    said = response_of(answer, with_history=True)  # type: ignore[arg-type]
+    assert said.titles["item-3"] == "Title 3"
+    assert response_of(answer, with_history=False).titles is UNSET  # type: ignore[arg-type]
 
 
 def test_a_bundle_carries_titles_and_further_columns(recommender: Recommender) -> None:
