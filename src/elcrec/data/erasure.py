@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
 from elcrec.config import CsvConfig
 from elcrec.custody import CHECKSUMS, announce_rewrite, announced, record_rewritten
+from elcrec.data.id_hashes import id_code
 from elcrec.data.ids import normal_id, normal_ids
 from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.data.sessions import user_of
 from elcrec.data.text import AS_FOUND, TextLayout, split_rows, write_rows
-from elcrec.data.versions import id_code
 from elcrec.errors import UserError
 
 _ROWS_AT_ONCE = 65_536

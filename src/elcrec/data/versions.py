@@ -1,6 +1,5 @@
 """What two versions of one log have in common: users, items, and the time that they cover."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from elcrec.data.engine import Session
+from elcrec.data.id_hashes import DIGITS
 
 SAMPLE = 512
 """Ids of a sketch: a share that two sketches give is off by 2 % of all ids, and exact for fewer ids."""
-_DIGITS = 15
 
 
 class Sketches(NamedTuple):
@@ -23,14 +22,9 @@ class Sketches(NamedTuple):
 
 def sketch(session: Session, table: str, column: str) -> list[str]:
     """Return the smallest hashes of a table's ids; the same ids give the same ones in every log."""
-    hashed = f"SELECT substr(md5({column}), 1, {_DIGITS}) AS code FROM {table}"
+    hashed = f"SELECT substr(md5({column}), 1, {DIGITS}) AS code FROM {table}"
     codes: list[str] = session.fetch(f"{hashed} ORDER BY code LIMIT {SAMPLE}")["code"].to_pylist()
     return codes
-
-
-def id_code(raw_id: str) -> str:
-    """Return an id's hash, as sketches have it."""
-    return hashlib.md5(raw_id.encode(), usedforsecurity=False).hexdigest()[:_DIGITS]
 
 
 def known_share(now: Sequence[str], before: Sequence[str]) -> float:

@@ -17,8 +17,8 @@ MAX_ID_LENGTH = 256
 """Longest id in characters, as `validate.max_id_length` by default."""
 
 MAX_SEEN = 100_000
-"""Most items that a history remembers beyond its window, so that they are not recommended again: more than anybody meets,
-and still a bound."""
+"""Most items that a history remembers beyond its window, so that they are not recommended again: a bound that nobody
+meets."""
 MAX_UNKNOWN = 10
 """Most events of items that the catalogue lacks; they take no place of the window."""
 _CLOCK_SKEW = timedelta(minutes=5)

@@ -9,7 +9,7 @@ from support.logs import SMALL, case, checked, written
 
 from elcrec.artifacts import read_json, write_json
 from elcrec.data.erasure import erase_user
-from elcrec.data.versions import id_code
+from elcrec.data.id_hashes import id_code
 from elcrec.stages.validate import LogRefusedError
 
 FIRST = date(2024, 3, 1)
