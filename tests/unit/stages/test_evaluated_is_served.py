@@ -80,8 +80,7 @@ def test_the_case_of_music_says_it_and_can_allow_repeats(tmp_path: Path) -> None
     allowed = run_on(case("32_music_repeats.csv"), tmp_path / "allow", SequencesConfig(repeats="allow"))
     assert refused.metrics["repeat_target_share"] > 0.9
     assert allowed.metrics["hr@20"] > refused.metrics["hr@20"]
-    user, items = next((user, items) for user, items in allowed.answers(20).items() if items)
-    assert set(items) & set(allowed.met[user])
+    assert any(set(items) & set(allowed.met[user]) for user, items in allowed.answers(20).items())
 
 
 def test_the_case_of_ids_with_blanks_has_an_id_a_line() -> None:
