@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.logs import case, written
 from support.small_run import SmallRun, run_on
 
@@ -42,6 +44,20 @@ def test_the_server_answers_what_the_batch_does(heavy: SmallRun) -> None:
         query = Query(history=row["item_ids"], seen=row["seen_items"], k=12)
         (answer,) = recommender.recommend([query])
         assert set(answer.item_ids) == set(together[row["user_id"]])
+
+
+def test_whatever_was_met_in_whatever_order_is_not_recommended(heavy: SmallRun) -> None:
+    recommender = Recommender.load(heavy.bundle)
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.integers(0, ITEMS - 1), max_size=3 * ITEMS), st.integers(1, 2 * ITEMS), st.integers(1, 60))
+    def ask(met: list[int], k: int, window: int) -> None:
+        items = [f"i{item}" for item in met]
+        (answer,) = recommender.recommend([Query(history=items[-window:], seen=items[:-window], k=k)])
+        assert not set(answer.item_ids) & set(items)
+        assert len(answer.item_ids) == min(k, ITEMS - len(set(items)))
+
+    ask()
 
 
 def test_a_target_that_was_met_is_a_miss_however_few_items_there_are(tmp_path: Path) -> None:
