@@ -13,8 +13,16 @@ TORCH := torch==2.13.0
 DATASET ?= sample
 EPOCHS ?=
 ARGS ?=
+# A log of your own: LOG=path.csv (or .parquet, .jsonl, a folder with FORMAT=...). Its name is the data set's.
+LOG ?=
+ifneq ($(LOG),)
+override DATASET := $(shell basename $(LOG) | sed -E 's/\.(csv|tsv|txt|parquet|jsonl)(\.[a-z0-9]+)?$$//; s/[^A-Za-z0-9._-]/_/g')
+FORMAT ?= $(or $(filter parquet jsonl,$(subst .,,$(suffix $(LOG)))),csv)
+OWN := --set fetch.dataset=file --set fetch.file.path=$(LOG) --set fetch.file.format=$(FORMAT) \
+	--set fetch.file.name=$(DATASET) --set push.gate.floors.ndcg@20=0
+endif
 WORKDIR ?= runs/$(DATASET)
-PRESET := $(if $(filter-out sample,$(DATASET)),--preset presets/paper.yaml --preset presets/$(DATASET).yaml)
+PRESET := $(if $(LOG),, $(if $(filter-out sample,$(DATASET)),--preset presets/paper.yaml --preset presets/$(DATASET).yaml))
 # A short run is there to be looked at, so its model passes the gate whatever it is worth.
 LIMIT := $(if $(EPOCHS),--set train.epochs=$(EPOCHS) --set push.gate.floors.ndcg@20=0)
 
@@ -40,8 +48,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 spark: setup ## Add PySpark to .venv (480 MB); with Java, the tests of engine.kind spark run then.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-spark.lock
 
-run: setup ## Run every stage: DATASET=sample|beauty|sports|toys|yelp, EPOCHS=n for a short run.
-	$(BIN)/elcrec run --workdir $(WORKDIR) $(PRESET) $(LIMIT) $(ARGS)
+run: setup ## Run every stage: LOG=path.csv or DATASET=sample|beauty|sports|toys|yelp, EPOCHS=n for a short run.
+	$(BIN)/elcrec run --workdir $(WORKDIR) $(PRESET) $(OWN) $(LIMIT) $(ARGS)
 
 repro: setup ## Run what changed since the last time, through DVC.
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro

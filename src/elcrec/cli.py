@@ -13,7 +13,7 @@ from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.errors import UserError
 from elcrec.faults import explain
 from elcrec.process import ended_by_sigterm, set_up_process
-from elcrec.state_commands import add_events, add_forget, forget
+from elcrec.state_commands import add_events, add_forget, events, forget
 
 if TYPE_CHECKING:  # `elcrec --help` reads no configuration
     from elcrec.config import Config
@@ -24,16 +24,21 @@ ARTIFACTS = Path("artifacts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM)."""
+    """Run one command; return its exit status.
+
+    It is 0, `push.refused_status` where the gate refused a model, 2 after a user's mistake, 130 after Ctrl-C, 143 after
+    SIGTERM.
+    """
     set_up_process()
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("elcrec").setLevel(logging.INFO)
-    command: Callable[[Options], None] = options.command
+    command: Callable[[Options], int | None] = options.command
     try:
         with ended_by_sigterm():
-            command(options)
+            status = command(options)
             sys.stdout.flush()
+            return status or 0
     except UserError as error:
         return _say(error)
     except BrokenPipeError:
@@ -49,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _abandon_output()
         return _say(explained)
-    return 0
 
 
 def _abandon_output() -> None:
@@ -116,14 +120,16 @@ def _evaluate(options: Options) -> None:
     _show(evaluate(config, options.model, options.sequences, options.out, **inputs))
 
 
-def _push(options: Options) -> None:
+def _push(options: Options) -> int:
     from elcrec.adapters.store import open_store
     from elcrec.stages.push import push
 
     store = open_store(options.store)
     inputs, config = (options.model, options.sequences, options.evaluation), _config(options).push
     with store.pushing():
-        _show(push(config, *inputs, options.out, registry=store.registry, features=store.features))
+        pushed = push(config, *inputs, options.out, registry=store.registry, features=store.features)
+    _show(pushed)
+    return 0 if pushed["accepted"] else config.refused_status
 
 
 def _rollback(options: Options) -> None:
@@ -134,11 +140,16 @@ def _rollback(options: Options) -> None:
     _show(rollback(name, options.version, registry=store.registry, features=store.features))
 
 
-def _run(options: Options) -> None:
+def _run(options: Options) -> int:
     from elcrec.run import run
 
-    for line in run(_config(options), options.workdir, mirror=_mirror()):
-        print(line)
+    config = _config(options)
+    lines = run(config, options.workdir, mirror=_mirror())
+    while True:
+        try:
+            print(next(lines))
+        except StopIteration as end:
+            return 0 if end.value else config.push.refused_status
 
 
 def _recommend(options: Options) -> None:
@@ -226,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"elcrec {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[Options], None], text: str, **paths: Path) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable[[Options], int | None], text: str, **paths: Path) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command)
         _add_configuration(sub)
@@ -292,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     recommend.add_argument("--user", required=True, help="the user's raw id")
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
     text = "Add live events to users' histories, or read the log of them."
-    add_events(commands.add_parser("events", help=text, description=text), a / "store", _show)
+    add_events(add("events", lambda options: _show(events(options, _config)), text, store=a / "store"))
     text = "Erase a user from the store and from work folders; logs that are read later count without them."
     add_forget(add("forget", lambda options: _show(forget(options, _config(options))), text, store=a / "store"))
     serve = add("serve", _serve, "Serve the champion over HTTP; follows the registry.", store=a / "store")

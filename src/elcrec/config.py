@@ -57,6 +57,8 @@ class RemoteFile(Section, frozen=True, kw_only=True):
 class LocalFile(Section, frozen=True, kw_only=True):
     """Your own log: a file here or on a claim, or an object that a cluster can reach."""
 
+    name: Name = "file"
+    """What the log is called, on pages too. Only logs of one name are compared with each other."""
     path: str = "data/log.parquet"
     """The file, relative to the working directory (version it with `dvc add`), or s3://, gs:// or https://. A folder,
     such as Spark writes, or a pattern (`logs/*.csv`) stands for all its files, one after the other by name."""
@@ -198,6 +200,11 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     event_column: str = "event_id"
     """Name of the column with the events' own ids; a log may lack it. With ids, a live event
     is known again in the log whatever has become of its time, and one that the log holds twice counts once."""
+    kind_column: str | None = None
+    """Column that says what kind of event a row is, for `sequences.kinds`; events of two kinds are never copies of each
+    other. `None`: all are of one kind."""
+    tie_column: str | None = None
+    """Column of whole numbers or times, for `sequences.ties=column`: what came first of events of the same time."""
     epoch_unit: Literal["s", "ms", "us", "ns", "day", "excel"] = "s"
     """Unit of numeric times since 1970; `excel`: days as a spreadsheet counts them. Compact dates (20240301) need
     none."""
@@ -248,7 +255,11 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     max_drift: Share = 0.25
     """Largest population stability index (item popularity, history length) against the last accepted log."""
     max_row_change: PositiveFloat = 0.5
-    """Largest relative change of the row count against the previous accepted log."""
+    """Largest relative change of the row count against the last accepted log; its period may be shorter by as much."""
+    min_known_users: Share = 0.1
+    """Least share of the users whom the last accepted log had; 0 where a user is never seen again, as a session."""
+    min_known_items: Share = 0.1
+    """As `min_known_users`, of items."""
 
     def for_layout(self, name: str | None) -> "ValidateConfig":
         """Return the section with what is known of a published log in place of its defaults."""
@@ -272,6 +283,28 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
             raise ValueError("time_column is empty; where the order of the file is the time, set validate.time=order")
 
 
+class KindsConfig(Section, frozen=True, kw_only=True):
+    """What the kinds of events mean, which `validate.kind_column` tells."""
+
+    weights: dict[str, Weight] = {}
+    """Weight of a kind's events as targets of L_next; a kind without one weighs 1."""
+    targets: tuple[str, ...] = ()
+    """Kinds whose events the validation and test targets are, such as buy; empty: any."""
+    dislikes: tuple[str, ...] = ()
+    """Kinds that say no: such an event is no interaction, and its item is never recommended to this user."""
+
+    @property
+    def named(self) -> list[str]:
+        """All kinds that something is said of."""
+        return sorted({*self.weights, *self.targets, *self.dislikes})
+
+    def __post_init__(self) -> None:
+        """Check that no kind says yes and no."""
+        both = sorted({*self.weights, *self.targets} & {*self.dislikes})
+        if both:
+            raise ValueError(f"kinds: {both[0]!r} is a dislike, so it is no target and has no weight")
+
+
 class SequencesConfig(Section, frozen=True, kw_only=True):
     """How interactions become sequences and a split."""
 
@@ -288,9 +321,20 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     """Whether an item that a user has met may be their next one. `exclude`: it is never recommended, and a target that
     was met before counts as missed. `allow`: it competes like any other. Training's validation, the evaluation, the
     gate, the server and `recommend-all` follow; the bundle carries it."""
-    ties: Literal["log", "drawn"] = "log"
-    """Order of a user's events at the same time: as in the log, or drawn. A log that somebody sorted by item tells the
-    model what comes next."""
+    kinds: KindsConfig = KindsConfig()
+    """What kinds of events mean."""
+    consecutive: Literal["keep", "merge"] = "keep"
+    """`merge`: of events of a user that follow each other with one item (and one kind) only the first counts, also in
+    the histories that a server reads."""
+    most_events: NonNegative = 0
+    """Users with more events are left out, before `k_core` is asked; 0 keeps all."""
+    session_gap: PositiveFloat | None = None
+    """Minutes without an event after which a session ends; each session is a sequence of its own (real times only). A
+    user's newest session keeps their id, is the one that is served, and takes their live events. `None`: all events of
+    a user are one sequence. Where the log has ids of sessions, name their column in `validate.user_column` instead."""
+    ties: Literal["log", "column", "drawn"] = "log"
+    """Order of a user's events at the same time: as in the log, by `validate.tie_column`, or drawn. A log that somebody
+    sorted by item tells the model what comes next."""
     ties_seed: NonNegative = 0
     """Seeds the draw; the same log gives the same order."""
     history: Positive = 50
@@ -607,9 +651,10 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     rules: RulesConfig = RulesConfig()
     """What answers must keep to. The report shows what each rule costs; the bundle carries them to every server."""
     items_file: str | None = None
-    """What the shop knows of its items: CSV or Parquet with `item_id` and any of `category`, `available`,
-    `available_until` (UTC unless it names a zone) and `title`. The bundle keeps a copy, without titles. Items that the
-    file lacks are available and have no category."""
+    """The catalogue, what the shop knows of its items: CSV, JSON lines or Parquet with `item_id` and any of `title`,
+    `category`, `available`, `available_until` (UTC unless it names a zone) and further columns. Pages and answers name
+    items by it, and the bundle keeps a copy. Items that the file lacks are counted; they are available and have no
+    category."""
     new_items: NewItemsConfig = NewItemsConfig()
     """How items that the model was not trained on get a vector."""
 
@@ -650,6 +695,14 @@ class PushConfig(Section, frozen=True, kw_only=True):
     is not published, and leaves the online store (real times only); 0 keeps everybody."""
     gate: GateConfig = GateConfig()
     """The conditions of a push."""
+    refused_status: Annotated[int, Meta(ge=0, le=255)] = 0
+    """Exit status of `elcrec push` and `elcrec run` where the gate refuses the model; 0: a refusal is an answer as good
+    as any. A status that says something else (1, 2, 130, 143) is not taken."""
+
+    def __post_init__(self) -> None:
+        """Check that the status is told from those of faults."""
+        if self.refused_status in (1, 2, 130, 143):
+            raise ValueError(f"refused_status {self.refused_status} is that of a fault; take another, such as 3")
 
 
 class LimitsConfig(Section, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from elcrec.adapters.store import open_store
 from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.config import Config
 from elcrec.locks import held
+from elcrec.ranking.item_facts import read_items_file
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.fetch import fetch
 from elcrec.stages.push import push
@@ -31,26 +32,31 @@ _HEADLINE = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@20")
 _CONTEXT = ("popularity_ndcg@20", "baseline_ndcg@20", "effective_intents", "largest_intent_share", "intent_nmi")
 
 
-def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Iterator[str]:
+def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Generator[str, None, bool]:
     """Run fetch, validate, sequences, train, the baseline, evaluate and push below `workdir`.
 
     Yields:
         What a reader wants to know at the end: metrics, where the report is, and ten recommendations for a user.
 
+    Returns:
+        Whether the model was pushed.
+
     Raises:
         UserError: a stage refused its input, or another run is at work there; earlier outputs stay.
     """
     with held(workdir.absolute() / LOCK, subject=workdir):
-        yield from _run(config, workdir, mirror)
+        return (yield from _run(config, workdir, mirror))
 
 
-def _run(config: Config, workdir: Path, mirror: Path | None) -> Iterator[str]:
+def _run(config: Config, workdir: Path, mirror: Path | None) -> Generator[str, None, bool]:
     raw, validated, sequences = workdir / "raw", workdir / "validated", workdir / "sequences"
     model, baseline, evaluation = workdir / "model", workdir / "baseline", workdir / "evaluation"
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
     plain, engine = config.train.as_baseline(), open_engine(config.engine)
 
     store.require_history(config.sequences.history)
+    if config.evaluate.items_file is not None:
+        read_items_file(Path(config.evaluate.items_file))  # before a model is trained, not after
     with local_copy(config.fetch) as (section, lineage):
         _stage("fetch", lambda: fetch(section, raw, mirror=mirror, lineage=lineage))
     gone = store.folder / FORGOTTEN_FILE
@@ -73,6 +79,7 @@ def _run(config: Config, workdir: Path, mirror: Path | None) -> Iterator[str]:
         user = pq.read_table(sequences / "histories.parquet", columns=["user_id"])["user_id"][0].as_py()
         name = config.push.model_name
         yield from ["", *recommend(name, user, 10, registry=store.registry, features=store.features)]
+    return bool(pushed["accepted"])
 
 
 def _stage(name: str, work: Callable[[], Metrics]) -> Metrics:

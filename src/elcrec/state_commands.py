@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,42 +13,45 @@ if TYPE_CHECKING:
     from elcrec.config import Config
 
 Options = argparse.Namespace
-Show = Callable[[Mapping[str, object]], None]
 
 _OWN = {"export": {"out", "base"}, "replay": set[str](), "trim": {"before"}}
 """Options of each verb; a file of events has none."""
 
 
-def add_events(sub: argparse.ArgumentParser, store: Path, show: Show) -> None:
+def add_events(sub: argparse.ArgumentParser) -> None:
     """Describe `elcrec events`."""
-    sub.set_defaults(command=lambda options: show(_events(options)))
     columns = "CSV with the header user_id,item_id,timestamp[,event_id,answer_id], or JSON lines; - reads stdin"
+    columns += ". Columns and times may be those of the log, by the section validate"
     verbs = "export: the log of events as Parquet; replay: push the log again; trim: remove what came in before a time"
     sub.add_argument("what", metavar="FILE|export|replay|trim", help=f"{columns}. {verbs}")
-    sub.add_argument("--store", type=Path, default=store, metavar="DIR", help=f"(default {store})")
     sub.add_argument("--out", type=Path, metavar="FILE", help="export: the Parquet file to write")
     sub.add_argument("--base", type=Path, metavar="FILE", help="export: an earlier log, to go before what it lacks")
     sub.add_argument("--before", metavar="TIME", help="trim: ISO 8601, UTC where it has no zone")
 
 
-def _events(options: Options) -> dict[str, int]:
+def events(options: Options, config: Callable[[Options], "Config"]) -> dict[str, int]:
+    """Run `elcrec events`."""
     verb = options.what if options.what in _OWN else None
     for name in ("out", "base", "before"):
         if getattr(options, name) is not None and name not in _OWN.get(verb or "", set()):
             raise UserError(f"--{name} says nothing to `elcrec events {options.what}`", fix="leave it out")
-    return {"export": _export, "replay": _replay, "trim": _trim, None: _push}[verb](options)
+    if verb is None:
+        return _push(options, config(options))
+    return {"export": _export, "replay": _replay, "trim": _trim}[verb](options)
 
 
-def _push(options: Options) -> dict[str, int]:
+def _push(options: Options, config: "Config") -> dict[str, int]:
     from elcrec.adapters.store import open_store
+    from elcrec.serving.event_file import EventColumns
     from elcrec.stages.events import push_events
 
+    columns = EventColumns.of(config.validate.for_layout(config.fetch.file.layout))
     features, file = open_store(options.store).features, options.what
     if file == "-":
-        return push_events(sys.stdin, name="standard input", features=features)
+        return push_events(sys.stdin, name="standard input", features=features, columns=columns)
     try:
         with Path(file).open(encoding="utf-8", newline="") as lines:
-            return push_events(lines, name=file, features=features)
+            return push_events(lines, name=file, features=features, columns=columns)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"not readable ({error})", where=file) from error
 

@@ -27,7 +27,7 @@ _SET_UP = (
     "SET enable_external_file_cache = false",
     "SET enable_progress_bar = true",
     "SET enable_progress_bar_print = false",
-    "CREATE MACRO xxhash64(x, y) AS hash(x, y), (x, y, z) AS hash(x, y, z)",
+    "CREATE MACRO xxhash64(x, y) AS hash(x, y), (x, y, z) AS hash(x, y, z), (x, y, z, w) AS hash(x, y, z, w)",
     "CREATE MACRO unix_micros(moment) AS epoch_us(moment)",
 )
 

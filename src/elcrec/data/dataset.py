@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import read_json
@@ -36,6 +37,8 @@ class SequenceData:
         num_items: size of the catalogue (V); indices run from 1 to V.
         md5: checksum of the file the data came from.
         repeats: whether items that a user has met may be recommended.
+        weights: of each item of the sequences as a target of L_next; `None` where all weigh 1.
+        disliked: what users dislike, in time order, U rows, and how much of it they did before each split's target.
     """
 
     sequences: Ragged
@@ -44,6 +47,8 @@ class SequenceData:
     num_items: int
     md5: str
     repeats: bool = False
+    weights: npt.NDArray[np.float32] | None = None
+    disliked: "Disliked | None" = None
 
     @property
     def num_users(self) -> int:
@@ -71,8 +76,29 @@ class SequenceData:
         histories = self.sequences.spans(starts, ends)
         target_items = self.sequences.values[ends]
         return EvaluationSet(
-            users=users, histories=histories, target_items=target_items.astype(np.int64), repeats=self.repeats
+            users=users,
+            histories=histories,
+            target_items=target_items.astype(np.int64),
+            repeats=self.repeats,
+            disliked=None if self.disliked is None else self.disliked.before(split).take(users),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disliked:
+    """What users dislike.
+
+    Attributes:
+        items: item indices in the order of time, U rows.
+        counts: how many of them before a split's target, [U] each.
+    """
+
+    items: Ragged
+    counts: dict[Split, npt.NDArray[np.int32]]
+
+    def before(self, split: Split) -> Ragged:
+        """Return what each user disliked before the target of a split, U rows."""
+        return self.items.head(self.counts[split])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,23 +110,31 @@ class EvaluationSet:
         histories: every item before the target, N rows.
         target_items: the item to find, [N].
         repeats: whether it may be one of the history.
+        disliked: what each user disliked before, N rows; `None` where the log does not say.
     """
 
     users: npt.NDArray[np.int64]
     histories: Ragged
     target_items: npt.NDArray[np.int64]
     repeats: bool = False
+    disliked: Ragged | None = None
 
     @property
     def excluded(self) -> Ragged:
         """Items that are not recommended, N rows."""
-        return Ragged.empty(len(self.users)) if self.repeats else self.histories
+        met = Ragged.empty(len(self.users)) if self.repeats else self.histories
+        return met if self.disliked is None else met.followed_by(self.disliked)
 
     def slice(self, start: int, stop: int) -> "EvaluationSet":
         """Return neighbouring users."""
         rows = slice(start, min(stop, len(self.users)))
-        histories = self.histories.part(rows)
-        return replace(self, users=self.users[rows], histories=histories, target_items=self.target_items[rows])
+        return replace(
+            self,
+            users=self.users[rows],
+            histories=self.histories.part(rows),
+            target_items=self.target_items[rows],
+            disliked=None if self.disliked is None else self.disliked.part(rows),
+        )
 
     def part(self, index: int, count: int) -> "EvaluationSet":
         """Return every `count`-th user from `index` on."""
@@ -110,8 +144,13 @@ class EvaluationSet:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "EvaluationSet":
         """Return some users, by their place."""
-        histories = self.histories.take(rows)
-        return replace(self, users=self.users[rows], histories=histories, target_items=self.target_items[rows])
+        return replace(
+            self,
+            users=self.users[rows],
+            histories=self.histories.take(rows),
+            target_items=self.target_items[rows],
+            disliked=None if self.disliked is None else self.disliked.take(rows),
+        )
 
 
 def load_sequences(folder: Path) -> SequenceData:
@@ -126,6 +165,9 @@ def load_sequences(folder: Path) -> SequenceData:
         with pq.ParquetFile(path) as file:
             sequences = _read_items(file)
             columns = file.read(columns=["train_end", "valid_index", "test_index"])
+            found = set(file.schema_arrow.names)
+            weights = _read_weights(file) if "weights" in found else None
+            disliked = _read_disliked(file) if "disliked" in found else None
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"not readable ({error})", where=path) from error
     return SequenceData(
@@ -135,6 +177,8 @@ def load_sequences(folder: Path) -> SequenceData:
         num_items=split["num_items"],
         md5=split["md5"],
         repeats=split.get("repeats") == "allow",
+        weights=weights,
+        disliked=disliked,
     )
 
 
@@ -150,6 +194,19 @@ def _read_items(file: pq.ParquetFile) -> Ragged:
         filled += len(part)
         lengths.append(np.diff(items.offsets.to_numpy()))
     return Ragged.of(values[:filled], np.concatenate(lengths))
+
+
+def _read_weights(file: pq.ParquetFile) -> npt.NDArray[np.float32]:
+    return np.asarray(pc.list_flatten(file.read(columns=["weights"])["weights"]), np.float32)
+
+
+def _read_disliked(file: pq.ParquetFile) -> Disliked:
+    table = file.read(columns=["disliked", "valid_disliked", "test_disliked"])
+    lengths = pc.list_value_length(table["disliked"]).to_numpy()
+    items = Ragged.of(np.asarray(pc.list_flatten(table["disliked"]), np.int32), lengths)
+    return Disliked(
+        items=items, counts={"valid": table["valid_disliked"].to_numpy(), "test": table["test_disliked"].to_numpy()}
+    )
 
 
 def _num_items(file: pq.ParquetFile) -> int:

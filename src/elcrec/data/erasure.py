@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,10 @@ import pyarrow.parquet as pq
 from elcrec.artifacts import atomic_file, md5_of, read_json, write_json
 from elcrec.config import CsvConfig
 from elcrec.custody import CHECKSUMS, announce_rewrite, announced, record_rewritten
+from elcrec.data.id_hashes import id_code
 from elcrec.data.ids import normal_id, normal_ids
 from elcrec.data.json_lines import JsonRows, read_lines
+from elcrec.data.sessions import user_of
 from elcrec.data.text import AS_FOUND, TextLayout, split_rows, write_rows
 from elcrec.errors import UserError
 
@@ -82,6 +85,8 @@ def _erase(path: Path, user_id: str, columns: tuple[str, ...], text: CsvConfig) 
         return _erase_from_csv(path, user_id, columns, text)
     if path.suffix == ".jsonl":
         return _erase_from_json_lines(path, user_id, columns)
+    if path.name == "profile.json":
+        return _erase_from_profile(path, user_id)
     source = path.with_name("source.json")
     if path.suffix == ".txt" and source.exists() and read_json(source).get("format") == "benchmark":
         return _erase_line(path, user_id)
@@ -93,7 +98,7 @@ def _held(batch: pa.RecordBatch, user_id: str, column: str) -> bool:
 
 
 def _own_rows(batch: pa.RecordBatch, user_id: str, column: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    ids = batch[column].cast(pa.string())
+    ids = user_of(batch[column].cast(pa.string()))
     same = pc.or_kleene(pc.equal(ids, user_id), pc.equal(normal_ids(pa.chunked_array([ids])), normal_id(user_id)))
     return np.asarray(pc.fill_null(same, fill_value=False).to_numpy(zero_copy_only=False), bool)
 
@@ -156,6 +161,22 @@ def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -
             lost += int(theirs.sum())
             out.writelines(line + b"\n" for line, erased in zip(lines, theirs, strict=True) if not erased)
     return lost
+
+
+def _erase_from_profile(path: Path, user_id: str) -> int:
+    """Take a user's hash out of what the last accepted logs are remembered by."""
+    document, code = read_json(path), id_code(normal_id(user_id))
+    logs = [log for log in (document.get("profile"), document.get("previous")) if log and code in _known_users(log)]
+    for log in logs:
+        _known_users(log).remove(code)
+    if logs:
+        write_json(path, document)
+    return len(logs)
+
+
+def _known_users(profile: dict[str, Any]) -> list[str]:
+    users: list[str] = profile.get("known", [[]])[0]
+    return users
 
 
 def _erase_line(path: Path, user_id: str) -> int:

@@ -3,7 +3,7 @@
 Axes: `N` events of a row group, `U` its users, `V` all items.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from elcrec.data.interactions import EVENT_ID
 from elcrec.data.row_groups import write_row_group
+from elcrec.data.selection import CODE, Kinds
 from elcrec.data.sequences import Cuts
+from elcrec.data.targets import NO_TARGET, Parts, positions, split
 from elcrec.data.times import TIMESTAMP
 
-NO_TARGET = -1
 GROUP_USERS = 1 << 16
 GROUP_EVENTS = 1 << 20
 """A row group has as many whole users as fit both numbers, and at least one."""
@@ -34,6 +35,15 @@ SEQUENCES = pa.schema(
         ("test_index", pa.int32()),
     ]
 )
+WEIGHTS = pa.field("weights", pa.list_(pa.float32()))
+"""Column of sequences.parquet, where kinds of events have weights."""
+DISLIKED = [
+    pa.field("disliked", pa.list_(pa.int32())),
+    pa.field("valid_disliked", pa.int32()),
+    pa.field("test_disliked", pa.int32()),
+]
+"""Columns of sequences.parquet, where kinds of events say no: items in time order, and how many of them a user had
+disliked before each target."""
 EVENT_IDS = pa.field("event_ids", pa.list_(pa.string()))
 """Column of histories.parquet, where events have ids."""
 HISTORIES = pa.schema(
@@ -51,31 +61,52 @@ Ints = npt.NDArray[np.int64]
 class Events(NamedTuple):
     """Sorted events: the row of their user's first event, item index from 1, microseconds, and own id, [N] each.
 
-    The ids are `None` where events have none.
+    The ids are `None` where events have none, and so are the codes of their kinds.
     """
 
     first: Ints
     item: npt.NDArray[np.int32]
     micros: Ints
     event_id: pa.Array | None = None
+    code: Ints | None = None
 
     def span(self, start: int, end: int) -> "Events":
         """Return neighbouring events."""
         event_id = None if self.event_id is None else self.event_id.slice(start, end - start)
-        return Events(self.first[start:end], self.item[start:end], self.micros[start:end], event_id)
+        code = None if self.code is None else self.code[start:end]
+        return Events(self.first[start:end], self.item[start:end], self.micros[start:end], event_id, code)
+
+    def without_repeats(self) -> "Events":
+        """Leave out what repeats the event before it: user, item and kind."""
+        same = (self.first[1:] == self.first[:-1]) & (self.item[1:] == self.item[:-1])
+        if self.code is not None:
+            same &= self.code[1:] == self.code[:-1]
+        kept = np.append([True], ~same)
+        event_id = None if self.event_id is None else self.event_id.filter(pa.array(kept))
+        code = None if self.code is None else self.code[kept]
+        return Events(self.first[kept], self.item[kept], self.micros[kept], event_id, code)
 
 
-class Parts(NamedTuple):
-    """Which part of each sequence is for what, [U] each.
+class Choice(NamedTuple):
+    """What becomes of sorted events.
 
     Attributes:
-        train_end: the first `train_end` items are for training.
-        valid, test: position of the target, NO_TARGET where there is none.
+        most: items of a history, the most recent.
+        cuts: of a temporal split; `None` leaves one out.
+        event_ids: whether events have ids.
+        kinds: what their kinds mean.
+        merge: whether what repeats the event before it is left out.
     """
 
-    train_end: Ints
-    valid: Ints
-    test: Ints
+    most: int
+    cuts: Cuts | None
+    event_ids: bool
+    kinds: Kinds = Kinds(None, None)
+    merge: bool = False
+
+    def schema(self, *, dislikes: bool) -> pa.Schema:
+        """Return the columns of sequences.parquet."""
+        return pa.schema([*SEQUENCES, *([] if self.kinds.weights is None else [WEIGHTS]), *(DISLIKED * dislikes)])
 
 
 class Ties(NamedTuple):
@@ -101,9 +132,11 @@ class Folded:
 
     Attributes:
         training: events of each item that are for training, [V].
+        total: all events of each, [V].
     """
 
     training: Ints
+    total: Ints
     users: int = 0
     events: int = 0
     train_events: int = 0
@@ -117,39 +150,94 @@ def fold(
     users: Iterator[pa.RecordBatch],
     items: pa.Table,
     folder: Path,
-    *,
-    most: int,
-    cuts: Cuts | None,
-    event_ids: bool,
+    choice: Choice,
+    disliked: Iterator[pa.RecordBatch] | None = None,
 ) -> Folded:
     """Write `sequences.parquet` and `histories.parquet`.
 
     Args:
-        events: `first`, `item_index`, `micros`, and `event_id` where events have ids, by user and time.
+        events: `first`, `item_index`, `micros`, and `event_id` and `code` where events have them, by user and time.
         users: `first`, `user_id`, in the same order of users.
         items: `item_id` by index.
         folder: where the files go.
-        most: items of a history, the most recent.
-        cuts: of a temporal split; `None` leaves one out.
-        event_ids: whether events have ids.
+        choice: what becomes of the events.
+        disliked: `first`, `item_index` and `micros` of what users dislike, in the same order; `None` where kinds do
+            not say.
     """
-    columns = HISTORIES.append(EVENT_IDS) if event_ids else HISTORIES
+    columns = HISTORIES.append(EVENT_IDS) if choice.event_ids else HISTORIES
     item_ids = items["item_id"].cast(pa.large_string()).combine_chunks()
     ranks = _ranks(item_ids)
-    counts, names = Folded(training=np.zeros(len(item_ids), np.int64)), _Names(users)
+    counts, names = Folded(np.zeros(len(item_ids), np.int64), np.zeros(len(item_ids), np.int64)), _Names(users)
+    noes, schema = _Dislikes(disliked), choice.schema(dislikes=disliked is not None)
     with (
-        pq.ParquetWriter(folder / "sequences.parquet", SEQUENCES, compression="zstd") as sequences,
+        pq.ParquetWriter(folder / "sequences.parquet", schema, compression="zstd") as sequences,
         pq.ParquetWriter(folder / "histories.parquet", columns, compression="zstd") as histories,
     ):
-        for group in group_users(events):
+        for whole in group_users(events):
+            group = whole.without_repeats() if choice.merge else whole
             starts = _starts(group.first)
             user_ids, offsets = names.take(group.first[starts]), np.append(starts, len(group.first))
-            parts = split(offsets, group.micros, cuts)
-            write_row_group(sequences, sequence_table(user_ids, offsets, group, parts))
-            write_row_group(histories, history_table(user_ids, offsets, group, item_ids, most))
+            parts = split(offsets, group.micros, choice.cuts, _wanted(group, choice.kinds))
+            more = [*_weights(group, offsets, choice.kinds), *noes.columns(group, offsets, parts)]
+            write_row_group(sequences, sequence_table(user_ids, offsets, group, parts, more))
+            write_row_group(histories, history_table(user_ids, offsets, group, item_ids, choice.most))
             _count(counts, offsets, group, parts)
             counts.ties = Ties(*map(sum, zip(counts.ties, count_ties(group, ranks), strict=True)))
     return counts
+
+
+def _wanted(events: Events, kinds: Kinds) -> npt.NDArray[np.bool_] | None:
+    """Say which events may be targets; `None` where all may."""
+    return None if kinds.targets is None or events.code is None else kinds.targets[events.code]
+
+
+def _weights(events: Events, offsets: Ints, kinds: Kinds) -> list[tuple[pa.Field, pa.Array]]:
+    if kinds.weights is None or events.code is None:
+        return []
+    weights = pa.array(kinds.weights[events.code])
+    return [(WEIGHTS, pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), weights))]
+
+
+class _Dislikes:
+    """What users dislike, taken from its stream as their events go by."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch] | None) -> None:
+        self._batches = batches
+        self._held = Events(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+
+    def columns(self, events: Events, offsets: Ints, parts: Parts) -> list[tuple[pa.Field, pa.Array]]:
+        """Return the columns that tell it of these users, who must be the next."""
+        if self._batches is None:
+            return []
+        users = events.first[offsets[:-1]]
+        own = self._up_to(int(users[-1]))
+        owner = np.searchsorted(users, own.first)
+        before = [_count_before(own.micros, owner, _times_of(events.micros, offsets, part)) for part in parts[1:]]
+        ends = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=len(users)))))
+        lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(own.item, pa.int32()))
+        return list(zip(DISLIKED, [lists, *(pa.array(count, pa.int32()) for count in before)], strict=True))
+
+    def _up_to(self, last: int) -> Events:
+        held = [self._held]
+        while not len(held[-1].first) or held[-1].first[-1] <= last:
+            batch = next(self._batches or iter(()), None)
+            if batch is None:
+                break
+            held.append(_events(batch))
+        every = _join(held)
+        size = int(np.searchsorted(every.first, last, side="right"))
+        self._held = every.span(size, len(every.first))
+        return every.span(0, size)
+
+
+def _times_of(micros: Ints, offsets: Ints, places: Ints) -> Ints:
+    """Return the times of each user's target; before everything where there is none, [U]."""
+    return np.where(places == NO_TARGET, np.iinfo(np.int64).min, micros[offsets[:-1] + np.maximum(places, 0)])
+
+
+def _count_before(micros: Ints, owner: Ints, times: Ints) -> Ints:
+    """Return how many of each owner's times lie before theirs, [U]."""
+    return np.bincount(owner[micros < times[owner]], minlength=len(times))
 
 
 def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
@@ -171,13 +259,15 @@ def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
 def _events(batch: pa.RecordBatch) -> Events:
     first, item, micros = (np.asarray(batch.column(name)) for name in ("first", "item_index", "micros"))
     event_id = batch.column(EVENT_ID).cast(pa.large_string()) if EVENT_ID in batch.schema.names else None
-    return Events(first, item, micros, event_id)
+    code = np.asarray(batch.column(CODE)) if CODE in batch.schema.names else None
+    return Events(first, item, micros, event_id, code)
 
 
 def _join(held: list[Events]) -> Events:
-    first, item, micros, event_ids = zip(*held, strict=True)
+    first, item, micros, event_ids, codes = zip(*held, strict=True)
     joined = None if event_ids[0] is None else pa.concat_arrays(event_ids)
-    return Events(np.concatenate(first), np.concatenate(item), np.concatenate(micros), joined)
+    code = None if codes[0] is None else np.concatenate(codes)
+    return Events(np.concatenate(first), np.concatenate(item), np.concatenate(micros), joined, code)
 
 
 def _cut(events: Events, *, final: bool) -> Generator[Events, None, Events]:
@@ -217,32 +307,14 @@ class _Names:
         return pa.concat_arrays(found["user_id"].chunks)
 
 
-def split(offsets: Ints, micros: Ints, cuts: Cuts | None) -> Parts:
-    """Say which part of each sequence is for what.
-
-    Without cuts the last item is the test target, the one before it the validation target; fewer than 3 items are all
-    for training, as a target needs a history that was trained on.
-
-    With cuts, training lies strictly before the first. A user's target is her first item from a cut on, if it has a
-    history; a validation target lies before the second cut.
-    """
-    lengths = np.diff(offsets)
-    if cuts is None:
-        long = lengths >= 3  # noqa: PLR2004 - two targets and one item to train on
-        ends = np.where(long, lengths - 2, lengths)
-        return Parts(ends, np.where(long, lengths - 2, NO_TARGET), np.where(long, lengths - 1, NO_TARGET))
-    before_valid, before_test = (np.add.reduceat(micros < cut, offsets[:-1], dtype=np.int64) for cut in cuts)
-    valid = (before_valid > 0) & (before_valid < before_test)
-    test = (before_test > 0) & (before_test < lengths)
-    return Parts(
-        train_end=before_valid,
-        valid=np.where(valid, before_valid, NO_TARGET),
-        test=np.where(test, before_test, NO_TARGET),
-    )
-
-
-def sequence_table(user_ids: pa.Array, offsets: Ints, events: Events, parts: Parts) -> pa.Table:
-    """Return rows of sequences.parquet."""
+def sequence_table(
+    user_ids: pa.Array,
+    offsets: Ints,
+    events: Events,
+    parts: Parts,
+    more: Sequence[tuple[pa.Field, pa.Array]] = (),
+) -> pa.Table:
+    """Return rows of sequences.parquet; `more` are further columns."""
     ends = pa.array(offsets, pa.int32())
     columns = [
         user_ids,
@@ -250,13 +322,14 @@ def sequence_table(user_ids: pa.Array, offsets: Ints, events: Events, parts: Par
         pa.ListArray.from_arrays(ends, pa.array(events.micros).cast(TIMESTAMP)),
         *(pa.array(part, pa.int32()) for part in parts),
     ]
-    return pa.Table.from_arrays(columns, schema=SEQUENCES)
+    fields, values = ([field for field, _ in more], [column for _, column in more])
+    return pa.Table.from_arrays([*columns, *values], schema=pa.schema([*SEQUENCES, *fields]))
 
 
 def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: pa.Array, most: int) -> pa.Table:
     """Return rows of histories.parquet: the `most` recent items of each user, raw; `event_ids` where there are some."""
     lengths = np.diff(offsets)
-    recent = np.flatnonzero(_positions(offsets) >= np.repeat(lengths - most, lengths))
+    recent = np.flatnonzero(positions(offsets) >= np.repeat(lengths - most, lengths))
     ends = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths, most)))), pa.int32())
     times = pa.array(events.micros).cast(TIMESTAMP)
     columns = [
@@ -272,14 +345,14 @@ def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: p
     return table.append_column(EVENT_IDS, pa.ListArray.from_arrays(ends, event_ids))
 
 
-def item_table(items: pa.Table, training: Ints) -> pa.Table:
+def item_table(items: pa.Table, training: Ints, total: Ints) -> pa.Table:
     """Return items.parquet; `count` knows nothing of what comes after training."""
     return pa.table(
         {
             "item_index": items["item_index"],
             "item_id": items["item_id"],
             "count": pa.array(training),
-            "total": items["total"],
+            "total": pa.array(total),
             "event_timestamp": items["newest"].cast(TIMESTAMP),
         }
     )
@@ -306,14 +379,10 @@ def _ranks(item_ids: pa.Array) -> Ints:
     return ranks
 
 
-def _positions(offsets: Ints) -> Ints:
-    """Return the place of each event in its user's sequence, [N]."""
-    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
-
-
 def _count(counts: Folded, offsets: Ints, events: Events, parts: Parts) -> None:
-    training = _positions(offsets) < np.repeat(parts.train_end, np.diff(offsets))
+    training = positions(offsets) < np.repeat(parts.train_end, np.diff(offsets))
     counts.training += np.bincount(events.item[training] - 1, minlength=len(counts.training))
+    counts.total += np.bincount(events.item - 1, minlength=len(counts.total))
     counts.users += len(offsets) - 1
     counts.events += len(events.first)
     counts.train_events += int(parts.train_end.sum())

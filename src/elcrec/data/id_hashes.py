@@ -1,11 +1,15 @@
 """Hashes of raw ids that are the same in every process and on every machine."""
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 _KEYS = ("0123456789123456", "6543210987654321")
+
+DIGITS = 15
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -18,6 +22,11 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> Hashes:
 def hash_ids_twice(ids: pa.Array | pa.ChunkedArray) -> tuple[Hashes, Hashes]:
     """Return the hash and a second one: among 10^10 ids there are not two that share both."""
     return _hashed(ids, _KEYS[0]), _hashed(ids, _KEYS[1])
+
+
+def id_code(raw_id: str) -> str:
+    """Return the first digits of an id's MD5, which SQL has as well."""
+    return hashlib.md5(raw_id.encode(), usedforsecurity=False).hexdigest()[:DIGITS]
 
 
 def _hashed(ids: pa.Array | pa.ChunkedArray, key: str) -> Hashes:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from elcrec.data.interactions import EVENT_ID
+from elcrec.data.interactions import EVENT_ID, KIND, TIE
 from elcrec.data.lines import Lines
 from elcrec.progress import track
 
@@ -83,6 +83,7 @@ class StagedLog(NamedTuple):
         event_ids: whether the log has ids of its events.
         spellings: whether it tells how ids of users stood in the log.
         filtered: whether it says which rows count.
+        columns: those that interactions have beside user, item and time, as far as the log has them.
     """
 
     file: Path
@@ -91,6 +92,7 @@ class StagedLog(NamedTuple):
     event_ids: bool
     spellings: bool = False
     filtered: bool = False
+    columns: tuple[str, ...] = ()
 
 
 def shown(log: RawLog) -> RawLog:
@@ -148,7 +150,8 @@ def stage_log(log: RawLog, file: Path) -> StagedLog:
         if writer is not None:
             writer.close()
     pa.default_memory_pool().release_unused()
-    return StagedLog(file, rows, torn, event_ids, spellings=SPELLING in names, filtered=KEPT in names)
+    columns = (*([EVENT_ID] if event_ids else []), *(name for name in (KIND, TIE) if name in names))
+    return StagedLog(file, rows, torn, event_ids, SPELLING in names, KEPT in names, columns)
 
 
 def _slices(part: pa.Table) -> Iterator[pa.Table]:

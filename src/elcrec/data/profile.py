@@ -10,6 +10,7 @@ from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.data.engine import Session
 from elcrec.data.log import TimeKind
 from elcrec.data.suspects import Alike, Suspect, find_alike, largest
+from elcrec.data.versions import Sketches, longest_gap, sketch
 
 LENGTH_EDGES = [1, 2, 3, 4, 5, 6, 8, 11, 16, 26, 51, 101]
 """Where the classes of history length begin; the last one is open."""
@@ -39,6 +40,7 @@ class Figures(NamedTuple):
         first, last: the earliest and the latest time in microseconds; `None` without interactions.
         largest: the user and the item with most events, if there are events.
         alike: users and items whose ids look like another's.
+        sketches: samples of the ids, for a comparison with another log.
     """
 
     users: int
@@ -51,6 +53,7 @@ class Figures(NamedTuple):
     last: int | None
     largest: tuple[Suspect | None, Suspect | None] = (None, None)
     alike: tuple[Alike, Alike] = (Alike(), Alike())
+    sketches: Sketches = Sketches([], [])
 
 
 def measure(session: Session) -> Figures:
@@ -66,6 +69,7 @@ def measure(session: Session) -> Figures:
     tables = {"user_counts": "user_id", "item_counts": "item_id"}
     user, item = (largest(session, table, column) for table, column in tables.items())
     alike_users, alike_items = (find_alike(session, table, column) for table, column in tables.items())
+    sketches = Sketches(*(sketch(session, table, column) for table, column in tables.items()))
     session.drop("user_counts")
     return Figures(
         users=_sum(lengths["users"]),
@@ -77,6 +81,7 @@ def measure(session: Session) -> Figures:
         **ends,
         largest=(user, item),
         alike=(alike_users, alike_items),
+        sketches=sketches,
     )
 
 
@@ -95,7 +100,7 @@ def count_out_of_order(session: Session) -> int:
 def describe(figures: Figures, *, dataset: str, time: TimeKind, md5: str) -> Profile:
     """Return the profile of accepted interactions; `md5` is the raw file's."""
     rows = int((np.asarray(figures.lengths["events"]) * np.asarray(figures.lengths["users"])).sum())
-    popular = figures.popular.to_pydict()
+    popular, largest_user = figures.popular.to_pydict(), figures.largest[0]
     return {
         "schema_version": SCHEMA_VERSION,
         "dataset": dataset,
@@ -108,6 +113,10 @@ def describe(figures: Figures, *, dataset: str, time: TimeKind, md5: str) -> Pro
         "item_shares": {
             name: round(count / rows, 9) for name, count in zip(popular["item_id"], popular["events"], strict=True)
         },
+        "first": figures.first,
+        "last": figures.last,
+        "largest_user_share": round(largest_user.events / rows, 9) if largest_user and rows else 0.0,
+        "longest_gap_days": longest_gap(figures.days, DAY),
     }
 
 

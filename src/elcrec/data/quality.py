@@ -8,16 +8,22 @@ import pandas as pd
 
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, judge
-from elcrec.data.profile import length_drift, popularity_drift, row_change
+from elcrec.data.profile import DAY, Profile, length_drift, popularity_drift, row_change
 from elcrec.data.rows import PLAUSIBLE, UNIQUE, latest_time
 from elcrec.data.survey import Survey
 from elcrec.data.suspects import most_events
 from elcrec.data.times import likely_unit
+from elcrec.data.versions import known_share
 
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES = (PLAUSIBLE, "timestamp is readable", "timestamp is not in the future", "timestamp is not negative")
-_DRIFT = _POPULARITY, _LENGTH, _ROWS = ("drift of item popularity", "drift of history length", "change of row count")
+_POPULARITY, _LENGTH, _ROWS = "drift of item popularity", "drift of history length", "change of row count"
+_USERS, _ITEMS, _NEWEST, _PERIOD = "users of the last log", "items of the last log", "newest event", "change of period"
+DRIFT = (_POPULARITY, _LENGTH, _ROWS, _USERS, _ITEMS, _NEWEST, _PERIOD)
+_SHARE_STEP, _GAP_STEP = 3, 3
+"""Beyond how many times what it was in the last log a share or a gap is named."""
+_LEAST_SHARE, _LEAST_GAP = 0.01, 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,7 @@ def with_drift_accepted(assessment: Assessment, reason: str) -> Assessment:
 
     Where nothing drifted there is nothing to accept.
     """
-    drifted = [check for check in assessment.failures if check.name in _DRIFT]
+    drifted = [check for check in assessment.failures if check.name in DRIFT]
     if not drifted:
         return assessment
     checks = [replace(check, severity="warning") if check in drifted else check for check in assessment.checks]
@@ -252,7 +258,48 @@ def _drift(survey: Survey, config: ValidateConfig) -> list[_Figure]:
             f"{change:.1%} ({previous['rows']:,} → {profile['rows']:,})",
             maximum=config.max_row_change,
         ),
+        *_known(survey, previous, config),
+        *(_periods(survey, previous, config) if survey.time == "real" and previous.get("last") is not None else []),
     ]
+
+
+def _known(survey: Survey, previous: Profile, config: ValidateConfig) -> list[_Figure]:
+    """Ask whether a log speaks of the users and items of the last one, and who has most of it."""
+    if "known" not in previous:
+        return []
+    figures = []
+    least = {_USERS: config.min_known_users, _ITEMS: config.min_known_items}
+    for (name, share), now, before in zip(least.items(), survey.figures.sketches, previous["known"], strict=True):
+        known = known_share(now, before)
+        expected = f"{share:.0%} at least; a log of something else has a fetch.file.name of its own"
+        figures.append(_figure(name, known, expected, f"{known:.1%} were there before", minimum=share))
+    now, before = survey.profile["largest_user_share"], previous["largest_user_share"]
+    most = max(_LEAST_SHARE, _SHARE_STEP * before)
+    observed, expected = f"{now:.2%} of the events ({before:.2%} in the last log)", f"{most:.2%} at most"
+    return [*figures, _figure("growth of the largest user", now, expected, observed, severity="warning", maximum=most)]
+
+
+def _periods(survey: Survey, previous: Profile, config: ValidateConfig) -> list[_Figure]:
+    """Ask whether a log goes on where the last one was, over a period like it, without a gap."""
+    profile = survey.profile
+    spans = [(log["last"] - log["first"]) / DAY + 1 for log in (profile, previous)]
+    change, shrunk = spans[0] / spans[1] - 1, max(0.0, 1 - spans[0] / spans[1])
+    behind = (previous["last"] - profile["last"]) / DAY
+    newest = f"{_moment(profile['last'])} ({_moment(previous['last'])} in the last log)"
+    most, between = config.max_row_change, int((profile["first"] - previous["last"]) / DAY)
+    gap = max(profile["longest_gap_days"], between)
+    widest = max(_LEAST_GAP, _GAP_STEP * previous["longest_gap_days"])
+    period = f"{change:+.1%} ({spans[1]:,.0f} → {spans[0]:,.0f} days)"
+    days = f"{gap:,} days without an event ({previous['longest_gap_days']:,} in the last log)"
+    return [
+        _figure(_NEWEST, behind, "a day before that of the last log at most", newest, maximum=1),
+        _figure(_PERIOD, shrunk, f"{most:.0%} shorter at most", period, maximum=most),
+        _figure("gap in time", gap, f"{widest:,} days at most", days, severity="warning", maximum=widest),
+    ]
+
+
+def _moment(micros: int) -> str:
+    return f"{_EPOCH + timedelta(microseconds=micros):%Y-%m-%d %H:%M} UTC"
 
 
 def _suspects(survey: Survey, config: ValidateConfig) -> list[_Figure]:

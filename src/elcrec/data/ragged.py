@@ -67,6 +67,18 @@ class Ragged:
         """Return the named rows, in that order."""
         return self.spans(self.offsets[:-1][rows], self.offsets[1:][rows])
 
+    def followed_by(self, other: Self) -> Self:
+        """Return each row with the same row of another behind it."""
+        order = np.argsort(np.concatenate((self.owners, other.owners)), kind="stable")
+        return type(self).of(np.concatenate((self.values, other.values))[order], self.lengths + other.lengths)
+
+    def without_repeats(self) -> Self:
+        """Return rows in which nothing stands twice in a row."""
+        same = np.zeros(len(self.values), np.bool_)
+        same[1:] = (self.values[1:] == self.values[:-1]) & (self.owners[1:] == self.owners[:-1])
+        before = np.concatenate(([0], np.cumsum(~same)))
+        return type(self)(values=self.values[~same], offsets=before[self.offsets])
+
     def head(self, lengths: IntArray) -> Self:
         """Return the first `lengths[b]` values of each row."""
         return self.spans(self.offsets[:-1], self.offsets[:-1] + lengths)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from elcrec.config import CsvConfig, KeepConfig, LogFormat
 from elcrec.data.benchmark import read_benchmark
 from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids, spellings_of
-from elcrec.data.interactions import EVENT_ID
+from elcrec.data.interactions import EVENT_ID, KIND, TIE
 from elcrec.data.json_lines import JsonRows, read_lines
 from elcrec.data.lines import scan_lines
 from elcrec.data.log import KEPT, SPELLING, RawLog, TimeKind, TornLine, insert_torn, part_of
@@ -44,13 +44,18 @@ class Columns:
     time_format: str | None = None
     keep: KeepConfig | None = None
     """Which rows count; `None` asks for nothing."""
+    event_kind: str | None = None
+    """Says what kind of event a row is; `None` does not ask."""
+    tie: str | None = None
+    """Orders events of the same time; `None` does not ask."""
     spellings: bool = False
     """Whether it is asked how ids of users stand in the log."""
 
     @property
     def required(self) -> list[str]:
         """The columns that a log must have."""
-        asked = [self.keep.column, self.keep.rating_column] if self.keep else []
+        asked = [self.event_kind, self.tie]
+        asked += [self.keep.column, self.keep.rating_column] if self.keep else []
         return [name for name in dict.fromkeys([self.user, self.item, self.time, *asked]) if name]
 
     def found_in(self, names: list[str]) -> list[str]:
@@ -106,8 +111,9 @@ def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
 
 def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
     _check_file(path)
-    if layout == "benchmark" and columns.keep:
-        raise UserError("a benchmark log has no columns to keep rows by", where=path, fix="unset validate.keep")
+    if layout == "benchmark" and (columns.keep or columns.event_kind or columns.tie):
+        fix = "unset validate.keep, kind_column and tie_column"
+        raise UserError("a benchmark log has no columns of its own", where=path, fix=fix)
     readers = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_json_lines}
     with _readable(path, layout):
         log = (
@@ -262,9 +268,23 @@ def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
     item, text = _ids(path, table, columns.item, columns), _text_of_ids(path, table, columns.user)
     user = normal_ids(text, columns.null_tokens)
     part = part_of(user, item, times, raw_time, event)
+    if columns.event_kind:
+        part = part.append_column(KIND, normal_ids(_text_of_ids(path, table, columns.event_kind)))
+    if columns.tie:
+        part = part.append_column(TIE, _tie_order(path, table, columns.tie))
     if columns.keep:
         part = part.append_column(KEPT, _kept(path, table, times, columns.keep))
     return part.append_column(SPELLING, spellings_of(text, user)) if columns.spellings else part
+
+
+def _tie_order(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Numbers or times as numbers; a row without one comes first."""
+    column = table[name]
+    places = _places(column)
+    places = parse_times(column, "us") if places is None else places
+    if places is None:
+        raise _wrong_type(path, name, column.type, "whole numbers or timestamps")
+    return pc.fill_null(places.cast(pa.int64()), 0)
 
 
 def _kept(path: Path, table: pa.Table, micros: pa.ChunkedArray, keep: KeepConfig) -> pa.ChunkedArray:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
-from elcrec.data.interactions import EVENT_ID
+from elcrec.data.interactions import EVENT_ID, KIND
 from elcrec.data.log import KEPT, SPELLING
 from elcrec.data.times import TIMESTAMP
 
@@ -98,7 +98,9 @@ def row_rules(
     ]
 
 
-def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool, repeats: bool = False) -> dict[str, int]:
+def find_faulty(
+    session: Session, rules: list[Rule], *, event_ids: bool, kinds: bool = False, repeats: bool = False
+) -> dict[str, int]:
     """Make the table `faulty` of the view `log`; return how many rows break each rule.
 
     `faulty` has `row` and `reason`, the place of the first rule that the row breaks.
@@ -107,12 +109,13 @@ def find_faulty(session: Session, rules: list[Rule], *, event_ids: bool, repeats
         session: the engine's.
         rules: what is asked.
         event_ids: whether the log has ids of its events.
+        kinds: whether the log says what kind of event a row is; events of two kinds are not copies.
         repeats: whether rows of one user, item and time are different events, unless they have the same id.
     """
     if repeats:
         session.table("copies", "SELECT row FROM log WHERE row < 0")
     else:
-        _find_copies(session, _EVENT, "copies")
+        _find_copies(session, [*_EVENT, f"coalesce({KIND}, '')"] if kinds else _EVENT, "copies")
     if event_ids:
         _find_copies(session, _EVENT_BY_ID, "copies_by_id")
         session.table("all_copies", "SELECT row FROM copies UNION SELECT row FROM copies_by_id")

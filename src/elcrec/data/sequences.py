@@ -1,12 +1,12 @@
 """From interactions to item sequences, in SQL: filter, index, cut; data/fold.py makes rows of the sorted events."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from elcrec.data.engine import Session
-from elcrec.data.interactions import EVENT_ID
+from elcrec.data.interactions import TIE
 from elcrec.data.profile import DAY
 
 _PRIME = 2**31 - 1
@@ -14,11 +14,11 @@ _KEYS = {"u": "user_id", "i": "item_id"}
 
 
 class Core(NamedTuple):
-    """The events that remain: how many, whether users and items are numbers, and whether events have ids."""
+    """The events that remain: how many, whether users and items are numbers, and their further columns."""
 
     events: int
     numbered: bool
-    event_ids: bool
+    own: tuple[str, ...]
 
 
 class Cuts(NamedTuple):
@@ -28,19 +28,19 @@ class Cuts(NamedTuple):
     test: int
 
 
-def keep_core(session: Session, k: int, *, event_ids: bool) -> Core:
+def keep_core(session: Session, k: int, more: Collection[str] = ()) -> Core:
     """Make `core`: what remains of the view `log` once every user and item left has `k` events or more.
 
-    It has `row`, `micros`, `event_id` where events have ids, and for user and item `u` and `i`: their ids, or where
+    It has `row`, `micros`, the columns that are named as `more`, and for user and item `u` and `i`: their ids, or where
     there is something to take out numbers, whose ids the tables `u_names` and `i_names` hold.
     """
-    own = f"row, micros, {EVENT_ID}" if event_ids else "row, micros"
+    own = ", ".join(["row", "micros", *more])
     if k > 1:
         _number(session, own)
         _peel(session, k, own)
     else:
         session.view("core", f"SELECT {own}, user_id AS u, item_id AS i FROM log")
-    return Core(events=_count(session, "core"), numbered=k > 1, event_ids=event_ids)
+    return Core(events=_count(session, "core"), numbered=k > 1, own=tuple(more))
 
 
 def _number(session: Session, own: str) -> None:
@@ -80,8 +80,8 @@ def index_ids(session: Session, core: Core, tie: str | None = None) -> pa.Table:
     index = "CAST(row_number() OVER (ORDER BY first) AS INT)"
     session.table("items", f"SELECT i, {index} AS item_index, total, newest FROM ({counted}) counted")
     # Kept before they are sorted: then a sort is all that a stream has to hold in memory.
-    more = [f", core.{EVENT_ID} AS {EVENT_ID}"] if core.event_ids else []
-    more += [f", {tie} AS tie"] if tie else []
+    more = [f", core.{name} AS {name}" for name in core.own if name != TIE]
+    more += [f", {tie} AS {TIE}"] if tie else []
     events = f"""SELECT users.first AS first, items.item_index AS item_index, core.micros AS micros, core.row AS row
         {"".join(more)} FROM core JOIN users ON core.u = users.u JOIN items ON core.i = items.i"""
     session.table("events", events)
@@ -108,12 +108,12 @@ def drawn(seed: int) -> str:
     return f"(({mixed}) * 48271 + ({mixed}) * ({mixed})) % {_PRIME}"
 
 
-def stream_events(session: Session, *, drawn: bool = False) -> Iterator[pa.RecordBatch]:
-    """Yield `first` (of the user), `item_index`, `micros`, `row` and, where events have ids, `event_id` of each event.
+def stream_events(session: Session, *, tied: bool = False) -> Iterator[pa.RecordBatch]:
+    """Yield `first` (of the user), `item_index`, `micros`, `row` and the further columns of `core` of each event.
 
     They are ordered by user, then time; equal times by what `index_ids` was given.
     """
-    order = ["first", "micros", "tie", "row"] if drawn else ["first", "micros", "row"]
+    order = ["first", "micros", TIE, "row"] if tied else ["first", "micros", "row"]
     return session.stream(f"SELECT * FROM events ORDER BY {', '.join(order)}", order)
 
 

@@ -75,7 +75,7 @@ def sort_rows(
         quarantine: the file of faulty rows.
     """
     wanted, faults, order = _Marks(set_aside), _Faults(reasons), _Order()
-    schema = interaction_schema(event_ids=log.event_ids)
+    schema = interaction_schema(log.columns)
     with (
         pq.ParquetFile(log.file, pre_buffer=False) as file,
         row_groups(interactions, schema) as good,

@@ -1,6 +1,7 @@
 """What a push reads of a log, some users at a time: served histories, and what lies before them.
 
-Both are of the sequences stage's output, whose two files have the same users in the same order.
+Both are of the sequences stage's output, whose two files have the same users in the same order. Where a user's log was
+cut into sessions, only their newest one is served.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,11 @@ from elcrec.artifacts import read_json
 from elcrec.data.dataset import load_item_ids
 from elcrec.data.ragged import Ragged
 from elcrec.data.row_groups import blocks
+from elcrec.data.sessions import is_earlier_session
 from elcrec.errors import UserError
+
+DISLIKED = "\0"
+"""Marks, among the items that a user met, one that they dislike, where others may be recommended again."""
 
 _EVENTS_AT_ONCE = 50_000
 _USERS_AT_ONCE = 16_384
@@ -29,9 +34,10 @@ _SERVED = ("user_id", "item_ids", "event_times", "event_timestamp")
 
 @dataclass(frozen=True, kw_only=True)
 class ServedHistories:
-    """Each user's history as it is served: the columns of histories.parquet, and `seen_items`, what they met before.
+    """Each user's history as it is served: the columns of histories.parquet, and `seen_items`.
 
-    Iterating yields tables. May be iterated again.
+    These are what the user met before the history, then what they dislike; where repeats are allowed, what was met may
+    be recommended, so DISLIKED marks what may not. Iterating yields tables. May be iterated again.
 
     Attributes:
         folder: the sequences stage's output.
@@ -48,25 +54,35 @@ class ServedHistories:
             UserError: the folder is not the output of the sequences stage, or its files are not of the same users.
         """
         item_ids = _item_ids(self.folder)
-        path = self.folder / _HISTORIES
-        with _reading(path):
-            names = pq.read_schema(path).names
-        columns = [*_SERVED, *(name for name in ("event_ids",) if name in names)]
+        marked = read_json(self.folder / "split.json").get("repeats") == "allow"
+        columns = [*_SERVED, *_present(self.folder / _HISTORIES, "event_ids")]
+        known = ["user_id", "items", *_present(self.folder / _SEQUENCES, "disliked")]
         for served, log in zip(
-            read_users(self.folder, columns), _read(self.folder / _SEQUENCES, ["user_id", "items"]), strict=False
+            _read_histories(self.folder, columns), _read(self.folder / _SEQUENCES, known), strict=False
         ):
             if not served["user_id"].cast(pa.string()).equals(log["user_id"].cast(pa.string())):
                 what, fix = "histories of other users than the sequences", "run the sequences stage again"
                 raise UserError(what, where=self.folder, fix=fix)
-            yield served.append_column("seen_items", _seen(served, _ragged(log["items"]), item_ids, self.most_seen))
+            seen = _seen(served, log, item_ids, self.most_seen, marked=marked)
+            yield _of_users(served.append_column("seen_items", seen))
 
 
 def read_users(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield columns of histories.parquet, some users at a time.
+    """Yield `user_id` and other columns of the served histories, some users at a time.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
     """
+    for table in _read_histories(folder, ["user_id", *columns]):
+        yield _of_users(table)
+
+
+def _of_users(table: pa.Table) -> pa.Table:
+    """Leave out the earlier sessions."""
+    return table.filter(pc.invert(is_earlier_session(table["user_id"])))
+
+
+def _read_histories(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     paths = [folder / name for name in (_HISTORIES, _SEQUENCES)]
     sizes = set()
     for path in paths:
@@ -84,15 +100,24 @@ def longest_history(folder: Path) -> int:
     Raises:
         UserError: the folder is not the output of the sequences stage.
     """
-    lengths = (pc.max(pc.list_value_length(part["event_times"])) for part in read_users(folder, ["event_times"]))
+    lengths = (pc.max(pc.list_value_length(part["event_times"])) for part in _read_histories(folder, ["event_times"]))
     return max((length.as_py() or 0 for length in lengths), default=0)
 
 
-def _seen(served: pa.Table, items: Ragged, item_ids: pa.Array, most: int) -> pa.Array:
+def _seen(served: pa.Table, log: pa.Table, item_ids: pa.Array, most: int, *, marked: bool) -> pa.Array:
+    items = _ragged(log["items"])
     starts, lengths = items.offsets[:-1], pc.list_value_length(served["item_ids"]).to_numpy()
     ends = items.offsets[1:] - lengths
     kept = items.spans(np.maximum(starts, ends - most), ends)
-    return pa.ListArray.from_arrays(pa.array(kept.offsets, pa.int32()), item_ids.take(pa.array(kept.values - 1)))
+    disliked = _ragged(log["disliked"]) if "disliked" in log.column_names else None
+    kept = kept if disliked is None else kept.followed_by(disliked).tail(most)
+    named = item_ids.take(pa.array(kept.values - 1))
+    if disliked is not None and marked:
+        met = kept.lengths - np.minimum(disliked.lengths, kept.lengths)
+        is_disliked = np.arange(len(kept.values)) - kept.offsets[kept.owners] >= met[kept.owners]
+        with_mark = pc.binary_join_element_wise(pa.scalar(DISLIKED), named, pa.scalar(""))
+        named = pc.if_else(pa.array(is_disliked), with_mark, named)
+    return pa.ListArray.from_arrays(pa.array(kept.offsets, pa.int32()), named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +152,7 @@ class HistoriesOverTime:
                 item_ids=item_ids,
             )
             for first, last in _parts(items.offsets):
-                yield log.histories(first, last, self.most)
+                yield _of_users(log.histories(first, last, self.most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +196,13 @@ def _parts(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def _ragged(lists: pa.ChunkedArray) -> Ragged:
     lengths = pc.list_value_length(lists).to_numpy()
     return Ragged.of(pc.list_flatten(lists).to_numpy(), lengths)
+
+
+def _present(path: Path, *columns: str) -> list[str]:
+    """Return which of these columns a file has."""
+    with _reading(path):
+        names = pq.read_schema(path).names
+    return [name for name in columns if name in names]
 
 
 def _item_ids(folder: Path) -> pa.Array:

@@ -12,6 +12,7 @@ from elcrec.config import ValidateConfig
 from elcrec.data.benchmark import refuse_repeated_users
 from elcrec.data.engine import Session
 from elcrec.data.forgotten import Forgotten
+from elcrec.data.interactions import KIND
 from elcrec.data.lines import Lines
 from elcrec.data.log import RawLog, TimeKind, TornLine, stage_log
 from elcrec.data.profile import Counts, Figures, Profile, count_out_of_order, count_popular_before, describe, measure
@@ -137,7 +138,9 @@ def survey(
     heavy, heavy_rows = leave_out_heavy(session, limits.shares) if limits.shares else ([], 0)
     if log.a_line_a_user:
         refuse_repeated_users(session, log.file)
-    broken = find_faulty(session, rules, event_ids=staged.event_ids, repeats=limits.repeats)
+    broken = find_faulty(
+        session, rules, event_ids=staged.event_ids, kinds=KIND in staged.columns, repeats=limits.repeats
+    )
     files = {"interactions": folder / "interactions.parquet", "quarantine": folder / "quarantine.parquet"}
     rows = sort_rows(staged, stream_set_aside(session), [rule.name for rule in rules], **files)
     staged.file.unlink()

@@ -36,7 +36,9 @@ def hit_curve(ranks: Mapping[str, npt.NDArray[np.int32]], labels: Labels, num_it
     with figure(10.4, 3.5) as ((axis,), finish):
         k = np.unique(np.geomspace(1, num_items, _CURVE_POINTS).round())
         for name, label in labels.items():
-            share = np.searchsorted(np.sort(ranks[name]), k, side="right") / len(ranks[name])
+            # A target that is not ranked, as the history has it, is never found.
+            found = np.sort(ranks[name][ranks[name] <= num_items])
+            share = np.searchsorted(found, k, side="right") / len(ranks[name])
             axis.plot(k, share, color=COLORS[name], label=label, linewidth=1.8)
         axis.axvline(20, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
         axis.text(20, 1.0, " 20", color=MUTED, fontsize=8.5, va="top")
@@ -46,7 +48,7 @@ def hit_curve(ranks: Mapping[str, npt.NDArray[np.int32]], labels: Labels, num_it
         axis.set_ylim(0, 1.02)
         axis.set_xlabel("k: items looked at (log scale)")
         axis.set_title("Share of users who find their next item within the first k")
-        axis.legend(fontsize=9, loc="upper left")
+        axis.figure.legend(*axis.get_legend_handles_labels(), **_ABOVE)
         return finish("Cumulative hit rate by k")
 
 
@@ -64,7 +66,10 @@ def segment_bars(segments: pd.DataFrame, labels: Labels) -> str:
                     error = np.abs([values - table["ndcg@20_low"], table["ndcg@20_high"] - values])
                 bars(axis, place, len(labels), values, COLORS[ranking], labels[ranking], error)
             groups = zip(table["group"], table["users"], strict=True)
-            ticks = [f"{group.replace(' (', chr(10) + '(')}\n{users:,} users" for group, users in groups]
+            ticks = [
+                f"{group.replace(' (', chr(10) + '(')}\n{users:,} {'user' if users == 1 else 'users'}"
+                for group, users in groups
+            ]
             axis.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
             axis.set_title(title)
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), **_ABOVE)

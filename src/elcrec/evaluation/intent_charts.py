@@ -40,7 +40,7 @@ def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
         axis.set_xlabel("intents by size")
         axis.set_xlim(0.3, len(ordered) + 0.7)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(fontsize=9, loc="upper right")
+        axis.figure.legend(*axis.get_legend_handles_labels(), loc="outside upper right", fontsize=9)
         return finish("Sizes of the intents")
 
 
@@ -106,7 +106,7 @@ def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> s
         axis.set_xticks(place, [str(intent) for intent in chosen], fontsize=8.5)
         axis.set_xlabel("intent, largest first")
         axis.set_title("NDCG@20 of the users of each intent")
-        axis.legend(fontsize=9, loc="upper right")
+        axis.figure.legend(*axis.get_legend_handles_labels(), loc="outside upper right", fontsize=9)
         return finish("Accuracy by intent")
 
 

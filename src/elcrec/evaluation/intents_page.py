@@ -32,7 +32,7 @@ def write_intents_page(path: Path, findings: Findings, answers: Mapping[str, Ans
         "model": model,
         "dataset": sources.log.get("dataset"),
         "found": found,
-        "intents": intent_rows(found, sources.item_ids),
+        "intents": intent_rows(found, sources),
         "shown_intents": _SHOWN,
         "provenance": provenance({"model": model}, sources),
     }
@@ -56,10 +56,11 @@ def about_intents(found: IntentFindings, config: Mapping[str, Any]) -> list[str]
     return [said, *([_IMPORTED] if "imported" in config else [])]
 
 
-def intent_rows(found: IntentFindings | None, item_ids: list[str]) -> list[dict[str, Any]]:
-    """Return the used intents, largest first, with the raw ids of their typical items."""
+def intent_rows(found: IntentFindings | None, sources: Sources) -> list[dict[str, Any]]:
+    """Return the used intents, largest first, with the raw ids of their typical items, and names by the catalogue."""
     if found is None:
         return []
+    names = sources.catalogue
     total = found.sizes.sum()
     return [
         {
@@ -67,7 +68,11 @@ def intent_rows(found: IntentFindings | None, item_ids: list[str]) -> list[dict[
             "users": int(found.sizes[intent]),
             "share": found.sizes[intent] / total,
             "color": intent_charts.color_of(place),
-            "items": [entry | {"id": item_ids[entry["item"] - 1]} for entry in found.typical[intent]],
+            "name": names.name_of(entry["item"] for entry in found.typical[intent]) if names else "",
+            "items": [
+                entry | {"id": sources.item_ids[entry["item"] - 1], "title": names and names.title_of(entry["item"])}
+                for entry in found.typical[intent]
+            ],
             "profile": found.profiles.loc[intent],
             "planted": _planted(found, intent),
         }

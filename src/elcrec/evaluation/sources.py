@@ -8,6 +8,7 @@ from typing import Any
 from elcrec.artifacts import code_revision, read_json
 from elcrec.config import EvaluateConfig
 from elcrec.evaluation.answers import Answers
+from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.lineage import origin
 
 
@@ -22,6 +23,7 @@ class Sources:
         folders: `model` and, where there is one, `baseline` -> folder.
         item_ids: raw ids of items 1 to V.
         run: which run of a pipeline made them, such as its `id`; empty for a command.
+        catalogue: names of the items, where there is an items file.
     """
 
     config: EvaluateConfig
@@ -30,6 +32,7 @@ class Sources:
     folders: Mapping[str, Path]
     item_ids: list[str]
     run: Mapping[str, str] = field(default_factory=dict)
+    catalogue: CatalogueNames | None = None
 
     @property
     def split(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _draw_terms(axis: Any, history: pd.DataFrame) -> None:
     for name, color in zip(_terms(history), cycle(INTENT_COLORS), strict=False):
         _draw_line(axis, history["epoch"], history[name], color, label=name.replace("_", " "))
     axis.set_title("Weighted loss terms")
-    axis.legend(fontsize=9)
+    axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _terms(history: pd.DataFrame) -> list[str]:

@@ -36,12 +36,17 @@ def binary_loss(states_ND: Tensor, positives_ND: Tensor, negatives_ND: Tensor, w
         states_ND: encoder states.
         positives_ND: embedding of the item that came next.
         negatives_ND: embedding of a drawn item.
-        weights_N: weight of each target, not all 0; `None` weighs all alike.
+        weights_N: weight of each target; `None` weighs all alike.
     """
     positive_N = (states_ND * positives_ND).sum(1)
     negative_N = (states_ND * negatives_ND).sum(1)
     losses_N = F.softplus(-positive_N) + F.softplus(negative_N)
-    return losses_N.mean() if weights_N is None else (losses_N * weights_N).sum() / weights_N.sum()
+    return losses_N.mean() if weights_N is None else (losses_N * weights_N).sum() / _total(weights_N)
+
+
+def _total(weights_N: Tensor) -> Tensor:
+    """Return the sum; where all weigh nothing, something that makes their mean 0."""
+    return weights_N.sum().clamp_min(torch.finfo(weights_N.dtype).tiny)
 
 
 def info_nce(similarities_RR: Tensor, temperature: float, groups_R: Tensor | None = None) -> Tensor:
@@ -78,7 +83,7 @@ def softmax_loss(
         states_ND: encoder states.
         items_VD: item vectors, [V + 1, D]; row 0 is padding: never scored, and its gradient is zero.
         targets_N: the item that came next, 1 to V, int64.
-        weights_N: constant weight of each position, not all 0; `None` weighs all positions alike.
+        weights_N: constant weight of each position; `None` weighs all positions alike.
         block: positions scored at a time; `None` chooses for the device. Changes the result by rounding alone.
         products: type of logits and matrix products, such as bfloat16; sums stay exact. `None` is the table's own.
     """
@@ -144,7 +149,7 @@ class _Scoring:
 
 def _cross_entropy(states_ND: Tensor, table_RD: Tensor, weights_N: Tensor | None, scoring: _Scoring) -> Tensor:
     weights_N = states_ND.new_ones(len(states_ND)) if weights_N is None else weights_N.to(states_ND.dtype)
-    shares_N, graded = weights_N / weights_N.sum(), torch.is_grad_enabled()
+    shares_N, graded = weights_N / _total(weights_N), torch.is_grad_enabled()
     loss: Tensor = _CrossEntropy.apply(states_ND, table_RD, shares_N, scoring, graded)  # type: ignore[no-untyped-call]
     return loss
 

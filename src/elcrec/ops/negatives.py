@@ -37,6 +37,13 @@ class UnseenItems:
         return (place_N + self._before_M[found_N] - before_N).clamp_(max=self._num_items - 1) + 1
 
 
+def draw_others(targets: Tensor, num_items: int, generator: torch.Generator | None) -> Tensor:
+    """Draw an item from 1 to `num_items` for each target, evenly among all but the target, int64."""
+    uniform = torch.rand(targets.shape, dtype=torch.float64, generator=generator, device=targets.device)
+    drawn = (uniform * (num_items - 1)).long() + 1
+    return (drawn + (drawn >= targets) * (targets > 0)).clamp_(max=num_items)
+
+
 class NegativeSampler:
     """Draws items with replacement from popularity^exponent; a draw costs O(log V)."""
 

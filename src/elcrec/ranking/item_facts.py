@@ -1,9 +1,9 @@
-"""What the shop knows of its items, apart from what a model learned: category, availability, expiry.
+"""What the shop knows of its items, apart from what a model learned: title, category, availability, expiry, more.
 
 Axes: `V` items of a catalogue; row 0 of every array is padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet as pq
 
 from elcrec.data.ids import normal_ids
@@ -35,12 +36,14 @@ class ItemFacts:
         category_V: category of each item, [V + 1].
         available_V: whether an item may be shown at all, [V + 1].
         until_V: microseconds since 1970 from which it may not, [V + 1].
+        described: `title`, `category` and the file's further columns, text, V rows; `None` where there is no file.
     """
 
     categories: Sequence[str]
     category_V: npt.NDArray[np.int32]
     available_V: npt.NDArray[np.bool_]
     until_V: npt.NDArray[np.int64]
+    described: pa.Table | None = None
 
     @classmethod
     def nothing(cls, num_items: int) -> Self:
@@ -55,6 +58,18 @@ class ItemFacts:
     def always_available(self) -> Self:
         """Return the same facts with every item available for ever."""
         return replace(self, available_V=np.ones_like(self.available_V), until_V=np.full_like(self.until_V, _NEVER))
+
+    def describe(self, items: Sequence[int]) -> list[dict[str, str]]:
+        """Return what is known of some items, by column, without what is not."""
+        if self.described is None or not len(items):
+            return [{} for _ in items]
+        rows = self.described.take(pa.array([item - 1 for item in items]))
+        return [{name: value for name, value in row.items() if value is not None} for row in rows.to_pylist()]
+
+    def of_categories(self, names: Collection[str]) -> npt.NDArray[np.bool_]:
+        """Say which items are of some categories, [V + 1]."""
+        codes = [code for code, name in enumerate(self.categories) if code != NO_CATEGORY and name in names]
+        return np.isin(self.category_V, codes)
 
     def unavailable(self, now: datetime) -> npt.NDArray[np.int64]:
         """Return the items that may not be shown at `now`."""
@@ -72,17 +87,19 @@ def read_items_file(path: Path) -> pa.Table:
     """Read an items file.
 
     `item_id`, `category` and `title` are string, `available` is bool, `available_until` timestamp[us, UTC]. A column
-    that the file lacks is null.
+    that the file lacks is null. Its further columns follow as text.
 
     Raises:
         UserError: the file is not readable, has no `item_id`, names an item twice, or a value makes no sense.
     """
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else _read_csv(path)
+        table = _READERS.get(path.suffix, _read_csv)(path)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"not readable ({error})", where=path, fix="write CSV, or Parquet as *.parquet") from error
+        fix = "write CSV, JSON lines as *.jsonl, or Parquet as *.parquet"
+        raise UserError(f"not readable ({error})", where=path, fix=fix) from error
     if "item_id" not in table.column_names:
-        raise UserError("no column item_id", where=path, fix=f"known columns: {', '.join(COLUMNS)}")
+        fix = f"name the column of ids item_id; known beside it: {', '.join(COLUMNS[1:])}"
+        raise UserError("no column item_id", where=path, fix=fix)
     item_ids = normal_ids(table["item_id"].cast(pa.string()))
     _require(path, not item_ids.null_count, "an item_id is empty")
     _require(path, len(pc.unique(item_ids)) == len(item_ids), "an item_id stands in several rows")
@@ -94,7 +111,8 @@ def read_items_file(path: Path) -> pa.Table:
         *(item_ids, category.cast(pa.string())),
         *(_flags(path, available), _times(path, until), title.cast(pa.string())),
     ]
-    return pa.table(dict(zip(COLUMNS, columns, strict=True)))
+    further = {name: _text(path, table, name) for name in table.column_names if name not in COLUMNS}
+    return pa.table(dict(zip(COLUMNS, columns, strict=True)) | further)
 
 
 def align(table: pa.Table, item_ids: pa.Array) -> ItemFacts:
@@ -111,6 +129,7 @@ def align(table: pa.Table, item_ids: pa.Array) -> ItemFacts:
         category_V=_padded(np.asarray(codes, np.int32), NO_CATEGORY),
         available_V=_padded(np.asarray(available, np.bool_), 1),
         until_V=_padded(np.asarray(until, np.int64), _NEVER),
+        described=found.drop_columns(["item_id", "available", "available_until"]).combine_chunks(),
     )
 
 
@@ -124,6 +143,20 @@ def _read_csv(path: Path) -> pa.Table:
         column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
     )
     return pyarrow.csv.read_csv(path, convert_options=options)
+
+
+def _read_json(path: Path) -> pa.Table:
+    return pyarrow.json.read_json(path)
+
+
+def _text(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise UserError(f"column {name!r} is neither text nor a number", where=path, fix="leave it out") from None
+
+
+_READERS = {".parquet": pq.read_table, ".jsonl": _read_json, ".csv": _read_csv}
 
 
 def _flags(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -148,4 +181,4 @@ def _require(path: Path, holds: bool, what: str) -> None:
 
 
 def _unusable(path: Path, what: str) -> UserError:
-    return UserError(what, where=path, fix=f"mend the file; its columns are {', '.join(COLUMNS)}")
+    return UserError(what, where=path, fix=f"mend the file; its columns are {', '.join(COLUMNS)}, and any further ones")

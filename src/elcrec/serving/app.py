@@ -158,6 +158,8 @@ class App:
             k=asked.k,
             allow=None if asked.filters.allow is UNSET else _normal(asked.filters.allow),
             deny=_normal(asked.filters.deny),
+            categories=None if asked.filters.categories is UNSET else asked.filters.categories,
+            deny_categories=asked.filters.deny_categories,
             explain=asked.explain,
         )
         answer = await self._ask(question)
@@ -172,7 +174,7 @@ class App:
             items = await asyncio.to_thread(browsing.near_items, serving.recommender, item_id, k)
         else:
             answer = await self._ask(Question(user_id=None, history=[item_id], k=k, deny=[item_id]))
-            items, serving = scored_items(answer.recommendation), answer.serving
+            items, serving = scored_items(answer.recommendation, answer.serving.recommender), answer.serving
         model = browsing.model_answer(serving)
         return _json(messages.SimilarResponse(item_id=item_id, kind=kind, items=items, model=model))
 

@@ -1,7 +1,7 @@
 """What a model knows apart from any user: items like an item, intents, an intent's items."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -77,6 +77,7 @@ def intents_of(serving: Serving) -> IntentsResponse:
     intents = [
         IntentSummary(
             index=index,
+            name=recommender.intent_name(index),
             items=size,
             share=recommender.intent_share(index),
             typical_items=recommender.typical_items(index),
@@ -111,5 +112,14 @@ def _best(recommender: Recommender, scores_V: Scores, k: int) -> list[ScoredItem
     recommender.block(scores_1V)
     values, items = (found[0].tolist() for found in top_k(scores_1V, min(k, len(recommender.catalogue))))
     ids = recommender.catalogue.ids
-    found = zip(values, items, strict=True)
-    return [ScoredItem(item_id=ids[item], score=value) for value, item in found if np.isfinite(value)]
+    left = [(item, value) for value, item in zip(values, items, strict=True) if np.isfinite(value)]
+    facts = map(facts_of, recommender.describe([ids[item] for item, _ in left]))
+    return [
+        ScoredItem(item_id=ids[item], score=value, **known) for (item, value), known in zip(left, facts, strict=True)
+    ]
+
+
+def facts_of(row: dict[str, str]) -> dict[str, Any]:
+    """Return what the items file says of an item as fields of an answer's item."""
+    known: dict[str, Any] = {name: row.pop(name) for name in ("title", "category") if name in row}
+    return known | ({"details": row} if row else {})

@@ -37,6 +37,8 @@ class Question:
         k: how many items.
         allow: raw ids that may be recommended; `None` allows all.
         deny: raw ids that must not be.
+        categories: those that may be; `None` allows all, and items without one.
+        deny_categories: those that must not be.
         explain: whether the answer is to say which items of the history carry each score.
     """
 
@@ -45,6 +47,8 @@ class Question:
     k: int
     allow: Collection[str] | None = None
     deny: Collection[str] = ()
+    categories: Collection[str] | None = None
+    deny_categories: Collection[str] = ()
     explain: bool = False
 
 
@@ -154,6 +158,8 @@ class Engine:
                 k=question.k,
                 allow=question.allow,
                 deny=[*question.deny, *self._shown.to(question.user_id, seconds)] if seconds else question.deny,
+                categories=question.categories,
+                deny_categories=question.deny_categories,
                 seen=base.seen,
                 explain=question.explain,
             )

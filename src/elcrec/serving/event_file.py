@@ -3,15 +3,16 @@
 import csv
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pyarrow as pa
 
+from elcrec.config import ValidateConfig
 from elcrec.data.ids import normal_id
-from elcrec.data.times import parse_times
+from elcrec.data.times import EpochUnit, parse_times
 from elcrec.errors import UserError
 from elcrec.serving.histories import instant, require_valid
 from elcrec.serving.ports import Event
@@ -20,6 +21,41 @@ _FIX = "mend it; no event was written"
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})?)?")
 _SECONDS = re.compile(r"[0-9]{9,10}(\.[0-9]{1,6})?")
 _REQUIRED = ("user_id", "item_id", "timestamp")
+
+T = TypeVar("T")
+
+
+class EventColumns(NamedTuple):
+    """How a file of events is written, beside what every file may have.
+
+    Attributes:
+        names: the field of an event by the column, or key, that holds it.
+        epoch_unit: of times that are numbers.
+        time_format: of times that are text, as for strptime; `None` for the common forms.
+        delimiter: of CSV; `None` for a comma.
+    """
+
+    names: Mapping[str, str] = {}
+    epoch_unit: EpochUnit = "s"
+    time_format: str | None = None
+    delimiter: str | None = None
+
+    @classmethod
+    def of(cls, config: ValidateConfig) -> "EventColumns":
+        """Return how the log is written that this section reads."""
+        columns = (config.user_column, config.item_column, config.time_column, config.event_column)
+        fields = ("user_id", "item_id", "timestamp", "event_id")
+        names = {column: field for column, field in zip(columns, fields, strict=True) if column}
+        real = config.time == "real"
+        return cls(names, config.epoch_unit if real else "s", config.time_format, config.csv.delimiter)
+
+    def own(self, found: Mapping[str, T]) -> dict[str, T]:
+        """Return values by the fields of an event; a field under its own name goes first."""
+        renamed = {self.names[name]: value for name, value in found.items() if name in self.names}
+        return renamed | {name: value for name, value in found.items() if name not in self.names}
+
+
+OWN_COLUMNS = EventColumns()
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,12 +66,13 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     answer_id: str | None = None
 
 
-def read_events(lines: Iterable[str], *, name: str) -> list[Event]:
+def read_events(lines: Iterable[str], *, name: str, columns: EventColumns = OWN_COLUMNS) -> list[Event]:
     """Read events; the first line tells a JSON object from a CSV header. Times without a zone are UTC.
 
     Args:
         lines: the text, line by line.
         name: what to call it in an error.
+        columns: how it is written.
 
     Raises:
         UserError: there is no event, or a line is not one; the message names the line.
@@ -43,9 +80,9 @@ def read_events(lines: Iterable[str], *, name: str) -> list[Event]:
     first, lines = _peek(lines)
     if first is None:
         raise UserError("no events", where=name)
-    rows = _json_rows(lines, name) if first.lstrip().startswith("{") else _csv_rows(lines, name)
+    read = _json_rows if first.lstrip().startswith("{") else _csv_rows
     now = datetime.now(UTC)
-    events = [_event(row, f"{name}: line {number}", now) for number, row in rows]
+    events = [_event(row, f"{name}: line {number}", now, columns) for number, row in read(lines, name, columns)]
     if not events:
         raise UserError("no events", where=name)
     return events
@@ -57,23 +94,23 @@ def _peek(lines: Iterable[str]) -> tuple[str | None, Iterable[str]]:
     return first, itertools.chain([] if first is None else [first.removeprefix("\ufeff")], iterator)
 
 
-def _json_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, _Line]]:
-    decoder = msgspec.json.Decoder(_Line)
+def _json_rows(lines: Iterable[str], name: str, columns: EventColumns) -> Iterator[tuple[int, _Line]]:
+    decoder = msgspec.json.Decoder(dict[str, Any])
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield number, decoder.decode(line)
+            yield number, msgspec.convert(columns.own(decoder.decode(line)), _Line)
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
             raise UserError(str(error), where=f"{name}: line {number}", fix=_FIX) from error
 
 
-def _csv_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, _Line]]:
-    reader = csv.DictReader(lines, strict=True)
+def _csv_rows(lines: Iterable[str], name: str, columns: EventColumns) -> Iterator[tuple[int, _Line]]:
+    reader = csv.DictReader(lines, strict=True, delimiter=columns.delimiter or ",")
     try:
-        _require_columns(list(reader.fieldnames or []), name)
+        _require_columns(list(columns.own(dict.fromkeys(reader.fieldnames or []))), name)
         for row in reader:
-            yield reader.line_num, _csv_line(row, f"{name}: line {reader.line_num}")
+            yield reader.line_num, _csv_line(columns.own(row), f"{name}: line {reader.line_num}")
     except csv.Error as error:
         raise UserError(f"not CSV ({error})", where=f"{name}: line {reader.reader.line_num}", fix=_FIX) from error
 
@@ -81,7 +118,9 @@ def _csv_rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, _Line]]:
 def _require_columns(found: list[str], name: str) -> None:
     missing = [column for column in _REQUIRED if column not in found]
     if missing:
-        fix = "write user_id,item_id,timestamp[,event_id,answer_id], or JSON lines with these keys"
+        fix = (
+            "write user_id,item_id,timestamp[,event_id,answer_id], JSON lines with these keys, or the log's own columns"
+        )
         raise UserError(f"no column {', '.join(missing)}", where=f"{name}: line 1", fix=fix)
 
 
@@ -97,9 +136,9 @@ def _csv_line(row: dict[str | Any, str | Any], where: str) -> _Line:
     )
 
 
-def _event(line: _Line, where: str, now: datetime) -> Event:
+def _event(line: _Line, where: str, now: datetime, columns: EventColumns) -> Event:
     event_id = None if line.event_id is None else normal_id(str(line.event_id))
-    moment = _moment(line.timestamp, where)
+    moment = _moment(line.timestamp, where, columns)
     event = Event(
         user_id=normal_id(str(line.user_id)),
         item_id=normal_id(str(line.item_id)),
@@ -111,21 +150,33 @@ def _event(line: _Line, where: str, now: datetime) -> Event:
     return event
 
 
-def _moment(value: str | float, where: str) -> datetime:
+def read_moment(value: str | float, where: str = "timestamp") -> datetime:
+    """Read a time as the server takes it: ISO 8601, a compact date, or seconds since 1970; UTC where it has no zone.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    return _moment(value, where, OWN_COLUMNS)
+
+
+def _moment(value: str | float, where: str, columns: EventColumns) -> datetime:
     """Read a time as a log's are read: the common forms at once, all others by the reader of logs."""
     text = str(value).strip()
-    if _ISO.fullmatch(text):
+    if columns.time_format is None and _ISO.fullmatch(text):
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
             pass
         else:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if _SECONDS.fullmatch(text):
+    if columns.epoch_unit == "s" and _SECONDS.fullmatch(text):
         return instant(round(float(text) * 1_000_000))
-    times = parse_times(pa.chunked_array([pa.array([text], pa.string())]), "s")
+    array = pa.chunked_array([pa.array([text], pa.string())])
+    times = parse_times(array, columns.epoch_unit, columns.time_format)
     found = None if times is None else times.cast(pa.int64())[0].as_py()
     if found is None:
-        what = f"timestamp {value!r} is neither ISO 8601, a compact date, nor seconds since 1970"
+        what = (
+            f"timestamp {value!r} is neither ISO 8601, a compact date, nor a number since 1970 ({columns.epoch_unit})"
+        )
         raise UserError(what, where=where, fix=_FIX)
     return instant(found)

@@ -8,15 +8,18 @@ from elcrec.artifacts import read_json
 
 @dataclass(frozen=True, kw_only=True)
 class FoundIntent:
-    """What an evaluation found of an intent: raw ids of typical items, and the share of the users who held it."""
+    """What an evaluation found of an intent: raw ids of typical items, the share of the users who held it, its name."""
 
     items: list[str]
     share: float | None
+    name: str = ""
 
 
 def read_intents(path: Path) -> dict[int, FoundIntent]:
     """Read intents.json: what was found, by intent."""
     return {
-        each["intent"]: FoundIntent(items=[item["item_id"] for item in each["top_items"]], share=each.get("share"))
+        each["intent"]: FoundIntent(
+            items=[item["item_id"] for item in each["top_items"]], share=each.get("share"), name=each.get("name", "")
+        )
         for each in read_json(path)["intents"]
     }

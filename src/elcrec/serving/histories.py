@@ -16,8 +16,9 @@ from elcrec.serving.ports import Event
 MAX_ID_LENGTH = 256
 """Longest id in characters, as `validate.max_id_length` by default."""
 
-MAX_SEEN = 1000
-"""Most items that a history remembers beyond its window, so that they are not recommended again."""
+MAX_SEEN = 100_000
+"""Most items that a history remembers beyond its window, so that they are not recommended again: a bound that nobody
+meets."""
 MAX_UNKNOWN = 10
 """Most events of items that the catalogue lacks; they take no place of the window."""
 _CLOCK_SKEW = timedelta(minutes=5)

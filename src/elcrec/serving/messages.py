@@ -1,5 +1,6 @@
 """What the server's plain JSON routes read and write."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
@@ -10,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from elcrec.config import LimitsConfig
 from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
+from elcrec.serving.event_file import read_moment
 from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event
 
@@ -19,6 +21,7 @@ Id = Name | int
 """A raw id; a number means the id that is written so."""
 
 _NOT_JSON, _INVALID = 400, 422
+_ZONE = re.compile(r"^[0-9.]+$|(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})$", re.IGNORECASE)
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
@@ -37,6 +40,10 @@ class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Only these items; absent: all."""
     deny: list[Id] = []
     """Not these items."""
+    categories: list[Name] | UnsetType = UNSET
+    """Only items of these categories of the items file; absent: all, and items without one."""
+    deny_categories: list[Name] = []
+    """Not items of these."""
 
 
 class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +75,11 @@ class ScoredItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     item_id: str
     score: float
+    title: str | UnsetType = UNSET
+    """Its title; only where the items file has one, as all that follows from there."""
+    category: str | UnsetType = UNSET
+    details: dict[str, str] | UnsetType = UNSET
+    """The file's further columns."""
     propensity: float | UnsetType = UNSET
     """Chance with which it was drawn for its place; only where the model's rules explore."""
     because: list[ReasonAnswer] | UnsetType = UNSET
@@ -76,10 +88,12 @@ class ScoredItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether its vector was given, not trained; only where an explanation was asked for."""
 
 
-class IntentAnswer(Struct, frozen=True, kw_only=True):
+class IntentAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the user seems to be after."""
 
     index: int
+    name: str = ""
+    """By categories and titles of the items file; absent without one."""
     typical_items: list[str]
     """Items that mark the intent out, best first; empty where the evaluation met no user with it."""
 
@@ -119,6 +133,9 @@ class RecommendResponse(Struct, frozen=True, kw_only=True):
     store_available: bool
     """False: the online store did not answer in time, and the request's own history (or none) was used."""
     model: ModelAnswer
+    titles: dict[str, str] | UnsetType = UNSET
+    """Titles of the history's and the intent's items, as far as the items file has them; only where the history was
+    asked for."""
 
 
 class SimilarResponse(Struct, frozen=True, kw_only=True):
@@ -131,10 +148,12 @@ class SimilarResponse(Struct, frozen=True, kw_only=True):
     model: ModelAnswer
 
 
-class IntentSummary(Struct, frozen=True, kw_only=True):
+class IntentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An intent of the model that serves; another training numbers them anew."""
 
     index: int
+    name: str = ""
+    """By categories and titles of the items file; absent without one."""
     items: int
     """Items whose own intent it is."""
     share: float | None
@@ -163,8 +182,8 @@ class EventRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     user_id: Id
     item_id: Id
-    timestamp: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
-    """RFC 3339 with a zone; absent: now."""
+    timestamp: str | int | float | UnsetType = UNSET
+    """RFC 3339 with a zone, or seconds since 1970; absent: now."""
     event_id: Id | UnsetType = UNSET
     """The sender's own name for the event: sent again, it counts once."""
     answer_id: Name | UnsetType = UNSET
@@ -215,6 +234,8 @@ def read_recommend(body: bytes, limits: LimitsConfig) -> RecommendRequest:
     _require_short(request.history, limits.history, "history")
     _require_short(request.filters.allow, limits.filter_ids, "filters.allow")
     _require_short(request.filters.deny, limits.filter_ids, "filters.deny")
+    _require_short(request.filters.categories, limits.filter_ids, "filters.categories")
+    _require_short(request.filters.deny_categories, limits.filter_ids, "filters.deny_categories")
     return request
 
 
@@ -263,7 +284,7 @@ def _event(event: EventRequest, now: datetime) -> Event:
     read = Event(
         user_id=normal_id(str(event.user_id)),
         item_id=normal_id(str(event.item_id)),
-        timestamp=now if event.timestamp is UNSET else event.timestamp,
+        timestamp=now if event.timestamp is UNSET else _moment(event.timestamp),
         event_id=None if event.event_id is UNSET else normal_id(str(event.event_id)),
         answer_id=None if event.answer_id is UNSET else event.answer_id,
     )
@@ -272,3 +293,14 @@ def _event(event: EventRequest, now: datetime) -> Event:
     except UserError as error:
         raise Refusal(_INVALID, str(error)) from error
     return read
+
+
+def _moment(value: str | float) -> datetime:
+    """Read a time as files of events have it; text names its zone, as clients live in many."""
+    try:
+        moment = read_moment(value)
+    except UserError as error:
+        raise Refusal(_INVALID, str(error)) from error
+    if isinstance(value, str) and not _ZONE.search(value):
+        raise Refusal(_INVALID, f"timestamp {value[:80]!r} names no zone: end it with Z or an offset, or send seconds")
+    return moment

@@ -125,5 +125,6 @@ def _limit(schemas: dict[str, Any], limits: LimitsConfig) -> None:
     asked["properties"]["k"]["maximum"] = limits.k
     asked["properties"]["history"]["maxItems"] = limits.history
     filters = schemas["Filters"]["properties"]
-    filters["allow"]["maxItems"] = filters["deny"]["maxItems"] = limits.filter_ids
+    for name in ("allow", "deny", "categories", "deny_categories"):
+        filters[name]["maxItems"] = limits.filter_ids
     schemas["EventsRequest"]["properties"]["events"]["maxItems"] = limits.events

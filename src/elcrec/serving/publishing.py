@@ -71,7 +71,7 @@ class ModelOutputs:
         model, catalogue = load_model(self.source.model), load_catalogue(self.source.sequences / "items.parquet")
         new = read_new_items(self.source.evaluation, model.config.encoder.hidden_size)
         served = with_new_items(model, catalogue, new)
-        for histories in read_users(self.source.sequences, ["user_id", "item_ids"]):
+        for histories in read_users(self.source.sequences, ["item_ids"]):
             yield self._encode(served, histories.combine_chunks())
 
     def _encode(self, served: Served, histories: pa.Table) -> pa.Table:

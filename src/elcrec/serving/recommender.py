@@ -11,11 +11,14 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from elcrec.config import RulesConfig
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
+from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import Encoded, SequenceModel
@@ -48,6 +51,8 @@ class Query:
         k: how many items, at least 1.
         allow: raw ids that may be recommended; `None` allows all.
         deny: raw ids that must not be.
+        categories: those that may be; `None` allows all, and items without one.
+        deny_categories: those that must not be.
         seen: raw ids that the user met before the history; not read by the model, and not recommended.
         explain: whether the answer is to say which items of the history carry each score.
     """
@@ -56,6 +61,8 @@ class Query:
     k: int
     allow: Collection[str] | None = None
     deny: Collection[str] = ()
+    categories: Collection[str] | None = None
+    deny_categories: Collection[str] = ()
     seen: Collection[str] = ()
     explain: bool = False
 
@@ -144,6 +151,7 @@ class Recommender:
         self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
         self._repeats = manifest.split.get("repeats") == "allow"
+        self._merges = manifest.split.get("consecutive") == "merge"
         self.rules, self._rng = rules or RulesConfig(), np.random.default_rng(seed)
         self.use_facts(facts or ItemFacts.nothing(len(catalogue)))
 
@@ -171,6 +179,19 @@ class Recommender:
             new_V=served.new_V,
             seed=seed,
         )
+
+    @property
+    def has_titles(self) -> bool:
+        """Whether there is an items file, which may have titles."""
+        return self._rules.facts.described is not None
+
+    def describe(self, item_ids: Sequence[str]) -> list[dict[str, str]]:
+        """Return what the shop knows of items of the catalogue, by column of its items file."""
+        return self._rules.facts.describe([self.catalogue.index_of[item_id] for item_id in item_ids])
+
+    def intent_name(self, intent: int) -> str:
+        """Return what an intent is called, by categories and titles; empty where the bundle does not say."""
+        return self._intents[intent].name if intent in self._intents else ""
 
     def use_facts(self, facts: ItemFacts) -> None:
         """Take what the shop knows of the items from now on."""
@@ -221,9 +242,9 @@ class Recommender:
         self._rules.block(scores_BV)
 
     def popular(self, k: int, seen: Sequence[int] = ()) -> Picked:
-        """Return the most popular items that were not `seen` (indices), scored by their shares of the interactions."""
+        """Return the most popular items but `seen` (indices, of what `unwanted` left), with their shares of events."""
         unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
-        unwanted[[PADDING, *([] if self._repeats else seen)]] = True
+        unwanted[[PADDING, *seen]] = True
         return self._pick_popular(k, unwanted)
 
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
@@ -242,7 +263,7 @@ class Recommender:
         Args:
             histories: item indices, B rows.
             k: how many items, from 1 to V.
-            seen: item indices that are not recommended either, B rows.
+            seen: item indices that are not recommended either, B rows, of what `unwanted` left.
         """
         for start in range(0, len(histories), _BLOCK):
             rows = slice(start, min(start + _BLOCK, len(histories)))
@@ -266,7 +287,7 @@ class Recommender:
         encoded, rules = self._encode(histories), self._rules
         scores_BV = (encoded.vectors @ self._items_DV).numpy()
         scores_BV[:, PADDING] = -np.inf
-        for met in () if self._repeats else (histories, seen):
+        for met in (seen,) if self._repeats else (histories, seen):
             if met is not None:
                 scores_BV[met.owners, met.values] = -np.inf
         for row, query in enumerate(queries):
@@ -282,6 +303,7 @@ class Recommender:
 
     def _encode(self, histories: Ragged) -> Encoded:
         window = self._model.config.encoder.window
+        histories = histories.without_repeats() if self._merges else histories
         if len(histories) > _FEW:
             return self._model.encode_rows(self._model.lay_out(histories.tail(window)))
         recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
@@ -300,18 +322,33 @@ class Recommender:
         for unwanted in (query.deny, self._met(query)):
             if unwanted:
                 scores_V[self.catalogue.known(unwanted)] = -np.inf
+        if query.categories is not None:
+            scores_V[~self._rules.facts.of_categories(query.categories)] = -np.inf
+        if query.deny_categories:
+            scores_V[self._rules.facts.of_categories(query.deny_categories)] = -np.inf
 
     def _met(self, query: Query) -> Collection[str]:
-        """Return the items, beside the history, that are not recommended because the user has met them."""
-        return () if self._repeats else query.seen
+        """Return the items, beside the history, that are not recommended because of what the user did."""
+        if not self._repeats:
+            return query.seen
+        return [item_id.removeprefix(DISLIKED) for item_id in query.seen if item_id.startswith(DISLIKED)]
+
+    def unwanted(self, seen: pa.ListArray) -> pa.ListArray:
+        """Return of the items that users met, beside their histories, those that are not recommended: a list a row."""
+        if not self._repeats:
+            return seen
+        offsets = np.asarray(seen.offsets, np.int64)
+        values = seen.values.slice(offsets[0], offsets[-1] - offsets[0]).cast(pa.string())
+        disliked = np.asarray(pc.starts_with(values, DISLIKED))
+        before = np.concatenate(([0], np.cumsum(disliked)))
+        items = pc.utf8_slice_codeunits(values.filter(pa.array(disliked)), 1)
+        return pa.ListArray.from_arrays(pa.array(before[offsets - offsets[0]], pa.int32()), items)
 
     def _popular_items(self, query: Query) -> tuple[Picked, int]:
-        unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
-        if query.allow is not None:
-            unwanted[:] = True
-            unwanted[self.catalogue.known(query.allow)] = False
-        unwanted[[PADDING, *self.catalogue.known([*query.deny, *self._met(query)])]] = True
-        return self._pick_popular(query.k, unwanted), _NO_INTENT
+        left_V = np.zeros(len(self.catalogue) + 1, np.float32)
+        left_V[PADDING] = -np.inf
+        self._filter(left_V, query)
+        return self._pick_popular(query.k, np.isinf(left_V)), _NO_INTENT
 
     def _pick_popular(self, k: int, unwanted_V: npt.NDArray[np.bool_]) -> Picked:
         rules = self._rules

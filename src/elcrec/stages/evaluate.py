@@ -20,6 +20,7 @@ from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids, user_ids_of
 from elcrec.errors import UserError
 from elcrec.evaluation.answers import Answers, answer
+from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings, flat_metrics, measure
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.intents_page import write_intents_page
@@ -115,12 +116,21 @@ def evaluate(
         new_items=their_findings,
     )
     numbers = flat_metrics(findings)
-    sources = Sources(config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids, run=run or {})
+    catalogue = None if facts_table is None else CatalogueNames(facts_table, item_ids, counts)
+    sources = Sources(
+        config=config,
+        sequences=sequences,
+        raw=truth,
+        folders=folders,
+        item_ids=item_ids,
+        run=run or {},
+        catalogue=catalogue,
+    )
     with stage_output(out) as scratch:
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
         write_json(scratch / RULES, {"schema_version": SCHEMA_VERSION, "rules": to_dict(config.rules)})
         if facts_table is not None:
-            pq.write_table(facts_table.drop_columns("title"), scratch / FACTS)
+            pq.write_table(facts_table, scratch / FACTS)
         if new_items is not None:
             write_new_items(new_items, scratch)
         if findings.rules is not None:
@@ -131,11 +141,13 @@ def evaluate(
         ranks = _ranks_table(user_ids, test, findings)
         pq.write_table(mark_model(ranks, model), scratch / "ranks.parquet")
         pq.write_table(_intents_table(user_ids, answers["model"]), scratch / "intents.parquet")
-        write_json(scratch / "intents.json", _intents_document(data, findings, item_ids))
+        write_json(scratch / "intents.json", _intents_document(data, findings, item_ids, catalogue))
         write_card(scratch / "model_card.md", findings, answers, sources)
         write_report(scratch / "report.html", findings, answers, sources)
         write_intents_page(scratch / "intents.html", findings, answers, sources)
     _warn_of_repeats(findings)
+    if catalogue is not None:
+        logger.info("%s", catalogue.coverage)
     said = {name: numbers[name] for name in HEADLINE if name in numbers}
     return said | {"repeat_target_share": findings.repeat_share} if findings.repeat_share >= MANY_REPEATS else said
 
@@ -239,7 +251,9 @@ def _intents_table(user_ids: list[str], answers: Answers) -> pa.Table:
     return pa.table({"user_id": pa.array(user_ids, pa.string()), "intent": pa.array(answers.intents)})
 
 
-def _intents_document(data: SequenceData, findings: Findings, item_ids: list[str]) -> dict[str, object]:
+def _intents_document(
+    data: SequenceData, findings: Findings, item_ids: list[str], catalogue: CatalogueNames | None
+) -> dict[str, object]:
     """Return intents.json: the summary, then every intent with its size and its typical items' raw ids."""
     head: dict[str, object] = {"schema_version": SCHEMA_VERSION, "sequences_md5": data.md5}
     found = findings.intents
@@ -255,6 +269,7 @@ def _intents_document(data: SequenceData, findings: Findings, item_ids: list[str
                 {"item_id": item_ids[entry["item"] - 1], "users": entry["users"], "lift": entry["lift"]}
                 for entry in typical
             ],
+            **({} if catalogue is None else {"name": catalogue.name_of(entry["item"] for entry in typical)}),
         }
         for intent, (size, typical) in enumerate(zip(found.sizes, found.typical, strict=True))
     ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from elcrec.data.ids import normal_id
 from elcrec.progress import track
-from elcrec.serving.event_file import read_events
+from elcrec.serving.event_file import OWN_COLUMNS, EventColumns, read_events
 from elcrec.serving.ports import Event, FeatureStore
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,9 @@ _COLUMNS = ["user_id", "item_id", "timestamp", "event_id", "answer_id"]
 _FATES = ("accepted", "duplicates", "late")
 
 
-def push_events(lines: Iterable[str], *, name: str, features: FeatureStore) -> dict[str, int]:
+def push_events(
+    lines: Iterable[str], *, name: str, features: FeatureStore, columns: EventColumns = OWN_COLUMNS
+) -> dict[str, int]:
     """Check every line, then push all events; return how many were accepted, repeated, late, and whose they are.
 
     Pushing the same file again changes nothing, so one that was stopped half-way is pushed again.
@@ -26,7 +28,7 @@ def push_events(lines: Iterable[str], *, name: str, features: FeatureStore) -> d
         UserError: a line is not an event; nothing was written.
         StoreUnavailable: the online store stopped answering; some events may have been written.
     """
-    events = read_events(lines, name=name)
+    events = read_events(lines, name=name, columns=columns)
     # A user's events side by side: her history is read and written once a batch.
     events.sort(key=lambda event: event.user_id)
     starts = range(0, len(events), _BATCH)

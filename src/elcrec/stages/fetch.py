@@ -56,7 +56,7 @@ def fetch(
 def _describe(config: FetchConfig, data: Path, origin: str) -> dict[str, int | str]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "dataset": config.dataset,
+        "dataset": config.file.name if config.dataset == "file" else config.dataset,
         "format": next(layout for layout, suffix in _SUFFIX.items() if suffix == data.suffix),
         **({"layout": config.file.layout} if config.dataset == "file" and config.file.layout else {}),
         "file": data.name,

@@ -150,9 +150,11 @@ def _of_users(path: Path, users: pa.Array, lists: list[str], times: list[str]) -
 
 def _answer(recommender: Recommender, block: pa.Table, k: int) -> pa.Table:
     """Recommend to the users of a block."""
-    known = _known(block["item_ids"], recommender)
+    known = _known(block["item_ids"].combine_chunks(), recommender)
     nothing = Ragged.of(np.empty(0, np.int32), np.zeros(len(known), np.int64))
-    seen = _known(block["seen_items"], recommender) if "seen_items" in block.column_names else nothing
+    seen = nothing
+    if "seen_items" in block.column_names:
+        seen = _known(recommender.unwanted(block["seen_items"].combine_chunks()), recommender)
     warm = np.flatnonzero(known.lengths)
     best = _fill_cold(recommender, known, seen, k)
     done = 0
@@ -187,8 +189,7 @@ def _fill_cold(recommender: Recommender, known: Ragged, seen: Ragged, k: int) ->
     return best
 
 
-def _known(lists: pa.ChunkedArray, recommender: Recommender) -> Ragged:
-    raw = lists.combine_chunks()
+def _known(raw: pa.ListArray, recommender: Recommender) -> Ragged:
     offsets = np.asarray(raw.offsets, np.int64)
     values = raw.values.slice(offsets[0], offsets[-1] - offsets[0]).cast(pa.string())
     return recommender.catalogue.histories(values, offsets - offsets[0]).histories

@@ -1,7 +1,7 @@
 """Turn validated interactions into sequences, the item index and the split."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import SCHEMA_VERSION, md5_of, read_json, write_json
-from elcrec.config import SequencesConfig
+from elcrec.config import SequencesConfig, to_dict
 from elcrec.custody import stage_output, verify
 from elcrec.data.engine import Engine, Session
-from elcrec.data.fold import Folded, fold, item_table
-from elcrec.data.interactions import EVENT_ID, interaction_schema
+from elcrec.data.fold import Choice, Folded, fold, item_table
+from elcrec.data.interactions import EVENT_ID, KIND, TIE, interaction_schema
+from elcrec.data.selection import Kinds, select_events, stream_dislikes
 from elcrec.data.sequences import Cuts, drawn, find_cuts, index_ids, keep_core, stream_events, stream_users
 from elcrec.errors import UserError
 
@@ -44,11 +45,12 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
     if config.split == "temporal" and time != "real":
         fix = "use sequences.split=leave_one_out"
         raise UserError("a temporal split needs real times; this log has only an order", where=interactions, fix=fix)
-    event_ids = _has_event_ids(interactions / "interactions.parquet")
+    own = _own_columns(interactions / "interactions.parquet")
+    _require_columns(config, own, str(time), interactions)
     with stage_output(out) as folder:
         with engine.session(out) as session:
             log = [interactions / "interactions.parquet"]
-            counts, cuts = _build(config, log, folder, session, event_ids=event_ids)
+            counts, cuts = _build(config, log, folder, session, own)
         _require_parts(counts, interactions)
         _warn_of_ties(counts)
         document = _describe(counts, cuts, config, str(time)) | {"md5": md5_of(folder / "sequences.parquet")}
@@ -57,40 +59,59 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
     return sizes | {"num_tied_events": counts.ties.events}
 
 
-def _has_event_ids(path: Path) -> bool:
-    """Say whether events have ids, once the file is known to be readable."""
+def _own_columns(path: Path) -> list[str]:
+    """Return the further columns that events have, once the file is known to be readable."""
     try:
         found = pq.read_schema(path)
     except FileNotFoundError as error:
         raise UserError("no such file", where=path, fix="run the validate stage first") from error
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"not readable ({error})", where=path, fix="run the validate stage again") from error
-    event_ids = EVENT_ID in found.names
-    wanted = interaction_schema(event_ids=event_ids)
+    own = [name for name in (EVENT_ID, KIND, TIE) if name in found.names]
+    wanted = interaction_schema(own)
     wrong = [column for column in wanted if column.name not in found.names or found.field(column.name) != column]
     if wrong:
         what = f"not readable (no column {wrong[0].name!r} of type {wrong[0].type})"
         raise UserError(what, where=path, fix="run the validate stage again")
-    return event_ids
+    return own
+
+
+def _require_columns(config: SequencesConfig, own: Sequence[str], time: str, where: Path) -> None:
+    """Check that the log tells what the configuration asks for."""
+    asked = {"kind_column": (KIND, bool(config.kinds.named)), "tie_column": (TIE, config.ties == "column")}
+    for option, (column, wanted) in asked.items():
+        if wanted and column not in own:
+            fix = f"set validate.{option} and run the validate stage again"
+            raise UserError(f"the interactions have no column {column!r}", where=where, fix=fix)
+    if config.session_gap is not None and time != "real":
+        fix = "unset sequences.session_gap"
+        raise UserError("sessions end after minutes; this log has only an order", where=where, fix=fix)
 
 
 def _build(
-    config: SequencesConfig, interactions: Sequence[Path], folder: Path, session: Session, *, event_ids: bool
+    config: SequencesConfig, interactions: Sequence[Path], folder: Path, session: Session, own: Collection[str]
 ) -> tuple[Folded, Cuts | None]:
     session.scan("interactions", interactions)
-    event_id = f", {EVENT_ID}" if event_ids else ""
-    session.view("log", f"SELECT row, user_id, item_id, unix_micros(timestamp) AS micros{event_id} FROM interactions")
-    core = keep_core(session, config.k_core, event_ids=event_ids)
+    more = select_events(session, own, config)
+    core = keep_core(session, config.k_core, more)
     if not core.events:
-        what = f"no interaction is left of the {config.k_core}-core"
-        raise UserError(what, where=interactions[0].parent, fix="lower sequences.k_core")
+        what = f"no interaction is left of the {config.k_core}-core" if config.k_core else "no interaction is left"
+        raise UserError(what, where=interactions[0].parent, fix="lower sequences.k_core, or raise most_events")
     shares = (config.valid_share, config.test_share)
     cuts = find_cuts(session, core.events, *shares) if config.split == "temporal" else None
-    at_random = config.ties == "drawn"
-    items = index_ids(session, core, drawn(config.ties_seed) if at_random else None)
-    streams = (stream_events(session, drawn=at_random), stream_users(session))
-    counts = fold(*streams, items, folder, most=config.history, cuts=cuts, event_ids=event_ids)
-    pq.write_table(item_table(items, counts.training), folder / "items.parquet", compression="zstd")
+    tie = {"log": None, "column": f"core.{TIE}", "drawn": drawn(config.ties_seed)}[config.ties]
+    items = index_ids(session, core, tie)
+    streams = (stream_events(session, tied=tie is not None), stream_users(session))
+    choice = Choice(
+        most=config.history,
+        cuts=cuts,
+        event_ids=EVENT_ID in more,
+        kinds=Kinds.of(config.kinds),
+        merge=config.consecutive == "merge",
+    )
+    disliked = stream_dislikes(session) if config.kinds.dislikes else None
+    counts = fold(*streams, items, folder, choice, disliked)
+    pq.write_table(item_table(items, counts.training, counts.total), folder / "items.parquet", compression="zstd")
     return counts, cuts
 
 
@@ -137,6 +158,9 @@ def _describe(counts: Folded, cuts: Cuts | None, config: SequencesConfig, time: 
         "test_cut": _iso(cuts.test) if cuts else None,
         "k_core": config.k_core,
         "repeats": config.repeats,
+        "consecutive": config.consecutive,
+        "kinds": to_dict(config.kinds),
+        "session_gap": config.session_gap,
         "history": config.history,
     }
 

@@ -14,7 +14,7 @@ from elcrec.data.engine import Engine, Session
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog, TimeKind, shown
 from elcrec.data.profile import Profile
-from elcrec.data.quality import Assessment, assess, check_rows, with_drift_accepted
+from elcrec.data.quality import DRIFT, Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
 from elcrec.data.survey import Survey, limits_of, survey
 from elcrec.data.validation_page import render_page
@@ -38,7 +38,7 @@ class LogRefusedError(UserError):
         """Name the failed checks and the evidence, and tabulate what was observed and expected."""
         names = ", ".join(check.name for check in assessment.failures)
         hint = ""
-        if any(name in names for name in ("drift", "change of row count")):
+        if any(check.name in DRIFT for check in assessment.failures):
             hint = "; if the change is wanted, say so with accept_drift"
         what, fix = f"validation failed: {names}", f"see {evidence / 'validation.html'}{hint}"
         super().__init__(what, where=raw, fix=fix, details=_details(assessment))
@@ -158,6 +158,8 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
         kind=config.time,
         time_format=config.time_format,
         keep=None if config.keep == KeepConfig() else config.keep,
+        event_kind=config.kind_column,
+        tie=config.tie_column,
         spellings=spellings,
     )
     return shown(read_log([path], source["format"], columns))
@@ -184,10 +186,11 @@ def _make_room(memory: Path) -> None:
 
 
 def _remember(memory: Path, assessment: Assessment) -> None:
+    found = assessment.survey
     document = {
         "schema_version": SCHEMA_VERSION,
-        "profile": assessment.survey.profile,
-        "previous": assessment.survey.previous,
+        "profile": found.profile | {"known": list(found.figures.sketches)},
+        "previous": found.previous,
     }
     write_json(memory, document)
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from elcrec.config import TrainConfig
 from elcrec.data.dataset import PADDING
 from elcrec.model.packing import Slots, slots
-from elcrec.ops.negatives import UnseenItems
+from elcrec.ops.negatives import UnseenItems, draw_others
 from elcrec.training.data import TrainingData
 from elcrec.training.step import PartName
 from elcrec.training.terms.term import Need
@@ -46,12 +46,14 @@ class Assembled(NamedTuple):
     """What the encoder reads, by part; the target at each position of the inputs, or after each prefix; negatives.
 
     A target is 0 where there is none. Negatives are items that the targets' users have not seen, where the loss wants
-    one each.
+    one each; where repeats are allowed, any items but the targets. Weights are those of the targets, 0 where there is
+    none; `None` where all weigh alike.
     """
 
     pieces: dict[PartName, Piece]
     targets: Tensor
     negatives: Tensor | None
+    weights: Tensor | None = None
 
 
 class Assembler:
@@ -67,13 +69,14 @@ class Assembler:
         """
         self._data, self._config, self._needs, self._window = data, config, needs, config.encoder.window
         self._items = torch.from_numpy(data.items).to(device)
+        self._weights = None if data.weights is None else torch.from_numpy(data.weights).to(device)
         self._starts_S, self._ends_S = (torch.from_numpy(part) for part in (data.starts_S, data.ends_S))
         self._unseen: UnseenItems | None = None
         if resident:
             # One sequence more, of which there is nothing to read, stands for a missing one.
             self._starts_S = F.pad(self._starts_S, (0, 1)).to(device)
             self._ends_S = F.pad(self._ends_S, (0, 1), value=1).to(device)
-        if resident and config.next_item.loss == "bce":
+        if resident and config.next_item.loss == "bce" and not data.repeats:
             self._unseen = data.unseen_items(np.arange(data.num_users), device)
             self._owners_S = F.pad(torch.from_numpy(data.owners(data.ends_S)), (0, 1)).to(device)
 
@@ -117,13 +120,18 @@ class Assembler:
             length_C1 = torch.full_like(chosen_CB[:, :1], self._window)
             where = slots(length_C1, self._window)
             pieces["padding"] = Piece(length_C1, where, torch.full_like(where.row, PADDING))
-        if self._config.next_item.prefixes:
-            targets, row = self._items[ends_CB].long(), None
-        else:
-            targets = self._piece(self._items, ends_CB + 1, lengths_CB, room.inputs).items_CN
-            row = inputs.slots.row
-        negatives = self._negatives(chosen_CB, row, generator) if self._config.next_item.loss == "bce" else None
-        return Assembled(pieces, targets, negatives)
+
+        def asked(values: Tensor) -> Tensor:
+            if self._config.next_item.prefixes:
+                return values[ends_CB] if values.is_floating_point() else values[ends_CB].long()
+            return self._piece(values, ends_CB + 1, lengths_CB, room.inputs).items_CN
+
+        targets, weights = asked(self._items), None if self._weights is None else asked(self._weights)
+        row = None if self._config.next_item.prefixes else inputs.slots.row
+        negatives = None
+        if self._config.next_item.loss == "bce":
+            negatives = self._negatives(chosen_CB, row, targets, generator)
+        return Assembled(pieces, targets, negatives, weights)
 
     def _piece(self, items: Tensor, ends_CB: Tensor, lengths_CB: Tensor, room: int) -> Piece:
         """Read rows of so many items that end before `ends_CB`, behind padding where that is encoded."""
@@ -147,8 +155,12 @@ class Assembler:
         first_CR += step_C1 * room.whole + by_step.lengths_B.cumsum(1) - by_step.lengths_B
         return self._piece(viewed_M, first_CR + kept_CR, kept_CR, room.views)
 
-    def _negatives(self, chosen_CB: Tensor, row_CN: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """Draw an item for each target that its user has not seen in training."""
+    def _negatives(
+        self, chosen_CB: Tensor, row_CN: Tensor | None, targets: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Draw an item for each target that its user has not seen in training; where repeats are allowed, any other."""
+        if self._data.repeats:
+            return draw_others(targets, self._data.num_items, generator)
         if self._unseen is None:
             users, owners = np.unique(self._data.owners(self._ends_S[chosen_CB].numpy()), return_inverse=True)
             unseen, owners_CB = self._data.unseen_items(users), torch.from_numpy(owners).view_as(chosen_CB)
@@ -160,9 +172,10 @@ class Assembler:
 
 
 def _read(items: Tensor, starts_CR: Tensor, skipped_CR: Tensor, where: Slots) -> Tensor:
-    """Read the items of rows that begin at `starts_CR`; 0 at so many first positions of each and after the last row."""
+    """Read the items, or weights, of rows from `starts_CR` on; 0 at so many first positions and after the last row."""
     source_CN = F.pad(starts_CR, (0, 1)).gather(1, where.row) + where.place
     source_CN = source_CN.clamp_(min=0, max=len(items) - 1)
     # What stands after the last row is skipped: no place there is as far as there are positions.
     skipped_CN = F.pad(skipped_CR, (0, 1), value=where.row.shape[1]).gather(1, where.row)
-    return torch.where(where.place >= skipped_CN, items[source_CN].long(), PADDING)
+    found_CN = items[source_CN]
+    return torch.where(where.place >= skipped_CN, found_CN if items.is_floating_point() else found_CN.long(), PADDING)

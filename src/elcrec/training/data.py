@@ -26,6 +26,9 @@ class TrainingData:
         items: item indices of all users, one after another, held-out ones among them.
         starts_S: where each sequence starts among them.
         ends_S: one past its last item.
+        weights: of each of the items as a target; `None` where all weigh alike.
+        repeats: whether what a user has met may be their next item.
+        num_items: V.
         num_users: users that are trained on.
         num_sequences: sequences that an epoch takes, without a last step that has nothing to contrast or leaves a rank
             without a sequence.
@@ -44,7 +47,8 @@ class TrainingData:
         if len(users) < config.model.num_intents:
             what = f"{len(users)} users for {config.model.num_intents} intents"
             raise UserError(what, fix="lower train.intents.num_intents")
-        self._config, self._num_items = config, data.num_items
+        self._config, self.num_items = config, data.num_items
+        self.weights, self.repeats = data.weights, data.repeats
         self._sequences, self._users, self._train_end = data.sequences, users, data.train_end
         self.items, self.num_users = data.sequences.values, len(users)
         self.starts_S, self.ends_S = self._cut()
@@ -77,7 +81,7 @@ class TrainingData:
 
     def sampler(self, device: torch.device = CPU) -> NegativeSampler:
         """Return what draws the negatives that a step's targets share."""
-        counts = np.zeros(self._num_items + 1, np.int64)
+        counts = np.zeros(self.num_items + 1, np.int64)
         for part in np.array_split(np.arange(self.num_users), -(-self.num_users // _USERS_AT_ONCE)):
             counts += np.bincount(self._training(part).values, minlength=len(counts))
         settings = self._config.next_item
@@ -87,7 +91,7 @@ class TrainingData:
         """Return what draws items that these users have not interacted with in training."""
         known = self._training(users)
         items, owners = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (known.values, known.owners))
-        return UnseenItems(items, owners, len(known), self._num_items)
+        return UnseenItems(items, owners, len(known), self.num_items)
 
     def _training(self, chosen: IntArray) -> Ragged:
         """Training items of the chosen ones among the users that are trained on."""

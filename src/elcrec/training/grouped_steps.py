@@ -53,7 +53,8 @@ class GroupedSteps(Steps):
         layouts = group_steps(
             chunk.rows.take(np.concatenate(rows)), list(map(len, rows)), self._device, sees_all=self._encoded
         )
-        targets, negatives = (chunk.asked(part, own) for part in (assembled.targets, assembled.negatives))
+        asked = (assembled.targets, assembled.negatives, assembled.weights)
+        targets, negatives, weights = (chunk.asked(part, own) for part in asked)
         for index, layout in enumerate(layouts):
             targets_M = to_device(targets[index], self._device)
             gaps = self._encoded and not self._config.next_item.prefixes
@@ -63,9 +64,9 @@ class GroupedSteps(Steps):
                 num_sequences=len(whole[index]),
                 # No loss knows an item 0; it stands where nothing is asked.
                 targets_M=targets_M.clamp(min=1) if gaps else targets_M,
-                weights_M=(targets_M != 0).float() if gaps else None,
+                weights_M=self._weights(targets_M, weights[index] if weights else None),
                 negatives=self._negatives(negatives[index] if negatives else None, generator),
-                share=self._ranks.count * chunk.num_asked(own[index]) / chunk.num_asked(whole[index]),
+                share=chunk.share(own[index], whole[index], self._ranks.count),
                 exchange=chunk.exchange(whole[index], self._ranks, self._device) if self._ranks.count > 1 else None,
             )
 
@@ -75,6 +76,13 @@ class GroupedSteps(Steps):
         plan = self._assembler.draw_views(lengths_U, generator)
         room = Room(*(int(part.sum()) for part in self._assembler.room(lengths_U, plan)))
         return self._assembler.assemble(chosen_U[None], plan, room, generator)
+
+    def _weights(self, targets_M: Tensor, weights_M: Tensor | None) -> Tensor | None:
+        """Weights of the targets, 0 where nothing is asked."""
+        if weights_M is not None:
+            return to_device(weights_M, self._device)
+        gaps = self._encoded and not self._config.next_item.prefixes
+        return (targets_M != 0).float() if gaps else None
 
     def _negatives(self, drawn_M: Tensor | None, generator: torch.Generator) -> Negatives | None:
         if drawn_M is not None:
@@ -94,6 +102,8 @@ class _Chunk:
         self._names, self._count = assembled.pieces.keys(), len(lengths[0])
         counts = np.ones(self._count, np.int64) if prefixes else lengths[0].numpy()
         self._targets = Ragged.of(assembled.targets[0].numpy(), counts)
+        weights = assembled.targets != 0 if assembled.weights is None else assembled.weights.double()
+        self._asked = Ragged.of(weights[0].numpy(), counts)
 
     def counts(self, sequences: int) -> dict[PartName, int]:
         """Rows of each part that are encoded for so many sequences."""
@@ -112,9 +122,10 @@ class _Chunk:
         every = Ragged(values=values[0].numpy(), offsets=self._targets.offsets)
         return [torch.from_numpy(every.take(share).values) for share in shares]
 
-    def num_asked(self, sequences: IntArray) -> int:
-        """Targets of these sequences."""
-        return int(np.count_nonzero(self._targets.take(sequences).values))
+    def share(self, own: IntArray, whole: IntArray, ranks: int) -> float:
+        """Weight of one rank's mean over its targets, so that the mean over ranks is that over all targets."""
+        asked, every = (float(self._asked.take(sequences).values.sum()) for sequences in (own, whole))
+        return ranks * asked / every if every else 1.0
 
     def exchange(self, step: IntArray, ranks: Ranks, device: torch.device) -> Exchange:
         """Say where the items of all ranks' rows lie once their states are gathered."""

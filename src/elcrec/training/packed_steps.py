@@ -39,6 +39,7 @@ class PackedSteps(Steps):
         self._chunk = self._window if self._encoded else chunk_of(self._window)
         self._sampler = data.sampler(device) if config.next_item.loss == "sampled_softmax" else None
         self._recorder = Recorder(device)
+        self._weighted = data.weights is not None
         self._count, self._steps = data.num_sequences, data.num_steps
         self._chunk_steps = min(_CHUNK_STEPS, self._steps)
         places = -(-self._steps // self._chunk_steps) * self._chunk_steps * self._size
@@ -122,6 +123,8 @@ class PackedSteps(Steps):
         self._widths["targets"] = asked
         if self._config.next_item.loss == "bce":
             self._widths["negatives"] = asked
+        if self._weighted:
+            self._widths["weights"] = asked
         self._table_CF = self._cursor.new_zeros(self._chunk_steps, sum(self._widths.values()))
 
     def _assemble(self, first: int) -> None:
@@ -133,6 +136,8 @@ class PackedSteps(Steps):
         columns = _side_by_side(list(assembled.pieces.values())) | {"targets": assembled.targets}
         if assembled.negatives is not None:
             columns["negatives"] = assembled.negatives
+        if assembled.weights is not None:
+            columns["weights"] = assembled.weights.double().view(torch.int64)  # the table holds integers
         torch.cat([columns[name] for name in self._widths], 1, out=self._table_CF)
         self._cursor.zero_()
 
@@ -143,6 +148,7 @@ class PackedSteps(Steps):
         columns = dict(zip(self._widths, torch.split(row_F, list(self._widths.values())), strict=True))
         if count < self._size:
             self._leave_out(columns, count)
+        weights_M = columns.pop("weights").view(torch.float64).float() if self._weighted else None
         lengths_B, row_M, items_N, place_N, ages_N, targets_M, *negatives = columns.values()
         rows = {"lengths_B": lengths_B, "row_M": row_M, "items_N": items_N, "place_N": place_N, "ages_N": ages_N}
         drawn = negatives if negatives or self._sampler is None else self._sampler.draw(None)
@@ -152,7 +158,9 @@ class PackedSteps(Steps):
             num_sequences=count,
             # No loss knows an item 0; it stands where nothing is asked.
             targets_M=targets_M.clamp(min=1),
-            weights_M=None if self._config.next_item.prefixes else (targets_M != 0).float(),
+            weights_M=(targets_M != 0).float()
+            if weights_M is None and not self._config.next_item.prefixes
+            else weights_M,
             negatives=Negatives(*drawn) if drawn else None,
         )
 
@@ -164,7 +172,7 @@ class PackedSteps(Steps):
         passed = torch.div(columns["row"], self._size, rounding_mode="floor").clamp_(max=kinds)
         columns["row"] = columns["row"] - missing * passed
         if self._config.next_item.prefixes:
-            columns |= {name: columns[name][:count] for name in ("targets", "negatives") if name in columns}
+            columns |= {name: columns[name][:count] for name in ("targets", "negatives", "weights") if name in columns}
 
 
 def _side_by_side(pieces: list[Piece]) -> dict[str, Tensor]:

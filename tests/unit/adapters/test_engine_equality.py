@@ -42,7 +42,7 @@ events = st.lists(st.tuples(names, names, st.integers(0, 5), event_ids), min_siz
 
 def interactions_of(log: list[tuple[str, str, int, str | None]], *, with_ids: bool) -> pa.Table:
     users, items, times, ids = (list(column) for column in zip(*log, strict=True))
-    schema = interaction_schema(event_ids=True)
+    schema = interaction_schema([EVENT_ID])
     columns = [users, items, pa.array(times, pa.int64()).cast(TIMESTAMP), pa.array(ids, pa.string())]
     table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema)
     return table if with_ids else table.drop_columns(EVENT_ID)
@@ -58,7 +58,7 @@ def build(
     for number, path in enumerate(paths):
         pq.write_table(interactions.slice(number * size, size), path)
     with engine.session(folder / "out") as session:
-        _build(config, paths, folder, session, event_ids=EVENT_ID in interactions.column_names)
+        _build(config, paths, folder, session, interactions.column_names)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

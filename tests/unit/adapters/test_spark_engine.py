@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from support.engines import ENGINE
 from support.oracle_sequences import write_sequences
 
 from components._support import engine_on
@@ -20,9 +23,11 @@ from elcrec.adapters import spark_application
 from elcrec.adapters.engine import open_engine
 from elcrec.adapters.spark_cluster import SparkCluster
 from elcrec.artifacts import write_json
-from elcrec.config import EngineConfig, SequencesConfig
+from elcrec.config import EngineConfig, KindsConfig, SequencesConfig
 from elcrec.data import fold
 from elcrec.data.engine import Engine
+from elcrec.data.interactions import interaction_schema
+from elcrec.data.sessions import SESSION_MARK
 from elcrec.stages.sequences import build_sequences
 from tests.support.spark_operator import operating
 from tests.unit.adapters import test_engine_equality as equality
@@ -99,6 +104,26 @@ def test_spark_makes_the_sequences_of_the_oracle_byte_for_byte(local: Engine, lo
     write_sequences(config, accepted, tmp_path / "expected", users=fold.GROUP_USERS, events=fold.GROUP_EVENTS)
     assert equality.files_in(found) == equality.files_in(tmp_path / "expected")
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_spark_and_duckdb_take_the_same_events_by_kind_session_tie_and_number(
+    local: Engine, log: pa.Table, tmp_path: Path
+) -> None:
+    accepted = _accepted(log, tmp_path)
+    numbers = np.random.default_rng(0).integers(0, 4, (2, len(accepted)))
+    schema = interaction_schema([*accepted.column_names, "kind", "tie"])
+    kinds = pa.array(["view", "buy", "no", None]).take(pa.array(numbers[0]))
+    accepted = accepted.append_column(schema.field("kind"), kinds).append_column(
+        schema.field("tie"), pa.array(numbers[1])
+    )
+    meaning = KindsConfig(weights={"view": 0.5}, targets=("buy",), dislikes=("no",))
+    options = {"kinds": meaning, "consecutive": "merge", "most_events": 60, "session_gap": 1e-6, "ties": "column"}
+    for engine, name in ((local, "spark"), (ENGINE, "duckdb")):
+        equality.build(SequencesConfig(**options), accepted, tmp_path / name, engine, files=2)
+    assert equality.files_in(tmp_path / "spark") == equality.files_in(tmp_path / "duckdb")
+    table = pq.read_table(tmp_path / "spark" / "sequences.parquet")
+    assert pc.sum(pc.list_value_length(table["disliked"])).as_py() > 0
+    assert pc.any(pc.match_substring(table["user_id"], SESSION_MARK)).as_py()
 
 
 def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Path) -> None:

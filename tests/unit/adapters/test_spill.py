@@ -45,7 +45,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "validated").mkdir()
     write_json(folder / "validated" / "validation.json", {"time": "real"})
     random = np.random.default_rng(0)
-    with pq.ParquetWriter(folder / "validated" / "interactions.parquet", interaction_schema(event_ids=False)) as writer:
+    with pq.ParquetWriter(folder / "validated" / "interactions.parquet", interaction_schema()) as writer:
         for start in range(0, EVENTS, EVENTS // 10):
             size = EVENTS // 10
             users = pa.array(random.integers(0, USERS, size)).cast(pa.string())

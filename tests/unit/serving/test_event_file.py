@@ -2,8 +2,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from elcrec.config import CsvConfig, LimitsConfig, ValidateConfig
 from elcrec.errors import UserError
-from elcrec.serving.event_file import read_events
+from elcrec.serving import messages
+from elcrec.serving.event_file import EventColumns, read_events
 from elcrec.serving.ports import Event
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
@@ -64,3 +66,44 @@ def test_a_bad_line_is_named(lines: list[str], message: str) -> None:
 def test_times_of_events_are_read_as_those_of_a_log(written: str) -> None:
     (event,) = read_events(["user_id,item_id,timestamp", f'u,i,"{written}"'], name="f")
     assert event.timestamp == datetime(2024, 3, 1, 10, 30, tzinfo=UTC)
+
+
+def test_a_file_in_the_columns_and_times_of_the_log_is_read() -> None:
+    config = ValidateConfig(
+        user_column="customer",
+        item_column="product",
+        time_column="when",
+        time_format="%d/%m/%Y %H:%M",
+        csv=CsvConfig(delimiter=";"),
+    )
+    columns = EventColumns.of(config)
+    (event,) = read_events(["customer;product;when", "u;7;01/03/2026 12:00"], name="f", columns=columns)
+    assert (event.user_id, event.item_id, event.timestamp) == ("u", "7", datetime(2026, 3, 1, 12, tzinfo=UTC))
+    (same,) = read_events(['{"customer": "u", "product": 7, "when": "01/03/2026 12:00"}'], name="f", columns=columns)
+    assert same == event
+
+
+def test_numbers_of_the_logs_unit_are_times_in_a_file_of_events() -> None:
+    columns = EventColumns.of(ValidateConfig(epoch_unit="ms"))
+    lines = ["user_id,item_id,timestamp", "u,i,1700000000250"]
+    (event,) = read_events(lines, name="f", columns=columns)
+    assert event.timestamp == datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "value", ["1700000000.25", '"1700000000.25"', '"2023-11-14T22:13:20.25Z"', '"2023-11-14 22:13:20,25 UTC"']
+)
+def test_the_server_reads_times_as_files_do(value: str) -> None:
+    body = f'{{"events": [{{"user_id": "u", "item_id": "i", "timestamp": {value}}}]}}'.encode()
+    (event,) = messages.read_events(body, LimitsConfig())
+    assert event.timestamp == datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [('"2023-11-14T22:13:20"', "names no zone"), ('"soon"', "neither ISO 8601"), ("17000000000000", "timestamp")],
+)
+def test_the_server_refuses_what_is_no_time(value: str, said: str) -> None:
+    body = f'{{"events": [{{"user_id": "u", "item_id": "i", "timestamp": {value}}}]}}'.encode()
+    with pytest.raises(messages.Refusal, match=said):
+        messages.read_events(body, LimitsConfig())

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elcrec.errors import UserError
+from elcrec.serving import histories
 from elcrec.serving.histories import (
-    MAX_SEEN,
     MAX_UNKNOWN,
     Fate,
     History,
@@ -130,13 +130,14 @@ def test_what_leaves_the_window_and_what_comes_too_late_is_remembered_as_seen() 
     assert fates[Fate.ACCEPTED] == WINDOW
 
 
-def test_what_is_remembered_as_seen_is_bounded_and_survives_a_publication() -> None:
-    live, _ = add_events(History(), [event(f"i{time}", time) for time in range(MAX_SEEN + 20)], WINDOW)
+def test_what_is_remembered_as_seen_is_bounded_and_survives_a_publication(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "MAX_SEEN", 1000)
+    live, _ = add_events(History(), [event(f"i{time}", time) for time in range(1020)], WINDOW)
     published = replace(history(("p", 1)), seen=["q"])
 
     merged = merge_publication(live, published, WINDOW)
 
-    assert len(live.seen) == MAX_SEEN
+    assert len(live.seen) == 1000
     assert {"i100", "i500"} <= set(merged.seen)
     assert merge_publication(merged, published, WINDOW) == merged
 

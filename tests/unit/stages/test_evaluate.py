@@ -206,7 +206,7 @@ def test_absent_baseline_and_truth_are_left_out_and_said_so_and_the_run_is_named
     assert "No baseline model was given" in (out / "report.html").read_text()
     for page in PAGES:
         text = (out / page).read_text()
-        assert "no planted truth" in text
+        assert "lanted" not in text
         assert re.search(r"Run, id.{1,40}5a1b.{1,40}Run, namespace.{1,40}team", text, re.DOTALL)
     assert "5a1b" not in (out / "model_card.md").read_text(), "the card is part of what a bundle is"
 
@@ -396,6 +396,24 @@ def test_rules_and_facts_go_with_the_evaluation(ruled: Path, out: Path) -> None:
 TITLES = "item_id,category,title\n" + "".join(f"i{item},toys,thing {item % 7}\n" for item in range(2, NUM_ITEMS + 4))
 SHARE = 0.3
 """Of the items that are held out, so that a few users of this small log choose one."""
+
+
+def test_items_and_intents_are_named_by_the_catalogue_and_absent_items_are_counted(
+    workdir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "elcrec")
+    rows = [f"i{item},Title {item},{'odd' if item % 2 else 'even'},brand {item}" for item in range(4, NUM_ITEMS + 5)]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,title,category,brand", *rows]))
+    out = again(workdir, tmp_path / "out", EvaluateConfig(bootstrap=10, items_file=str(tmp_path / "items.csv")))
+    said = f"The catalogue lacks 3 of the log's {NUM_ITEMS} items"
+    assert any(message.startswith(said) for message in caplog.messages)
+    assert said.replace("'", "&#39;") in (out / "report.html").read_text()
+    named = [intent for intent in read_json(out / "intents.json")["intents"] if intent.get("name")]
+    assert named
+    assert all(re.match(r"(odd|even).*: Title \d+", intent["name"]) for intent in named)
+    page = (out / "intents.html").read_text()
+    assert all(f"<small>{intent['name']}</small>" in page for intent in named if intent["users"])
+    assert "brand" in read_facts(out).column_names
 
 
 @pytest.fixture(scope="module")

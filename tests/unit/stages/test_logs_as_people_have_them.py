@@ -1,8 +1,6 @@
 """Kinds of logs that people have, made up here, and where the handed case files lie, those as well."""
 
 import json
-import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,36 +8,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
+from support.logs import SMALL, case, checked, rows_of
 
 from elcrec.artifacts import read_json
-from elcrec.config import CsvConfig, FetchConfig, KeepConfig, LocalFile, SequencesConfig, ValidateConfig
+from elcrec.config import CsvConfig, KeepConfig, SequencesConfig
 from elcrec.errors import UserError
-from elcrec.stages.fetch import fetch
 from elcrec.stages.sequences import build_sequences
-from elcrec.stages.validate import Metrics, validate
-
-NOW = datetime(2026, 11, 1, tzinfo=UTC)
-MIRROR = os.environ.get("ELCREC_MIRROR", "")
-CASES = Path(MIRROR).parent / "cases" / "logs"
-SMALL = {"min_rows": 1, "min_users": 1, "min_items": 1, "min_interactions_per_user": 0.1}
-
-
-def case(name: str) -> Path:
-    """A handed case file, or a skip that says what is missing."""
-    if not MIRROR or not (CASES / name).exists():
-        pytest.skip("needs the case files: cases/logs beside the folder that ELCREC_MIRROR names")
-    return CASES / name
-
-
-def checked(file: Path, folder: Path, **options: object) -> Metrics:
-    """Fetch and validate a log as `elcrec` does."""
-    layout = options.pop("format", "csv")
-    fetch(FetchConfig(dataset="file", file=LocalFile(path=str(file), format=layout)), folder / "raw")
-    return validate(ValidateConfig(**options), folder / "raw", folder / "out", engine=ENGINE, now=NOW)
-
-
-def rows_of(folder: Path) -> pa.Table:
-    return pq.read_table(folder / "out" / "interactions.parquet")
 
 
 def written(folder: Path, times: list[object]) -> Path:

@@ -44,6 +44,9 @@ def test_the_folder_describes_itself_and_loads(validated: Path, tmp_path: Path) 
         "test_cut",
         "k_core",
         "repeats",
+        "consecutive",
+        "kinds",
+        "session_gap",
         "history",
         "md5",
     ]
