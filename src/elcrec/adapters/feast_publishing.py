@@ -51,12 +51,15 @@ SERVED_FILE = "histories.parquet"
 """Everybody's history at the last push, a row a user."""
 
 
-def write_offline(tables: FeatureTables, moment: datetime, folder: Path, forgotten: Forgotten) -> dict[str, Path]:
+def write_offline(
+    tables: FeatureTables, moment: datetime, folder: Path, forgotten: Forgotten, abandoned: datetime | None = None
+) -> dict[str, Path]:
     """Write the offline files into `folder`: what is served, and for training what held at every moment before.
 
-    Histories are those of the log, a row an event. Outputs and statistics are added to those of earlier publications.
+    Histories are those of the log, a row an event. Outputs and statistics are added to those of earlier publications,
+    but for one of the moment `abandoned`.
     """
-    served = online_tables(tables, moment)
+    served, without = online_tables(tables, moment), pa.array([moment, abandoned], _TIME).drop_null()
     files = {view.name: folder / view.file for view in served} | {SERVED_FILE: folder / SERVED_FILE}
     with atomic_file(files[SERVED_FILE]) as scratch:
         pq.write_table(served[HISTORY], scratch)
@@ -65,7 +68,7 @@ def write_offline(tables: FeatureTables, moment: datetime, folder: Path, forgott
     for view, table in served.items():
         if view is not HISTORY:
             with atomic_file(files[view.name]) as scratch:
-                _write(scratch, chain(_published_before(files[view.name], moment, table.schema), [table]))
+                _write(scratch, chain(_published_before(files[view.name], without, table.schema), [table]))
     return files
 
 
@@ -89,8 +92,8 @@ def _over_time(tables: FeatureTables, served: pa.Table, forgotten: Forgotten) ->
         yield kept.append_column("created", pc.subtract(moment, ages)).cast(served.schema)
 
 
-def _published_before(path: Path, moment: datetime, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield what earlier publications have left, but not this one, which may have been broken off."""
+def _published_before(path: Path, without: pa.Array, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield what publications have left, but for those of some moments, which were broken off."""
     if not path.exists():
         return
     with pq.ParquetFile(path) as file:
@@ -99,7 +102,7 @@ def _published_before(path: Path, moment: datetime, schema: pa.Schema) -> Iterat
             return
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
-            earlier = table.filter(pc.not_equal(table["event_timestamp"], pa.scalar(moment, _TIME)))
+            earlier = table.filter(pc.invert(pc.is_in(table["event_timestamp"], without)))
             if len(earlier):
                 yield earlier
 

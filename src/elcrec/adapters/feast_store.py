@@ -132,7 +132,7 @@ class FeastStore:
                 self._folder / "publication.json",
                 # Rows that another number of days has left out are not done.
                 self._config.target() + (f" idle_days={idle_days}" if idle_days else ""),
-                lambda moment: write_offline(tables, moment, self._folder / "data", self._forgotten()),
+                lambda moment, left: write_offline(tables, moment, self._folder / "data", self._forgotten(), left),
             )
             published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
             counts = {}

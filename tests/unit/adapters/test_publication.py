@@ -18,8 +18,10 @@ class Files:
 
     def __init__(self, folder: Path, features: str = "a") -> None:
         self.path, self.features = folder / "file", features
+        self.calls: list[tuple[datetime, datetime | None]] = []
 
-    def __call__(self, moment: datetime) -> Mapping[str, Path]:
+    def __call__(self, moment: datetime, abandoned: datetime | None) -> Mapping[str, Path]:
+        self.calls.append((moment, abandoned))
         self.path.write_text(f"{self.features} {moment.isoformat()}")
         return {"view": self.path}
 
@@ -64,3 +66,22 @@ def test_a_finished_one_is_forgotten(tmp_path: Path) -> None:
     first.finish()
 
     assert len(list(begin(tmp_path).chunks("view", 5))) == 3
+
+
+def test_one_that_wrote_no_row_is_taken_up_at_its_own_moment(tmp_path: Path) -> None:
+    first = begin(tmp_path)
+
+    assert begin(tmp_path).moment == first.moment
+    assert begin(tmp_path, "b").moment == first.moment, "nobody has read what was to be published"
+
+
+def test_the_files_of_another_publication_do_without_the_one_that_was_broken_off(tmp_path: Path) -> None:
+    first = begin(tmp_path)
+    stop_after_two_rows(first)
+    files = Files(tmp_path, "b")
+
+    begun = Publication.begin(tmp_path / "marker", "here", files)
+    again = Publication.begin(tmp_path / "marker", "here", files)  # the second was killed before its first row
+
+    assert files.calls[1:] == [(begun.moment, first.moment)] * 2
+    assert again.moment == begun.moment
