@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import MEASURED, read_json
+from elcrec.custody import CHECKSUMS
 
 Outcome = dict[str, str]
 
@@ -57,6 +58,8 @@ def _content(path: Path) -> str:
         return "there"
     if path.name == "gate.json":  # whose reason tells a champion that was there before from none
         return str([read_json(path)[name] for name in ("accepted", "digest", "challenger")])
+    if path.name == CHECKSUMS and (path.parent / "gate.json").exists():
+        return "there"
     if path.name == "manifest.json":  # which says when the bundle was written
         return str({name: value for name, value in read_json(path).items() if name != "created"})
     if path.suffix == ".db":

@@ -16,7 +16,7 @@ import msgspec
 
 from benchmarks.kill_outcome import Outcome, outcome_of
 from benchmarks.killing import Child, End, Kill
-from benchmarks.mutations import CONFIG
+from benchmarks.mutations import CONFIG as SMALL
 from benchmarks.servers import free_port
 from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.adapters.store import Store, open_store
@@ -27,10 +27,10 @@ from elcrec.stages import evaluate, train
 from elcrec.stages.events import push_events
 
 _GATE = GateConfig(floors={"ndcg@20": 0.0}, max_regression=1.0)
-_CONFIG = msgspec.structs.replace(
-    CONFIG,
-    train=msgspec.structs.replace(CONFIG.train, epochs=3),
-    push=msgspec.structs.replace(CONFIG.push, gate=_GATE),
+CONFIG = msgspec.structs.replace(
+    SMALL,
+    train=msgspec.structs.replace(SMALL.train, epochs=3),
+    push=msgspec.structs.replace(SMALL.push, gate=_GATE),
 )
 _EVENTS, _BATCH = 120, 6
 _FIRST_EVENT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ class Pipeline:
             which a pass takes seconds more.
     """
 
-    config: Config = _CONFIG
+    config: Config = CONFIG
     registry: Path | None = None
 
     def prepare(self, folder: Path) -> None:

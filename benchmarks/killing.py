@@ -18,7 +18,8 @@ from typing import Any
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
 
-Work = Callable[[], object]
+Work = Callable[[], int | None]
+"""Returns the exit status, or nothing for success."""
 
 LATE = (
     *("torch.optim", "torch._dynamo", "great_expectations", "great_expectations.expectations.core"),
@@ -118,15 +119,16 @@ class Child:
             return End(fault=self._last_line() or f"exit status {status}", seconds=seconds)
         return End(seconds=seconds, events=int(self._counted.read_text(encoding="ascii")))
 
-    def _run(self, work: Work, kill: Kill | None) -> None:
+    def _run(self, work: Work, kill: Kill | None) -> int | None:
         os.setpgid(0, 0)
         output = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
         logging.basicConfig(format="%(message)s", force=True)
         with counted_events(None if kill is None else kill.event) as events:
-            work()
+            status = work()
         self._counted.write_text(str(events[0]), encoding="ascii")
+        return status
 
     def _last_line(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() if self._log.exists() else []
@@ -180,8 +182,7 @@ def _fork(work: Work) -> int:
         return child
     status = 1
     try:
-        work()
-        status = 0
+        status = int(work() or 0)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
     except BaseException:  # noqa: BLE001 - a child must not go on as its parent

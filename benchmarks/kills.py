@@ -97,10 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace, command: Sequence[str]) -> list[str]:
     described, _ = describe(bare_job(), command)
+    tried = []
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        tried = list(sweep(Path(folder), options))
-    section: Section = {"facts": described, "tried": msgspec.to_builtins(tried)}
-    record(options.out, "kills", section)
+        for each in sweep(Path(folder), options):
+            tried.append(each)
+            section: Section = {"facts": described, "tried": msgspec.to_builtins(tried)}
+            record(options.out, "kills", section)
     say(f"wrote {options.out}")
     return [each.point.name for each in tried if each.faults]
 

@@ -349,6 +349,8 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "features": ("Publishing features", _features),
     "components": ("Components of the pipeline", _components),
     "kills": ("Kills", trust_sections.kills),
+    "full_disk": ("Full disks", trust_sections.full_disk),
+    "custody": ("Checksums", trust_sections.custody),
 }
 """Title and text of each section, in the order of the page."""
 

@@ -107,6 +107,15 @@ def _published_before(path: Path, without: pa.Array, schema: pa.Schema) -> Itera
                 yield earlier
 
 
+def published_at(folder: Path) -> datetime | None:
+    """Return the moment of the last publication whose offline files lie in a folder, where they tell it."""
+    try:
+        created = pq.read_table(folder / SERVED_FILE, columns=["created"])["created"]
+    except (OSError, pa.ArrowException, KeyError):  # none yet, or one that this publication replaces
+        return None
+    return pc.max(created).as_py()  # type: ignore[no-any-return]
+
+
 def last_items(path: Path) -> frozenset[str]:
     """Return the items of the last publication in a file of statistics."""
     table = pq.read_table(path, columns=["item_id", "event_timestamp"])

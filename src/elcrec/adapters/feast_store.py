@@ -53,6 +53,7 @@ with quiet("feast"):
         merge_of,
         online_tables,
         publish_histories,
+        published_at,
         read_back,
         record,
         require_window,
@@ -133,6 +134,7 @@ class FeastStore:
                 # Rows that another number of days has left out are not done.
                 self._config.target() + (f" idle_days={idle_days}" if idle_days else ""),
                 lambda moment, left: write_offline(tables, moment, self._folder / "data", self._forgotten(), left),
+                last=published_at(self._folder / "data"),
             )
             published, merge = online_tables(tables, publication.moment), merge_of(tables, window)
             counts = {}

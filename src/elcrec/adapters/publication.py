@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Publication:
     abandoned: datetime | None = None
 
     @classmethod
-    def begin(cls, marker: Path, target: str, write: Write) -> "Publication":
+    def begin(cls, marker: Path, target: str, write: Write, last: datetime | None = None) -> "Publication":
         """Write the offline files; go on with the unfinished publication of the same files to the same store.
 
         The moment is noted before a file is written: one that was killed leaves no rows of a moment that nobody knows.
@@ -41,17 +41,19 @@ class Publication:
             target: identity of the online store.
             write: writes the files of a publication of a moment, without what one of another moment has left that
                 was broken off for good, and names them.
+            last: the moment of the publication before, if any; a new one is later, whatever the clock says.
         """
         known = _read(marker)
         moment, abandoned = _instant(known.get("moment")), _instant(known.get("abandoned"))
         if moment is not None and known["target"] == target:
             files = _md5(write(moment, abandoned))
-            if not known["done"] or files == known["files"]:
+            if files == known["files"] or not known["files"]:
                 return cls(marker=marker, target=target, moment=moment, files=files, done=known["done"])
         # A moment of its own: Redis ignores rows that are not newer than those of another publication.
-        begun = cls(marker=marker, target=target, moment=datetime.now(UTC), abandoned=moment)
+        begun = cls(marker=marker, target=target, moment=_next_moment(last, moment), abandoned=moment)
         begun._write()
         begun.files = _md5(write(begun.moment, moment))
+        begun._write()
         return begun
 
     def chunks(self, view: str, rows: int) -> Iterator[slice]:
@@ -67,14 +69,17 @@ class Publication:
         self.marker.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        document: dict[str, Any] = {"target": self.target, "moment": self.moment.isoformat(), "files": self.files, "done": self.done}
-        if self.abandoned is not None:
-            document["abandoned"] = self.abandoned.isoformat()
-        write_json(self.marker, document)
+        moments = {"moment": self.moment, "abandoned": self.abandoned}
+        said = {name: moment.isoformat() for name, moment in moments.items() if moment is not None}
+        write_json(self.marker, {"target": self.target, **said, "files": self.files, "done": self.done})
 
 
 def _md5(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: md5_of(path) for name, path in files.items()}
+
+
+def _next_moment(*earlier: datetime | None) -> datetime:
+    return max([datetime.now(UTC), *(moment + timedelta(microseconds=1) for moment in earlier if moment is not None)])
 
 
 def _instant(text: str | None) -> datetime | None:

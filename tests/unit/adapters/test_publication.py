@@ -1,5 +1,6 @@
+import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,15 @@ def test_a_finished_one_is_forgotten(tmp_path: Path) -> None:
     assert len(list(begin(tmp_path).chunks("view", 5))) == 3
 
 
-def test_one_that_wrote_no_row_is_taken_up_at_its_own_moment(tmp_path: Path) -> None:
-    first = begin(tmp_path)
+def test_one_that_was_killed_before_its_files_were_there_keeps_its_moment(tmp_path: Path) -> None:
+    def killed(*_: object) -> Mapping[str, Path]:
+        raise KeyboardInterrupt
 
-    assert begin(tmp_path).moment == first.moment
-    assert begin(tmp_path, "b").moment == first.moment, "nobody has read what was to be published"
+    with pytest.raises(KeyboardInterrupt):
+        Publication.begin(tmp_path / "marker", "here", killed)
+    noted = json.loads((tmp_path / "marker").read_text())["moment"]
+
+    assert begin(tmp_path).moment == datetime.fromisoformat(noted)
 
 
 def test_the_files_of_another_publication_do_without_the_one_that_was_broken_off(tmp_path: Path) -> None:
@@ -81,7 +86,11 @@ def test_the_files_of_another_publication_do_without_the_one_that_was_broken_off
     files = Files(tmp_path, "b")
 
     begun = Publication.begin(tmp_path / "marker", "here", files)
-    again = Publication.begin(tmp_path / "marker", "here", files)  # the second was killed before its first row
 
-    assert files.calls[1:] == [(begun.moment, first.moment)] * 2
-    assert again.moment == begun.moment
+    assert files.calls == [(first.moment, None), (begun.moment, first.moment)]
+
+
+def test_a_publication_is_later_than_the_one_before_though_the_clock_went_back(tmp_path: Path) -> None:
+    future = datetime(2199, 1, 1, tzinfo=UTC)
+    begun = Publication.begin(tmp_path / "marker", "here", Files(tmp_path), last=future)
+    assert begun.moment > future
