@@ -58,15 +58,15 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         folder = Path(name)
         events = write_log(folder / "log.csv", options.users)
-        settings = [*_SETTINGS, "fetch.dataset=file", f"fetch.file.path={folder / 'log.csv'}"]
+        settings = [*_SETTINGS, "fetch.dataset=file", f"fetch.file.path={folder / 'log.csv'}", "fetch.file.format=csv"]
         for stage, arguments in STAGES.items():
             say(f"{stage} …")
             with _children_used() as used:
                 elcrec(stage, *(word.format(folder) for word in arguments), *(f"--set={each}" for each in settings))
             if stage in READS:
                 stages[stage] = {"stage": used[0], **compare(folder / name for name in READS[stage])}
-    section: Section = {"facts": described, "users": options.users, "events": events, "stages": stages}
-    record(options.out, "custody", section)
+                section: Section = {"facts": described, "users": options.users, "events": events, "stages": stages}
+                record(options.out, "custody", section)
     say(f"wrote {options.out}")
 
 

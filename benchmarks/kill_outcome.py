@@ -1,6 +1,7 @@
 """What a run leaves behind, in a form in which two runs of the same inputs are equal: each file and what it says."""
 
 import hashlib
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -30,7 +31,9 @@ _DRAWN_TAGS = {"mlflow.runName"}
 
 def outcome_of(folder: Path) -> Outcome:
     """Return what each file below a folder says, by path; folders count too, so that none is left over."""
-    paths = sorted(folder.rglob("*"))  # before a database is opened, which clears its journal away
+    walked = os.walk(folder, followlinks=True)
+    # All of them before a database is opened, which clears its journal away.
+    paths = sorted(Path(place, name) for place, folders, files in walked for name in (*folders, *files))
     found: Outcome = {}
     for path in paths:
         if not path.name.endswith(_BESIDE_DATABASES):
@@ -54,12 +57,11 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _content(path: Path) -> str:
-    if path.name == MEASURED or path.suffix in {".html", ".lock"} or path.name == "gate.md":
+    of_a_gate = path.name in {CHECKSUMS, "gate.md"} and (path.parent / "gate.json").exists()
+    if of_a_gate or path.name == MEASURED or path.suffix in {".html", ".lock"}:
         return "there"
     if path.name == "gate.json":  # whose reason tells a champion that was there before from none
         return str([read_json(path)[name] for name in ("accepted", "digest", "challenger")])
-    if path.name == CHECKSUMS and (path.parent / "gate.json").exists():
-        return "there"
     if path.name == "manifest.json":  # which says when the bundle was written
         return str({name: value for name, value in read_json(path).items() if name != "created"})
     if path.suffix == ".db":

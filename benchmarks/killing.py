@@ -156,7 +156,7 @@ def counted_events(kill_at: int | None) -> Iterator[list[int]]:
     connect = sqlite3.connect
 
     def watched(*arguments: Any, **named: Any) -> sqlite3.Connection:
-        connection = connect(*arguments, **named)
+        connection: sqlite3.Connection = connect(*arguments, **named)
         connection.set_trace_callback(met)
         return connection
 
