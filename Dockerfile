@@ -5,42 +5,45 @@
 #   docker build --build-arg TORCH_INDEX=<index of torch's CPU wheels> .     CPU only, several GB smaller
 # A folder of wheels in an image of its own (build argument WHEELS) is preferred over the index.
 ARG WHEELS=scratch
+# The base image by its name; a release names its digest too (docs/deploy.md).
+ARG BASE=python:3.11-slim-bookworm
 FROM ${WHEELS} AS wheels
 
-FROM python:3.11-slim-bookworm AS requirements
-COPY pyproject.toml ./
-RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-images = {'train': 'validate report registry model-registry features feast-servers dvc s3 gs pipeline trainer', 'serve': 'registry features serve'}; \
-needs = {i: p['dependencies'] + [r for e in es.split() for r in p['optional-dependencies'][e]] for i, es in images.items()}; \
-[print(*rs, sep='\n', file=open(f'/{i}.in', 'w')) for i, rs in needs.items()]" && grep '^torch' /train.in > /torch.in
-
-FROM python:3.11-slim-bookworm AS torch
+FROM ${BASE} AS torch
 ARG TORCH_INDEX=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_DEFAULT_TIMEOUT=120 PIP_RETRIES=8 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/venv
 
-# The dependencies alone, torch first: editing the sources, a tool's setting or one pin downloads nothing again.
-COPY requirements.lock ./
-COPY --from=requirements /torch.in ./
+# The dependencies alone, torch first: editing the sources or a tool's setting downloads nothing again. Each image has
+# its own lock file, and nothing is installed whose hash is not in it.
+COPY requirements-torch.lock requirements-torch-cpu.lock ./
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m pip --python /opt/venv/bin/python install --find-links /wheels \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c requirements.lock -r torch.in
+    if [ -n "$TORCH_INDEX" ] || ls /wheels/torch-*+cpu* >/dev/null 2>&1; then build=-cpu; else build=; fi && \
+    python3 -m pip --python /opt/venv/bin/python install --no-deps --require-hashes --find-links /wheels \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r requirements-torch$build.lock
 # What no stage imports: headers and test suites.
 RUN cd /opt/venv/lib/python3*/site-packages && \
     find torch/bin -type f ! -name torch_shm_manager -delete && rm -rf torch/include torch/test
 
+# What builds this package's own wheel.
+COPY requirements-build.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -m venv /opt/build && /opt/build/bin/python -m pip install --require-hashes -r requirements-build.lock
+
 FROM torch AS train-builder
-COPY --from=requirements /train.in ./
+COPY requirements-train.lock ./
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m pip --python /opt/venv/bin/python install --find-links /wheels \
-    -c requirements.lock -r train.in
+    python3 -m pip --python /opt/venv/bin/python install --no-deps --require-hashes --find-links /wheels \
+    -r requirements-train.lock
 # Test suites, headers, and the type checker that feast brings along.
 RUN cd /opt/venv/lib/python3*/site-packages && \
     find . -type d -name tests -prune -exec rm -r {} + && \
@@ -52,19 +55,17 @@ COPY features ./features
 COPY src ./src
 COPY components ./components
 COPY pipelines ./pipelines
-RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m pip --python /opt/venv/bin/python install --no-deps .
+RUN /opt/build/bin/hatchling build -t wheel -d /build/wheel && \
+    python3 -m pip --python /opt/venv/bin/python install --no-deps --no-index /build/wheel/*.whl
 
 FROM torch AS serve-builder
-COPY --from=requirements /serve.in ./
+COPY requirements-serve.lock ./
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m pip --python /opt/venv/bin/python install --find-links /wheels \
-    -c requirements.lock -r serve.in
+    python3 -m pip --python /opt/venv/bin/python install --no-deps --require-hashes --find-links /wheels \
+    -r requirements-serve.lock
 # MLflow brings along what trains and draws, PyTorch a compiler, Arrow a network protocol: a server has no use for them.
 RUN cd /opt/venv/lib/python3*/site-packages && \
     python3 -m pip --python /opt/venv/bin/python uninstall --yes \
@@ -76,17 +77,14 @@ COPY pyproject.toml README.md params.yaml ./
 COPY presets ./presets
 COPY features ./features
 COPY src ./src
-RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    mkdir components pipelines && \
-    python3 -m pip --python /opt/venv/bin/python install --no-deps .
+RUN mkdir components pipelines && /opt/build/bin/hatchling build -t wheel -d /build/wheel && \
+    python3 -m pip --python /opt/venv/bin/python install --no-deps --no-index /build/wheel/*.whl
 # Bytecode of what a server imports, not of all that is installed.
 RUN find /opt/venv -name '*.pyc' -delete && /opt/venv/bin/python -c "import elcrec.serving.server, \
 elcrec.adapters.feast_store, elcrec.adapters.model_registry, elcrec.stages.recommend, elcrec.stages.events, \
 feast.infra.registry.sql, feast.infra.online_stores.redis, mlflow.store.model_registry.sqlalchemy_store"
 
-FROM python:3.11-slim-bookworm AS runtime
+FROM ${BASE} AS runtime
 LABEL org.opencontainers.image.title="elcrec" \
       org.opencontainers.image.description="ELCRec: intent-aware sequential recommendation, from a raw log to top-k" \
       org.opencontainers.image.licenses="Apache-2.0"
@@ -122,7 +120,7 @@ COPY requirements-spark.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m pip --python /opt/venv/bin/python install -c requirements.lock -r requirements-spark.lock
+    python3 -m pip --python /opt/venv/bin/python install --no-deps --require-hashes -r requirements-spark.lock
 
 FROM runtime AS spark
 RUN apt-get update && apt-get install --yes --no-install-recommends openjdk-17-jre-headless tini && \

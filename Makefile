@@ -31,22 +31,29 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup spark run repro recommend test test-slow test-all test-image check format bench golden lock
+.PHONY: help setup spark run repro recommend test test-slow test-all test-image check sbom audit format bench golden lock locks
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Create .venv from the lock file.
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+# Nothing is installed whose hash is not in a lock file. PyTorch's build for processors alone is taken where it is to be
+# had: on an index or in a folder that UV_FIND_LINKS names.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes
+
+$(VENV)/.ready: $(wildcard requirements*.lock) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock $(TORCH)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements-build.lock
+	torch=requirements-torch.lock; \
+	if $(INSTALL) --dry-run --no-deps --requirement requirements-torch-cpu.lock 2>/dev/null; \
+	then torch=requirements-torch-cpu.lock; fi; \
+	$(INSTALL) --compile-bytecode --requirement requirements.lock --requirement $$torch
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
 spark: setup ## Add PySpark to .venv (480 MB); with Java, the tests of engine.kind spark run then.
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-spark.lock
+	$(INSTALL) --no-deps --requirement requirements-spark.lock
 
 run: setup ## Run every stage: LOG=path.csv or DATASET=sample|beauty|sports|toys|yelp, EPOCHS=n for a short run.
 	$(BIN)/elcrec run --workdir $(WORKDIR) $(PRESET) $(OWN) $(LIMIT) $(ARGS)
@@ -70,14 +77,38 @@ test-all: test test-slow ## Run all tests but those of the image.
 test-image: setup ## Build the image and run the pipeline in its containers (needs a container engine).
 	$(BIN)/python -m pytest -m container
 
-check: setup ## Lint, format check, types, lock file.
+check: setup ## Lint, format check, types, lock files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cp requirements.lock $(VENV)/requirements.lock
-	$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --output-file $(VENV)/requirements.lock pyproject.toml
-	diff requirements.lock $(VENV)/requirements.lock
-	$(SPARK_LOCK) | diff requirements-spark.lock -
+	rm -rf $(VENV)/locks && mkdir $(VENV)/locks && cp requirements*.lock $(VENV)/locks/
+	$(MAKE) --no-print-directory locks LOCKS=$(VENV)/locks
+	for lock in requirements*.lock; do diff $$lock $(VENV)/locks/$$lock; done
+
+$(VENV)/release/.ready: requirements-release.lock $(VENV)/.ready
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/pip install --quiet --require-hashes --requirement requirements-release.lock
+	touch $@
+
+REPORTS ?= build
+
+sbom: $(VENV)/release/.ready ## Write what is in each image: CycloneDX bills of materials and licences, into build/.
+	mkdir -p $(REPORTS)
+	for image in train serve; do \
+	  cat requirements-torch-cpu.lock requirements-$$image.lock | $(VENV)/release/bin/cyclonedx-py requirements - \
+	    --pyproject pyproject.toml --output-reproducible --output-file $(REPORTS)/sbom-$$image.json 2>/dev/null; \
+	  $(BIN)/python -m release.licences requirements-torch-cpu.lock requirements-$$image.lock \
+	    > $(REPORTS)/licences-$$image.md; \
+	done
+
+# Whether a vulnerability is known today says nothing about a change, and a machine may have no network.
+audit: $(VENV)/release/.ready ## Look the images' packages up among known vulnerabilities; reports, and never fails.
+	for image in train serve; do \
+	  timeout 120 $(VENV)/release/bin/pip-audit --no-deps --disable-pip --progress-spinner off --desc off --aliases off \
+	    --requirement requirements-$$image.lock >$(VENV)/audit-$$image.txt 2>&1 || echo "audit of $$image: not clean, or not done"; \
+	  grep -c 'could not be audited' $(VENV)/audit-$$image.txt | sed "s/^/audit of $$image: packages that the index knows nothing of: /"; \
+	  grep -v 'could not be audited' $(VENV)/audit-$$image.txt | tail -40; \
+	done || true
 
 format: setup ## Format the code and mend what ruff can.
 	$(BIN)/ruff check --fix .
@@ -86,12 +117,27 @@ format: setup ## Format the code and mend what ruff can.
 bench: setup ## Measure speed and memory beside a textbook implementation, into docs/BENCHMARKS.md (half an hour).
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# What the extra spark adds to the lock file.
-SPARK_LOCK = cp requirements-spark.lock $(VENV)/spark.lock && \
-	$(BIN)/uv pip compile --quiet $(LOCK_OPTIONS) --extra spark --constraint requirements.lock \
-	--output-file $(VENV)/spark.lock pyproject.toml && grep -vxF -f requirements.lock $(VENV)/spark.lock
+# Lock files: all that is developed with, what each image installs, what the extra spark adds, what PyTorch's default
+# wheel brings along, and what installs and builds.
+LOCKS ?= .
+COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --generate-hashes
+LOCK = $(COMPILE) --no-emit-package torch
+WITHIN = --constraint $(LOCKS)/requirements.lock
+TRAIN := validate report registry model-registry features feast-servers dvc s3 gs pipeline trainer
+SERVE := registry features serve
 
-LOCK_OPTIONS := --python-version 3.11 --extra dev --no-emit-package torch --no-annotate --no-header
+locks:
+	$(LOCK) $(UPGRADE) --extra dev --output-file $(LOCKS)/requirements.lock pyproject.toml
+	$(LOCK) $(WITHIN) $(TRAIN:%=--extra %) --output-file $(LOCKS)/requirements-train.lock pyproject.toml
+	$(LOCK) $(WITHIN) $(SERVE:%=--extra %) --output-file $(LOCKS)/requirements-serve.lock pyproject.toml
+	cp $(LOCKS)/requirements-spark.lock $(VENV)/spark.lock
+	$(LOCK) $(WITHIN) --extra dev --extra spark --output-file $(VENV)/spark.lock pyproject.toml
+	grep -vxF -f $(LOCKS)/requirements.lock $(VENV)/spark.lock > $(LOCKS)/requirements-spark.lock
+	echo '$(TORCH)' | UV_FIND_LINKS= $(COMPILE) $(WITHIN) --output-file $(LOCKS)/requirements-torch.lock -
+	printf '%s\n' uv==$(UV_VERSION) 'hatchling>=1.27,<2' editables | \
+	  $(COMPILE) $(UPGRADE) --output-file $(LOCKS)/requirements-build.lock -
+	printf '%s\n' 'cyclonedx-bom>=7.5,<8' 'pip-audit>=2.10,<3' | \
+	  $(COMPILE) $(UPGRADE) --output-file $(LOCKS)/requirements-release.lock -
 
 golden: setup ## Write what the tests compare with: compiled pipeline, first losses; review the difference.
 	for name in training retraining sweep recommendation; do $(BIN)/elcrec-pipeline compile $$name --output tests/golden/$$name.yaml; done
@@ -99,5 +145,4 @@ golden: setup ## Write what the tests compare with: compiled pipeline, first los
 	$(BIN)/python -m tests.golden.losses
 
 lock: setup ## Resolve the dependencies again.
-	$(BIN)/uv pip compile --upgrade $(LOCK_OPTIONS) --output-file requirements.lock pyproject.toml
-	$(SPARK_LOCK) > requirements-spark.lock.new && mv requirements-spark.lock.new requirements-spark.lock
+	$(MAKE) --no-print-directory locks UPGRADE=--upgrade

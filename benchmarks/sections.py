@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Literal
 
-from benchmarks import serving_sections
+from benchmarks import serving_sections, trust_sections
 from benchmarks.chart import log_lines
 from benchmarks.jobs import Numbers, Result
 from benchmarks.markdown import Cells, mib, percent, ratio, seconds, spread, table
@@ -348,6 +348,9 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "attacks": ("Attacks", serving_sections.attacks),
     "features": ("Publishing features", _features),
     "components": ("Components of the pipeline", _components),
+    "kills": ("Kills", trust_sections.kills),
+    "full_disk": ("Full disks", trust_sections.full_disk),
+    "custody": ("Checksums", trust_sections.custody),
 }
 """Title and text of each section, in the order of the page."""
 

@@ -40,7 +40,8 @@ def push(
 
     section, target, out = read_section("push", config), open_store(Path(store)), Path(pushed.path)
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    done = stage(section, *inputs, out, registry=target.registry, features=target.features, run=run_facts(run_name))
+    with target.pushing():
+        done = stage(section, *inputs, out, registry=target.registry, features=target.features, run=run_facts(run_name))
     log(metrics, done)
     facts = {"decision": "accepted" if done["accepted"] else "refused", "reason": done["reason"]}
     facts |= {"model": section.model_name, "version": done["version"]} if done["accepted"] else {}

@@ -31,8 +31,9 @@ _SAID = {
     "file is not a database": _DATABASE,
     "database disk image is malformed": _DATABASE,
     "disk I/O error": _ROOM,
+    "can't start new thread": "allow more address space (ulimit -v) or more processes (ulimit -u)",
 }
-"""What SQLite says, which no number tells."""
+"""What SQLite and Python say, which no number tells."""
 _TEXTS = {os.strerror(number): number for number in _FIXES} | {"os error 28": errno.ENOSPC}
 _FILE = re.compile(r"'(/[^']+)'")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "support" / "killed_publication.py"
 CASES: list[tuple[int, str, dict[str, int]]] = [
+    (1, "first", {"user_history": 30, "user_model_output": 30, "item_statistics": 2}),
     (2, "first", {"user_history": 20, "user_model_output": 30, "item_statistics": 2}),
     (5, "first", {"user_model_output": 20, "item_statistics": 2}),
     (5, "second", {"user_model_output": 30, "item_statistics": 2}),

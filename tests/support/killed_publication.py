@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from feast.infra.online_stores.sqlite import SqliteOnlineStore
 
 from elcrec.adapters import publication
@@ -70,6 +71,11 @@ def resumed(store: Path, second: str) -> None:
     assert [user.item_ids for user in served if user] == list(HISTORIES.values())
     assert {user.bundle for user in served if user} == {second}
     assert not (store / "feast" / "publication.json").exists()
+    outputs = pq.read_table(store / "feast" / "data" / "model_outputs.parquet")
+    kept = {
+        (row["bundle"], row["event_timestamp"]) for row in outputs.select(["bundle", "event_timestamp"]).to_pylist()
+    }
+    assert len({bundle for bundle, _ in kept}) == len(kept), "rows of a publication that nobody knows of"
     (store / "written.json").write_text(json.dumps(written))
 
 

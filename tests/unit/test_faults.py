@@ -39,6 +39,10 @@ CASES: dict[str, tuple[BaseException, str]] = {
     "read-only registry": (sqlite3.OperationalError("attempt to write a readonly database"), "readonly database; name"),
     "too many files": (OSError(errno.EMFILE, "Too many open files"), "Too many open files; allow more"),
     "out of memory": (MemoryError(), "out of memory"),
+    "no room for a thread": (
+        RuntimeError("can't start new thread"),
+        "can't start new thread; allow more address space",
+    ),
 }
 
 

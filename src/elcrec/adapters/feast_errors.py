@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from elcrec.adapters.online_rows import redis_errors
 from elcrec.errors import UserError
+from elcrec.faults import explain
 from elcrec.serving.ports import StoreUnavailable
 
 
@@ -21,7 +22,8 @@ def feast_errors() -> Iterator[None]:
     except FeastError as error:
         raise UserError(f"Feast: {error}", fix="push again") from error
     except SQLAlchemyError as error:
-        what = f"the feature registry does not answer ({type(error).__name__})"
+        cause = explain(error) or type(error).__name__
+        what = f"the feature registry does not answer ({cause})"
         raise StoreUnavailable(what, fix="check FEAST_REGISTRY, or the store folder where it is not set") from error
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error

@@ -68,6 +68,7 @@ with quiet("feast"):
         View,
         last_items,
         parts,
+        published_at,
         stored_rows,
         survey,
         write_offline,
@@ -137,7 +138,10 @@ class FeastStore:
                 self._folder / "publication.json",
                 # Rows that another number of days has left out are not done.
                 self._config.target() + (f" idle_days={idle_days}" if idle_days else ""),
-                lambda moment: write_offline(tables, moment, self._folder / "data", forgotten, found.gone),
+                lambda moment, left: write_offline(
+                    tables, moment, self._folder / "data", forgotten, found.gone, abandoned=left
+                ),
+                last=published_at(self._folder / "data"),
             )
             published = stored_rows(tables, self._folder / "data", publication.moment)
             merge = merge_of(tables, found, window)

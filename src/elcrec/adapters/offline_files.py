@@ -144,14 +144,20 @@ def stored_rows(tables: FeatureTables, folder: Path, moment: datetime) -> dict[V
 
 
 def write_offline(
-    tables: FeatureTables, moment: datetime, folder: Path, forgotten: Forgotten, gone: pa.Array
+    tables: FeatureTables,
+    moment: datetime,
+    folder: Path,
+    forgotten: Forgotten,
+    gone: pa.Array,
+    *,
+    abandoned: datetime | None = None,
 ) -> dict[str, Path]:
     """Write the offline files into `folder`: what is served, and for training what held at every moment before.
 
-    Histories are those of the log, a row an event. Outputs and statistics are added to those of earlier publications.
-    Users who were forgotten are in none of them.
+    Histories are those of the log, a row an event. Outputs and statistics are added to those of earlier publications,
+    but for one of the moment `abandoned`. Users who were forgotten are in none of them.
     """
-    now = pa.scalar(moment, _TIME)
+    now, without = pa.scalar(moment, _TIME), pa.array([moment, abandoned], _TIME).drop_null()
     served = (_with_column(_with_arrival(_without(part, gone)), "created", now) for part in parts(tables.histories))
     files = {SERVED_FILE: _write(folder / SERVED_FILE, served)}
     files[HISTORY.name] = _write(folder / HISTORY.file, _over_time(tables, files[SERVED_FILE], moment, forgotten))
@@ -159,7 +165,7 @@ def write_offline(
         if given is not None:
             path = folder / view.file
             new = (_with_column(_without(part, gone), "event_timestamp", now) for part in parts(given))
-            files[view.name] = _write(path, _after(path, moment, new))
+            files[view.name] = _write(path, _after(path, without, new))
     return files
 
 
@@ -185,19 +191,28 @@ def _over_time(tables: FeatureTables, served: Path, moment: datetime, forgotten:
         yield kept.append_column("created", created).cast(schema)
 
 
-def _after(path: Path, moment: datetime, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield what earlier publications have left, but not this one, which may have been broken off; then the tables."""
+def _after(path: Path, without: pa.Array, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield what publications have left, but for those of some moments, which were broken off; then the tables."""
     rest = iter(tables)
     first = next(rest)
     if path.exists():
         if pq.read_schema(path).equals(first.schema):
             for table in blocks(path, _GROUP_ROWS):
-                earlier = table.filter(pc.not_equal(table["event_timestamp"], pa.scalar(moment, _TIME)))
+                earlier = table.filter(pc.invert(pc.is_in(table["event_timestamp"], without)))
                 if len(earlier):
                     yield earlier
         else:
             logger.warning("%s has other columns than are published now: it begins anew", path.name)
     yield from chain([first], rest)
+
+
+def published_at(folder: Path) -> datetime | None:
+    """Return the moment of the last publication whose offline files lie in a folder, where they tell it."""
+    try:
+        first = next(blocks(folder / SERVED_FILE, 1, ["created"]))["created"]
+    except (OSError, pa.ArrowException, KeyError):  # none yet, or one that this publication replaces
+        return None
+    return pc.max(first).as_py()  # type: ignore[no-any-return]
 
 
 def last_items(path: Path) -> frozenset[str]:

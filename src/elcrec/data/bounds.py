@@ -51,9 +51,12 @@ def judge(table: pd.DataFrame, bounds: Sequence[Bound]) -> dict[str, bool]:
 def _great_expectations() -> Any:
     try:
         import great_expectations  # noqa: PLC0415 - takes seconds to import, and only this function needs it
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         fix = "install it with `pip install elcrec[validate]`"
         raise UserError("validation needs Great Expectations", fix=fix) from error
+    except ImportError as error:  # a library of it that finds no room
+        fix = "give the process more memory, or install it again"
+        raise UserError(f"Great Expectations cannot be loaded ({error})", fix=fix) from error
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     return great_expectations

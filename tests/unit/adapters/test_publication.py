@@ -1,5 +1,6 @@
+import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ class Files:
 
     def __init__(self, folder: Path, features: str = "a") -> None:
         self.path, self.features = folder / "file", features
+        self.calls: list[tuple[datetime, datetime | None]] = []
 
-    def __call__(self, moment: datetime) -> Mapping[str, Path]:
+    def __call__(self, moment: datetime, abandoned: datetime | None) -> Mapping[str, Path]:
+        self.calls.append((moment, abandoned))
         self.path.write_text(f"{self.features} {moment.isoformat()}")
         return {"view": self.path}
 
@@ -64,3 +67,30 @@ def test_a_finished_one_is_forgotten(tmp_path: Path) -> None:
     first.finish()
 
     assert len(list(begin(tmp_path).chunks("view", 5))) == 3
+
+
+def test_one_that_was_killed_before_its_files_were_there_keeps_its_moment(tmp_path: Path) -> None:
+    def killed(*_: object) -> Mapping[str, Path]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Publication.begin(tmp_path / "marker", "here", killed)
+    noted = json.loads((tmp_path / "marker").read_text())["moment"]
+
+    assert begin(tmp_path).moment == datetime.fromisoformat(noted)
+
+
+def test_the_files_of_another_publication_do_without_the_one_that_was_broken_off(tmp_path: Path) -> None:
+    first = begin(tmp_path)
+    stop_after_two_rows(first)
+    files = Files(tmp_path, "b")
+
+    begun = Publication.begin(tmp_path / "marker", "here", files)
+
+    assert files.calls == [(first.moment, None), (begun.moment, first.moment)]
+
+
+def test_a_publication_is_later_than_the_one_before_though_the_clock_went_back(tmp_path: Path) -> None:
+    future = datetime(2199, 1, 1, tzinfo=UTC)
+    begun = Publication.begin(tmp_path / "marker", "here", Files(tmp_path), last=future)
+    assert begun.moment > future

@@ -1,5 +1,7 @@
+import builtins
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, judge
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.quality import Assessment
+from elcrec.errors import UserError
 
 LENIENT = ValidateConfig(
     min_rows=1,
@@ -194,3 +197,28 @@ def test_the_future_begins_a_day_after_now(tmp_path: Path) -> None:
 
     assert accepted(NOW + timedelta(days=1))
     assert not accepted(NOW + timedelta(days=1, seconds=1))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("no module"), "needs Great Expectations; install it"),
+        (
+            ImportError("failed to map segment"),
+            r"cannot be loaded \(failed to map segment\); give the process more memory",
+        ),
+    ],
+)
+def test_great_expectations_that_cannot_be_loaded_is_told_apart_from_none(
+    monkeypatch: pytest.MonkeyPatch, error: ImportError, said: str
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **named: Any) -> Any:
+        if name == "great_expectations":
+            raise error
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=said):
+        judge(pd.DataFrame({"low": [1]}), [])

@@ -1,0 +1,171 @@
+"""`python -m benchmarks.full_disk`: every stage on disks that are too small, then on the same disk with more room.
+
+Right is one line and nothing half-written, or success; and after that the result of a disk that was large enough. The
+disks are file systems in memory, so it takes root and a machine that lets root mount them.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
+from benchmarks.kill_outcome import Outcome, differences, outcome_of
+from benchmarks.kill_scenarios import CONFIG, new_registry, without_pages
+from benchmarks.killing import Child, End
+from benchmarks.kills import prepare_process
+from benchmarks.measurements import Section
+from benchmarks.page import record
+from benchmarks.runner import say
+from elcrec import cli
+from elcrec.config import to_dict
+from elcrec.errors import UserError
+
+STAGES: Mapping[str, Sequence[str]] = {
+    "fetch": ("--out", "{disk}/raw"),
+    "validate": ("--raw", "{work}/raw", "--out", "{disk}/validated", "--accepted", "{disk}/accepted"),
+    "sequences": ("--interactions", "{work}/validated", "--out", "{disk}/sequences"),
+    "train": ("--sequences", "{work}/sequences", "--out", "{disk}/model", "--checkpoint", "{disk}/checkpoint"),
+    "evaluate": (
+        *("--model", "{work}/model", "--sequences", "{work}/sequences", "--truth", "{work}/raw"),
+        *("--baseline", "{work}/none", "--out", "{disk}/evaluation"),
+    ),
+    "push": (
+        *("--model", "{work}/model", "--sequences", "{work}/sequences", "--evaluation", "{work}/evaluation"),
+        *("--out", "{disk}/push", "--store", "{disk}/store"),
+    ),
+}
+"""The arguments of each stage: inputs in one folder, everything that it writes on the disk."""
+_ENOUGH = "512m"
+_PAGE = 4096
+_HALF = ".partial"
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage did on a small disk.
+
+    Attributes:
+        kib: the disk's size.
+        refused: whether it ended with a line; else there was room enough.
+        faults: what went wrong, and what differs afterwards.
+        said: the line.
+    """
+
+    stage: str
+    kib: int
+    refused: bool
+    faults: list[str]
+    said: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try every stage at every size; return the exit status, 1 where something went wrong."""
+    failed: list[Tried] = []
+
+    def work(options: argparse.Namespace, command: Sequence[str]) -> None:
+        described, _ = describe(bare_job(), command)
+        with tempfile.TemporaryDirectory() as folder:
+            tried = list(run(Path(folder), options.sizes, options.stages))
+        section: Section = {"facts": described, "tried": msgspec.to_builtins(tried)}
+        record(options.out, "full_disk", section)
+        failed.extend(each for each in tried if each.faults)
+
+    return launch("benchmarks.full_disk", _parser(), work, arguments) or int(bool(failed))
+
+
+def run(folder: Path, sizes: int, stages: Sequence[str]) -> Iterator[Tried]:
+    """Yield what each stage did at each of so many sizes, up to what it wrote where there was room.
+
+    Raises:
+        UserError: this machine lets nobody mount a file system.
+    """
+    prepare_process()
+    work, disk = folder / "work", folder / "disk"
+    work.mkdir()
+    disk.mkdir()
+    (work / "params.yaml").write_text(yaml.safe_dump(to_dict(CONFIG)), encoding="utf-8")
+    Child(lambda: new_registry(work / "store" / "mlflow"), folder / "log").end()
+    for stage in STAGES:
+        with mounted(disk, _ENOUGH):
+            _prepare(stage, work, disk)
+            if fault := _attempt(stage, work, disk).fault:
+                raise RuntimeError(f"{stage} failed where there was room: {fault}")
+            expected, used = outcome_of(disk), shutil.disk_usage(disk).used
+            shutil.copytree(disk, work, dirs_exist_ok=True)
+        if stage in stages:
+            for number in range(1, sizes + 1):
+                tried = _try(stage, work, disk, number * used // sizes, expected)
+                say(f"{stage}, {tried.kib:,} KiB: {tried.said or 'room enough'} {'; '.join(tried.faults)}")
+                yield tried
+
+
+def _try(stage: str, work: Path, disk: Path, size: int, expected: Outcome) -> Tried:
+    size = max(size, 4 * _PAGE) // _PAGE * _PAGE
+    with mounted(disk, str(size)):
+        try:
+            _prepare(stage, work, disk)
+        except OSError:  # not even the store of before fits
+            shutil.rmtree(disk / "store", ignore_errors=True)
+        end = _attempt(stage, work, disk)
+        faults = [] if not end.fault or end.fault.startswith("elcrec: error: ") else [f"not a line: {end.fault}"]
+        faults += [f"half-written: {path.name}" for path in disk.rglob("*") if end.fault and path.name.endswith(_HALF)]
+        subprocess.run(["mount", "-o", f"remount,size={_ENOUGH}", str(disk)], check=True)
+        again = _attempt(stage, work, disk)
+        faults += [f"with room: {again.fault}"] if again.fault else differences(expected, outcome_of(disk))
+    return Tried(stage=stage, kib=size // 1024, refused=bool(end.fault), faults=faults, said=end.fault)
+
+
+@contextmanager
+def mounted(place: Path, size: str) -> Iterator[None]:
+    """Mount a file system in memory.
+
+    Raises:
+        UserError: that is not permitted here.
+    """
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"no file system can be mounted here ({error.strerror})", where=place) from error
+    if done.returncode:
+        raise UserError(f"no file system can be mounted here ({done.stderr.strip()})", where=place, fix="run as root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _prepare(stage: str, work: Path, disk: Path) -> None:
+    if stage == "push":  # making the tables of a registry takes longer than all the rest
+        shutil.copytree(work / "store" / "mlflow", disk / "store" / "mlflow")
+
+
+def _attempt(stage: str, work: Path, disk: Path) -> End:
+    arguments = [word.format(work=work, disk=disk) for word in STAGES[stage]]
+
+    def call() -> int:
+        without_pages()
+        return cli.main([stage, *arguments, "--params", str(work / "params.yaml")])
+
+    log = work.with_name("log")
+    log.unlink(missing_ok=True)
+    return Child(call, log).end()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.full_disk", description=__doc__)
+    parser.add_argument("--sizes", type=positive, default=10, metavar="N", help="of the disk (default 10)")
+    parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES), help="(default all)")
+    page_option(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

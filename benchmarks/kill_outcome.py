@@ -1,0 +1,96 @@
+"""What a run leaves behind, in a form in which two runs of the same inputs are equal: each file and what it says."""
+
+import hashlib
+import os
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from elcrec.artifacts import MEASURED, read_json
+from elcrec.custody import CHECKSUMS
+
+Outcome = dict[str, str]
+
+_BESIDE_DATABASES = ("-wal", "-shm")
+"""Files of SQLite that stay while somebody may still read from them."""
+_RUN = re.compile(r"(?<=/)[0-9a-f]{32}(?=/)")
+_OF_A_RUN = ("time", "timestamp", "_ts", "_proto", "_uuid", "run_id", "_uri", "_location", "_intervals")
+"""Ends of the names of columns whose values another run has different."""
+_OF_A_ROW = {
+    *(("runs", "name"), ("elcrec_identity", "name"), ("model_versions", "source")),
+    *(("events", "number"), ("events", "logged"), ("feast_metadata", "metadata_value")),
+    *(("feature_view_version_history", "version_id"), ("", "created")),
+}
+_DRAWN_TAGS = {"mlflow.runName"}
+
+
+def outcome_of(folder: Path) -> Outcome:
+    """Return what each file below a folder says, by path; folders count too, so that none is left over."""
+    walked = os.walk(folder, followlinks=True)
+    # All of them before a database is opened, which clears its journal away.
+    paths = sorted(Path(place, name) for place, folders, files in walked for name in (*folders, *files))
+    found: Outcome = {}
+    for path in paths:
+        if not path.name.endswith(_BESIDE_DATABASES):
+            name = _name(path, folder)
+            while name in found:
+                name += " (once more)"
+            found[name] = "" if path.is_dir() else _content(path)
+    return found
+
+
+def differences(expected: Outcome, found: Outcome) -> list[str]:
+    """Return the names of what is missing, left over, or other than expected."""
+    missing = [f"missing: {name}" for name in expected if name not in found]
+    extra = [f"left over: {name}" for name in found if name not in expected]
+    other = [f"other: {name}" for name, content in expected.items() if found.get(name, content) != content]
+    return missing + extra + other
+
+
+def _name(path: Path, folder: Path) -> str:
+    return _RUN.sub("RUN", f"/{path.relative_to(folder)}/").strip("/")
+
+
+def _content(path: Path) -> str:
+    of_a_gate = path.name in {CHECKSUMS, "gate.md"} and (path.parent / "gate.json").exists()
+    if of_a_gate or path.name == MEASURED or path.suffix in {".html", ".lock"}:
+        return "there"
+    if path.name == "gate.json":  # whose reason tells a champion that was there before from none
+        return str([read_json(path)[name] for name in ("accepted", "digest", "challenger")])
+    if path.name == "manifest.json":  # which says when the bundle was written
+        return str({name: value for name, value in read_json(path).items() if name != "created"})
+    if path.suffix == ".db":
+        return _digest(_rows(path))
+    if path.suffix == ".parquet" and "feast" in path.parts:
+        table = pq.read_table(path)
+        # A kill after a publication and before the end of its push lets the rows be published once more.
+        return _digest(dict.fromkeys(map(str, table.select(_lasting("", table.column_names)).to_pylist())))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _rows(path: Path) -> Iterator[str]:
+    """Yield the rows of every table, sorted, without what another run has different."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        for (table,) in tables:
+            columns = [name for _, name, *_ in connection.execute(f'PRAGMA table_info("{table}")')]
+            kept = ", ".join(f'"{name}"' for name in _lasting(table, columns)) or "1"
+            rows = Counter(connection.execute(f'SELECT {kept} FROM "{table}"'))
+            yield from sorted(f"{table} {row} {count}" for row, count in rows.items() if row[0] not in _DRAWN_TAGS)
+
+
+def _lasting(table: str, columns: Iterable[str]) -> list[str]:
+    kept = [name for name in columns if not name.endswith(_OF_A_RUN) and (table, name) not in _OF_A_ROW]
+    return [*kept, "time"] if table == "events" else kept
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""The page's sections on what kills and verification do."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from benchmarks.jobs import Result
+from benchmarks.markdown import mib, percent, seconds, table
+from benchmarks.measurements import Section
+
+_KINDS = {
+    "random": "one, at a random time",
+    "twice": "two, at random times",
+    "event": "one, at a file or database event",
+}
+
+
+def kills(section: Section) -> list[str]:
+    """Write what came of work that was killed and done again."""
+    text = """The process group that does the work is ended by SIGKILL; then the same command runs again, in peace.
+*Equal* are points after which everything is as after work that nobody killed: weights, metrics, ranks and every other
+file bit by bit (but pages and what says when and how long), the registry's versions, runs and artifact folders, and the
+rows of the online store and of the log of events. A file or folder that is left over counts as a fault. The client of
+the server sends a batch of events again until it is acknowledged, and never after that."""
+    head = ["what is killed", "kills", "points", "equal", "other or failed"]
+    tried: list[Result] = [one for one in section["tried"] if one["killed"]]
+    rows = [
+        [scenario, _KINDS[kind], *_counts([one for one in tried if _of(one) == (scenario, kind)])]
+        for scenario, kind in sorted({_of(one) for one in tried}, key=lambda of: (of[0], list(_KINDS).index(of[1])))
+    ]
+    faults = Counter(fault for one in tried for fault in one["faults"])
+    return [
+        text,
+        table(head, [*rows, ["all", "", *_counts(tried)]]),
+        *(f"- {text}, {n}x" for text, n in faults.items()),
+    ]
+
+
+def full_disk(section: Section) -> list[str]:
+    """Write what stages did on disks that were too small."""
+    text = """Each stage as a command, all that it writes on a disk that holds a part of what it writes where there is
+room; then the same command on the same disk with room. *Refused* are those that ended in one line, with nothing
+half-written beside it; *equal* are those after which everything is as where there always was room."""
+    head = ["stage", "disks, KiB", "tried", "refused", "equal afterwards", "other, failed or half-written"]
+    of: dict[str, list[Result]] = {}
+    for one in section["tried"]:
+        of.setdefault(one["stage"], []).append(one)
+    rows = []
+    for stage, tried in of.items():
+        sizes, wrong = [one["kib"] for one in tried], sum(bool(one["faults"]) for one in tried)
+        counts = (len(tried), sum(one["refused"] for one in tried), len(tried) - wrong, wrong)
+        rows.append([stage, f"{min(sizes):,} to {max(sizes):,}", *map(str, counts)])
+    return [text, table(head, rows)]
+
+
+def custody(section: Section) -> list[str]:
+    """Write what it costs to compare what a stage reads with what was recorded."""
+    text = f"""Comparing the files that a stage reads with the checksums of the stage that wrote them, beside the whole
+stage as a command, on a log of {section["events"]:,} events of {section["users"]:,} users; processor seconds of one run
+each, training one epoch."""
+    head = ["stage", "stage, CPU s", "comparing, CPU s", "share", "MiB compared"]
+    rows = [
+        [name, seconds(one["stage"]), f"{one['verify']:.3f}", percent(one["verify"] / one["stage"]), mib(one["mib"])]
+        for name, one in section["stages"].items()
+    ]
+    return [text, table(head, rows)]
+
+
+def _of(one: Result) -> tuple[str, str]:
+    return one["point"]["scenario"], one["point"]["kind"]
+
+
+def _counts(tried: Sequence[Result]) -> list[str]:
+    wrong = sum(bool(one["faults"]) for one in tried)
+    return [f"{len(tried):,}", f"{len(tried) - wrong:,}", f"{wrong:,}"]
