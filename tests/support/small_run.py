@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from support.engines import ENGINE
 from support.logs import SMALL, checked
 from support.push_inputs import Inputs, bundle_of
 
 from elcrec.config import EncoderConfig, EvaluateConfig, SequencesConfig, TrainConfig
+from elcrec.serving.publishing import log_tables
 from elcrec.stages.evaluate import evaluate
-from elcrec.stages.push import log_tables
 from elcrec.stages.recommend_all import recommend_all
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.train import train
@@ -56,7 +57,7 @@ def run_on(log: Path, folder: Path, sequences: SequencesConfig | None = None, **
     build_sequences(sequences or SequencesConfig(), folder / "out", inputs.sequences, engine=ENGINE)
     train(TINY, inputs.sequences, inputs.model, checkpoint=folder / "checkpoint")
     metrics = evaluate(EvaluateConfig(bootstrap=10), inputs.model, inputs.sequences, inputs.evaluation)
-    pq.write_table(log_tables(inputs.sequences).histories, folder / "histories.parquet")
+    pq.write_table(pa.concat_tables(log_tables(inputs.sequences).histories), folder / "histories.parquet")
     table = pq.read_table(folder / "out" / "interactions.parquet", columns=["user_id", "item_id"])
     met: dict[str, set[str]] = {}
     for user, item in zip(*(column.to_pylist() for column in table.columns), strict=True):

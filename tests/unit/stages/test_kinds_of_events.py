@@ -16,9 +16,9 @@ from elcrec.config import KindsConfig, SequencesConfig
 from elcrec.data.dataset import SequenceData, load_sequences
 from elcrec.data.erasure import erase_user
 from elcrec.data.interactions import interaction_schema
-from elcrec.data.split_points import DISLIKED, seen_items
+from elcrec.data.split_points import DISLIKED, ServedHistories
 from elcrec.errors import UserError
-from elcrec.stages.push import log_tables
+from elcrec.serving.publishing import log_tables
 from elcrec.stages.sequences import build_sequences
 
 MINUTE = 60_000_000
@@ -106,8 +106,8 @@ def test_dislikes_are_no_interactions_and_are_excluded_in_evaluation_and_serving
     }
     met = {"valid": set("abcf"), "test": set("abcfg")} if repeats == "exclude" else {"valid": set(), "test": set()}
     assert excluded == {"valid": met["valid"] | set("de"), "test": met["test"] | set("dea")}
-    histories = pq.read_table(tmp_path / "out" / "histories.parquet")
-    seen = seen_items(tmp_path / "out", histories, 1000).to_pylist()
+    served = pa.concat_tables(ServedHistories(folder=tmp_path / "out", most_seen=1000))
+    seen = served["seen_items"].to_pylist()
     mark = DISLIKED if repeats == "allow" else ""
     assert seen == [[f"{mark}{item}" for item in "dea"]] * 2 + [[]]
 
@@ -145,7 +145,7 @@ def test_a_gap_ends_a_session_and_the_newest_one_alone_is_served_under_the_users
     build([*log, *events([("", "abcd")], "v")], session_gap=30.0)
     assert rows_of(tmp_path) == ["u␟1:ab", "u␟2:c", "u:d", "v:abcd"]
     served = log_tables(tmp_path / "out")
-    assert served.histories["user_id"].to_pylist() == ["u", "v"]
+    assert pa.concat_tables(served.histories)["user_id"].to_pylist() == ["u", "v"]
     assert set(pc.unique(pa.concat_tables(served.earlier)["user_id"]).to_pylist()) <= {"u", "v"}
     erase_user(tmp_path / "out", "u", ("user_id",))
     assert rows_of(tmp_path) == ["v:abcd"]
