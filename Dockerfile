@@ -9,7 +9,7 @@ FROM ${WHEELS} AS wheels
 FROM python:3.11-slim-bookworm AS requirements
 COPY pyproject.toml ./
 RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-images = {'train': 'validate report registry features feast-servers dvc s3 gs pipeline trainer', 'serve': 'registry features serve'}; \
+images = {'train': 'validate report registry model-registry features feast-servers dvc s3 gs pipeline trainer', 'serve': 'registry features serve'}; \
 needs = {i: p['dependencies'] + [r for e in es.split() for r in p['optional-dependencies'][e]] for i, es in images.items()}; \
 [print(*rs, sep='\n', file=open(f'/{i}.in', 'w')) for i, rs in needs.items()]" && grep '^torch' /train.in > /torch.in
 

@@ -31,7 +31,7 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup spark run repro recommend test test-image check format bench golden lock
+.PHONY: help setup spark run repro recommend test test-slow test-all test-image check format bench golden lock
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,8 +57,15 @@ repro: setup ## Run what changed since the last time, through DVC.
 recommend: setup ## Recommend for one user of the last run: USER_ID=u00000.
 	$(BIN)/elcrec recommend --store $(WORKDIR)/store --user $(USER_ID)
 
-test: setup ## Run all tests but those of the image (two processes).
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not container"
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test: setup ## Run the tests that a person waits for: some minutes in two processes.
+	$(PYTEST) -m "not slow and not container"
+
+test-slow: setup ## Run the others: whole pipelines, servers, kills, Spark, several processes.
+	$(PYTEST) -m "slow and not container"
+
+test-all: test test-slow ## Run all tests but those of the image.
 
 test-image: setup ## Build the image and run the pipeline in its containers (needs a container engine).
 	$(BIN)/python -m pytest -m container

@@ -35,6 +35,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the pipeline."""
     run: str
     """Id of the run, or the backend's name of it where no id is known."""
+    name: str = ""
+    """What people call the run."""
     namespace: str = ""
     """Namespace of the run."""
     link: str = ""
@@ -56,7 +58,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         name = f"{self.model} version {self.version}".strip() if self.version else ""
         where = f"step {self.step}" if self.step else ""
         words = ": ".join(filter(None, (name, where, self.message)))
-        run = f"[{self.run}]({self.link})" if self.link else self.run
+        called = self.name or self.run
+        run = f"[{called}]({self.link})" if self.link else called
         line = f"**{self.pipeline} {_MARKS.get(self.outcome, self.outcome)}** ({run})"
         return f"{line}: {words}\n" if words else f"{line}\n"
 

@@ -140,6 +140,14 @@ def _bytes_of(path: Path, file: str, config: str) -> dict[str, str]:
     return {"md5": md5_of(path), "params": config} if path.is_file() else {}
 
 
+def run_facts(name: str = "") -> dict[str, str]:
+    """Return what is known of the run that this step belongs to: id, name, namespace, and link where there is a UI."""
+    run, ui = os.environ.get("ELCREC_RUN_ID", ""), os.environ.get("ELCREC_UI", "")
+    link = f"{ui}/#/runs/details/{run}" if run and ui else ""
+    facts = {"id": run, "name": name, "namespace": os.environ.get("ELCREC_NAMESPACE", ""), "link": link}
+    return {key: value for key, value in facts.items() if value}
+
+
 def log(metrics: Any, values: Mapping[str, object]) -> None:
     """Log the finite numbers among `values` as KFP metrics; the rest, a yes or no too, has no place there."""
     for name, value in values.items():

@@ -40,13 +40,13 @@ def evaluate(
 
     from pathlib import Path
 
-    from components._support import describe, log, publish, read_section
+    from components._support import describe, log, publish, read_section, run_facts
     from elcrec.stages.evaluate import evaluate as stage
 
     out = Path(evaluation.path)
     inputs = {"baseline": Path(baseline.path) if baseline else None, "truth": Path(raw.path)}
     section = read_section("evaluate", config)
-    log(metrics, stage(section, Path(model.path), Path(sequences.path), out, **inputs))
+    log(metrics, stage(section, Path(model.path), Path(sequences.path), out, run=run_facts(), **inputs))
     publish(out / "report.html", report)
     publish(out / "intents.html", intents)
     publish(out / "model_card.md", card)

@@ -6,13 +6,16 @@ from components._image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def outcome(pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown]) -> None:
+def outcome(
+    pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown], run_name: str = ""
+) -> None:
     """Write the outcome of the run down, and tell the address in ELCREC_WEBHOOK where there is one.
 
     Args:
         pipeline: Name of the pipeline.
         status: How the steps ended in the words of KFP, which are no guide; the results that they wrote down decide.
         summary: The outcome in words.
+        run_name: What people call this run.
     """
     from elcrec.process import set_up_process
 
@@ -24,13 +27,10 @@ def outcome(pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Out
 
     from components._outcome import conclude, notify
     from components._results import forget_old_runs, read_results, run_folder
-    from components._support import describe
+    from components._support import describe, run_facts
 
-    folder, run = run_folder(os.environ), os.environ.get("ELCREC_RUN_ID", "")
-    facts = {"pipeline": pipeline, "run": run or status.pipeline_job_resource_name}
-    facts["namespace"] = os.environ.get("ELCREC_NAMESPACE", "")
-    if run and os.environ.get("ELCREC_UI"):
-        facts["link"] = f"{os.environ['ELCREC_UI']}/#/runs/details/{run}"
+    folder, facts = run_folder(os.environ), run_facts(run_name)
+    facts |= {"pipeline": pipeline, "run": facts.pop("id", status.pipeline_job_resource_name)}
     ended = conclude(read_results(folder) if folder else [], status.state, **facts)
     Path(summary.path).write_text(ended.text, encoding="utf-8")
     describe(summary, config=json.dumps({"pipeline": pipeline}), outcome=ended.outcome)

@@ -14,6 +14,7 @@ def push(
     evaluation: dsl.Input[dsl.Artifact],
     pushed: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    run_name: str = "",
 ) -> None:
     """Run stage push.
 
@@ -25,6 +26,7 @@ def push(
         evaluation: What evaluate wrote.
         pushed: The decision and the bundle.
         metrics: The stage's numbers.
+        run_name: What people call this run.
     """
     from elcrec.process import set_up_process
 
@@ -32,13 +34,13 @@ def push(
 
     from pathlib import Path
 
-    from components._support import describe, log, read_section
+    from components._support import describe, log, read_section, run_facts
     from elcrec.adapters.store import open_store
     from elcrec.stages.push import push as stage
 
     section, target, out = read_section("push", config), open_store(Path(store)), Path(pushed.path)
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    done = stage(section, *inputs, out, registry=target.registry, features=target.features)
+    done = stage(section, *inputs, out, registry=target.registry, features=target.features, run=run_facts(run_name))
     log(metrics, done)
     facts = {"decision": "accepted" if done["accepted"] else "refused", "reason": done["reason"]}
     facts |= {"model": section.model_name, "version": done["version"]} if done["accepted"] else {}

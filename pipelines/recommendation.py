@@ -9,7 +9,7 @@ from components.outcome import outcome
 from components.recommend import recommend
 from elcrec.config import Config
 from pipelines.platform import Platform
-from pipelines.tasks import Places, place
+from pipelines.tasks import RUN_NAME, Places, place
 from pipelines.training import pipeline
 
 
@@ -24,7 +24,7 @@ def recommendation(config: Config, platform: Platform, places: Places) -> Any:
     }
 
     def graph(given: Mapping[str, Any]) -> None:
-        with dsl.ExitHandler(place(outcome(pipeline=name), "outcome", platform), name="steps"):
+        with dsl.ExitHandler(place(outcome(pipeline=name, run_name=RUN_NAME), "outcome", platform), name="steps"):
             # Side by side and not in a loop, which is reported to fail inside an exit handler (docs/kubeflow.md).
             for index in range(1, parts + 1):
                 task = recommend(**given, part=f"{index}/{parts}", store=places.store)

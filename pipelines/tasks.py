@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from kfp import kubernetes
+from kfp import dsl, kubernetes
 
 from components._step import SECRET
 from elcrec.adapters.train_nodes import Nodes
@@ -24,6 +24,8 @@ train only reads the champion that its parameter names by digest, and fetch the 
 validate compares with the last accepted log, but what it said of this very log under these settings stands; were it
 asked anew, its new artifact would make all that follows run again, training included.
 """
+RUN_NAME = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
+"""What the run form calls the run. An input, because a pod's labels lack it, and of no step that may be cached."""
 _EXECUTOR = "kfp.dsl.executor_main"
 _LAUNCHER = {"cpu": "100m", "cpu_limit": "1", "memory": "2Gi"}
 """Resources of a step that hands its work to a TrainJob, waits for it and copies the model."""

@@ -28,7 +28,7 @@ from components.train import train
 from components.validate import validate
 from elcrec.config import Config, to_dict
 from pipelines.platform import Platform
-from pipelines.tasks import Places, cluster_of, place, processes_of
+from pipelines.tasks import RUN_NAME, Places, cluster_of, place, processes_of
 
 Graph = Callable[[Mapping[str, Any]], None]
 _DVC = ("dvc_repository", "dvc_revision", "dvc_path", "dvc_md5")
@@ -110,7 +110,8 @@ def _ending_in_push(
     parameters = {**own, **dict.fromkeys(_DVC, ""), "accept_drift": "", "overrides": "{}", **more}
 
     def graph(given: Mapping[str, Any]) -> None:
-        with dsl.ExitHandler(place(outcome(pipeline=f"elcrec-{name}"), "outcome", platform), name="steps"):
+        told = place(outcome(pipeline=f"elcrec-{name}", run_name=RUN_NAME), "outcome", platform)
+        with dsl.ExitHandler(told, name="steps"):
             chosen = {key: given[key] for key in (*own, "overrides")}
             section = place(configure(defaults=defaults, **chosen), "configure", platform).outputs
             raw = _fetch(section["fetch"], given, platform)
@@ -150,7 +151,7 @@ def _judge_and_push(road: _Road, *, model: Any, raw: Any, **baseline: Any) -> No
     challenger = {"config": road.section["push"], "store": road.places.store, "evaluation": evaluation, **inputs}
     decision = road.place("gate", gate(**challenger))
     with dsl.If(decision.outputs["Output"] == True, name="accepted"):  # noqa: E712 - kfp builds a condition
-        road.place("push", push(**challenger))
+        road.place("push", push(**challenger, run_name=RUN_NAME))
 
 
 def with_choices(pipeline: Any, choices: Mapping[str, Sequence[str]]) -> Any:

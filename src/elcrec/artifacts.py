@@ -104,6 +104,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_parquet_name(path: Path) -> None:
+    """Check that a file to write is named as what it will be: `elcrec forget` and readers go by the name.
+
+    Raises:
+        UserError: the name ends otherwise.
+    """
+    if path.suffix != ".parquet":
+        raise UserError("the output is Parquet", where=path, fix=f"name it {path.stem}.parquet")
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write `document` atomically, indented, keys in their order, ending in a newline."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)

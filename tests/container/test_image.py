@@ -1,6 +1,7 @@
 """The image builds, is what the Dockerfile promises, and runs the pipeline in containers."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import yaml
 
 from elcrec.artifacts import code_revision, read_json
 from pipelines.cli import main
+from tests.support.checkpoints import killing_a_training
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT.parent / "shared" / "tools" / "container-engine"
@@ -114,10 +116,18 @@ def pushed(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evaluate": {"bootstrap": 20},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    submit(folder, image, "seed=3")
+    return folder / "store"
+
+
+def submit(folder: Path, image: str, *parameters: str) -> Path:
+    """Run the pipeline in containers; return the folder of the run."""
+    earlier = set((folder / "runs").glob("elcrec-*/"))
     places = ["--root", str(folder / "runs"), "--store", str(folder / "store")]
     command = ["submit", "--local", "--docker", "--image", image, "--params", str(folder / "params.yaml")]
-    assert main([*command, *places, "--param", "seed=3"]) == 0
-    return folder / "store"
+    assert main([*command, *places, *(part for name in parameters for part in ("--param", name))]) == 0
+    (run,) = (path for path in set((folder / "runs").glob("elcrec-*/")) - earlier if path.is_dir())
+    return run
 
 
 def test_the_pipeline_runs_in_containers_on_the_sample(pushed: Path) -> None:
@@ -127,3 +137,27 @@ def test_the_pipeline_runs_in_containers_on_the_sample(pushed: Path) -> None:
     assert (
         (run / "outcome" / "summary").read_text(encoding="utf-8").startswith("**elcrec-training succeeded, pushed** (")
     )
+
+
+def kill_the_train_container() -> bool:
+    found = docker("ps", "--quiet", "--filter", f"ancestor={TAG}").split()
+    trains = [name for name in found if '"train"' in docker("inspect", "--format", "{{json .Args}}", name)]
+    for name in trains:
+        docker("kill", "--signal", "KILL", name)
+    return bool(trains)
+
+
+def test_a_train_container_that_was_killed_goes_on_where_it_was_and_a_refused_model_leaves_the_champion(
+    image: str, pushed: Path
+) -> None:
+    folder = pushed.parent
+    with killing_a_training(folder / "runs" / "workspace", epochs=3, kill=kill_the_train_container) as killed:
+        run = submit(folder, image, "epochs=60", "min_ndcg=1", 'overrides={"train": {"patience": 60}}')
+
+    assert killed.is_set()
+    (resumed,) = re.findall(r"resuming after epoch (\d+)", (run / "log.txt").read_text(encoding="utf-8"))
+    assert int(resumed) >= 3
+    assert not (run / "push").exists()
+    said = (run / "outcome" / "summary").read_text(encoding="utf-8")
+    assert said.startswith("**elcrec-training succeeded, not pushed** (")
+    assert "version 1 still serves" in said

@@ -4,11 +4,8 @@ import json
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
 
 import psutil
 import pyarrow.parquet as pq
@@ -23,7 +20,7 @@ from elcrec.serving.bundle import read_manifest
 from elcrec.training.checkpoint import FILE
 from pipelines.cli import main
 from pipelines.local import NO_IMAGE
-from tests.support.checkpoints import epochs_in
+from tests.support.checkpoints import killing_a_training
 
 ROOT = Path(__file__).parents[2]
 EPOCHS_BEFORE = 3
@@ -199,31 +196,18 @@ def test_many_users_are_recommended_to_at_once(workspace: Path) -> None:
     assert paths["out"].read_bytes() == written.read_bytes()
 
 
-@contextmanager
-def killing_the_train_step(checkpoints: Path) -> Iterator[Event]:
-    """Kill the train step by SIGKILL once its checkpoint holds three epochs."""
-    killed, done = Event(), Event()
-
-    def hunt() -> None:
-        while not done.is_set() and not killed.is_set():
-            if any(epochs_in(checkpoint) >= EPOCHS_BEFORE for checkpoint in checkpoints.rglob(FILE)):
-                for child in psutil.Process(os.getpid()).children(recursive=True):
-                    if "train" in child.cmdline():
-                        child.send_signal(signal.SIGKILL)
-                        killed.set()
-            time.sleep(0.02)
-
-    hunter = Thread(target=hunt, daemon=True)
-    hunter.start()
-    yield killed
-    done.set()
-    hunter.join()
+def kill_the_train_step() -> bool:
+    trains = [child for child in psutil.Process(os.getpid()).children(recursive=True) if "train" in child.cmdline()]
+    for child in trains:
+        child.send_signal(signal.SIGKILL)
+    return bool(trains)
 
 
 def test_a_train_step_that_was_killed_is_tried_again_and_goes_on_where_it_was(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with killing_the_train_step(workspace / "runs" / "workspace") as killed:
+    checkpoints = workspace / "runs" / "workspace"
+    with killing_a_training(checkpoints, epochs=EPOCHS_BEFORE, kill=kill_the_train_step) as killed:
         run = run_pipeline(workspace, "training", "epochs=60", "min_ndcg=1", overrides(train={"patience": 60}))
     assert killed.is_set()
     (resumed,) = re.findall(r"resuming after epoch (\d+)", text(run / "log.txt"))

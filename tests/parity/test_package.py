@@ -69,6 +69,14 @@ def parse_strictly(document: dict[str, Any]) -> proto.PipelineSpec:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
+def test_the_name_of_a_run_reaches_no_step_that_may_be_cached(name: str, package: Path) -> None:
+    tasks = tasks_of(compile_to(package, name)[0])
+    told = {key for key, task in tasks.items() if "pipeline_job_name" in str(task.get("inputs"))}
+    assert told == {"outcome"} | ({"push"} & set(tasks))
+    assert not [key for key in told if tasks[key].get("cachingOptions")]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
 def test_a_package_equals_the_reviewed_one_satisfies_the_protos_and_compiles_to_the_same_bytes(
     name: str, package: Path, root: Path
 ) -> None:

@@ -1,9 +1,15 @@
-"""How far an unfinished training is, read from outside while it runs."""
+"""How far an unfinished training is, read from outside while it runs, and how to kill it there."""
 
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 from safetensors import SafetensorError, safe_open
+
+from elcrec.training.checkpoint import FILE
 
 
 def epochs_in(checkpoint: Path) -> int:
@@ -13,3 +19,21 @@ def epochs_in(checkpoint: Path) -> int:
             return int(json.loads(file.metadata()["progress"])["epoch"])
     except (OSError, SafetensorError):
         return 0
+
+
+@contextmanager
+def killing_a_training(checkpoints: Path, *, epochs: int, kill: Callable[[], bool]) -> Iterator[Event]:
+    """Call `kill`, until it says that it did, once a checkpoint in the folder holds so many epochs; yield whether."""
+    killed, done = Event(), Event()
+
+    def hunt() -> None:
+        while not done.is_set() and not killed.is_set():
+            if any(epochs_in(checkpoint) >= epochs for checkpoint in checkpoints.rglob(FILE)) and kill():
+                killed.set()
+            time.sleep(0.02)
+
+    hunter = Thread(target=hunt, daemon=True)
+    hunter.start()
+    yield killed
+    done.set()
+    hunter.join()

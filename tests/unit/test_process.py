@@ -154,6 +154,15 @@ def test_feast_is_imported_as_it_is_and_typeguard_works_afterwards() -> None:
     assert restored
 
 
+@pytest.mark.parametrize(
+    ("first", "loaded"), [("from elcrec.process import set_up_process; set_up_process()", False), ("", True)]
+)
+def test_the_feature_store_does_without_torch_and_torch_can_be_had_later(first: str, *, loaded: bool) -> None:
+    program = f"{first}\nimport json, sys, elcrec.adapters.feast_store\nearly = 'torch' in sys.modules\nimport torch\n"
+
+    assert answer(f"{program}print(json.dumps([early, torch.ones(2).sum().item()]))") == [loaded, 2.0]
+
+
 def test_the_command_line_sets_itself_up_and_loads_no_library() -> None:
     program = (
         "import contextlib, json, os, sys; from elcrec.cli import main\n"

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import atomic_file
+from elcrec.artifacts import atomic_file, require_parquet_name
 from elcrec.errors import UserError
 from elcrec.serving.histories import UNITS
 from elcrec.serving.ports import LOG_SCHEMA, EventLog
@@ -60,9 +60,10 @@ def export_events(log: EventLog, out: Path, *, base: Path | None = None) -> dict
         How many rows come from `base` and how many from the log.
 
     Raises:
-        UserError: `base` is no such file, or there is nothing to write.
+        UserError: `base` is no such file, `out` is not named .parquet, or there is nothing to write.
         StoreUnavailable: the log does not answer.
     """
+    require_parquet_name(out)
     out = out.absolute()
     with atomic_file(out) as scratch, tempfile.TemporaryDirectory(prefix=".events.", dir=out.parent) as folder:
         with duckdb.connect(str(Path(folder) / "events.db")) as database:

@@ -25,7 +25,8 @@ with quiet("mlflow", "alembic"):
 logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
-_DIGEST = "elcrec.bundle"
+DIGEST = "elcrec.bundle"
+"""Tag of a version and of its run: the bundle's digest."""
 _REJECTED = "elcrec.rejected"
 """Tag of a version that was rolled back: when."""
 _ARTIFACT = "bundle"
@@ -50,8 +51,7 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        with _mlflow():
-            model = _found(lambda: self._client.get_registered_model(name))
+        model = self._ask(lambda client: client.get_registered_model(name))
         return self.version(name, str(model.aliases[CHAMPION])) if model and CHAMPION in model.aliases else None
 
     def version(self, name: str, version: str) -> RegisteredModel | None:
@@ -60,9 +60,8 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        with _mlflow():
-            found = _found(lambda: self._client.get_model_version(name, version))
-            return RegisteredModel(name=name, version=version, bundle=self._fetch(found)) if found else None
+        found = self._ask(lambda client: client.get_model_version(name, version))
+        return RegisteredModel(name=name, version=version, bundle=self._fetch(found)) if found else None
 
     def versions(self, name: str) -> list[str]:
         """See `ModelRegistry`.
@@ -70,9 +69,8 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        with _mlflow():
-            found = self._client.search_model_versions(f"name='{name}'")
-        numbers = [int(version.version) for version in found if _REJECTED not in version.tags]
+        found = self._ask(lambda client: client.search_model_versions(f"name='{name}'"))
+        numbers = [int(version.version) for version in found or [] if _REJECTED not in version.tags]
         return [str(number) for number in sorted(numbers, reverse=True)]
 
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
@@ -83,7 +81,7 @@ class MlflowRegistry:
         """
         digest = read_manifest(bundle).digest
         with _mlflow():
-            found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
+            found = self._client.search_model_versions(f"name='{name}' and tags.`{DIGEST}`='{digest}'")
             if found:
                 known = min(int(version.version) for version in found)
                 logger.info("%s: this bundle is already version %d", name, known)
@@ -92,7 +90,7 @@ class MlflowRegistry:
             self._ensure_model(name)
             source = f"{run.info.artifact_uri}/{_ARTIFACT}"
             version = self._client.create_model_version(
-                name, source=source, run_id=run.info.run_id, tags={**tags, _DIGEST: digest}
+                name, source=source, run_id=run.info.run_id, tags={**tags, DIGEST: digest}
             )
             logger.info("registered %s version %s", name, version.version)
             return str(version.version)
@@ -132,9 +130,21 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
+        asked = f"name='{name}' and tags.`{DIGEST}`='{digest}'"
+        found = self._ask(lambda client: client.search_model_versions(asked))
+        return next((str(version.version) for version in found or [] if _REJECTED in version.tags), None)
+
+    def _ask(self, question: Callable[[MlflowClient], Entity]) -> Entity | None:
+        """Return what MLflow answers, `None` where it does not exist; a folder without a registry stays one."""
+        if self._server is None and not _has_registry(self._folder):
+            return None
         with _mlflow():
-            found = self._client.search_model_versions(f"name='{name}' and tags.`{_DIGEST}`='{digest}'")
-        return next((str(version.version) for version in found if _REJECTED in version.tags), None)
+            try:
+                return question(self._client)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
 
     @property
     def _client(self) -> MlflowClient:
@@ -156,7 +166,7 @@ class MlflowRegistry:
     def _fetch(self, version: ModelVersion) -> Path:
         if self._server is None:
             return self._artifacts / str(version.run_id) / "artifacts" / _ARTIFACT
-        cached = self._folder / "downloads" / str(version.tags[_DIGEST])
+        cached = self._folder / "downloads" / str(version.tags[DIGEST])
         if not cached.is_dir():
             self._download(version, cached)
         return cached
@@ -182,8 +192,8 @@ class MlflowRegistry:
         self, name: str, digest: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
     ) -> Run:
         experiment = self._experiment(name)
-        runs = self._client.search_runs([experiment], f"tags.`{_DIGEST}` = '{digest}'", max_results=1)
-        run = runs[0] if runs else self._client.create_run(experiment, tags={_DIGEST: digest})
+        runs = self._client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'", max_results=1)
+        run = runs[0] if runs else self._client.create_run(experiment, tags={DIGEST: digest})
         if run.info.status != "FINISHED":
             self._client.log_artifacts(run.info.run_id, str(bundle), _ARTIFACT)
             self._client.log_batch(
@@ -211,6 +221,11 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def _has_registry(folder: Path) -> bool:
+    """Whether something was ever registered under the folder: its database is there, or bundles that want it."""
+    return (folder / "mlflow.db").exists() or (folder / "artifacts").exists()
 
 
 def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
@@ -242,16 +257,6 @@ def _close_connections(uri: str) -> None:
 def _metric_name(name: str) -> str:
     """MLflow allows no @ in a metric's name."""
     return name.replace("@", "_at_")
-
-
-def _found(ask: Callable[[], Entity]) -> Entity | None:
-    """Return what MLflow answers, `None` where it does not exist."""
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 @contextmanager

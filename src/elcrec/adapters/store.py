@@ -2,7 +2,8 @@
 
 The environment may point away from the folder: `MLFLOW_TRACKING_URI` to an MLflow server,
 `ELCREC_FEATURES` to the Feast repository (default: `features` in the working directory), `REDIS` to a Redis for the
-online store and `FEAST_REGISTRY` to a database for Feast's registry. `ELCREC_USER_SALT` is the salt of users' keys
+online store and `FEAST_REGISTRY` to a database for Feast's registry. `MODEL_REGISTRY_URL` is a Kubeflow Model Registry
+that versions are entered in as well. `ELCREC_USER_SALT` is the salt of users' keys
 where servers share no folder.
 """
 
@@ -41,6 +42,7 @@ class Store:
     redis: str | None = field(default=None, repr=False)
     feast_registry: str | None = field(default=None, repr=False)
     salt: str | None = field(default=None, repr=False)
+    model_registry: str | None = field(default=None, repr=False)
 
     @property
     def histories(self) -> Path:
@@ -68,6 +70,10 @@ class Store:
 
         if self.tracking_uri is None:
             self._warn_of_network()
+        if self.model_registry is not None:
+            from elcrec.adapters.kubeflow_registry import MirroredRegistry  # noqa: PLC0415 - one that few have
+
+            return MirroredRegistry(self.folder / "mlflow", mirror=self.model_registry, tracking_uri=self.tracking_uri)
         return MlflowRegistry(self.folder / "mlflow", tracking_uri=self.tracking_uri)
 
     @cached_property
@@ -126,4 +132,5 @@ def open_store(folder: Path) -> Store:
         redis=os.environ.get("REDIS") or None,
         feast_registry=os.environ.get("FEAST_REGISTRY") or None,
         salt=os.environ.get("ELCREC_USER_SALT") or None,
+        model_registry=os.environ.get("MODEL_REGISTRY_URL") or None,
     )

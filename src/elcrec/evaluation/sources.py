@@ -1,7 +1,7 @@
 """What the findings were made from, as every page says it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Sources:
         folders: `model` and, where there is one, `baseline` -> folder.
         item_ids: raw ids of items 1 to V.
         catalogue: names of the items, where there is an items file.
+        run: which run of a pipeline made them, such as its `id`; empty for a command.
     """
 
     config: EvaluateConfig
@@ -31,6 +32,7 @@ class Sources:
     folders: Mapping[str, Path]
     item_ids: list[str]
     catalogue: CatalogueNames | None = None
+    run: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def split(self) -> dict[str, Any]:
@@ -52,4 +54,5 @@ def provenance(answers: Mapping[str, Answers], sources: Sources) -> list[tuple[s
     for name, given in answers.items():
         rows += [(f"{name.capitalize()}, {key}", str(value)) for key, value in origin(given.config).items()]
     rows.append(("Evaluation, git revision", code_revision() or "not in a repository"))
+    rows += [(f"Run, {key}", value) for key, value in sources.run.items()]
     return rows

@@ -1,11 +1,12 @@
 """A bundle: everything that serving needs of one model, in one folder that can be checked.
 
-`manifest.json` holds the sha256 of every other file and what the model was made from. The digest covers
-all of the manifest but the time of creation, so the same inputs have the same digest on every machine.
+`manifest.json` holds the sha256 of every other file and what the model was made from. The digest covers all of the
+manifest but the time of creation and the run that wrote it, so the same inputs have the same digest on every machine.
 """
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,13 +96,22 @@ def describe_bundle(source: BundleSource, *, name: str, feature_service: str, fe
     )
 
 
-def write_bundle(source: BundleSource, manifest: Manifest, out: Path) -> None:
-    """Write the bundle folder `out`, whole or not at all."""
+def write_bundle(source: BundleSource, manifest: Manifest, out: Path, *, run: Mapping[str, str] | None = None) -> None:
+    """Write the bundle folder `out`, whole or not at all.
+
+    Args:
+        source: the folders of the stages.
+        manifest: what describes them.
+        out: the folder to write.
+        run: which run of a pipeline writes it; no part of what the bundle is, like the time.
+    """
     with atomic_dir(out) as scratch:
         for name, path in source.files().items():
             shutil.copyfile(path, scratch / name)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         document = {**manifest.document(), "digest": manifest.digest, "created": created}
+        if run:
+            document["run"] = dict(run)
         write_json(scratch / MANIFEST, document)
 
 

@@ -1,7 +1,7 @@
 """Stage evaluate: what a trained model is worth on the test split, and what its intents are."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +69,7 @@ def evaluate(
     *,
     baseline: Path | None = None,
     truth: Path | None = None,
+    run: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Rank every test target and write the metrics, the tables, the pages and the model card to `out`.
 
@@ -79,6 +80,7 @@ def evaluate(
         out: the folder to write.
         baseline: a model to compare with, user by user; left out where the folder does not exist.
         truth: the raw folder, whose planted intents are compared where it holds any.
+        run: which run of a pipeline this is, such as its `id`: the pages say so.
 
     Returns:
         The headline numbers of metrics.json, those in `HEADLINE` that apply.
@@ -114,7 +116,13 @@ def evaluate(
     numbers = flat_metrics(findings)
     catalogue = None if facts_table is None else CatalogueNames(facts_table, item_ids, counts)
     sources = Sources(
-        config=config, sequences=sequences, raw=truth, folders=folders, item_ids=item_ids, catalogue=catalogue
+        config=config,
+        sequences=sequences,
+        raw=truth,
+        folders=folders,
+        item_ids=item_ids,
+        catalogue=catalogue,
+        run=run or {},
     )
     with stage_output(out) as scratch:
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})

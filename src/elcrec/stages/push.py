@@ -53,10 +53,25 @@ def push(
     *,
     registry: ModelRegistry,
     features: FeatureStore,
+    run: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion.
 
     A refusal is an answer, not an error. What users did is published all the same.
+
+    Args:
+        config: the section `push`.
+        model: the model folder.
+        sequences: the sequences folder.
+        evaluation: the evaluation folder.
+        out: the folder to write.
+        registry: where models are registered.
+        features: where features are published.
+        run: which run of a pipeline this is, such as its `id` and `name`: kept in the bundle's manifest and as tags
+            `elcrec.run.*` of the version.
+
+    Returns:
+        The decision and what was done.
 
     Raises:
         UserError: an input does not fit the others, or a store refuses.
@@ -68,10 +83,10 @@ def push(
         write_json(scratch / "gate.json", decision.document())
         (scratch / "gate.md").write_text(gate_markdown(decision), encoding="utf-8")
         if decision.accepted:
-            write_bundle(source, manifest, scratch / "bundle")
+            write_bundle(source, manifest, scratch / "bundle", run=run)
     logger.info("push %s: %s", "accepted" if decision.accepted else "refused", decision.reason)
     if decision.accepted:
-        return _summary(decision) | _release(config, source, out / "bundle", manifest, registry, features)
+        return _summary(decision) | _release(config, source, out / "bundle", manifest, registry, features, run)
     return _summary(decision) | publish_log(config, sequences, decision, features=features)
 
 
@@ -242,10 +257,12 @@ def _release(
     manifest: Manifest,
     registry: ModelRegistry,
     features: FeatureStore,
+    run: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Register, publish, and only then move the alias: a reader never meets a champion without features."""
     metrics = {name: value for name, value in read_json(bundle / "metrics.json").items() if _is_number(value)}
     tags = {"sequences_md5": manifest.sequences_md5, "feature_service": manifest.feature_service}
+    tags |= {f"elcrec.run.{key}": value for key, value in (run or {}).items()}
     version = registry.register(config.model_name, bundle, metrics, tags)
     logger.info("publishing features, which takes minutes for a million users")
     published = _publish(config, features, _tables(source, manifest.digest))

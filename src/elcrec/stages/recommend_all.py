@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import atomic_file
+from elcrec.artifacts import atomic_file, require_parquet_name
 from elcrec.data.id_hashes import hash_ids, hash_ids_twice
 from elcrec.data.ids import normal_id
 from elcrec.data.parts import WHOLE, Part
@@ -41,8 +41,10 @@ def recommend_all(
     draw at random. What is held at a time is a block of users, and 40 bytes of every user where the file has times.
 
     Raises:
-        UserError: the bundle is damaged, the histories are not readable, or `k` is out of range.
+        UserError: the bundle is damaged, the histories are not readable, `k` is out of range, or `out` is not named
+            .parquet.
     """
+    require_parquet_name(out)
     started = time.perf_counter()
     recommender, k = load_recommender(bundle, k)
     wanted = None if wanted is None else [normal_id(user) for user in wanted]

@@ -262,6 +262,11 @@ def write_events(store: FeastStore, out: int) -> None:
         os._exit(1)
 
 
+def test_an_export_is_named_as_what_it_is(store: FeastStore, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"log\.csv: the output is Parquet; name it log\.parquet"):
+        export_events(store.event_log, tmp_path / "log.csv")
+
+
 def test_the_answer_that_an_event_names_is_in_the_log_and_in_its_export(store: FeastStore, tmp_path: Path) -> None:
     store.push_events([replace(event("ann", "i3", 3, "a"), answer_id="answer-7"), event("bob", "i4", 4)])
 

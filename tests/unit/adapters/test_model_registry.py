@@ -12,17 +12,9 @@ from elcrec.serving.bundle import BundleSource, describe_bundle, verify_bundle, 
 NO_TAGS: Mapping[str, str] = {}
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry whose database exists; making one takes seconds."""
-    folder = tmp_path_factory.mktemp("registry") / "mlflow"
-    MlflowRegistry(folder).champion("m")
-    return folder
-
-
 @pytest.fixture
-def folder(empty: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(empty, tmp_path / "mlflow"))
+def folder(empty_registry: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(empty_registry, tmp_path / "mlflow"))
 
 
 @pytest.fixture
@@ -132,6 +124,22 @@ def test_a_lost_database_is_not_made_anew_over_its_bundles(folder: Path, bundle:
         with pytest.raises(UserError, match=r"mlflow\.db: the registry's database is missing; restore it"):
             reader.champion("m")
     assert not (folder / "mlflow.db").exists()
+
+
+def test_reading_a_folder_that_is_gone_does_not_make_it_anew(folder: Path, bundle: Path) -> None:
+    registry = MlflowRegistry(folder)
+    registry.set_champion("m", registry.register("m", bundle, {}, NO_TAGS))
+    kept = folder.rename(folder.with_name("kept"))
+
+    assert registry.champion("m") is None
+    assert registry.versions("m") == []
+    assert registry.rejected("m", "digest") is None
+    assert not folder.exists()
+
+    shutil.copytree(kept, folder)
+    champion = registry.champion("m")
+    assert champion is not None
+    assert champion.version == "1"
 
 
 def test_a_database_that_was_replaced_is_read_anew(folder: Path, bundle: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch, run: dict[str, str]) -> Iterator[li
         server.shutdown()
 
 
-def report(folder: Path, state: str = "RUNNING") -> str:
+def report(folder: Path, state: str = "RUNNING", run_name: str = "") -> str:
     status = dsl.PipelineTaskFinalStatus(
         state=state,
         pipeline_job_resource_name="elcrec-training-abcde",
@@ -133,7 +133,7 @@ def report(folder: Path, state: str = "RUNNING") -> str:
         error_message=None,
     )
     summary = dsl.Markdown(name="summary", uri=str(folder / "summary"))
-    outcome.python_func(pipeline="elcrec-training", status=status, summary=summary)
+    outcome.python_func(pipeline="elcrec-training", status=status, summary=summary, run_name=run_name)
     return (folder / "summary").read_text(encoding="utf-8")
 
 
@@ -143,8 +143,8 @@ def test_a_failed_run_is_written_down_and_told_with_its_step_its_message_and_its
     monkeypatch.setenv("ELCREC_UI", "https://kubeflow.example/pipeline")
     Record.of(run | {"ELCREC_STEP": "fetch"}, "{}").write("failed", message="no such file")
     page = "https://kubeflow.example/pipeline/#/runs/details/5a1b"
-    text = report(tmp_path)
-    assert text == f"**elcrec-training failed** ([5a1b]({page})): step fetch: no such file\n"
+    text = report(tmp_path, run_name="nightly")
+    assert text == f"**elcrec-training failed** ([nightly]({page})): step fetch: no such file\n"
     assert webhook == [
         {
             "text": text,
@@ -153,6 +153,7 @@ def test_a_failed_run_is_written_down_and_told_with_its_step_its_message_and_its
                 "outcome": "failed",
                 "pipeline": "elcrec-training",
                 "run": "5a1b",
+                "name": "nightly",
                 "namespace": "team",
                 "link": page,
                 "step": "fetch",

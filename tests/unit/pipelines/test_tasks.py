@@ -100,6 +100,7 @@ WHO_GETS = {
     "elcrec-redis": {"gate", "push"},
     "elcrec-feast": {"gate", "push"},
     "elcrec-google": {"resolve", "fetch"},
+    "elcrec-model-registry": {"push"},
     "elcrec-webhook": {"outcome"},
 }
 

@@ -37,14 +37,18 @@ def test_a_written_bundle_verifies_and_says_what_it_is(bundle: Path, source: Bun
     assert set(manifest.files) == {path.name for path in bundle.iterdir()} - {"manifest.json"}
 
 
-def test_the_digest_leaves_out_the_time_and_nothing_else(source: BundleSource, bundle: Path, tmp_path: Path) -> None:
+def test_the_digest_leaves_out_the_time_and_the_run_and_nothing_else(
+    source: BundleSource, bundle: Path, tmp_path: Path
+) -> None:
     time.sleep(1.1)
-    again = tmp_path / "again"
-    write_bundle(source, describe_bundle(source, name="m", feature_service="s_v1", feature_schema="d"), again)
+    again, manifest = tmp_path / "again", describe_bundle(source, name="m", feature_service="s_v1", feature_schema="d")
+    write_bundle(source, manifest, again, run={"id": "5a1b"})
 
     documents = [json.loads((folder / "manifest.json").read_text()) for folder in (bundle, again)]
 
     assert documents[0]["created"] != documents[1]["created"]
+    assert ("run" in documents[0], documents[1]["run"]) == (False, {"id": "5a1b"})
+    assert verify_bundle(again) == manifest
     assert documents[0]["digest"] == documents[1]["digest"]
     assert (
         describe_bundle(source, name="m", feature_service="s_v2", feature_schema="d").digest != documents[0]["digest"]

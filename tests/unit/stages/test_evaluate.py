@@ -112,7 +112,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in DATA_FILES}
 
 
-def again(workdir: Path, out: Path, config: EvaluateConfig = CONFIG, **inputs: Path) -> Path:
+def again(workdir: Path, out: Path, config: EvaluateConfig = CONFIG, **inputs: Any) -> Path:
     evaluate(config, workdir / "model", workdir / "sequences", out, **inputs)
     return out
 
@@ -196,16 +196,19 @@ def test_without_repeats_there_is_one_protocol(tmp_path: Path) -> None:
     assert not [name for name in metrics if "unmasked" in name]
 
 
-def test_absent_baseline_and_truth_are_left_out_and_said_so(workdir: Path, tmp_path: Path) -> None:
+def test_absent_baseline_and_truth_are_left_out_and_said_so_and_the_run_is_named(workdir: Path, tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
-    out = again(workdir, tmp_path / "out", baseline=nothing, truth=nothing)
+    out = again(workdir, tmp_path / "out", baseline=nothing, truth=nothing, run={"id": "5a1b", "namespace": "team"})
     assert not [
         name for name in read_json(out / "metrics.json") if name.startswith(("baseline", "delta", "intent_nmi"))
     ]
     assert pq.read_table(out / "ranks.parquet")["baseline_rank"].null_count == USERS - 1
     assert "No baseline model was given" in (out / "report.html").read_text()
     for page in PAGES:
-        assert "lanted" not in (out / page).read_text()
+        text = (out / page).read_text()
+        assert "lanted" not in text
+        assert re.search(r"Run, id.{1,40}5a1b.{1,40}Run, namespace.{1,40}team", text, re.DOTALL)
+    assert "5a1b" not in (out / "model_card.md").read_text(), "the card is part of what a bundle is"
 
 
 def test_a_model_beside_itself_shows_no_difference(workdir: Path, tmp_path: Path) -> None:

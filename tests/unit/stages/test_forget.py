@@ -62,13 +62,6 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("registry") / "mlflow"
-    MlflowRegistry(folder).champion("elcrec")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def pushed(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a world on SQLite with nothing but a push, and its inputs."""
     world = World(tmp_path_factory.mktemp("pushed"), Servers())

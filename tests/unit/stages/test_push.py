@@ -62,13 +62,6 @@ def ranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, Inputs]:
 
 
 @pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("registry") / "mlflow"
-    MlflowRegistry(folder).champion("elcrec")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def pushed(ranked: tuple[Inputs, Inputs], empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world whose champion is the worse model."""
     root = tmp_path_factory.mktemp("pushed")
@@ -150,6 +143,20 @@ def test_without_its_champion_the_gate_compares_with_the_version_before_it(
 
     assert decision.champion is not None
     assert decision.champion.version == ("2" if fault == "the alias is gone" else "1")
+
+
+def test_a_version_names_the_run_that_made_it_and_the_same_model_of_another_run_is_that_version(
+    store: Store, ranked: tuple[Inputs, Inputs]
+) -> None:
+    for run in ({"id": "5a1b", "name": "nightly"}, {"id": "77c0"}):
+        outcome = push(PushConfig(gate=STRICT), *ranked[1].paths, store.out, **store.sides, run=run)
+        assert outcome["version"] == "2"
+
+    tags = store.sides["registry"]._client.get_model_version("elcrec", "2").tags
+    assert {key: value for key, value in tags.items() if key.startswith("elcrec.run.")} == {
+        "elcrec.run.id": "5a1b",
+        "elcrec.run.name": "nightly",
+    }
 
 
 def test_a_refused_model_s_log_is_published_and_the_champion_stays(store: Store, tmp_path: Path) -> None:

@@ -119,6 +119,13 @@ def test_a_part_that_does_not_exist_is_refused(text: str) -> None:
         Part.parse(text)
 
 
+def test_a_name_that_is_not_parquet_s_is_refused(bundle: Path, tmp_path: Path) -> None:
+    histories = write_histories(tmp_path / "h.parquet", {})
+    with pytest.raises(UserError, match=r"recs\.csv: the output is Parquet; name it recs\.parquet"):
+        recommend_all(bundle, histories, tmp_path / "recs.csv", 8)
+    assert not (tmp_path / "recs.csv").exists()
+
+
 def test_no_user_gives_an_empty_file(bundle: Path, tmp_path: Path) -> None:
     recommend_all(bundle, write_histories(tmp_path / "h.parquet", {}), tmp_path / "recs.parquet", 8)
 
