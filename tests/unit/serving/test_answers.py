@@ -109,10 +109,10 @@ def test_recommending_for_everybody_keeps_to_the_rules_and_repeats_itself(ruled:
     table = {"user_id": list(rows), "item_ids": pa.array(rows.values(), pa.list_(pa.string()))}
     pq.write_table(pa.table(table), tmp_path / "h.parquet")
 
-    for name in ("first", "second"):
+    for name in ("first.parquet", "second.parquet"):
         recommend_all(ruled, tmp_path / "h.parquet", tmp_path / name, 5)
 
-    first, second = (pq.read_table(tmp_path / name) for name in ("first", "second"))
+    first, second = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("first", "second"))
     assert first.equals(second)
     assert all(within_caps(row) and len(row) == 5 for row in first["item_ids"].to_pylist())
     assert [len(row) for row in first["propensities"].to_pylist()] == [5, 5, 5]
