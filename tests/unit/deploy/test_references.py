@@ -10,6 +10,7 @@ from support.kustomize import Document, containers, load, render, sections
 
 from components._image import IMAGE
 from elcrec import cli
+from elcrec.adapters import spark_cluster
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -81,7 +82,7 @@ def test_every_port_leads_to_a_container() -> None:
     allowed = {port["port"] for rule in rules for port in rule.get("ports", [])}
 
     assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-    assert allowed == numbers
+    assert allowed == numbers | {spark_cluster.PORT}
 
 
 def test_selectors_select() -> None:
@@ -95,6 +96,7 @@ def test_selectors_select() -> None:
     selectors += [spread["labelSelector"]["matchLabels"] for spread in spreads]
 
     assert len(labels) == 2
+    labels.append(spark_cluster.LABELS)
     for selector in selectors:
         assert any(selector.items() <= pod.items() for pod in labels), selector
 
@@ -120,23 +122,43 @@ def _pod_labels(document: Document) -> Iterator[dict[str, str]]:
         )
 
 
-def test_the_account_of_a_run_may_launch_and_follow_trainjobs() -> None:
+def granted_rights() -> dict[str, set[tuple[str, str]]]:
+    """Resources and verbs by service account."""
     documents = render(DEPLOY / "overlays" / "example")
-    granted: dict[str, set[tuple[str, str]]] = {"elcrec-pipeline": set(), "default-editor": set()}
+    granted: dict[str, set[tuple[str, str]]] = {}
     rules = {(d["kind"], d["metadata"]["name"]): d["rules"] for d in documents if "rules" in d}
     for binding in (d for d in documents if "roleRef" in d):
         role = rules[binding["roleRef"]["kind"], binding["roleRef"]["name"]]
         rights = {(resource, verb) for rule in role for resource in rule["resources"] for verb in rule["verbs"]}
         for subject in binding["subjects"]:
-            granted[subject["name"]] |= rights
+            granted.setdefault(subject["name"], set()).update(rights)
+    return granted
+
+
+def test_the_account_of_a_run_may_launch_and_follow_trainjobs_and_sparkapplications() -> None:
+    granted = granted_rights()
     needed = {
+        *(("sparkapplications", verb) for verb in ("create", "get", "delete")),
+        ("events", "list"),
         *(("trainjobs", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")),
         *((kind, verb) for kind in ("trainingruntimes", "clustertrainingruntimes") for verb in ("get", "list")),
         *((kind, verb) for kind in ("pods", "pods/log") for verb in ("get", "list", "watch")),
     }
 
-    assert all(needed <= rights for rights in granted.values())
+    assert all(needed <= granted[name] for name in ("elcrec-pipeline", "default-editor"))
     assert not [right for rights in granted.values() for right in rights if "*" in right]
+
+
+def test_a_driver_of_spark_may_make_executors_and_has_an_account_that_is_here() -> None:
+    account = spark_cluster.SparkSettings().service_account
+    accounts = {d["metadata"]["name"] for d in render(DEPLOY / "base") if d["kind"] == "ServiceAccount"}
+    assert account in accounts
+    assert {
+        ("pods", "create"),
+        ("pods", "watch"),
+        ("services", "create"),
+        ("configmaps", "create"),
+    } <= granted_rights()[account]
 
 
 VARIABLES = sorted(
