@@ -112,7 +112,7 @@ def _of_children() -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.custody", description=__doc__)
-    parser.add_argument("--users", type=positive, default=100_000, help="of ten events each (default 100000)")
+    parser.add_argument("--users", type=positive, default=110_000, help="of ten events each (default 110000)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="where to work (default: the system's place)")
     page_option(parser)
     return parser

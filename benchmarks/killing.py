@@ -35,6 +35,8 @@ LATE = (
 )
 """What the pipeline imports when it comes to need it; a child of a parent that has it need not wait."""
 _PAUSE = 0.02
+_LONGEST_LIFE = 300.0
+"""Seconds after which a child hangs."""
 _LONGEST_LOOK = 0.02
 """Seconds between two looks at what a child has used; drawn, as the system counts in steps of the same length."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -106,13 +108,18 @@ class Child:
         os.kill(self.pid, signal.SIGTERM)
 
     def end(self) -> End:
-        """Wait until it ends."""
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        """Wait until it ends; one that hangs is ended."""
+        hangs = self.lives(_LONGEST_LIFE)
+        if hangs:
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         if self._killer is not None:  # before the number of the dead is free for others
             os.kill(self._killer, signal.SIGKILL)
             os.waitpid(self._killer, 0)
         _, waited, used = os.wait4(self.pid, 0)
         status, seconds = os.waitstatus_to_exitcode(waited), used.ru_utime + used.ru_stime
+        if hangs:
+            return End(fault=f"it hung; its last line: {self._last_line()}", seconds=seconds)
         if status == -signal.SIGKILL:
             return End(killed=True, seconds=seconds)
         if status != 0:

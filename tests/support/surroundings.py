@@ -106,7 +106,7 @@ def main(folder: Path) -> None:
             found["killed"][f"{type(scenario).__name__} at event {event}"] = faults
     (folder / "disks").mkdir()
     try:
-        found["disks"] = msgspec.to_builtins(list(full_disk.run(folder / "disks", 2, ("fetch", "train", "push"))))
+        found["disks"] = msgspec.to_builtins(list(full_disk.run(folder / "disks", 2, ("train", "push"))))
     except UserError as error:
         found["no disks"] = str(error)
     sys.stdout.write(json.dumps(found) + "\n")
