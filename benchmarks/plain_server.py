@@ -1,6 +1,6 @@
 """The baseline of the serving benchmark: `python -m benchmarks.plain_server STORE PORT`.
 
-What most people would write first: a route that asks Feast for one user, pads her history to the window, runs the
+What most people would write first: a route that asks Feast for one user, pads the history to the window, runs the
 model, sorts the scores of the whole catalogue and lets the framework validate and serialise. Same adapter, same
 weights, same server program, one thread.
 """

@@ -300,7 +300,7 @@ def _step(model: TextbookModel, optimizer: torch.optim.Optimizer, batch: list[Te
 
 @torch.no_grad()
 def rank(model: TextbookModel, histories: Rows) -> npt.NDArray[np.int64]:
-    """Return the twenty best items of each user outside her history, best first, [U, 20]."""
+    """Return the twenty best items of each user outside their history, best first, [U, 20]."""
     model.eval()
     device, top = model.centers_KD.device, []
     for start in range(0, len(histories), _BLOCK_USERS):

@@ -7,7 +7,7 @@ elcrec_v1 = FeatureService(
     name="elcrec_v1",
     features=[user_history[["item_ids", "event_times"]], user_model_output],
     tags={"version": "1"},
-    description="What one user needs for a ranking: her history and the champion's view of her.",
+    description="What one user needs for a ranking: the history, and the champion's view of the user.",
 )
 elcrec_items_v1 = FeatureService(
     name="elcrec_items_v1",

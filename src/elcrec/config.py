@@ -312,7 +312,7 @@ class SequencesConfig(Section, frozen=True, kw_only=True):
     """Users and items with fewer interactions are dropped, again until none is left; 0 keeps all."""
     split: Literal["leave_one_out", "temporal"] = "leave_one_out"
     """`leave_one_out`: the last item is the test target, the one before it the validation target.
-    `temporal`: two instants cut all histories; a user's first item after a cut is her target."""
+    `temporal`: two instants cut all histories; a user's first item after a cut is their target."""
     valid_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1
     """Temporal split: share of interactions between the two cuts."""
     test_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.1

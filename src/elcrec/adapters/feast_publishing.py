@@ -17,7 +17,7 @@ from elcrec.serving.histories import MAX_SEEN, History, merge_publication
 from elcrec.serving.ports import FeatureTables
 
 Merge = Callable[[History, History], History]
-"""From the history that a user has and the one that is published to the history that she has then."""
+"""From the history that a user has and the one that is published to the history that they have then."""
 
 Certain = Callable[[pa.Table], npt.NDArray[np.bool_]]
 """Which rows of a view the store serves whatever else happens to it."""

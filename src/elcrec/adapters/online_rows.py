@@ -31,7 +31,7 @@ from elcrec.serving.histories import History, instant, microseconds
 from elcrec.serving.ports import StoreReplaced, StoreUnavailable
 
 Change = Callable[[str, History], History]
-"""From a user and her history to her new history; called again where another writer came first."""
+"""From a user and their history to the new history; called again where another writer came first."""
 
 _EMPTY = History()
 _FIELDS = ("item_ids", "event_times", "event_ids", "seen_items")

@@ -249,7 +249,7 @@ def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
         size += batch.num_rows
         if size > enough:
             rest = yield from _cut(_join(held), final=False)
-            # A user with many events is joined again only when there is twice as much of her.
+            # A user with many events is joined again only when there is twice as much of them.
             held, size = [rest], len(rest.first)
             enough = max(GROUP_EVENTS, 2 * size)
     if size:

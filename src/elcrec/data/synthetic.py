@@ -143,10 +143,10 @@ def _walk(
 
 
 def _other_intent(held_UK: npt.NDArray[np.bool_], current: Ints, random: np.random.Generator) -> Ints:
-    """One of each user's intents, another than the current one where she has another."""
+    """One of each user's intents, another than the current one where they have another."""
     score = np.where(held_UK, random.random(held_UK.shape), -1.0)
     rows = np.flatnonzero(current >= 0)
-    score[rows, current[rows]] = -0.5  # behind her other intents, before those she does not hold
+    score[rows, current[rows]] = -0.5  # behind their other intents, before those they do not hold
     chosen: Ints = score.argmax(axis=1)
     return chosen
 

@@ -34,7 +34,7 @@ def split(offsets: Ints, micros: Ints, cuts: Cuts | None, wanted: npt.NDArray[np
     Without cuts the last item is the test target, the one before it the validation target; fewer than 3 items are all
     for training, as a target needs a history that was trained on.
 
-    With cuts, training lies strictly before the first. A user's target is her first item from a cut on, if it has a
+    With cuts, training lies strictly before the first. A user's target is their first item from a cut on, if it has a
     history; a validation target lies before the second cut.
 
     Where not every event is `wanted` as a target, [N], targets are the last two that are, or the first from a cut on.

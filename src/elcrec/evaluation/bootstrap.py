@@ -1,6 +1,6 @@
 """Bootstrap over users: how far the metrics would move with another sample of users.
 
-A user enters every metric through her rank alone, and all ranks beyond the last cutoff count the same.
+A user enters every metric through their rank alone, and all ranks beyond the last cutoff count the same.
 Drawing users with replacement is therefore the same as drawing how many users have each rank: a multinomial
 over few cells, whatever the number of users. Several rankings are drawn jointly, so that differences between
 them are paired.

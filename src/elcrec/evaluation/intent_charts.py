@@ -125,7 +125,7 @@ def moves(shares: FloatArray, chosen: Sequence[int]) -> str:
     names = [str(intent) for intent in chosen]
     with figure(5.2, 4.6) as ((axis,), finish):
         _grid(axis, shares, names, [*names, "other"], "{:.0%}", COLORS["model"])
-        axis.set_ylabel("without her last item")
+        axis.set_ylabel("without their last item")
         axis.set_xlabel("with it")
         axis.set_title("Intent before and after one item")
         return finish("Moves between intents")

@@ -38,7 +38,7 @@ def moves(before: IntArray, after: IntArray, chosen: Sequence[int]) -> FloatArra
 
     Args:
         before: each user's intent at one time, [N].
-        after: her intent later, [N].
+        after: their intent later, [N].
         chosen: intents; all others are the last column.
     """
     places = {intent: place for place, intent in enumerate(chosen)}

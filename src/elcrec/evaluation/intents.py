@@ -83,7 +83,7 @@ class Truth:
 
     Attributes:
         items: intent of each item, [V + 1]; entry 0 is padding.
-        users: the one intent of each user, -1 where she holds several, [N].
+        users: the one intent of each user, -1 where they hold several, [N].
     """
 
     items: npt.NDArray[np.int64]

@@ -50,7 +50,7 @@ class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whom to recommend for, and what."""
 
     user_id: Id | UnsetType = UNSET
-    """Her history is read from the online store."""
+    """The user's history is read from the online store."""
     history: list[Id] | UnsetType = UNSET
     """Raw item ids, oldest first; beside a `user_id`, what is used when the store does not answer."""
     k: Annotated[int, Meta(ge=1)] = 10

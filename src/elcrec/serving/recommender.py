@@ -74,7 +74,7 @@ class Recommendation:
     Attributes:
         item_ids: raw ids, best first; fewer than k where history and filters leave fewer items.
         scores: dot products of the model, or, in a fallback, each item's share of training interactions.
-        intent: the nearest intent centre of her history; `None` where the model or the user has none.
+        intent: the nearest intent centre of the history; `None` where the model or the user has none.
         known: items of the history that the model knows.
         skipped: items of the history that it does not know.
         fallback: no item of the history was known, so these are the most popular items that the filters leave.

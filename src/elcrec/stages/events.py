@@ -29,7 +29,7 @@ def push_events(
         StoreUnavailable: the online store stopped answering; some events may have been written.
     """
     events = read_events(lines, name=name, columns=columns)
-    # A user's events side by side: her history is read and written once a batch.
+    # A user's events side by side: their history is read and written once a batch.
     events.sort(key=lambda event: event.user_id)
     starts = range(0, len(events), _BATCH)
     totals = Counter[str]()

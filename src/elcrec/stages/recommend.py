@@ -18,7 +18,7 @@ _SEED = 0
 
 
 def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features: FeatureStore) -> Iterator[str]:
-    """Yield what a terminal shows: the user, her intent, and k items with their scores.
+    """Yield what a terminal shows: the user, their intent, and k items with their scores.
 
     A user that the store does not know gets the most popular items, marked as such.
 
