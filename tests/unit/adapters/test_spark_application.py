@@ -1,6 +1,7 @@
 """SparkApplications through the Kubernetes API, whose operator goes through the states that its controller has."""
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,17 @@ def cluster(**changes: Any) -> SparkCluster:
     return SparkCluster(**{"executors": 2, "workspace_claim": "workspace", **changes})
 
 
-def fail(operator: Operator, state: str, error: str = "Spark cannot go on (connection refused)") -> None:
+def fail(
+    operator: Operator,
+    caplog: pytest.LogCaptureFixture,
+    state: str,
+    error: str = "Spark cannot go on (connection refused)",
+) -> None:
     """A stage that fails once its application has come to a state; `gone` is none that an operator knows."""
+    caplog.set_level(logging.INFO)
     with spark_connect("run/validate", cluster()):
+        while "a job has begun" not in caplog.messages:  # the log is followed beside the stage
+            time.sleep(0.01)
         operator.states = [state]
         if state == "gone":
             operator.applications.clear()
@@ -132,24 +141,28 @@ def test_a_submission_that_is_tried_again_and_a_queue_are_waited_for(operator: O
     ],
 )
 def test_a_driver_that_died_or_was_preempted_is_lost_work_and_stays_to_be_looked_at(
-    operator: Operator, state: str, said: str
+    operator: Operator, caplog: pytest.LogCaptureFixture, state: str, said: str
 ) -> None:
     operator.message = "driver container failed with ExitCode: 137, Reason: OOMKilled"
     with pytest.raises(LostWorkError, match=said) as raised:
-        fail(operator, state)
+        fail(operator, caplog, state)
     assert "driver | a job has begun" in raised.value.details
     assert "FailedScheduling: 0/3 nodes are available: insufficient memory" in raised.value.details
     assert operator.deleted == []
 
 
-def test_an_application_that_somebody_deletes_is_lost_work(operator: Operator) -> None:
+def test_an_application_that_somebody_deletes_is_lost_work(
+    operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(LostWorkError, match="somebody deleted it"):
-        fail(operator, "gone")
+        fail(operator, caplog, "gone")
 
 
-def test_an_error_of_the_stage_stays_its_own_and_the_application_goes(operator: Operator) -> None:
+def test_an_error_of_the_stage_stays_its_own_and_the_application_goes(
+    operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(UserError, match="the log is empty") as raised:
-        fail(operator, "RUNNING", "the log is empty")
+        fail(operator, caplog, "RUNNING", "the log is empty")
     assert not isinstance(raised.value, LostWorkError)
     assert len(operator.deleted) == 1
 
@@ -173,9 +186,9 @@ def test_a_driver_without_a_machine_is_given_up_and_says_why(operator: Operator)
     assert len(operator.deleted) == 1
 
 
-def test_that_of_an_earlier_attempt_goes_first(operator: Operator) -> None:
+def test_that_of_an_earlier_attempt_goes_first(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(LostWorkError):
-        fail(operator, "FAILED")
+        fail(operator, caplog, "FAILED")
     operator.states = ["", "RUNNING"]
     start("run/validate")
     assert len({body["metadata"]["name"] for body in operator.created}) == 1
