@@ -24,6 +24,7 @@ def test_opening_a_store_reads_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_the_environment_points_to_server_and_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "features").mkdir()
     monkeypatch.delenv("ELCREC_FEATURES", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     plain = open_store(Path("store"))
