@@ -18,7 +18,7 @@ from benchmarks.kill_outcome import Outcome, outcome_of
 from benchmarks.killing import Child, End, Kill
 from benchmarks.mutations import CONFIG as SMALL
 from benchmarks.servers import free_port
-from elcrec.adapters.model_registry import MlflowRegistry
+from elcrec.adapters.model_registry import make_database
 from elcrec.adapters.store import Store, open_store
 from elcrec.config import Config, GateConfig, ServeConfig
 from elcrec.run import run
@@ -171,7 +171,7 @@ def _serve(store: Store, port: int) -> None:
 
 def new_registry(folder: Path) -> None:
     """Make a registry without models."""
-    MlflowRegistry(folder).champion(CONFIG.push.model_name)
+    make_database(folder)
 
 
 def without_pages() -> None:

@@ -42,8 +42,8 @@ def mirror() -> Path:
 @pytest.fixture(scope="session")
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an MLflow folder whose database has its tables and no more; making one takes seconds."""
-    from elcrec.adapters.model_registry import MlflowRegistry  # noqa: PLC0415 - takes a second
+    from elcrec.adapters.model_registry import make_database  # noqa: PLC0415 - takes a second
 
     folder = tmp_path_factory.mktemp("registry") / "mlflow"
-    assert MlflowRegistry(folder)._client, "registering, which makes one, wants a bundle"
+    make_database(folder)
     return folder

@@ -228,10 +228,14 @@ def _has_registry(folder: Path) -> bool:
     return (folder / "mlflow.db").exists() or (folder / "artifacts").exists()
 
 
-def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
-    """Return the URI of the folder's database and which file it is.
+def make_database(folder: Path) -> None:
+    """Make an empty registry in a new folder, which takes seconds: it appears with all its tables or not at all."""
+    with atomic_file(folder / "mlflow.db") as scratch, quiet("mlflow", "alembic"):
+        MlflowClient(tracking_uri=f"sqlite:///{scratch}")
 
-    In a new folder one is made, which appears with all its tables or not at all.
+
+def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
+    """Return the URI of the folder's database and which file it is; in a new folder one is made.
 
     Raises:
         UserError: there are bundles, but no database that says what they are.
@@ -240,8 +244,7 @@ def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
     if not database.exists():
         if (folder / "artifacts").exists():
             raise UserError("the registry's database is missing", where=database, fix="restore it from a backup")
-        with atomic_file(database) as scratch:
-            MlflowClient(tracking_uri=f"sqlite:///{scratch}")
+        make_database(folder)
     found = database.stat()
     return f"sqlite:///{database}", (found.st_dev, found.st_ino)
 
