@@ -18,13 +18,14 @@ import yaml
 
 from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
 from benchmarks.kill_outcome import Outcome, differences, outcome_of
-from benchmarks.kill_scenarios import CONFIG, new_registry, without_pages
+from benchmarks.kill_scenarios import CONFIG, without_pages
 from benchmarks.killing import Child, End
 from benchmarks.kills import prepare_process
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import say
 from elcrec import cli
+from elcrec.adapters.model_registry import make_database
 from elcrec.config import to_dict
 from elcrec.errors import UserError
 
@@ -91,7 +92,7 @@ def run(folder: Path, sizes: int, stages: Sequence[str]) -> Iterator[Tried]:
     work.mkdir()
     disk.mkdir()
     (work / "params.yaml").write_text(yaml.safe_dump(to_dict(CONFIG)), encoding="utf-8")
-    Child(lambda: new_registry(work / "store" / "mlflow"), folder / "log").end()
+    Child(lambda: make_database(work / "store" / "mlflow"), folder / "log").end()
     for stage in STAGES:
         with mounted(disk, _ENOUGH):
             _prepare(stage, work, disk)

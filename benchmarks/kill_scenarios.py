@@ -18,7 +18,6 @@ from benchmarks.kill_outcome import Outcome, outcome_of
 from benchmarks.killing import Child, End, Kill
 from benchmarks.mutations import CONFIG as SMALL
 from benchmarks.servers import free_port
-from elcrec.adapters.model_registry import make_database
 from elcrec.adapters.store import Store, open_store
 from elcrec.config import Config, GateConfig, ServeConfig
 from elcrec.run import run
@@ -167,11 +166,6 @@ class Serving:
 def _serve(store: Store, port: int) -> None:
     config = ServeConfig(port=port, demo=False, store_timeout=30.0, event_timeout=30.0)
     serve(config, CONFIG.push.model_name, registry=store.registry, features=store.features)
-
-
-def new_registry(folder: Path) -> None:
-    """Make a registry without models."""
-    make_database(folder)
 
 
 def without_pages() -> None:

@@ -20,11 +20,12 @@ import torch
 
 from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
 from benchmarks.kill_outcome import Outcome, differences
-from benchmarks.kill_scenarios import Pipeline, Scenario, new_registry, scenarios
+from benchmarks.kill_scenarios import Pipeline, Scenario, scenarios
 from benchmarks.killing import Child, End, Kill, import_late_modules
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import ROOT, say
+from elcrec.adapters.model_registry import make_database
 
 _SHARES = {"run": 0.6, "run, with pages and a new registry": 0.04, "events": 0.12, "serving": 0.24}
 """Which part of the points each scenario gets."""
@@ -140,7 +141,7 @@ def make_store(folder: Path) -> tuple[Pipeline, Path]:
     """
     registry, base = folder / "registry", folder / "base"
     pipeline = Pipeline(registry=registry)
-    _require(Child(lambda: new_registry(registry), folder / "log").end())
+    _require(Child(lambda: make_database(registry), folder / "log").end())
     pipeline.prepare(base)
     _require(pipeline.attempt(base))
     return pipeline, base / "work" / "store"
