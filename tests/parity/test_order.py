@@ -8,6 +8,7 @@ import yaml
 
 from elcrec import cli
 from pipelines.cli import main
+from tests.support.packages import load_package
 
 Edges = set[tuple[str, str]]
 KUBEFLOW_ONLY = {"configure", "resolve", "require-valid", "gate", "outcome"}
@@ -26,7 +27,7 @@ def tasks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
     monkeypatch.chdir(root)
     output = tmp_path / "package.yaml"
     assert main(["compile", "--output", str(output)]) == 0
-    document = next(yaml.safe_load_all(output.read_text(encoding="utf-8")))
+    document = load_package(output)[0]
     dags = [document["root"], *document["components"].values()]
     found = {name: task for dag in dags if "dag" in dag for name, task in dag["dag"]["tasks"].items()}
     return {name: task for name, task in found.items() if not name.startswith(("exit-handler", "condition"))}

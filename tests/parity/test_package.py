@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import yaml
 from google.protobuf import json_format
 from kfp import components as kfp_components
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_proto
@@ -17,6 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as proto
 from elcrec.config import load_config
 from elcrec.registry import OBJECTIVES
 from pipelines.cli import PIPELINES, main
+from tests.support.packages import load_package
 
 REGENERATE = "make golden"
 
@@ -27,7 +27,7 @@ def compile_to(output: Path, *options: str) -> list[dict[str, Any]]:
         compile_anew(output, *options)
     else:
         output.write_text(compiled_once(options), encoding="utf-8")
-    return list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
+    return load_package(output)
 
 
 def compile_anew(output: Path, *options: str) -> None:

@@ -20,6 +20,8 @@ from elcrec import cli
 from elcrec.custody import stage_output
 from elcrec.process import ended_by_sigterm
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"elcrec": ROOT / "src" / "elcrec", "components": ROOT / "components", "pipelines": ROOT / "pipelines"}
 OURS = (*PACKAGES, "benchmarks", "features")

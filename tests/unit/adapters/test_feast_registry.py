@@ -18,6 +18,8 @@ from elcrec.adapters.feast_store import FeastStore
 from elcrec.errors import UserError
 from elcrec.serving.ports import StoreUnavailable
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"
 EXTRA = """

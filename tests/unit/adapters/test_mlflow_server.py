@@ -17,7 +17,7 @@ from elcrec.errors import UserError
 from elcrec.serving.bundle import verify_bundle
 from tests.unit.adapters.test_model_registry import make_bundle
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 _PATIENCE_SECONDS = 120
 
 

@@ -34,6 +34,7 @@ from tests.unit.adapters import test_engine_equality as equality
 
 pyspark = pytest.importorskip("pyspark", reason="the extra spark is not installed: make spark")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not shutil.which("java"), reason="no Java: apt-get install openjdk-17-jre-headless"),
     # What pyspark itself leaves open when a session stops.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

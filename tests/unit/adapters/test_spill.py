@@ -23,6 +23,8 @@ from elcrec.custody import write_checksums
 from elcrec.data.interactions import interaction_schema
 from elcrec.data.times import TIMESTAMP
 
+pytestmark = pytest.mark.slow
+
 EVENTS, USERS, ITEMS = 3_000_000, 300_000, 30_000
 MEMORY_MB, PEAK_MIB = 256, 1024
 FILES = ("sequences.parquet", "histories.parquet", "items.parquet", "split.json")

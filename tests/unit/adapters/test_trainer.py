@@ -30,6 +30,8 @@ from tests.support.kubernetes_api import Cluster, running
 from tests.support.raw_log import write_sequences
 from tests.unit.training.helpers import tiny_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 NAME = "elcrec-test"
 

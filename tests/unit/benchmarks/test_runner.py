@@ -14,6 +14,8 @@ from benchmarks.jobs import Job
 from benchmarks.logs import prepare
 from elcrec.artifacts import read_json
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 TINY = {
     "fetch": {"dataset": "sample", "synthetic": {"users": 300, "items": 60, "intents": 4}},

@@ -14,6 +14,9 @@ from pipelines.cli import main as pipeline_cli
 from pipelines.client import wait
 from pipelines.server import Connection
 from tests.support.kfp_server import Server, error, running
+from tests.support.packages import load_package
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = ("KF_PIPELINES_ENDPOINT", "KFP_ENDPOINT", "KFP_NAMESPACE", "KFP_EXISTING_TOKEN", "KUBERNETES_SERVICE_HOST")
@@ -96,7 +99,7 @@ class TestSubmit:
         (body,) = server.sent("POST", "runs")
         assert body["runtime_config"]["parameters"] == {"dataset": "beauty", "overrides": '{"train": {"epochs": 5}}'}
         assert (body["experiment_id"], body["display_name"], body["service_account"]) == ("e1", "try", "elcrec")
-        documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+        documents = load_package(package)
         assert body["pipeline_spec"]["pipeline_spec"]["pipelineInfo"] == documents[0]["pipelineInfo"]
         assert body["pipeline_spec"]["platform_spec"] == documents[1]
         assert out == f"run r1\n{server.host}/#/runs/details/r1\n"
@@ -198,7 +201,7 @@ class TestParameters:
     @pytest.fixture
     def typed(self, package: Path, tmp_path: Path) -> Path:
         """A package with parameters of every type."""
-        spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+        spec = load_package(package)[0]
         kinds = {"share": "NUMBER_DOUBLE", "gpu": "BOOLEAN", "seeds": "LIST"}
         spec["root"]["inputDefinitions"]["parameters"] |= {
             name: {"parameterType": kind, "isOptional": True} for name, kind in kinds.items()

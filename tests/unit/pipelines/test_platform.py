@@ -8,6 +8,9 @@ import yaml
 from elcrec.errors import UserError
 from pipelines.cli import PIPELINES, main
 from pipelines.platform import STEPS, load_platform
+from tests.support.packages import load_package
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "pipelines" / "platform.yaml"
@@ -25,7 +28,7 @@ def test_a_step_lies_over_the_defaults_of_the_file(tmp_path: Path) -> None:
 
 def executors(package: Path) -> dict[str, dict[str, Any]]:
     """The executors of a package by step; kfp numbers a component's second task."""
-    document = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+    document = load_package(package)[0]
     found = document["deploymentSpec"]["executors"]
     return {re.sub(r"-\d+$", "", name.removeprefix("exec-")).replace("-", "_"): found[name] for name in found}
 

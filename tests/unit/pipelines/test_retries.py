@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipelines.cli import PIPELINES, main
 from pipelines.platform import load_platform
 from tests.support.argo import Ending, attempts
+from tests.support.packages import load_package
 
 ROOT = Path(__file__).parents[3]
 PENDING = 60 * 60.0
@@ -26,7 +26,7 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def tasks_of(package: Path) -> Iterator[tuple[str, Any]]:
-    spec, platform = yaml.safe_load_all(package.read_text(encoding="utf-8"))
+    spec, platform = load_package(package)
     configs = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for component in (spec["root"], *spec["components"].values()):
         for name, task in component.get("dag", {}).get("tasks", {}).items():

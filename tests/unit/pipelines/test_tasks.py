@@ -13,6 +13,7 @@ from elcrec.adapters.train_nodes import Nodes, parse_nodes
 from elcrec.errors import UserError
 from pipelines.cli import PIPELINES, main
 from pipelines.platform import Platform, load_platform
+from tests.support.packages import load_package
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "pipelines" / "platform.yaml"
@@ -25,7 +26,7 @@ class Compiled:
     """A package, read by the component of a step, such as `train`."""
 
     def __init__(self, path: Path) -> None:
-        self._spec, platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        self._spec, platform = load_package(path)
         executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         self.on_cluster = {name.removeprefix("exec-"): config for name, config in executors.items()}
 

@@ -16,6 +16,8 @@ from benchmarks.attacks import ATTACKS, Outcome, idle, run
 from elcrec.config import LimitsConfig
 from elcrec.serving.edge import Connection, connection_class
 
+pytestmark = pytest.mark.slow
+
 LIMITS = LimitsConfig(head_bytes=8192, headers=32, url_bytes=1000, connections=20, body_bytes=50_000)
 SECONDS = 1.0
 

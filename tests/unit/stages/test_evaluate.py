@@ -34,6 +34,8 @@ from elcrec.ranking.new_items import read_new_items
 from elcrec.stages import evaluate as evaluate_stage
 from elcrec.stages.evaluate import evaluate
 
+pytestmark = pytest.mark.slow
+
 NUM_ITEMS, USERS = 40, 60
 HOSTILE = "<script>alert('x')</script>"
 CONFIG = EvaluateConfig(bootstrap=100, block_users=16)

@@ -13,6 +13,8 @@ from elcrec.config import SequencesConfig
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.recommend import read_users
 
+pytestmark = pytest.mark.slow
+
 ITEMS = 90
 
 

@@ -32,6 +32,8 @@ from elcrec.stages.recommend_all import recommend_all
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 WHO = "zoe@example.org"
 SERVICE = "elcrec_v1"

@@ -27,6 +27,8 @@ from elcrec.serving.bundle import verify_bundle
 from elcrec.stages.push import decide, push
 from elcrec.stages.recommend import recommend
 
+pytestmark = pytest.mark.slow
+
 STRICT = GateConfig(max_regression=0.0)
 
 

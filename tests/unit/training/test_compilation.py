@@ -17,6 +17,8 @@ from elcrec.training.objective import Objective
 from elcrec.training.step import Step
 from tests.unit.training.helpers import grouped_epoch, packed_epoch, ring_data, tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def step() -> Step:

@@ -21,6 +21,8 @@ from elcrec.stages.train import train
 from elcrec.training.checkpoint import FILE
 from tests.unit.training.helpers import ring_data
 
+pytestmark = pytest.mark.slow
+
 LOSSES = ("loss", "next_item", "sequence", "intent", "cluster", "valid_ndcg@20")
 # Without dropout nothing but the order of summation tells one rank from two.
 EXACT = {"encoder": {"window": 8, "hidden_size": 16, "num_blocks": 1, "hidden_dropout": 0, "attention_dropout": 0}}
