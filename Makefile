@@ -66,7 +66,7 @@ recommend: setup ## Recommend for one user of the last run: USER_ID=u00000.
 
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test: setup ## Run the tests that a person waits for: some minutes in two processes.
+test: setup ## Run the quick tests: some ten minutes in two processes.
 	$(PYTEST) -m "not slow and not container"
 
 test-slow: setup ## Run the others: whole pipelines, servers, kills, Spark, several processes.
