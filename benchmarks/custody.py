@@ -18,25 +18,12 @@ from benchmarks.jobs import Numbers
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import elcrec, say
+from benchmarks.stage_arguments import ARGUMENTS, arguments_of
 from elcrec import custody
 from elcrec.artifacts import read_json
 
 _ITEMS, _MEAN_EVENTS, _START = 30_000, 10, 1_750_000_000
 _SETTINGS = ("train.epochs=1", "train.device=cpu", "push.gate.floors.ndcg@20=0")
-STAGES: Mapping[str, tuple[str, ...]] = {
-    "fetch": ("--out", "{0}/raw"),
-    "validate": ("--raw", "{0}/raw", "--out", "{0}/validated", "--accepted", "{0}/accepted"),
-    "sequences": ("--interactions", "{0}/validated", "--out", "{0}/sequences"),
-    "train": ("--sequences", "{0}/sequences", "--out", "{0}/model", "--checkpoint", "{0}/checkpoint"),
-    "evaluate": (
-        *("--model", "{0}/model", "--sequences", "{0}/sequences", "--truth", "{0}/raw", "--baseline", "{0}/none"),
-        *("--out", "{0}/evaluation"),
-    ),
-    "push": (
-        *("--model", "{0}/model", "--sequences", "{0}/sequences", "--evaluation", "{0}/evaluation"),
-        *("--out", "{0}/push", "--store", "{0}/store"),
-    ),
-}
 READS: Mapping[str, tuple[str, ...]] = {
     "validate": ("raw",),
     "sequences": ("validated",),
@@ -59,10 +46,10 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
         folder = Path(name)
         events = write_log(folder / "log.csv", options.users)
         settings = [*_SETTINGS, "fetch.dataset=file", f"fetch.file.path={folder / 'log.csv'}", "fetch.file.format=csv"]
-        for stage, arguments in STAGES.items():
+        for stage in ARGUMENTS:
             say(f"{stage} …")
             with _children_used() as used:
-                elcrec(stage, *(word.format(folder) for word in arguments), *(f"--set={each}" for each in settings))
+                elcrec(stage, *arguments_of(stage, folder, folder), *(f"--set={each}" for each in settings))
             if stage in READS:
                 stages[stage] = {"stage": used[0], **compare(folder / name for name in READS[stage])}
                 section: Section = {"facts": described, "users": options.users, "events": events, "stages": stages}

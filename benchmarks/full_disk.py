@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,26 +24,12 @@ from benchmarks.kills import prepare_process
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import say
+from benchmarks.stage_arguments import ARGUMENTS, arguments_of
 from elcrec import cli
 from elcrec.adapters.model_registry import make_database
 from elcrec.config import to_dict
 from elcrec.errors import UserError
 
-STAGES: Mapping[str, Sequence[str]] = {
-    "fetch": ("--out", "{disk}/raw"),
-    "validate": ("--raw", "{work}/raw", "--out", "{disk}/validated", "--accepted", "{disk}/accepted"),
-    "sequences": ("--interactions", "{work}/validated", "--out", "{disk}/sequences"),
-    "train": ("--sequences", "{work}/sequences", "--out", "{disk}/model", "--checkpoint", "{disk}/checkpoint"),
-    "evaluate": (
-        *("--model", "{work}/model", "--sequences", "{work}/sequences", "--truth", "{work}/raw"),
-        *("--baseline", "{work}/none", "--out", "{disk}/evaluation"),
-    ),
-    "push": (
-        *("--model", "{work}/model", "--sequences", "{work}/sequences", "--evaluation", "{work}/evaluation"),
-        *("--out", "{disk}/push", "--store", "{disk}/store"),
-    ),
-}
-"""The arguments of each stage: inputs in one folder, everything that it writes on the disk."""
 _ENOUGH = "512m"
 _PAGE = 4096
 _HALF = ".partial"
@@ -93,7 +79,7 @@ def run(folder: Path, sizes: int, stages: Sequence[str]) -> Iterator[Tried]:
     disk.mkdir()
     (work / "params.yaml").write_text(yaml.safe_dump(to_dict(CONFIG)), encoding="utf-8")
     Child(lambda: make_database(work / "store" / "mlflow"), folder / "log").end()
-    for stage in STAGES:
+    for stage in ARGUMENTS:
         with mounted(disk, _ENOUGH):
             _prepare(stage, work, disk)
             if fault := _attempt(stage, work, disk).fault:
@@ -149,7 +135,7 @@ def _prepare(stage: str, work: Path, disk: Path) -> None:
 
 
 def _attempt(stage: str, work: Path, disk: Path) -> End:
-    arguments = [word.format(work=work, disk=disk) for word in STAGES[stage]]
+    arguments = arguments_of(stage, work, disk)
 
     def call() -> int:
         without_pages()
@@ -163,7 +149,7 @@ def _attempt(stage: str, work: Path, disk: Path) -> End:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_disk", description=__doc__)
     parser.add_argument("--sizes", type=positive, default=10, metavar="N", help="of the disk (default 10)")
-    parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=tuple(STAGES), help="(default all)")
+    parser.add_argument("--stages", nargs="+", choices=tuple(ARGUMENTS), default=tuple(ARGUMENTS), help="(default all)")
     page_option(parser)
     return parser
 

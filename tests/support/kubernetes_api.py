@@ -241,17 +241,7 @@ class Cluster:
         ]
 
     def events(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "metadata": {"name": "e", "namespace": "team"},
-                "involvedObject": {"kind": "Pod", "name": f"{name}-node-0-0"},
-                "reason": "FailedScheduling",
-                "message": "0/3 nodes are available: insufficient nvidia.com/gpu",
-                "firstTimestamp": CREATED,
-            }
-            for name, job in self.jobs.items()
-            if not job.pods
-        ]
+        return [not_scheduled(f"{name}-node-0-0", "nvidia.com/gpu") for name, job in self.jobs.items() if not job.pods]
 
     def log(self, pod: str, *, follow: bool) -> Iterator[bytes]:
         """Yield a pod's lines, to its end if they are followed."""
@@ -271,6 +261,17 @@ class Cluster:
                 if ended or not follow:
                     return
                 time.sleep(0.01)
+
+
+def not_scheduled(pod: str, what: str) -> dict[str, Any]:
+    """Return the event of a pod that no node has room for."""
+    return {
+        "metadata": {"name": "e", "namespace": "team"},
+        "involvedObject": {"kind": "Pod", "name": pod},
+        "reason": "FailedScheduling",
+        "message": f"0/3 nodes are available: insufficient {what}",
+        "firstTimestamp": CREATED,
+    }
 
 
 def listed(kind: str, items: list[dict[str, Any]]) -> dict[str, Any]:

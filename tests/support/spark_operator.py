@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from tests.support.kubernetes_api import CREATED, listed, serving, status
+from tests.support.kubernetes_api import listed, not_scheduled, serving, status
 
 SCHEMA = Path(__file__).parents[1] / "unit" / "adapters" / "schemas" / "SparkApplication.yaml"
 APPLICATIONS = "/apis/sparkoperator.k8s.io/v1beta2/namespaces/team/sparkapplications"
@@ -94,16 +94,7 @@ class Operator:
         return 200, {"metadata": {"name": name}, "status": {"phase": "Running", "podIP": "127.0.0.1"}}
 
     def events(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "metadata": {"name": "e", "namespace": "team"},
-                "involvedObject": {"kind": "Pod", "name": f"{name}-exec-2"},
-                "reason": "FailedScheduling",
-                "message": "0/3 nodes are available: insufficient memory",
-                "firstTimestamp": CREATED,
-            }
-            for name in self.applications
-        ]
+        return [not_scheduled(f"{name}-exec-2", "memory") for name in self.applications]
 
     def log(self, pod: str, *, follow: bool) -> Iterator[bytes]:
         yield b"the server listens\n"

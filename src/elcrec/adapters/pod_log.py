@@ -1,4 +1,4 @@
-"""The log of a pod, copied to ours line by line, and what stops this process while it follows one."""
+"""What following other pods takes: their log, what the Kubernetes API says, and what stops this process meanwhile."""
 
 import logging
 import signal
@@ -8,6 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
+
+import msgspec
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,14 @@ class PodLog:
                     self.tail.append(line)
                     logger.info("%s", line)
         return self._seen.total() > before
+
+
+def api_message(error: BaseException) -> str:
+    """Return what the Kubernetes API says in the body of a refusal; nothing where it has none."""
+    try:
+        return str(msgspec.json.decode(getattr(error, "body", None) or b"{}").get("message", ""))
+    except (msgspec.DecodeError, AttributeError, TypeError):
+        return ""
 
 
 @contextmanager

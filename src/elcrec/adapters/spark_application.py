@@ -13,9 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from elcrec.adapters.pod_log import TAIL_LINES, PodLog, sigterm_as_exit
+from elcrec.adapters.pod_log import TAIL_LINES, PodLog, api_message, sigterm_as_exit
 from elcrec.adapters.quiet import quiet
 from elcrec.adapters.spark_cluster import GROUP, PLURAL, PORT, VERSION, SparkCluster, application
 from elcrec.errors import LostWorkError, UserError
@@ -276,17 +274,10 @@ def _explained(client: _Client) -> Iterator[None]:
             404: "is the Spark operator installed, and its CRD v1beta2?",
             422: "the Spark operator 2.1 or later is needed",
         }
-        reason = _message(error) or error.reason
+        reason = api_message(error) or error.reason
         raise UserError(f"{reason}", where=client.where, fix=fixes.get(error.status)) from error
 
 
 def _status(error: BaseException) -> int | None:
     status = getattr(error, "status", None)
     return status if isinstance(status, int) else None
-
-
-def _message(error: Any) -> str:
-    try:
-        return str(msgspec.json.decode(error.body or b"{}").get("message", ""))
-    except (msgspec.DecodeError, AttributeError, TypeError):
-        return ""

@@ -77,8 +77,7 @@ def application(name: str, cluster: SparkCluster) -> dict[str, Any]:
     """Return the SparkApplication: a server of Spark Connect, which lasts until it is deleted."""
     metadata: dict[str, Any] = {"name": name, "labels": LABELS | cluster.labels}
     if cluster.owner is not None:
-        reference = {"apiVersion": "v1", "kind": "Pod", "name": cluster.owner.name, "uid": cluster.owner.uid}
-        metadata["ownerReferences"] = [reference]
+        metadata["ownerReferences"] = [cluster.owner.reference]
     driver = {"cores": cluster.driver_cores, "memory": cluster.driver_memory, "serviceAccount": cluster.service_account}
     executor = {"instances": cluster.executors, "cores": cluster.cores, "memory": cluster.memory}
     jar = f"local://{cluster.home}/jars/spark-connect_2.13-{cluster.version}.jar"

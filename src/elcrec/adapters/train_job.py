@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import msgspec
-
-from elcrec.adapters.pod_log import TAIL_LINES, PodLog, sigterm_as_exit
+from elcrec.adapters.pod_log import TAIL_LINES, PodLog, api_message, sigterm_as_exit
 from elcrec.adapters.train_nodes import Nodes, import_sdk, job
 from elcrec.errors import LostWorkError, UserError
 
@@ -86,10 +84,9 @@ def _give_to_owner(client: Any, name: str, nodes: Nodes, where: str) -> None:
     """Let the job be deleted with its owner, which the SDK has no option for; without the right to, it stays."""
     if nodes.owner is None:
         return
-    reference = {"apiVersion": "v1", "kind": "Pod", "name": nodes.owner.name, "uid": nodes.owner.uid}
     try:
         client.backend.custom_api.patch_namespaced_custom_object(
-            *_place(client, name), {"metadata": {"ownerReferences": [reference]}}
+            *_place(client, name), {"metadata": {"ownerReferences": [nodes.owner.reference]}}
         )
     except Exception as error:  # noqa: BLE001 - training does not depend on it
         logger.warning("%s: not deleted with its run: %s", where, getattr(error, "reason", None) or error)
@@ -196,7 +193,7 @@ def _explained(where: str) -> Iterator[None]:
             404: "is Kubeflow Trainer 2.2 or later installed, and the runtime?",
             422: "Kubeflow Trainer 2.2 or later is needed",
         }
-        reason = _api_message(cause) or str(cause)
+        reason = api_message(cause) or str(cause)
         raise UserError(f"{error}: {reason}", where=where, fix=fixes.get(_http_status(error) or 0)) from error
 
 
@@ -204,10 +201,3 @@ def _http_status(error: BaseException) -> int | None:
     """Return the status of the Kubernetes API's answer that an error of the SDK comes from."""
     status = getattr(error.__cause__, "status", None)
     return status if isinstance(status, int) else None
-
-
-def _api_message(cause: BaseException) -> str:
-    try:
-        return str(msgspec.json.decode(getattr(cause, "body", None) or b"{}").get("message", ""))
-    except (msgspec.DecodeError, AttributeError, TypeError):
-        return ""

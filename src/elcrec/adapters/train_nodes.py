@@ -60,6 +60,11 @@ class Owner(Section, frozen=True, kw_only=True):
     uid: str
     """Its uid."""
 
+    @property
+    def reference(self) -> dict[str, str]:
+        """The entry of `ownerReferences`."""
+        return {"apiVersion": "v1", "kind": "Pod", "name": self.name, "uid": self.uid}
+
 
 class Nodes(NodeSettings, frozen=True, kw_only=True):
     """Where and on what the nodes run."""

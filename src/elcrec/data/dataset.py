@@ -1,10 +1,10 @@
 """The sequences folder in memory: flat item indices with offsets, and the targets of each split."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from elcrec.artifacts import read_json
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 
+Rows = TypeVar("Rows", slice, npt.NDArray[np.int64])
 Split = Literal["valid", "test"]
 
 _ROWS_AT_ONCE = 65_536
@@ -127,14 +128,7 @@ class EvaluationSet:
 
     def slice(self, start: int, stop: int) -> "EvaluationSet":
         """Return neighbouring users."""
-        rows = slice(start, min(stop, len(self.users)))
-        return replace(
-            self,
-            users=self.users[rows],
-            histories=self.histories.part(rows),
-            target_items=self.target_items[rows],
-            disliked=None if self.disliked is None else self.disliked.part(rows),
-        )
+        return self._of(slice(start, min(stop, len(self.users))), Ragged.part)
 
     def part(self, index: int, count: int) -> "EvaluationSet":
         """Return every `count`-th user from `index` on."""
@@ -144,12 +138,15 @@ class EvaluationSet:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "EvaluationSet":
         """Return some users, by their place."""
+        return self._of(rows, Ragged.take)
+
+    def _of(self, rows: Rows, pick: Callable[[Ragged, Rows], Ragged]) -> "EvaluationSet":
         return replace(
             self,
             users=self.users[rows],
-            histories=self.histories.take(rows),
+            histories=pick(self.histories, rows),
             target_items=self.target_items[rows],
-            disliked=None if self.disliked is None else self.disliked.take(rows),
+            disliked=None if self.disliked is None else pick(self.disliked, rows),
         )
 
 
@@ -202,11 +199,16 @@ def _read_weights(file: pq.ParquetFile) -> npt.NDArray[np.float32]:
 
 def _read_disliked(file: pq.ParquetFile) -> Disliked:
     table = file.read(columns=["disliked", "valid_disliked", "test_disliked"])
-    lengths = pc.list_value_length(table["disliked"]).to_numpy()
-    items = Ragged.of(np.asarray(pc.list_flatten(table["disliked"]), np.int32), lengths)
-    return Disliked(
-        items=items, counts={"valid": table["valid_disliked"].to_numpy(), "test": table["test_disliked"].to_numpy()}
-    )
+    counts: dict[Split, npt.NDArray[np.int32]] = {
+        "valid": table["valid_disliked"].to_numpy(),
+        "test": table["test_disliked"].to_numpy(),
+    }
+    return Disliked(items=ragged_of(table["disliked"]), counts=counts)
+
+
+def ragged_of(lists: pa.ChunkedArray) -> Ragged:
+    """Return a column of lists of integers as rows."""
+    return Ragged.of(pc.list_flatten(lists).to_numpy(), pc.list_value_length(lists).to_numpy())
 
 
 def _num_items(file: pq.ParquetFile) -> int:
@@ -269,18 +271,27 @@ def user_id_parts(folder: Path) -> Iterator[pa.Array]:
         raise UserError(f"not readable ({error})", where=path) from error
 
 
+def user_id_parts_of(folder: Path, users: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
+    """Yield some users, who are given by their rows in ascending order, and their raw ids as text, some at a time.
+
+    Raises:
+        UserError: the folder is not the output of the sequences stage.
+    """
+    first = 0
+    for ids in user_id_parts(folder):
+        start, stop = np.searchsorted(users, (first, first + len(ids)))
+        mine = users[start:stop]
+        yield mine, ids.take(pa.array(mine - first))
+        first += len(ids)
+
+
 def user_ids_of(folder: Path, users: npt.NDArray[np.int64]) -> pa.ChunkedArray:
     """Return the raw ids of some users as text, who are given by their rows in ascending order.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
     """
-    found, first = [], 0
-    for ids in user_id_parts(folder):
-        start, stop = np.searchsorted(users, (first, first + len(ids)))
-        found.append(ids.take(pa.array(users[start:stop] - first)))
-        first += len(ids)
-    return pa.chunked_array(found, pa.string())
+    return pa.chunked_array([ids for _, ids in user_id_parts_of(folder, users)], pa.string())
 
 
 def load_item_ids(folder: Path, num_items: int) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import read_json
-from elcrec.data.dataset import load_item_ids
+from elcrec.data.dataset import load_item_ids, ragged_of
 from elcrec.data.ragged import Ragged
 from elcrec.data.row_groups import blocks
 from elcrec.data.sessions import is_earlier_session
@@ -105,11 +105,11 @@ def longest_history(folder: Path) -> int:
 
 
 def _seen(served: pa.Table, log: pa.Table, item_ids: pa.Array, most: int, *, marked: bool) -> pa.Array:
-    items = _ragged(log["items"])
+    items = ragged_of(log["items"])
     starts, lengths = items.offsets[:-1], pc.list_value_length(served["item_ids"]).to_numpy()
     ends = items.offsets[1:] - lengths
     kept = items.spans(np.maximum(starts, ends - most), ends)
-    disliked = _ragged(log["disliked"]) if "disliked" in log.column_names else None
+    disliked = ragged_of(log["disliked"]) if "disliked" in log.column_names else None
     kept = kept if disliked is None else kept.followed_by(disliked).tail(most)
     named = item_ids.take(pa.array(kept.values - 1))
     if disliked is not None and marked:
@@ -144,7 +144,7 @@ class HistoriesOverTime:
         """
         item_ids = _item_ids(self.folder)
         for table in _read(self.folder / _SEQUENCES, ["user_id", "items", "timestamps"]):
-            items = _ragged(table["items"])
+            items = ragged_of(table["items"])
             log = _Log(
                 users=table["user_id"].combine_chunks().cast(pa.string()),
                 items=items,
@@ -191,11 +191,6 @@ def _parts(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _EVENTS_AT_ONCE, "right")) - 1)
         yield first, last
         first = last
-
-
-def _ragged(lists: pa.ChunkedArray) -> Ragged:
-    lengths = pc.list_value_length(lists).to_numpy()
-    return Ragged.of(pc.list_flatten(lists).to_numpy(), lengths)
 
 
 def _present(path: Path, *columns: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from elcrec.data.dataset import EvaluationSet, SequenceData, Split, user_id_parts
+from elcrec.data.dataset import EvaluationSet, SequenceData, Split, user_id_parts_of
 from elcrec.data.id_hashes import Hashes, hash_ids
 
 
@@ -29,13 +29,11 @@ def asked_users(data: SequenceData, split: Split, count: int | None, sequences: 
 
 def _smallest(asked: npt.NDArray[np.int64], count: int, sequences: Path) -> npt.NDArray[np.int64]:
     hashes: Hashes = np.empty(0, np.uint64)
-    users, first = np.empty(0, np.int64), 0
-    for ids in user_id_parts(sequences):
-        start, stop = np.searchsorted(asked, (first, first + len(ids)))
-        mine = asked[start:stop]
-        hashes = np.concatenate((hashes, hash_ids(ids)[mine - first]))
+    users = np.empty(0, np.int64)
+    for mine, ids in user_id_parts_of(sequences, asked):
+        hashes = np.concatenate((hashes, hash_ids(ids)))
         users = np.concatenate((users, mine))
         # Stable, so that of equal hashes the earlier user is chosen, however the file is cut.
         kept = np.sort(np.argsort(hashes, kind="stable")[:count])
-        hashes, users, first = hashes[kept], users[kept], first + len(ids)
+        hashes, users = hashes[kept], users[kept]
     return users
