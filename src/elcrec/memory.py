@@ -1,6 +1,7 @@
 """How much memory and how many processors this process may use."""
 
 import os
+import resource
 from pathlib import Path
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -17,6 +18,15 @@ def memory_limit(groups: Path = _CONTROL_GROUPS, own: Path = Path("/proc/self/cg
 def granted_mb(asked: int | None, share: float) -> int:
     """Return the megabytes that are asked for, or that share of this process's limit."""
     return asked or int(memory_limit() * share) // 1_000_000
+
+
+def address_space_left() -> int | None:
+    """Return the bytes of address space that this process may still take; `None` without a limit (`ulimit -v`)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return max(0, limit - pages * resource.getpagesize())
 
 
 def processors() -> int:

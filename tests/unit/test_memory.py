@@ -1,8 +1,12 @@
+import resource
 from pathlib import Path
 
 import pytest
 
-from elcrec.memory import memory_limit
+from elcrec.adapters.duckdb_engine import DuckDBEngine
+from elcrec.config import EngineConfig
+from elcrec.errors import UserError
+from elcrec.memory import address_space_left, memory_limit
 
 GIB = 1 << 30
 
@@ -34,3 +38,22 @@ def test_the_first_version_of_control_groups_is_read_too(tmp_path: Path) -> None
 
 def test_without_a_limit_the_machine_s_memory_counts(tmp_path: Path) -> None:
     assert limit(tmp_path, "0::/\n") > GIB
+
+
+@pytest.mark.parametrize(("room", "enough"), [(48 << 20, False), (2 * GIB, True)])
+def test_an_engine_without_room_for_its_threads_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, room: int, *, enough: bool
+) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (used + room, resource.RLIM_INFINITY))
+    assert address_space_left() is not None
+    if enough:
+        DuckDBEngine(EngineConfig())
+    else:
+        with pytest.raises(UserError, match="out of memory: the engine needs 512 MiB of address space"):
+            DuckDBEngine(EngineConfig())
+
+
+def test_without_a_limit_of_the_address_space_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert address_space_left() is None

@@ -13,10 +13,11 @@ from elcrec.adapters.work_folder import disk_full, work_folder
 from elcrec.config import EngineConfig
 from elcrec.data.engine import ascending
 from elcrec.errors import UserError
-from elcrec.memory import granted_mb, processors
+from elcrec.memory import address_space_left, granted_mb, processors
 from elcrec.progress import watch
 
 _ROWS_AT_ONCE = 1 << 17
+_LEAST_SPACE = 512 << 20
 _OWN_SHARE = 0.75
 """Of the memory that is granted; the rest is for what goes through Python meanwhile."""
 _THREAD_MB = 125
@@ -36,6 +37,16 @@ class DuckDBEngine:
     """Opens databases with the memory, threads and folder that the configuration grants."""
 
     def __init__(self, config: EngineConfig) -> None:
+        """Keep the configuration.
+
+        Raises:
+            UserError: the address space is limited to less than DuckDB's threads need.
+        """
+        left = address_space_left()
+        if left is not None and left < _LEAST_SPACE:
+            # With less, native libraries end the process without a word, wherever they happen to be.
+            what = f"out of memory: the engine needs {_LEAST_SPACE >> 20} MiB of address space, {left >> 20} are left"
+            raise UserError(what, fix="allow more (ulimit -v)")
         self._config = config
 
     @contextmanager
