@@ -5,6 +5,7 @@ path.
 """
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ _ROWS_AT_ONCE = 1 << 17
 _PARTITIONS_A_THREAD = 4
 _SPECIAL = re.compile(r"([\\*?\[\]{}])")
 _FULL = re.compile("no space left|quota exceeded", re.IGNORECASE)
+_CONNECT_MODE = "SPARK_CONNECT_MODE_ENABLED"
 _INSTALL = "install the extra spark (pip install 'elcrec[spark]') and a Java runtime of version 17 or later"
 
 
@@ -42,7 +44,7 @@ class SparkEngine:
         Raises:
             UserError: Spark or Java is not installed, there is no such master, a disk is full, or Spark failed.
         """
-        with work_folder(self._config.spill, out) as folder:
+        with work_folder(self._config.spill, out) as folder, _mode_of_its_own():
             spark = _connect(self._config, folder)
             try:
                 with _clear_errors(folder):
@@ -130,6 +132,18 @@ class SparkSession:
     def _forget(self, name: str) -> None:
         if name in self._folders:
             shutil.rmtree(self._folders.pop(name), ignore_errors=True)
+
+
+@contextmanager
+def _mode_of_its_own() -> Iterator[None]:
+    """Keep PySpark's mark of Spark Connect to one session: it stays in the environment, for later ones and children."""
+    before = os.environ.pop(_CONNECT_MODE, None)
+    try:
+        yield
+    finally:
+        os.environ.pop(_CONNECT_MODE, None)
+        if before is not None:
+            os.environ[_CONNECT_MODE] = before
 
 
 def _connect(config: EngineConfig, folder: Path) -> Any:

@@ -143,11 +143,20 @@ def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-# The last one: in a process that has talked to Spark Connect, pyspark starts no Spark of its own.
 def test_spark_connect_sorts_rows_out_as_the_oracle(connect: Engine, log: pa.Table, tmp_path: Path) -> None:
     found = equality.survey_of(log, tmp_path, connect, longest=60, size=1000)
     equality.assert_equals_the_oracle(found, log, tmp_path, longest=60)
     assert found.broken["event is unique"] > 10
+
+
+def test_after_spark_connect_this_process_starts_a_spark_of_its_own(
+    connect: Engine, local: Engine, tmp_path: Path
+) -> None:
+    for engine in (connect, local, connect):
+        before = dict(os.environ)
+        with engine.session(tmp_path / "out") as session:
+            assert session.fetch("SELECT 1 AS one").to_pylist() == [{"one": 1}]
+        assert dict(os.environ) == before
 
 
 def test_a_step_on_a_spark_application_makes_the_sequences_of_the_oracle(
