@@ -186,7 +186,8 @@ def _exposures(options: Options) -> None:
     config, store = _config(options), open_store(options.store)
     inputs = {"salt": store.user_salt, "engine": open_engine(config.engine), "export": options.events}
     log = store.features.event_log
-    _show(join_exposures(config.exposures, options.exposures, options.out, log=log, **inputs))
+    dislikes = config.sequences.kinds.dislikes
+    _show(join_exposures(config.exposures, options.exposures, options.out, log=log, dislikes=dislikes, **inputs))
 
 
 def _recommend_all(options: Options) -> None:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def events(options: Options, config: Callable[[Options], "Config"]) -> dict[str,
             raise UserError(f"--{name} says nothing to `elcrec events {options.what}`", fix="leave it out")
     if verb is None:
         return _push(options, config(options))
-    return {"export": _export, "replay": _replay, "trim": _trim}[verb](options)
+    return _replay(options, config(options)) if verb == "replay" else {"export": _export, "trim": _trim}[verb](options)
 
 
 def _push(options: Options, config: "Config") -> dict[str, int]:
@@ -47,11 +48,12 @@ def _push(options: Options, config: "Config") -> dict[str, int]:
 
     columns = EventColumns.of(config.validate.for_layout(config.fetch.file.layout))
     features, file = open_store(options.store).features, options.what
+    push = partial(push_events, features=features, columns=columns, dislikes=config.sequences.kinds.dislikes)
     if file == "-":
-        return push_events(sys.stdin, name="standard input", features=features, columns=columns)
+        return push(sys.stdin, name="standard input")
     try:
         with Path(file).open(encoding="utf-8", newline="") as lines:
-            return push_events(lines, name=file, features=features, columns=columns)
+            return push(lines, name=file)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"not readable ({error})", where=file) from error
 
@@ -65,11 +67,11 @@ def _export(options: Options) -> dict[str, int]:
     return export_events(open_store(options.store).features.event_log, options.out, base=options.base)
 
 
-def _replay(options: Options) -> dict[str, int]:
+def _replay(options: Options, config: "Config") -> dict[str, int]:
     from elcrec.adapters.store import open_store
     from elcrec.stages.events import replay_events
 
-    return replay_events(open_store(options.store).features)
+    return replay_events(open_store(options.store).features, config.sequences.kinds.dislikes)
 
 
 def _trim(options: Options) -> dict[str, int]:

@@ -1,14 +1,17 @@
 """Small real inputs of a push: sequences, an untrained model, and its evaluation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from elcrec.artifacts import md5_of, write_json
+from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
 from elcrec.data.dataset import load_sequences, load_user_ids
 from elcrec.evaluation.metrics import mean_metrics
@@ -34,10 +37,22 @@ class Inputs:
 
 
 def make_inputs(
-    root: Path, *, model_seed: int = 0, users: int = 24, items: int = 15, prefix: str = "item-", time: str = "order"
+    root: Path,
+    *,
+    model_seed: int = 0,
+    users: int = 24,
+    items: int = 15,
+    prefix: str = "item-",
+    time: str = "order",
+    split: Mapping[str, Any] = MappingProxyType({}),
 ) -> Inputs:
-    """Times are those of a benchmark log: seconds after 1970-01-01; `time` says whether that is meant."""
+    """Times are those of a benchmark log: seconds after 1970-01-01; `time` says whether that is meant.
+
+    `split` is what split.json says besides.
+    """
     sequences = make_sequences(root / "sequences", users=users, items=items, prefix=prefix, time=time)
+    path = sequences / "split.json"
+    write_json(path, read_json(path) | split)
     return add_model(root, sequences, model_seed=model_seed)
 
 

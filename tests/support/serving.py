@@ -41,8 +41,17 @@ class Installation:
     features: Path
 
     @classmethod
-    def make(cls, root: Path, *, features: Path = ROOT / "features", items: int = 15, time: str = "order") -> Self:
-        inputs = make_inputs(root / "inputs", items=items, time=time)
+    def make(
+        cls,
+        root: Path,
+        *,
+        features: Path = ROOT / "features",
+        items: int = 15,
+        time: str = "order",
+        split: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """`split` is what the log decided besides."""
+        inputs = make_inputs(root / "inputs", items=items, time=time, split=split or {})
         made = cls(folder=root / "store", inputs=inputs, features=features)
         made.push(made.inputs)
         return made

@@ -17,7 +17,7 @@ _MEMORY = "1GB"
 _ROWS_AT_ONCE = 50_000
 _COLUMNS = ("user_id", "item_id", "timestamp")
 _SCHEMA = pa.schema([LOG_SCHEMA.field(name) for name in (*_COLUMNS, "event_id")])
-_WITH_ANSWERS = _SCHEMA.append(LOG_SCHEMA.field("answer_id"))
+_OPTIONAL = ("answer_id", "kind")
 
 # In order of arrival; what came in at one time stands in an order that does not depend on how the log was read.
 _PLACES = "logged, user_id, timestamp, item_id, event_id"
@@ -29,7 +29,7 @@ CREATE TABLE events AS SELECT * EXCLUDE (of_id, of_place) FROM (
 ) WHERE of_id = 1 AND of_place = 1
 """
 _NEW = f"""
-SELECT user_id, item_id, timestamp, event_id, answer_id FROM events
+SELECT user_id, item_id, timestamp, event_id, answer_id, kind FROM events
 WHERE NOT EXISTS (SELECT 1 FROM base WHERE base.user_id = events.user_id AND base.event_id = events.event_id)
 AND NOT EXISTS (
     SELECT 1 FROM base WHERE base.user_id = events.user_id AND base.item_id = events.item_id
@@ -46,8 +46,8 @@ ORDER BY {_PLACES}
 def export_events(log: EventLog, out: Path, *, base: Path | None = None) -> dict[str, int]:
     """Write the log as Parquet: `user_id`, `item_id`, `timestamp`, `event_id`, each event once.
 
-    Where an event names the answer that it follows, there is a column `answer_id` as well. Exporting the same log again
-    writes the same bytes.
+    Where events name the answer that they follow, or their kind, there are columns `answer_id` and `kind` as well.
+    Exporting the same log again writes the same bytes.
 
     Args:
         log: what to export.
@@ -108,9 +108,11 @@ def _base_columns(base: Path) -> list[str]:
 
 
 def _schema(database: duckdb.DuckDBPyConnection, base: Path | None) -> pa.Schema:
-    """Return the columns to write: those of answers only where somebody names one."""
-    ((named,),) = database.execute("SELECT count(answer_id) FROM events").fetchall()
-    return _WITH_ANSWERS if named or (base is not None and "answer_id" in _base_columns(base)) else _SCHEMA
+    """Return the columns to write: optional ones only where some event has a value."""
+    (named,) = database.execute(f"SELECT {', '.join(f'count({name})' for name in _OPTIONAL)} FROM events").fetchall()
+    in_base = [] if base is None else _base_columns(base)
+    wanted = [name for name, count in zip(_OPTIONAL, named, strict=True) if count or name in in_base]
+    return pa.schema([*_SCHEMA, *(LOG_SCHEMA.field(name) for name in wanted)])
 
 
 def _write(

@@ -33,15 +33,16 @@ _REWRITES, _REWRITE_SECONDS = 600, 0.1
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY, user_id TEXT NOT NULL, event_id TEXT NOT NULL, item_id TEXT NOT NULL,
-    time INTEGER NOT NULL, logged INTEGER NOT NULL, answer_id TEXT, UNIQUE (user_id, event_id)
+    time INTEGER NOT NULL, logged INTEGER NOT NULL, answer_id TEXT, kind TEXT, UNIQUE (user_id, event_id)
 )
 """
 _INSERT = """
-INSERT OR IGNORE INTO events (user_id, event_id, item_id, time, logged, answer_id) VALUES (?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO events (user_id, event_id, item_id, time, logged, answer_id, kind) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
-_ROWS = "SELECT logged, user_id, item_id, time, event_id, answer_id FROM events WHERE number <= ? ORDER BY number"
+_ROWS = "SELECT logged, user_id, item_id, time, event_id, answer_id, kind FROM events WHERE number <= ? ORDER BY number"
+_LATER_COLUMNS = ("answer_id", "kind")
 
-Row = tuple[int, str, str, int, str, str | None]
+Row = tuple[int, str, str, int, str, str | None, str | None]
 """Values of the columns of LOG_SCHEMA."""
 
 
@@ -58,7 +59,15 @@ class SqliteEventLog:
         """See `EventLog`. The transaction is on the disk, not only handed to the system, when this returns."""
         now = time.time_ns() // 1000
         rows = [
-            (event.user_id, event_key(event), event.item_id, microseconds(event.timestamp), now, event.answer_id)
+            (
+                event.user_id,
+                event_key(event),
+                event.item_id,
+                microseconds(event.timestamp),
+                now,
+                event.answer_id,
+                event.kind,
+            )
             for event in events
         ]
         with self._lock, _sqlite_errors():
@@ -112,15 +121,16 @@ class SqliteEventLog:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(_TABLE)
-        _add_answers(connection)
+        _add_columns(connection)
         return connection
 
 
-def _add_answers(connection: sqlite3.Connection) -> None:
-    """Give a log of before the column of answers; another process may do so at the same time."""
-    if all(name != "answer_id" for _, name, *_ in connection.execute("PRAGMA table_info(events)")):
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Give a log of before the columns that it lacks; another process may do so at the same time."""
+    found = {name for _, name, *_ in connection.execute("PRAGMA table_info(events)")}
+    for column in (name for name in _LATER_COLUMNS if name not in found):
         try:
-            connection.execute("ALTER TABLE events ADD COLUMN answer_id TEXT")
+            connection.execute(f"ALTER TABLE events ADD COLUMN {column} TEXT")
         except sqlite3.OperationalError as error:
             if "duplicate column" not in str(error):
                 raise
@@ -141,7 +151,8 @@ class RedisEventLog:
         with redis_errors(), self._client.pipeline(transaction=True) as pipe:
             for event in events:
                 fields = {"i": event.item_id, "t": microseconds(event.timestamp), "e": event_key(event)}
-                fields |= {} if event.answer_id is None else {"a": event.answer_id}
+                optional = {"a": event.answer_id, "k": event.kind}
+                fields |= {name: value for name, value in optional.items() if value is not None}
                 pipe.xadd(self._prefix + event.user_id, fields)
             pipe.execute()
 
@@ -210,9 +221,8 @@ class RedisEventLog:
                 user_id = self._user_of(key)
                 for number, fields in entries:
                     logged = int(number.partition(b"-")[0]) * 1000
-                    item_id, answer_id = fields[b"i"].decode(), fields.get(b"a")
-                    named = None if answer_id is None else answer_id.decode()
-                    yield logged, user_id, item_id, int(fields[b"t"]), fields[b"e"].decode(), named
+                    texts = (None if text is None else text.decode() for text in map(fields.get, (b"a", b"k")))
+                    yield logged, user_id, fields[b"i"].decode(), int(fields[b"t"]), fields[b"e"].decode(), *texts
 
 
 def _batch(rows: Iterable[Row]) -> pa.RecordBatch:

@@ -204,9 +204,13 @@ class FeastStore:
         with self._replacement_noticed():
             found = opened.readable.read(user_ids)
         return [
-            UserHistory(item_ids=history.item_ids, updated=instant(history.times[-1]), seen=history.seen)
-            if history
-            else None
+            None
+            if history is None
+            else UserHistory(
+                item_ids=history.item_ids,
+                updated=instant(history.times[-1]) if history.times else None,
+                seen=history.seen,
+            )
             for history in map(found.get, user_ids)
         ]
 
@@ -216,6 +220,7 @@ class FeastStore:
         *,
         new_users: int | None = None,
         knows: Container[str] | None = None,
+        dislikes: Container[str] = (),
         logged: bool = False,
     ) -> PushOutcome:
         """See `FeatureStore`.
@@ -237,7 +242,9 @@ class FeastStore:
         fates: dict[str, Counter[Fate]] = {}
 
         def change(user_id: str, history: History) -> History:
-            history, fates[user_id] = add_events(history, by_user[user_id], opened.window, knows=catalogue)
+            history, fates[user_id] = add_events(
+                history, by_user[user_id], opened.window, knows=catalogue, dislikes=dislikes
+            )
             return history
 
         users, refused = list(by_user), set[str]()

@@ -129,7 +129,7 @@ class _Row:
         The time is that of the newest event, but always later than before: Redis rows are told apart by it,
         here and in Feast, and a late event changes a row without being its newest.
         """
-        time = max(history.times[-1], self.time + 1)
+        time = max(*history.times[-1:], self.time + 1, 0)
         values = {
             "item_ids": Value(string_list_val=StringList(val=history.item_ids)),
             "event_times": Value(int64_list_val=Int64List(val=history.times)),

@@ -3,6 +3,7 @@
 Values may be text or numbers, which become text. A line that is anything else is torn.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from elcrec.errors import UserError
+from elcrec.data.lines import Lines, blocks
+from elcrec.data.text import open_bytes
 
-_BLOCK_BYTES = 4 << 20
-_LONGEST_LINE = 16 << 20  # as with CSV
-_BOM = b"\xef\xbb\xbf"
+_BOM, _SPACE = b"\xef\xbb\xbf", 32
+_MAY_BE_BLANK = re.compile(rb"\n[\x00-\x20]")
 _TORN = (msgspec.MsgspecError, UnicodeDecodeError)
 
 Value = str | int | float | None
@@ -59,25 +60,33 @@ def text_of(value: Value) -> str | None:
     return str(value)
 
 
-def read_lines(path: Path) -> Iterator[list[bytes]]:
-    """Yield the lines of a file, some at a time, without blank ones.
+def scan_json_lines(path: Path) -> Lines:
+    """Read a file of JSON lines once; blank ones begin no row.
 
     Raises:
         UserError: a line is too long to be one.
     """
-    begun, first = b"", True
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            block, first = block.removeprefix(_BOM) if first else block, False
-            whole, newline, rest = (begun + block).rpartition(b"\n")
-            begun = rest
-            if len(begun) > _LONGEST_LINE:
-                fix = "write one object a line"
-                raise UserError(f"a line is longer than {_LONGEST_LINE >> 20} MiB", where=path, fix=fix)
-            if newline:
-                yield _present(whole)
-    yield _present(begun)
+    number, skipped = 0, []
+    for block in _blocks(path):
+        # A line's first byte is a control character or a blank only where the line is empty or oddly indented.
+        if block[0] <= _SPACE or _MAY_BE_BLANK.search(block):
+            blank = [not line.strip() for line in block[:-1].split(b"\n")]
+            skipped.append(np.flatnonzero(blank) + number + 1)
+        number += block.count(b"\n")
+    found = np.concatenate([np.empty(0, np.int64), *skipped])
+    return Lines(count=number, header=0, skipped=found, longest=None, swallowed=0)
 
 
-def _present(text: bytes) -> list[bytes]:
-    return [line for line in text.split(b"\n") if line.strip()]
+def read_lines(path: Path) -> Iterator[list[bytes]]:
+    """Yield the lines of a file, unpacked as its content says, some at a time, without blank ones.
+
+    Raises:
+        UserError: a line is too long to be one.
+    """
+    for block in _blocks(path):
+        yield [line for line in block.split(b"\n") if line.strip()]
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    for number, block in enumerate(blocks(path, open_bytes)):
+        yield block if number else block.removeprefix(_BOM)

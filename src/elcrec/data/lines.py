@@ -1,9 +1,10 @@
 """The physical lines of a text, beside its rows: which fields span lines, and which quote is never closed."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -51,15 +52,19 @@ def scan_lines(path: Path, layout: TextLayout) -> Lines:
         UserError: a quote is never closed, a line is too long to be one, or the text is not of its encoding.
     """
     scan = _Scan(path, layout)
-    for block in _blocks(path, layout):
+    for block in blocks(path, layout.open):
         scan.follow(block)
     return scan.result()
 
 
-def _blocks(path: Path, layout: TextLayout) -> Iterator[bytes]:
-    """Yield a text, some whole lines at a time."""
+def blocks(path: Path, opened: Callable[[Path], BinaryIO]) -> Iterator[bytes]:
+    """Yield a text, some whole lines at a time, each with its end.
+
+    Raises:
+        UserError: a line is too long to be one.
+    """
     begun: list[bytes] = []
-    with layout.open(path) as file:
+    with opened(path) as file:
         while block := bytes(file.read(_BLOCK_BYTES)):
             whole, newline, rest = block.rpartition(b"\n")
             if newline:

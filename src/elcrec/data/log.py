@@ -30,12 +30,11 @@ _ROWS_SHOWN = 3
 
 
 class TornLine(NamedTuple):
-    """A line with another number of fields than the header: its row's place, its text, the two numbers."""
+    """A line that is no row: the place among rows, its text, and what is wrong with it."""
 
     row: int
     text: str
-    fields: int
-    expected: int
+    fault: str
 
 
 @dataclass(frozen=True, kw_only=True)

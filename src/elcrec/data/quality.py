@@ -179,7 +179,7 @@ def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
             "share of faulty rows",
             share,
             f"{most:.2%} at most",
-            f"{share:.2%} ({faulty:,} rows)",
+            f"{share:.2%} ({_rows_of(faulty)})",
             maximum=most,
         ),
         *apart,
@@ -200,7 +200,7 @@ def _times(survey: Survey, config: ValidateConfig, now: datetime) -> list[_Figur
     shown = [row["timestamp"] for row in faults[0].examples]
     unit = likely_unit(shown, first, latest_time(now))
     advice = f"; they look like numbers in {unit}: set validate.epoch_unit={unit}" if unit else ""
-    observed = f"{count:,} rows outside, such as {', '.join(map(str, shown[:3]))}{advice}"
+    observed = f"{_rows_of(count)} outside, such as {', '.join(map(str, shown[:3]))}{advice}"
     most, share = config.max_quarantine_share, count / max(1, survey.rows)
     expected = f"{config.earliest} to a day from now, {1 - most:.2%} of rows at least (epoch_unit={config.epoch_unit})"
     return [_figure("times of a plausible period", share, expected, observed, maximum=most)]
@@ -213,8 +213,12 @@ def _duplicates(survey: Survey, config: ValidateConfig) -> list[_Figure]:
         return []
     count = sum(fault.count for fault in survey.sorted.faults if fault.reason == UNIQUE)
     share = count / max(1, survey.rows)
-    observed, expected = f"{share:.2%} ({count:,} rows)", f"{most:.2%} at most"
+    observed, expected = f"{share:.2%} ({_rows_of(count)})", f"{most:.2%} at most"
     return [_figure("share of repeated rows", share, expected, observed, maximum=most)]
+
+
+def _rows_of(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _least(name: str, value: float, least: float) -> _Figure:

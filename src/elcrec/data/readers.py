@@ -17,16 +17,16 @@ from elcrec.config import CsvConfig, KeepConfig, LogFormat
 from elcrec.data.benchmark import read_benchmark
 from elcrec.data.ids import LARGEST_WHOLE_FLOAT, normal_ids, spellings_of
 from elcrec.data.interactions import EVENT_ID, KIND, TIE
-from elcrec.data.json_lines import JsonRows, read_lines
+from elcrec.data.json_lines import JsonRows, read_lines, scan_json_lines
 from elcrec.data.lines import scan_lines
 from elcrec.data.log import KEPT, SPELLING, RawLog, TimeKind, TornLine, insert_torn, part_of
-from elcrec.data.text import AS_FOUND, TextLayout
+from elcrec.data.text import AS_FOUND, TextLayout, packing_of
 from elcrec.data.times import TIMESTAMP, EpochUnit, parse_times
 from elcrec.errors import UserError
 
 _BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
 _ROWS_AT_ONCE = 1 << 17
-_TORN_EXAMPLES = 5
+_TORN_EXAMPLES, _TORN_SHOWN = 5, 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +178,8 @@ def _csv_parts(
         torn.append(place)
         if len(torn_lines) < _TORN_EXAMPLES:
             text = str(row.text).replace(layout.separator, layout.delimiter)
-            torn_lines.append(TornLine(place, _short(text, 80), row.actual_columns, row.expected_columns))
+            fault = f"{row.actual_columns} fields where there are {row.expected_columns} columns"
+            torn_lines.append(TornLine(place, _short(text, _TORN_SHOWN), fault))
         return "skip"
 
     reader = pyarrow.csv.open_csv(
@@ -242,15 +243,27 @@ def _parquet_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[p
 def read_json_lines(path: Path, columns: Columns) -> RawLog:
     """Read a file with a JSON object a line; a key that a line lacks is a null."""
     types = dict.fromkeys(columns.required, "text or number")
-    parts, whole = _json_parts(path, columns), "line is a JSON object of text and numbers"
-    found = "json lines, an object a line"
-    return RawLog(parts=parts, file=path, time="real", types=types, event_ids=None, whole=whole, found=found)
+    torn_lines: list[TornLine] = []
+    return RawLog(
+        parts=_json_parts(path, columns, torn_lines),
+        file=path,
+        time="real",
+        types=types,
+        event_ids=None,
+        whole="line is a JSON object of text and numbers",
+        found=f"json lines, {packing_of(path) or 'not packed'}, an object a line",
+        lines=scan_json_lines(path),
+        torn_lines=torn_lines,
+    )
 
 
-def _json_parts(path: Path, columns: Columns) -> Iterator[pa.Table]:
+def _json_parts(path: Path, columns: Columns, torn_lines: list[TornLine]) -> Iterator[pa.Table]:
     rows, read = JsonRows([*columns.required, columns.event]), 0
     for lines in read_lines(path):
         table, torn = rows.read(lines)
+        for place in torn[: _TORN_EXAMPLES - len(torn_lines)].tolist():
+            text = _short(lines[place].decode(errors="replace").strip(), _TORN_SHOWN)
+            torn_lines.append(TornLine(read + place, text, "not an object of text and numbers"))
         yield insert_torn(_part(path, table, columns), torn)
         read += len(lines)
     missing = [name for name in columns.required if name not in rows.found]

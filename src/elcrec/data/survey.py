@@ -62,7 +62,7 @@ def _placed_fault(fault: Fault, lines: Lines, torn: Mapping[int, TornLine]) -> F
     examples = [{**row, "line": number} for row, number in zip(fault.examples, numbers, strict=True)]
     for row in examples:
         if line := torn.get(row["row"]):
-            row |= {"torn": f"{line.fields} fields where there are {line.expected} columns", "text": line.text}
+            row |= {"torn": line.fault, "text": line.text}
     return replace(fault, examples=examples)
 
 

@@ -50,6 +50,7 @@ SELECT user_id, item_id, moment, answer_id, user_key, CAST(row_number() OVER (
             coalesce(event_id, concat(unix_micros(timestamp), ':', item_id)) AS event_id,
             substring(sha256(concat('{{salt}}', user_id)), 1, {KEY_LENGTH}) AS user_key
         FROM arrived WHERE user_id IS NOT NULL AND item_id IS NOT NULL AND timestamp IS NOT NULL
+            AND (kind IS NULL OR kind NOT IN (SELECT kind FROM noes))
     )
 ) WHERE of_id = 1 AND of_place = 1
 """
@@ -105,7 +106,15 @@ SELECT (SELECT count(*) FROM exposures) AS exposures, (SELECT count(*) FROM answ
 """
 
 
-def attribute(session: Session, exposures: Sequence[Path], events: Sequence[Path], *, salt: str, window: int) -> None:
+def attribute(
+    session: Session,
+    exposures: Sequence[Path],
+    events: Sequence[Path],
+    *,
+    salt: str,
+    window: int,
+    dislikes: Sequence[str] = (),
+) -> None:
     """Make the table `attributed` of a session.
 
     Args:
@@ -114,9 +123,11 @@ def attribute(session: Session, exposures: Sequence[Path], events: Sequence[Path
         events: Parquet files of LOG_SCHEMA, at least one.
         salt: what the keys of users were made with.
         window: microseconds after an answer within which an event may follow from it.
+        dislikes: kinds of events that say no, so that nothing follows from them.
     """
     session.scan("exposures", exposures)
     session.scan("arrived", events)
+    session.enter("noes", pa.table({"kind": pa.array(dislikes, pa.string())}))
     session.table("events", _EVENTS.format(salt=salt.replace("'", "''")))
     session.table("answers", _ANSWERS)
     session.table("shown", _SHOWN)

@@ -9,12 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
-from typing import Literal
 
 from elcrec.config import ServeConfig
 from elcrec.serving.batching import Batcher, QueueFull
 from elcrec.serving.live import Live, Serving
-from elcrec.serving.ports import Event, FeatureStore, PushOutcome, StoreReplaced, StoreUnavailable, UserHistory
+from elcrec.serving.ports import (
+    Event,
+    FeatureStore,
+    HistorySource,
+    PushOutcome,
+    StoreReplaced,
+    StoreUnavailable,
+    UserHistory,
+)
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 from elcrec.serving.shown import Shown
 from elcrec.serving.telemetry import Telemetry
@@ -68,7 +75,7 @@ class Answer:
     answer_id: str
     recommendation: Recommendation
     serving: Serving
-    source: Literal["store", "request", "none"]
+    source: HistorySource
     history: Sequence[str]
     stale: bool
     store_available: bool
@@ -116,6 +123,7 @@ class Engine:
             events,
             new_users=self._new_users,
             knows=self._live.current.recommender.catalogue,
+            dislikes=self._live.current.recommender.dislikes,
         )
         # One that is given up may go on for a while in its thread, and counts as long.
         work.add_done_callback(self._pushed)
@@ -193,15 +201,12 @@ class Engine:
         """Choose what the ranking reads: the store's history, else the request's, else none."""
         available = found is not None or question.user_id is None
         known = found.get(question.user_id) if found is not None and question.user_id is not None else None
-        if known is not None:
-            stale = serving.has_real_times and self._is_old(known)
-            return _Base(source="store", history=known.item_ids, seen=known.seen, stale=stale, store_available=True)
-        if question.history:
-            return _Base(source="request", history=question.history, stale=False, store_available=available)
-        return _Base(source="none", history=(), stale=False, store_available=available)
-
-    def _is_old(self, known: UserHistory) -> bool:
-        return datetime.now(UTC) - known.updated > self._stale_after
+        seen = () if known is None else known.seen
+        if known is not None and known.updated is not None:
+            stale = serving.has_real_times and datetime.now(UTC) - known.updated > self._stale_after
+            return _Base(source="store", history=known.item_ids, seen=seen, stale=stale, store_available=True)
+        source: HistorySource = "request" if question.history else "none"
+        return _Base(source=source, history=question.history or (), seen=seen, stale=False, store_available=available)
 
     def _count(self, answers: Sequence[Answer]) -> None:
         seen = self._telemetry
@@ -213,7 +218,7 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class _Base:
-    source: Literal["store", "request", "none"]
+    source: HistorySource
     history: Sequence[str]
     stale: bool
     store_available: bool

@@ -43,8 +43,14 @@ class EventColumns(NamedTuple):
     @classmethod
     def of(cls, config: ValidateConfig) -> "EventColumns":
         """Return how the log is written that this section reads."""
-        columns = (config.user_column, config.item_column, config.time_column, config.event_column)
-        fields = ("user_id", "item_id", "timestamp", "event_id")
+        columns = (
+            config.user_column,
+            config.item_column,
+            config.time_column,
+            config.event_column,
+            config.kind_column,
+        )
+        fields = ("user_id", "item_id", "timestamp", "event_id", "kind")
         names = {column: field for column, field in zip(columns, fields, strict=True) if column}
         real = config.time == "real"
         return cls(names, config.epoch_unit if real else "s", config.time_format, config.csv.delimiter)
@@ -64,6 +70,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     timestamp: str | int | float
     event_id: str | int | None = None
     answer_id: str | None = None
+    kind: str | None = None
 
 
 def read_events(lines: Iterable[str], *, name: str, columns: EventColumns = OWN_COLUMNS) -> list[Event]:
@@ -119,7 +126,8 @@ def _require_columns(found: list[str], name: str) -> None:
     missing = [column for column in _REQUIRED if column not in found]
     if missing:
         fix = (
-            "write user_id,item_id,timestamp[,event_id,answer_id], JSON lines with these keys, or the log's own columns"
+            "write user_id,item_id,timestamp[,event_id,answer_id,kind], JSON lines with these keys, or the log's own "
+            "columns"
         )
         raise UserError(f"no column {', '.join(missing)}", where=f"{name}: line 1", fix=fix)
 
@@ -133,6 +141,7 @@ def _csv_line(row: dict[str | Any, str | Any], where: str) -> _Line:
         timestamp=row["timestamp"],
         event_id=row.get("event_id") or None,
         answer_id=row.get("answer_id") or None,
+        kind=row.get("kind") or None,
     )
 
 
@@ -145,6 +154,7 @@ def _event(line: _Line, where: str, now: datetime, columns: EventColumns) -> Eve
         timestamp=moment,
         event_id=event_id,
         answer_id=line.answer_id,
+        kind=None if line.kind is None else normal_id(line.kind),
     )
     require_valid(event, now=now, where=where)
     return event

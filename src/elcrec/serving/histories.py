@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
+from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event
 
@@ -50,7 +51,8 @@ class History:
         times: never falling, [T].
         event_ids: `event_key` of each live event; of what a publication brought PUBLISHED and the log's id, or
             nothing where the log has none, [T].
-        seen: distinct raw ids of items met before all that the window holds.
+        seen: distinct raw ids of items met before all that the window holds; of an item that the user dislikes, its id
+            as it is, for models that recommend nothing twice, and after DISLIKED, for those that do.
     """
 
     item_ids: list[str] = field(default_factory=list)
@@ -58,12 +60,18 @@ class History:
     event_ids: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
 
-    def __len__(self) -> int:
-        return len(self.item_ids)
+    def __bool__(self) -> bool:
+        """Say whether it tells anything."""
+        return bool(self.item_ids or self.seen)
 
 
 def add_events(
-    history: History, events: Sequence[Event], window: int, *, knows: Container[str] | None = None
+    history: History,
+    events: Sequence[Event],
+    window: int,
+    *,
+    knows: Container[str] | None = None,
+    dislikes: Container[str] = (),
 ) -> tuple[History, Counter[Fate]]:
     """Put a user's events in their places and keep the newest `window` of known items.
 
@@ -74,12 +82,16 @@ def add_events(
         events: of this user.
         window: most events of known items; beside them stand at most MAX_UNKNOWN of other items.
         knows: the catalogue; `None` knows every item.
+        dislikes: kinds of events that say no.
     """
     logged = [time for time, key in zip(history.times, history.event_ids, strict=True) if is_published(key)]
     rows = _Rows(history, window, knows, _resolution(logged))
     fates: Counter[Fate] = Counter()
     for event in events:
-        fates[rows.add(event.item_id, microseconds(event.timestamp), event_key(event))] += 1
+        if event.kind is not None and event.kind in dislikes:
+            fates[rows.dislike(event.item_id)] += 1
+        else:
+            fates[rows.add(event.item_id, microseconds(event.timestamp), event_key(event))] += 1
     # What this call put in and pushed out again was never part of the history that it leaves.
     fates[Fate.ACCEPTED] -= rows.expelled
     fates[Fate.LATE] += rows.expelled
@@ -172,9 +184,16 @@ class _Rows:
         return any((place, item_id) in self._logged for place in places)
 
     def see(self, item_id: str) -> None:
-        """Remember an item that the catalogue knows."""
-        if self._knows(item_id):
+        """Remember an item that the catalogue knows, or that it is disliked."""
+        if self._knows(item_id.removeprefix(DISLIKED)):
             self._seen.setdefault(item_id)
+
+    def dislike(self, item_id: str) -> Fate:
+        if DISLIKED + item_id in self._seen:
+            return Fate.DUPLICATE
+        self.see(item_id)
+        self.see(DISLIKED + item_id)
+        return Fate.ACCEPTED
 
     def _knows(self, item_id: str) -> bool:
         return self._catalogue is None or item_id in self._catalogue
@@ -212,7 +231,7 @@ def require_valid(event: Event, *, now: datetime, where: object = None) -> None:
 
 def _problem(event: Event, now: datetime) -> str | None:
     ids = {"user_id": event.user_id, "item_id": event.item_id}
-    optional = {"event_id": event.event_id, "answer_id": event.answer_id}
+    optional = {"event_id": event.event_id, "answer_id": event.answer_id, "kind": event.kind}
     for name, value in (ids | optional).items():
         problem = None if value is None and name in optional else _problem_of_id(value)
         if problem:

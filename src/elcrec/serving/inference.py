@@ -29,6 +29,8 @@ INPUTS: tuple[dict[str, Any], ...] = (
     {"name": "k", "datatype": "INT64", "shape": [1]},
     {"name": "allow", "datatype": "BYTES", "shape": [-1]},
     {"name": "deny", "datatype": "BYTES", "shape": [-1]},
+    {"name": "categories", "datatype": "BYTES", "shape": [-1]},
+    {"name": "deny_categories", "datatype": "BYTES", "shape": [-1]},
 )
 """`user_id` [B] or `history` [B, L] (oldest first, filled up with "") or both; the rest is optional and for all. Ids
 may be INT64 as well."""
@@ -43,11 +45,20 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "store_available", "datatype": "BOOL", "shape": [-1]},
     {"name": "propensity", "datatype": "FP32", "shape": [-1, -1]},
     {"name": "answer_id", "datatype": "BYTES", "shape": [-1]},
+    {"name": "title", "datatype": "BYTES", "shape": [-1, -1]},
+    {"name": "category", "datatype": "BYTES", "shape": [-1, -1]},
 )
 """`item_id`, `score` and `propensity` [B, K], of which the first `count` [B] hold something; `propensity` is 1 where
 the model's rules do not explore; `intent` -1: none;
 `store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is;
-`answer_id`: what an event may name as the answer that it follows."""
+`answer_id`: what an event may name as the answer that it follows; `title` and `category` [B, K] of the items file, ""
+where it has none, and sent only where they are asked for by name."""
+
+_FACTS = ("title", "category")
+_FILTERS = ("allow", "deny", "categories", "deny_categories")
+
+
+_BY_DEFAULT = frozenset(output["name"] for output in OUTPUTS).difference(_FACTS)
 
 
 class Tensor(Struct, kw_only=True):
@@ -130,12 +141,12 @@ def binary_outputs(request: InferRequest) -> frozenset[str]:
     """Return the names of the outputs that are wanted as binary data."""
     default = request.parameters.get("binary_data_output") is True
     if not request.outputs:
-        return frozenset(output["name"] for output in OUTPUTS) if default else frozenset()
+        return _BY_DEFAULT if default else frozenset()
     return frozenset(output.name for output in request.outputs if output.parameters.get("binary_data", default) is True)
 
 
 def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferResponse:
-    """Return the answers as the tensors that were asked for, all of them by default."""
+    """Return the answers as the tensors that were asked for, by default all but what the items file says."""
     rows, width = len(answers), max(len(answer.recommendation.item_ids) for answer in answers)
     found = [answer.recommendation for answer in answers]
     columns: dict[str, list[Any]] = {
@@ -149,7 +160,12 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
         "answer_id": [answer.answer_id for answer in answers],
         "propensity": [chance for one in found for chance in _filled(_propensities(one), width, 0.0)],
     }
-    wanted = {output.name for output in request.outputs} or set(columns)
+    wanted = {output.name for output in request.outputs} or _BY_DEFAULT
+    if wanted.intersection(_FACTS):
+        described = [answer.serving.recommender.describe(answer.recommendation.item_ids) for answer in answers]
+        for name in _FACTS:
+            rows_of = ([item.get(name) or "" for item in row] for row in described)
+            columns[name] = [text for row in rows_of for text in _filled(row, width, "")]
     return InferResponse(
         model_name=answers[0].serving.name,
         model_version=answers[0].serving.version,
@@ -179,7 +195,7 @@ def _questions(tensors: dict[str, Tensor], limits: LimitsConfig) -> list[Questio
     _require(histories is None or len(histories) == rows, "user_id and history have different numbers of rows")
     require_at_most(rows, limits.users, "the number of users")
     k = _count(tensors.get("k"), limits)
-    allow, deny = (_filter(tensors, name, limits) for name in ("allow", "deny"))
+    allow, deny, categories, unwanted = (_filter(tensors, name, limits) for name in _FILTERS)
     return [
         Question(
             user_id=users[row] if users else None,
@@ -187,6 +203,8 @@ def _questions(tensors: dict[str, Tensor], limits: LimitsConfig) -> list[Questio
             k=k,
             allow=allow,
             deny=deny or (),
+            categories=categories,
+            deny_categories=unwanted or (),
         )
         for row in range(rows)
     ]

@@ -13,7 +13,7 @@ from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
 from elcrec.serving.event_file import read_moment
 from elcrec.serving.histories import require_valid
-from elcrec.serving.ports import Event
+from elcrec.serving.ports import Event, HistorySource
 
 T = TypeVar("T")
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -101,7 +101,7 @@ class IntentAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class HistoryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the ranking read."""
 
-    source: Literal["store", "request", "none"]
+    source: HistorySource
     known: int
     """Items that the model knows."""
     skipped: int
@@ -188,6 +188,8 @@ class EventRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The sender's own name for the event: sent again, it counts once."""
     answer_id: Name | UnsetType = UNSET
     """The answer that showed the item, if one did."""
+    kind: Name | UnsetType = UNSET
+    """What kind of event it is, as in the log: the item of a dislike (`sequences.kinds`) is never recommended again."""
 
 
 class EventsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -287,6 +289,7 @@ def _event(event: EventRequest, now: datetime) -> Event:
         timestamp=now if event.timestamp is UNSET else _moment(event.timestamp),
         event_id=None if event.event_id is UNSET else normal_id(str(event.event_id)),
         answer_id=None if event.answer_id is UNSET else event.answer_id,
+        kind=None if event.kind is UNSET else normal_id(event.kind),
     )
     try:
         require_valid(read, now=now)

@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 
@@ -12,6 +12,10 @@ from elcrec.errors import UserError
 
 PUSH_FIRST = "run `elcrec push` first, or on a cluster the pipeline training"
 """What to do where nothing has been pushed yet."""
+
+
+HistorySource = Literal["store", "request", "none"]
+"""Where the history came from that an answer was made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +105,14 @@ class UserHistory:
     """What a ranking needs of one user.
 
     Attributes:
-        item_ids: recent history as raw ids, oldest first, never empty.
-        updated: time of the newest event.
-        seen: items met before all that; not to be recommended either.
+        item_ids: recent history as raw ids, oldest first; empty of a user who has only disliked something.
+        updated: time of the newest event; `None` without one.
+        seen: items met before all that, which are not to be recommended either, and dislikes: an item, and the same
+            after DISLIKED.
     """
 
     item_ids: list[str]
-    updated: datetime
+    updated: datetime | None
     seen: list[str]
 
 
@@ -120,6 +125,7 @@ class Event:
         event_id: what the sender calls it; a second event of the same user and id is a duplicate, whatever else
             it says. Without one, a duplicate is an event of the same user, item and timestamp.
         answer_id: the server's answer that showed the item, where the sender knows it.
+        kind: what kind of event it is, as in the log's `validate.kind_column`.
     """
 
     user_id: str
@@ -127,6 +133,7 @@ class Event:
     timestamp: datetime
     event_id: str | None = None
     answer_id: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +164,11 @@ LOG_SCHEMA = pa.schema(
         pa.field("timestamp", pa.timestamp("us", tz="UTC")),
         pa.field("event_id", pa.string()),
         pa.field("answer_id", pa.string()),
+        pa.field("kind", pa.string()),
     ]
 )
 """Columns of the event log. `logged` is when an event came in, microseconds since 1970; `event_id` is the sender's, or
-what stands in for it (`histories.event_key`); `answer_id` is null where the sender named no answer."""
+what stands in for it (`histories.event_key`); `answer_id` and `kind` are null where the sender named none."""
 
 
 class EventLog(Protocol):
@@ -247,6 +255,7 @@ class FeatureStore(Protocol):
         *,
         new_users: int | None = None,
         knows: Container[str] | None = None,
+        dislikes: Container[str] = (),
         logged: bool = False,
     ) -> PushOutcome:
         """Add live events to their users' histories; `users` returns them from then on, and `event_log` has them.
@@ -258,6 +267,7 @@ class FeatureStore(Protocol):
             new_users: most users whom the store may know from events alone; `None` for any number.
             knows: items of the model that serves, which others must not push out of a history; `None`: those of the
                 last publication, where its files are here.
+            dislikes: kinds of events that say no: their items are no part of a history and are not recommended.
             logged: whether they come from the event log, and need not be written there again.
 
         Raises:

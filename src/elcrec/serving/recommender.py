@@ -241,6 +241,12 @@ class Recommender:
         scores_BV[:, PADDING] = -np.inf
         self._rules.block(scores_BV)
 
+    @property
+    def dislikes(self) -> Collection[str]:
+        """The kinds of events that say no."""
+        found: Collection[str] = self.manifest.split.get("kinds", {}).get("dislikes", ())
+        return found
+
     def popular(self, k: int, seen: Sequence[int] = ()) -> Picked:
         """Return the most popular items but `seen` (indices, of what `unwanted` left), with their shares of events."""
         unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)

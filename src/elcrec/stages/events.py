@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from elcrec.data.ids import normal_id
@@ -13,16 +13,22 @@ from elcrec.serving.ports import Event, FeatureStore
 logger = logging.getLogger(__name__)
 
 _BATCH = 1_000
-_COLUMNS = ["user_id", "item_id", "timestamp", "event_id", "answer_id"]
+_COLUMNS = ["user_id", "item_id", "timestamp", "event_id", "answer_id", "kind"]
 _FATES = ("accepted", "duplicates", "late")
 
 
 def push_events(
-    lines: Iterable[str], *, name: str, features: FeatureStore, columns: EventColumns = OWN_COLUMNS
+    lines: Iterable[str],
+    *,
+    name: str,
+    features: FeatureStore,
+    columns: EventColumns = OWN_COLUMNS,
+    dislikes: Container[str] = (),
 ) -> dict[str, int]:
     """Check every line, then push all events; return how many were accepted, repeated, late, and whose they are.
 
-    Pushing the same file again changes nothing, so one that was stopped half-way is pushed again.
+    Pushing the same file again changes nothing, so one that was stopped half-way is pushed again. `dislikes` are the
+    kinds of events that say no.
 
     Raises:
         UserError: a line is not an event; nothing was written.
@@ -34,14 +40,14 @@ def push_events(
     starts = range(0, len(events), _BATCH)
     totals = Counter[str]()
     for start in track(starts, total=len(starts), label="events", step=_BATCH):
-        totals += _push(events[start : start + _BATCH], features, logged=False)
+        totals += _push(events[start : start + _BATCH], features, dislikes, logged=False)
     return {"events": len(events), "users": len({event.user_id for event in events}), **_fates(totals)}
 
 
-def replay_events(features: FeatureStore) -> dict[str, int]:
+def replay_events(features: FeatureStore, dislikes: Container[str] = ()) -> dict[str, int]:
     """Push the events of the log again, into an online store that has lost them; return what became of them.
 
-    Repeating it changes nothing.
+    Repeating it changes nothing. `dislikes` are the kinds of events that say no.
 
     Raises:
         UserError: nothing was published to this store yet.
@@ -51,7 +57,7 @@ def replay_events(features: FeatureStore) -> dict[str, int]:
     for batch in features.event_log.batches():
         events = [_normal(Event(**row)) for row in batch.select(_COLUMNS).to_pylist()]
         events.sort(key=lambda event: event.user_id)
-        totals += _push(events, features, logged=True)
+        totals += _push(events, features, dislikes, logged=True)
         logger.info("%d events so far", totals["events"])
     return {"events": totals["events"], **_fates(totals)}
 
@@ -61,8 +67,8 @@ def _normal(event: Event) -> Event:
     return replace(event, user_id=normal_id(event.user_id), item_id=normal_id(event.item_id))
 
 
-def _push(events: Sequence[Event], features: FeatureStore, *, logged: bool) -> Counter[str]:
-    outcome = features.push_events(events, logged=logged)
+def _push(events: Sequence[Event], features: FeatureStore, dislikes: Container[str], *, logged: bool) -> Counter[str]:
+    outcome = features.push_events(events, dislikes=dislikes, logged=logged)
     return Counter({"events": len(events), **{name: getattr(outcome, name) for name in _FATES}})
 
 

@@ -1,6 +1,6 @@
 """Exposures: join what servers showed with what users did next, into one table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def join_exposures(
     engine: Engine,
     log: EventLog | None = None,
     export: Path | None = None,
+    dislikes: Sequence[str] = (),
 ) -> dict[str, int]:
     """Write what followed from what was shown; return the counts.
 
@@ -48,6 +49,7 @@ def join_exposures(
         engine: runs the SQL.
         log: the event log of the store.
         export: a file of `elcrec events export`, for what the log no longer has.
+        dislikes: kinds of events that say no (`sequences.kinds.dislikes`); nothing follows from them.
 
     Raises:
         UserError: there are no exposures, or a file is not what it should be.
@@ -63,7 +65,7 @@ def join_exposures(
         found = session.folder / "events.parquet"
         write_events(_events(log, export), found)
         window = timedelta(seconds=config.window) // _MICROSECOND
-        attribute(session, files, [found], salt=salt, window=window)
+        attribute(session, files, [found], salt=salt, window=window, dislikes=dislikes)
         with pq.ParquetWriter(scratch / ATTRIBUTED_FILE, ATTRIBUTED_SCHEMA, compression="zstd") as writer:
             for batch in attributed(session):
                 writer.write_batch(batch)

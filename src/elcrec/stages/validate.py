@@ -243,7 +243,8 @@ def _details(assessment: Assessment) -> str:
 
 
 def _place(row: Mapping[str, Any]) -> str:
-    return f"line {row['line']}" if "line" in row else f"row {row['row']}"
+    # Rows of a table are numbered from 1 as lines are.
+    return f"line {row['line']}" if "line" in row else f"row {row['row'] + 1}"
 
 
 def _content(row: Mapping[str, Any]) -> str:

@@ -267,19 +267,22 @@ def test_an_export_is_named_as_what_it_is(store: FeastStore, tmp_path: Path) -> 
         export_events(store.event_log, tmp_path / "log.csv")
 
 
-def test_the_answer_that_an_event_names_is_in_the_log_and_in_its_export(store: FeastStore, tmp_path: Path) -> None:
-    store.push_events([replace(event("ann", "i3", 3, "a"), answer_id="answer-7"), event("bob", "i4", 4)])
+@pytest.mark.parametrize(("column", "value"), [("answer_id", "answer-7"), ("kind", "buy")])
+def test_what_an_event_may_say_beside_is_in_the_log_and_in_its_export(
+    store: FeastStore, tmp_path: Path, column: str, value: str
+) -> None:
+    store.push_events([replace(event("ann", "i3", 3, "a"), **{column: value}), event("bob", "i4", 4)])
 
     rows = [row for batch in store.event_log.batches() for row in batch.to_pylist()]
     export_events(store.event_log, tmp_path / "log.parquet")
     export_events(store.event_log, tmp_path / "again.parquet", base=tmp_path / "log.parquet")
 
-    assert {row["user_id"]: row["answer_id"] for row in rows} == {"ann": "answer-7", "bob": None}
+    assert {row["user_id"]: row[column] for row in rows} == {"ann": value, "bob": None}
     for name in ("log.parquet", "again.parquet"):
-        assert pq.read_table(tmp_path / name)["answer_id"].to_pylist() == ["answer-7", None]
+        assert pq.read_table(tmp_path / name)[column].to_pylist() == [value, None]
 
 
-def test_a_log_of_before_answers_is_read_and_written_on(published: Published, tmp_path: Path) -> None:
+def test_a_log_of_before_answers_and_kinds_is_read_and_written_on(published: Published, tmp_path: Path) -> None:
     store = published.copied(tmp_path / "store")
     path = tmp_path / "store" / "feast" / "events.db"
     with closing(sqlite3.connect(path)) as old, old:
@@ -290,5 +293,5 @@ def test_a_log_of_before_answers_is_read_and_written_on(published: Published, tm
         old.execute("INSERT INTO events VALUES (1, 'ann', 'a', 'i3', 5, 6)")
 
     assert logged(store) == [("ann", "i3", "a")]
-    store.push_events([replace(event("ann", "i4", 4, "b"), answer_id="x")])
+    store.push_events([replace(event("ann", "i4", 4, "b"), answer_id="x", kind="buy")])
     assert logged(store) == [("ann", "i3", "a"), ("ann", "i4", "b")]

@@ -14,8 +14,10 @@ from support.servers import RedisServer, redis_server
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
+from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, StoreReplaced, StoreUnavailable
+from elcrec.stages.events import replay_events
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"
@@ -51,13 +53,32 @@ def store(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> Fe
     return store
 
 
-def event(user: str, item: str, seconds: float, event_id: str | None = None) -> Event:
-    return Event(user_id=user, item_id=item, timestamp=START + timedelta(seconds=seconds), event_id=event_id)
+def event(user: str, item: str, seconds: float, event_id: str | None = None, kind: str | None = None) -> Event:
+    moment = START + timedelta(seconds=seconds)
+    return Event(user_id=user, item_id=item, timestamp=moment, event_id=event_id, kind=kind)
 
 
 def items(store: FeastStore, user: str) -> list[str]:
     (found,) = store.users([user], service=SERVICE)
     return found.item_ids if found else []
+
+
+def test_a_dislike_reaches_users_with_a_history_and_those_without(store: FeastStore) -> None:
+    events = [event("ann", "i5", 3, "a", "no"), event("new", "i6", 3, "b", "no"), event("ann", "i7", 4, "c", "view")]
+    for _ in range(2):
+        store.push_events(events, dislikes={"no"})
+    replay_events(store, {"no"})
+
+    ann, new = store.histories(["ann", "new"], service=SERVICE)
+    assert (ann.item_ids, ann.seen) == (["i1", "i2", "i7"], ["i5", f"{DISLIKED}i5"])
+    assert (new.item_ids, new.updated, new.seen) == ([], None, ["i6", f"{DISLIKED}i6"])
+    assert [user.item_ids if user else None for user in store.users(["new"], service=SERVICE)] in ([[]], [None])
+
+    store.publish(PUBLISHED, service=SERVICE)
+    store.push_events([event("new", "x1", 9)])
+    ann, new = store.histories(["ann", "new"], service=SERVICE)
+    assert f"{DISLIKED}i5" in ann.seen
+    assert (new.item_ids, new.seen) == (["x1"], ["i6", f"{DISLIKED}i6"])
 
 
 def test_late_and_repeated_events_keep_the_history_in_order_and_twice_nothing(store: FeastStore) -> None:

@@ -1,11 +1,17 @@
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from elcrec.data import json_lines, readers
+from elcrec.data import lines, readers
+from elcrec.data.json_lines import scan_json_lines
 from elcrec.data.readers import Columns, read_log
 from elcrec.errors import UserError
 
@@ -80,9 +86,9 @@ def test_files_without_ids_of_events_beside_one_with_them_have_no_values(tmp_pat
     assert pa.concat_tables(log.parts)["event_id"].to_pylist() == [None, "e"]
 
 
-def read_jsonl(folder: Path, *lines: str | bytes, columns: Columns | None = None) -> pa.Table:
+def read_jsonl(folder: Path, *texts: str | bytes, columns: Columns | None = None) -> pa.Table:
     path = folder / "data.jsonl"
-    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
+    path.write_bytes(b"\n".join(text if isinstance(text, bytes) else text.encode() for text in texts))
     return pa.concat_tables(read_log([path], "jsonl", columns).parts)
 
 
@@ -110,8 +116,27 @@ def test_json_lines_that_are_no_plain_object_keep_their_place_and_nothing_else(t
 def test_json_lines_in_blocks_give_the_rows_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f'{{"user_id": {n}, "item_id": "商{n}", "timestamp": {n}}}' if n % 5 else "{" for n in range(100)]
     whole = read_jsonl(tmp_path, *rows)
-    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(lines, "_BLOCK_BYTES", 100)
     assert read_jsonl(tmp_path, *rows).equals(whole)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_packed_json_lines_are_told_by_their_content(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    rows = "".join(f'{{"user_id": "u{n}", "item_id": {n}, "timestamp": {n}}}\n' for n in range(100)).encode()
+    assert read_jsonl(tmp_path, pack(rows)).equals(read_jsonl(tmp_path, rows))
+
+
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_json_lines_know_the_lines_on_which_rows_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(lines, "_BLOCK_BYTES", block)
+    texts = ["\ufeff", '{"a": 1}', "", " \t", '{"a": 2}', '  {"a": 3}\r', "\r", '{"a": 4}']
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(texts), encoding="utf-8", newline="")
+    found = scan_json_lines(path)
+    assert found.of_rows(np.arange(4)).tolist() == [2, 5, 6, 8]
+    assert found.count == 8
 
 
 def test_a_key_that_no_json_line_has_is_named(tmp_path: Path) -> None:
@@ -122,8 +147,8 @@ def test_a_key_that_no_json_line_has_is_named(tmp_path: Path) -> None:
 def test_a_line_that_never_ends_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 100)
-    monkeypatch.setattr(json_lines, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(lines, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(lines, "_LONGEST_LINE", 1000)
     with pytest.raises(UserError, match="a line is longer than"):
         read_jsonl(tmp_path, "[" + "1, " * 1000)
 

@@ -30,6 +30,27 @@ def ask_around_an_event(installation: Installation) -> tuple[Answer, PushOutcome
         engine.close()
 
 
+def test_who_has_only_disliked_something_is_asked_nothing_and_not_shown_it(tmp_path: Path) -> None:
+    installation = Installation.make(tmp_path, split={"kinds": {"dislikes": ["no"]}})
+    store, telemetry = installation.store, Telemetry()
+    engine = Engine(CONFIG, Live(NAME, installation.registry, store, telemetry), store, telemetry)
+    asked = [Question(user_id="new", history=history, k=15) for history in (None, ["item-1"])]
+    event = Event(user_id="new", item_id="item-3", timestamp=datetime.now(UTC), kind="no")
+
+    async def scene() -> list[Answer]:
+        await engine.push([event])
+        return [await engine.ask(question) for question in asked]
+
+    try:
+        cold, warm = asyncio.run(scene())
+    finally:
+        engine.close()
+    assert (cold.source, warm.source) == ("none", "request")
+    left = {f"item-{number}" for number in range(1, 16)} - {"item-3"}
+    assert set(cold.recommendation.item_ids) == left
+    assert set(warm.recommendation.item_ids) == left - {"item-1"}
+
+
 @pytest.mark.parametrize(("time", "stale"), [("real", True), ("order", False)])
 def test_a_history_is_stale_while_its_newest_event_is_old_and_times_are_real(
     tmp_path: Path, time: str, stale: bool

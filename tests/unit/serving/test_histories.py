@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.serving import histories
 from elcrec.serving.histories import (
@@ -24,8 +25,8 @@ CATALOGUE = frozenset(f"i{number}" for number in range(100))
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def event(item: str, time: int, event_id: str | None = None) -> Event:
-    return Event(user_id="u", item_id=item, timestamp=instant(time), event_id=event_id)
+def event(item: str, time: int, event_id: str | None = None, kind: str | None = None) -> Event:
+    return Event(user_id="u", item_id=item, timestamp=instant(time), event_id=event_id, kind=kind)
 
 
 def history(*rows: tuple[str, int], ids: Sequence[str] | None = None) -> History:
@@ -52,6 +53,22 @@ def test_whatever_the_order_and_the_repeats_the_newest_window_is_left(times: lis
     assert found.times == sorted(times)[-WINDOW:]
     assert found.item_ids == [f"i{time}" for time in found.times]
     assert total == len(replay)
+
+
+def test_a_dislike_is_no_part_of_a_history_and_stays_known_whatever_is_published() -> None:
+    events = [event("i1", 1, kind="view"), event("i2", 2, kind="no"), event("elsewhere", 3, kind="no")]
+    found, fates = add_events(History(), events, WINDOW, knows=CATALOGUE, dislikes=("no",))
+    again, repeated = add_events(found, events, WINDOW, knows=CATALOGUE, dislikes=("no",))
+
+    assert (found.item_ids, found.seen) == (["i1"], ["i2", f"{DISLIKED}i2"])
+    assert (fates[Fate.ACCEPTED], again) == (3, found)
+    assert repeated[Fate.DUPLICATE] == 2
+    assert merge_publication(found, history(("i7", 9)), WINDOW, knows=CATALOGUE).seen == found.seen
+
+
+def test_without_kinds_that_say_no_a_kind_means_nothing() -> None:
+    found, _ = add_events(History(), [event("i2", 2, kind="no")], WINDOW)
+    assert (found.item_ids, found.seen) == (["i2"], [])
 
 
 def test_a_late_event_takes_its_place_in_time() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from support.push_inputs import Inputs, bundle_of, make_inputs
 from elcrec.config import LimitsConfig
 from elcrec.ranking.item_facts import align, read_items_file
 from elcrec.serving.browsing import near_items
+from elcrec.serving.inference import parse_infer, questions_of, write_infer
 from elcrec.serving.messages import Refusal, read_recommend
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.responses import response_of, scored_items
@@ -84,6 +86,36 @@ def test_the_history_and_typical_items_are_named_where_the_history_is_asked_for(
     said = response_of(answer, with_history=True)  # type: ignore[arg-type]
     assert said.titles["item-3"] == "Title 3"
     assert response_of(answer, with_history=False).titles is UNSET  # type: ignore[arg-type]
+
+
+def test_the_inference_protocol_filters_by_category_and_names_items_where_it_is_asked_to(
+    recommender: Recommender,
+) -> None:
+    inputs = [
+        {"name": "history", "datatype": "BYTES", "shape": [2, 1], "data": ["item-3", "item-4"]},
+        {"name": "k", "datatype": "INT64", "shape": [1], "data": [4]},
+        {"name": "categories", "datatype": "BYTES", "shape": [2], "data": ["odd", "even"]},
+        {"name": "deny_categories", "datatype": "BYTES", "shape": [1], "data": ["even"]},
+    ]
+    outputs = [{"name": name} for name in ("item_id", "title", "category")]
+    plain, named = (parse_infer(msgspec.json.encode({"inputs": inputs} | more)) for more in ({}, {"outputs": outputs}))
+    questions = questions_of(named, LimitsConfig())
+    found = recommender.recommend(
+        [
+            Query(history=one.history, k=one.k, categories=one.categories, deny_categories=one.deny_categories)
+            for one in questions
+        ]
+    )
+    serving = SimpleNamespace(name="m", version="1", recommender=recommender)
+    answers = [
+        SimpleNamespace(recommendation=one, serving=serving, answer_id="a", source="request", store_available=True)
+        for one in found
+    ]
+    said = {tensor.name: tensor for tensor in write_infer(named, answers).outputs}  # type: ignore[arg-type]
+    assert said["title"].shape == said["item_id"].shape == [2, 4]
+    assert said["title"].data == [f"Title {item.removeprefix('item-')}" for item in said["item_id"].data]
+    assert said["category"].data == ["odd"] * 8
+    assert {"title", "category"}.isdisjoint(tensor.name for tensor in write_infer(plain, answers).outputs)  # type: ignore[arg-type]
 
 
 def test_a_bundle_carries_titles_and_further_columns(recommender: Recommender) -> None:

@@ -18,7 +18,8 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     root = tmp_path_factory.mktemp("inputs")
     inputs = make_inputs(root)
     split = inputs.sequences / "split.json"
-    write_json(split, read_json(split) | {"repeats": "allow", "consecutive": "merge"})
+    more = {"repeats": "allow", "consecutive": "merge", "kinds": {"dislikes": ["no"]}}
+    write_json(split, read_json(split) | more)
     return Recommender.load(bundle_of(inputs, root / "bundle"))
 
 
@@ -26,6 +27,10 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 def test_where_repeats_are_allowed_dislikes_alone_are_left_out(recommender: Recommender, history: list[str]) -> None:
     (answer,) = recommender.recommend([Query(history=history, seen=SEEN, k=15)])
     assert set(answer.item_ids) == EVERY - {"item-5"}
+
+
+def test_the_bundle_says_which_kinds_of_events_say_no(recommender: Recommender) -> None:
+    assert list(recommender.dislikes) == ["no"]
 
 
 def test_a_batch_leaves_out_the_same(recommender: Recommender) -> None:

@@ -119,14 +119,14 @@ def oracle(answers: Rows, events: Rows) -> Rows:
     return table
 
 
-def joined(folder: Path, answers: Rows, events: Rows, *, export: Path | None = None) -> Rows:
+def joined(folder: Path, answers: Rows, events: Rows, **more: Any) -> Rows:
     shown = folder / "shown"
     shown.mkdir(parents=True, exist_ok=True)
     half = len(answers) // 2
     for name, rows in (("a", answers[:half]), ("b", answers[half:])):
         pq.write_table(pa.Table.from_pylist(rows, EXPOSURE_SCHEMA), shown / f"{name}.parquet")
     config, log = ExposuresConfig(window=WINDOW, page=False), Log(events)
-    counted = join_exposures(config, shown, folder / "out", salt=SALT, engine=ENGINE, log=log, export=export)  # type: ignore[arg-type]
+    counted = join_exposures(config, shown, folder / "out", salt=SALT, engine=ENGINE, log=log, **more)  # type: ignore[arg-type]
     rows = pq.read_table(folder / "out" / "attributed.parquet").to_pylist()
     assert sum(counted[name] for name in ("by_answer", "by_window")) == sum(row["events"] for row in rows)
     assert counted["events"] == counted["by_answer"] + counted["by_window"] + counted["unattributed"]
@@ -210,6 +210,15 @@ def test_an_export_beside_the_log_counts_once(tmp_path: Path) -> None:
     (found,) = joined(tmp_path, [answer(0, "ann", 0, ["i1"])], events, export=tmp_path / "log.parquet")
 
     assert (found["events"], found["propensity"], found["found_by"]) == (1, 1.0, "window")
+
+
+def test_a_dislike_is_no_click(tmp_path: Path) -> None:
+    events = [event("ann", "i1", 3) | {"kind": "no"}, event("ann", "i2", 4) | {"kind": "buy"}]
+
+    found = joined(tmp_path, [answer(0, "ann", 0, ["i1", "i2"])], events, dislikes=["no", "it's no"])
+
+    assert [row["events"] for row in found] == [0, 1]
+    assert [row["next_time"] for row in found] == [moment(4)] * 2
 
 
 def test_online_metrics_are_what_counting_by_hand_gives(tmp_path: Path) -> None:
