@@ -32,6 +32,7 @@ def push(
 
     set_up_process()
 
+    from functools import partial
     from pathlib import Path
 
     from components._support import describe, log, read_section, run_facts
@@ -40,8 +41,9 @@ def push(
 
     section, target, out = read_section("push", config), open_store(Path(store)), Path(pushed.path)
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
+    release = partial(stage, registry=target.registry, features=target.features, sign=target.signer)
     with target.pushing():
-        done = stage(section, *inputs, out, registry=target.registry, features=target.features, run=run_facts(run_name))
+        done = release(section, *inputs, out, run=run_facts(run_name))
     log(metrics, done)
     facts = {"decision": "accepted" if done["accepted"] else "refused", "reason": done["reason"]}
     facts |= {"model": section.model_name, "version": done["version"]} if done["accepted"] else {}

@@ -81,7 +81,7 @@ def unexplained(found: Iterable[Package]) -> Iterator[str]:
             yield f"{each.name} is under {each.licence}; keep it out of the image, or say why it may be there"
 
 
-_SAID_ELSEWHERE = {"huey": "MIT", "skops": "MIT"}
+_SAID_ELSEWHERE = {"huey": "MIT", "sigstore-models": "MIT", "skops": "MIT"}
 """Licences of packages whose metadata has none, by the text that they bring along."""
 
 

@@ -127,7 +127,7 @@ def _push(options: Options) -> int:
     store = open_store(options.store)
     inputs, config = (options.model, options.sequences, options.evaluation), _config(options).push
     with store.pushing():
-        pushed = push(config, *inputs, options.out, registry=store.registry, features=store.features)
+        pushed = push(config, *inputs, options.out, registry=store.registry, features=store.features, sign=store.signer)
     _show(pushed)
     return 0 if pushed["accepted"] else config.refused_status
 
@@ -174,8 +174,22 @@ def _serve(options: Options) -> None:
     name = config.push.model_name
     key = os.environ.get("ELCREC_API_KEY") or None
     salt = "" if config.serve.exposures.folder is None else store.user_salt
+    check = None
+    if config.serve.verify_key is not None:
+        from elcrec.adapters.signatures import require_signature
+
+        check = require_signature(Path(config.serve.verify_key))
     registry, features = store.registry, store.features
-    serve(config.serve, name, registry=registry, features=features, demo_users=users, api_key=key, salt=salt)
+    serve(
+        config.serve,
+        name,
+        registry=registry,
+        features=features,
+        demo_users=users,
+        api_key=key,
+        salt=salt,
+        check=check,
+    )
 
 
 def _exposures(options: Options) -> None:

@@ -796,6 +796,9 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     items_file: str | None = None
     """As `evaluate.items_file`, read in place of the bundle's copy, and again when it changes: availability without a
     push."""
+    verify_key: str | None = None
+    """File with a public key (PEM, elliptic curve): a bundle that its private key has not signed is refused. `None`:
+    signatures are not asked for."""
     exposures: ExposureLogConfig = ExposureLogConfig()
     """What is written down of the answers."""
 

@@ -39,6 +39,7 @@ class Installation:
     folder: Path
     inputs: Inputs
     features: Path
+    sign: Callable[[Path], None] | None = None
 
     @classmethod
     def make(
@@ -49,10 +50,11 @@ class Installation:
         items: int = 15,
         time: str = "order",
         split: Mapping[str, Any] | None = None,
+        sign: Callable[[Path], None] | None = None,
     ) -> Self:
         """`split` is what the log decided besides."""
         inputs = make_inputs(root / "inputs", items=items, time=time, split=split or {})
-        made = cls(folder=root / "store", inputs=inputs, features=features)
+        made = cls(folder=root / "store", inputs=inputs, features=features, sign=sign)
         made.push(made.inputs)
         return made
 
@@ -66,7 +68,7 @@ class Installation:
 
     def push(self, inputs: Inputs) -> None:
         out = self.folder.parent / "push"
-        outcome = push(_CONFIG, *inputs.paths, out, registry=self.registry, features=self.store)
+        outcome = push(_CONFIG, *inputs.paths, out, registry=self.registry, features=self.store, sign=self.sign)
         assert outcome["accepted"], outcome
 
     def push_another(self, *, seed: int) -> None:

@@ -3,14 +3,15 @@
 The environment may point away from the folder: `MLFLOW_TRACKING_URI` to an MLflow server,
 `ELCREC_FEATURES` to the Feast repository (default: `features` in the working directory), `REDIS` to a Redis for the
 online store and `FEAST_REGISTRY` to a database for Feast's registry. `MODEL_REGISTRY_URL` is a Kubeflow Model Registry
-that versions are entered in as well. `ELCREC_USER_SALT` is the salt of users' keys
-where servers share no folder.
+that versions are entered in as well. `ELCREC_USER_SALT` is the salt of users' keys where servers share no folder.
+`ELCREC_SIGNING_KEY` and `ELCREC_SIGNING_PASSWORD` sign the bundles that are pushed.
 """
 
 import logging
 import math
 import os
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,8 @@ class Store:
     feast_registry: str | None = field(default=None, repr=False)
     salt: str | None = field(default=None, repr=False)
     model_registry: str | None = field(default=None, repr=False)
+    signing_key: str | None = field(default=None, repr=False)
+    signing_password: str | None = field(default=None, repr=False)
 
     @property
     def histories(self) -> Path:
@@ -52,6 +55,15 @@ class Store:
     def pushing(self) -> AbstractContextManager[None]:
         """Keep other pushes to this folder waiting: each compares itself with a champion, and moves the alias."""
         return held(self.folder / ".push.lock", subject=self.folder, patience=math.inf)
+
+    @property
+    def signer(self) -> Callable[[Path], None] | None:
+        """What signs a bundle folder; `None` where no key is set."""
+        if self.signing_key is None:
+            return None
+        from elcrec.adapters.signatures import signer  # noqa: PLC0415 - the extra `signing`
+
+        return signer(self.signing_key, self.signing_password)
 
     @property
     def user_salt(self) -> str:
@@ -133,4 +145,6 @@ def open_store(folder: Path) -> Store:
         feast_registry=os.environ.get("FEAST_REGISTRY") or None,
         salt=os.environ.get("ELCREC_USER_SALT") or None,
         model_registry=os.environ.get("MODEL_REGISTRY_URL") or None,
+        signing_key=os.environ.get("ELCREC_SIGNING_KEY") or None,
+        signing_password=os.environ.get("ELCREC_SIGNING_PASSWORD") or None,
     )

@@ -19,6 +19,8 @@ from elcrec.errors import UserError
 from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES
 
 MANIFEST = "manifest.json"
+SIGNATURE = "bundle.sig"
+"""Where the bundle is signed; no part of what the bundle is, so no part of its digest."""
 _REPAIR = "restore the bundle from the registry or push the model again"
 
 
@@ -145,7 +147,7 @@ def verify_bundle(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     _refuse(folder, "missing", set(manifest.files) - present)
-    _refuse(folder, "not in the manifest", present - set(manifest.files) - {MANIFEST})
+    _refuse(folder, "not in the manifest", present - set(manifest.files) - {MANIFEST, SIGNATURE})
     changed = {name for name, digest in manifest.files.items() if sha256_of(folder / name) != digest}
     _refuse(folder, "changed", changed)
     return manifest

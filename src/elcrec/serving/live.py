@@ -2,8 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -52,16 +54,18 @@ class Live:
         features: FeatureStore,
         telemetry: Telemetry,
         items: ItemsFile | None = None,
+        check: Callable[[Path], None] | None = None,
     ) -> None:
         """Load the champion of model `name`, or, where it cannot be served, the newest other version that can.
 
-        `items` is what the shop knows of its items, in place of the bundle's copy.
+        `items` is what the shop knows of its items, in place of the bundle's copy. `check` raises UserError for a
+        bundle that is not to be trusted.
 
         Raises:
             UserError: there is none, or no version can be served.
         """
         self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
-        self._items = items
+        self._items, self._check = items, check
         self.problem: str | None = None
         champion = registry.champion(name)
         if champion is None:
@@ -129,6 +133,8 @@ class Live:
         # The service first: a bundle that is refused is looked at again with every poll.
         manifest = read_manifest(champion.bundle)
         self._features.check(manifest.feature_service, manifest.feature_schema)
+        if self._check is not None:
+            self._check(champion.bundle)
         recommender = Recommender.load(champion.bundle)
         if self._items is not None:
             self._items.apply(recommender)

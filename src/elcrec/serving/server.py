@@ -5,7 +5,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,6 +38,7 @@ def serve(
     demo_users: Sequence[str] = (),
     api_key: str | None = None,
     salt: str = "",
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Serve the champion of model `name` until SIGTERM or Ctrl-C; requests in flight are finished.
 
@@ -49,6 +50,7 @@ def serve(
         demo_users: users that the demo page offers.
         api_key: what clients must send; `None` asks for nothing.
         salt: what the keys of users in exposures are made with.
+        check: raises UserError for a bundle folder that is not to be trusted; `None` trusts every one.
 
     Raises:
         UserError: there is no champion that can be served, the items file makes no sense, or the folder of exposures
@@ -59,7 +61,7 @@ def serve(
     telemetry = Telemetry()
     log_as_json()
     items = None if config.items_file is None else ItemsFile(Path(config.items_file))
-    live = Live(name, registry, features, telemetry, items)
+    live = Live(name, registry, features, telemetry, items, check)
     folder, exposures = config.exposures.folder, None
     if folder is not None:
         exposures = ExposureLog(config.exposures, Path(folder), salt=salt, telemetry=telemetry)

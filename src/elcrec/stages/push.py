@@ -49,6 +49,7 @@ def push(
     registry: ModelRegistry,
     features: FeatureStore,
     run: Mapping[str, str] | None = None,
+    sign: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
     """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion.
 
@@ -64,6 +65,7 @@ def push(
         features: where features are published.
         run: which run of a pipeline this is, such as its `id` and `name`: kept in the bundle's manifest and as tags
             `elcrec.run.*` of the version.
+        sign: signs a bundle folder; `None` leaves bundles unsigned.
 
     Returns:
         The decision and what was done.
@@ -79,6 +81,8 @@ def push(
         (scratch / "gate.md").write_text(gate_markdown(decision), encoding="utf-8")
         if decision.accepted:
             write_bundle(source, manifest, scratch / "bundle", run=run)
+            if sign is not None:
+                sign(scratch / "bundle")
     logger.info("push %s: %s", "accepted" if decision.accepted else "refused", decision.reason)
     if decision.accepted:
         return _summary(decision) | _release(config, source, out / "bundle", manifest, registry, features, run)

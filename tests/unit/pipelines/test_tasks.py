@@ -112,6 +112,7 @@ WHO_GETS = {
     "elcrec-feast": {"gate", "push"},
     "elcrec-google": {"resolve", "fetch"},
     "elcrec-model-registry": {"push"},
+    "elcrec-signing": {"push"},
     "elcrec-webhook": {"outcome"},
 }
 
