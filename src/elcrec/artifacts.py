@@ -1,14 +1,16 @@
 """Files and folders that appear whole or not at all, and describe themselves."""
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from elcrec.errors import UserError
@@ -74,8 +76,13 @@ def _umask() -> int:
 
 def _remove_stale(out: Path) -> None:
     """Clear what a killed run left behind for the same output."""
-    for leftover in out.parent.glob(f".{out.name}.*.partial"):
+    for leftover in _partial(out):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _partial(path: Path) -> Iterator[Path]:
+    """Yield what was begun to become `path`."""
+    return path.parent.glob(f".{glob.escape(path.name)}.*.partial")
 
 
 def _replace_dir(scratch: Path, out: Path) -> None:
@@ -92,16 +99,38 @@ def _replace_dir(scratch: Path, out: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the folder of `path`; on success it is renamed to `path`.
 
-    The name is the caller's own: two threads of a process may write one file, and the last one wins.
+    The name is the caller's own: two threads of a process may write one file, and the last one wins. What somebody who
+    was killed has begun goes away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    _remove_abandoned(path)
+    temporary, lock = _locked_beside(path)
     try:
         yield temporary
         _share_by_umask(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        lock.close()
+
+
+def _locked_beside(path: Path) -> tuple[Path, BinaryIO]:
+    """Return an empty file and its lock, which the kernel ends with this process: so others tell that it is in use."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+        lock = temporary.open("wb")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if temporary.exists():
+            return temporary, lock
+        lock.close()  # somebody took it for abandoned before it was locked
+
+
+def _remove_abandoned(path: Path) -> None:
+    for leftover in _partial(path):
+        with suppress(OSError), leftover.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
 
 
 def require_parquet_name(path: Path) -> None:

@@ -214,7 +214,7 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     earliest: Day = "1990-01-01"
     """The first day on which events are plausible: times before it, which a wrong unit or a 0 for "none" gives, are
     faulty rows."""
-    null_tokens: tuple[str, ...] = ("NULL", "null", "Null", "NaN", "nan", "None", "\\N", "<NA>", "#N/A")
+    null_tokens: tuple[str, ...] = ("NULL", "null", "Null", "NaN", "nan", "None", "\\N", "NA", "N/A", "<NA>", "#N/A")
     """Ids that stand for none, as exports write them; such rows lack an id."""
     csv: CsvConfig = CsvConfig()
     """How a log in CSV is written."""

@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,36 @@ def test_json_survives_and_what_is_not_json_is_named(tmp_path: Path) -> None:
 def test_md5_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"hello")
     assert md5_of(tmp_path / "a") == "5d41402abc4b2a76b9719d911017c592"
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_killed_writer_of_a_file_has_begun_goes_away_with_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "a [b].json"
+    child = os.fork()
+    if not child:
+        try:
+            with atomic_file(path) as temporary:
+                temporary.write_text("half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    (left,) = names_in(tmp_path)
+    assert left.startswith(".a [b].json.")
+
+    write_json(path, {"whole": True})
+    assert names_in(tmp_path) == [path.name]
+
+
+def test_what_another_writer_is_writing_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_file(path) as slow:
+        slow.write_text("slow")
+        with atomic_file(path) as fast:
+            fast.write_text("fast")
+        assert path.read_text() == "fast"
+    assert (path.read_text(), names_in(tmp_path)) == ("slow", ["file"])

@@ -20,13 +20,14 @@ from elcrec.data.interactions import EVENT_ID, KIND, TIE
 from elcrec.data.json_lines import JsonRows, read_lines, scan_json_lines
 from elcrec.data.lines import scan_lines
 from elcrec.data.log import KEPT, SPELLING, RawLog, TimeKind, TornLine, insert_torn, part_of
-from elcrec.data.text import AS_FOUND, TextLayout, packing_of
+from elcrec.data.text import AS_FOUND, TextLayout, open_bytes, packing_of
 from elcrec.data.times import TIMESTAMP, EpochUnit, parse_times
 from elcrec.errors import UserError
 
 _BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
 _ROWS_AT_ONCE = 1 << 17
 _TORN_EXAMPLES, _TORN_SHOWN = 5, 80
+_LOOKED_AT, _BOM = 64, b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,8 @@ def _open(path: Path, layout: LogFormat, columns: Columns) -> RawLog:
     if layout == "benchmark" and (columns.keep or columns.event_kind or columns.tie):
         fix = "unset validate.keep, kind_column and tie_column"
         raise UserError("a benchmark log has no columns of its own", where=path, fix=fix)
+    if layout != "parquet":
+        _refuse_other_formats(path, layout)
     readers = {"csv": read_csv, "parquet": read_parquet, "jsonl": read_json_lines}
     with _readable(path, layout):
         log = (
@@ -268,7 +271,10 @@ def _json_parts(path: Path, columns: Columns, torn_lines: list[TornLine]) -> Ite
         read += len(lines)
     missing = [name for name in columns.required if name not in rows.found]
     if missing and read:
-        fix = "write an object a line; set validate.user_column, item_column and time_column to its keys"
+        fix = (
+            "write an object a line (of an array: jq -c '.[]'; of objects over several lines: jq -c .); set "
+            "validate.user_column, item_column and time_column to its keys"
+        )
         raise UserError(f"no line has a value of {', '.join(map(repr, missing))}", where=path, fix=fix)
 
 
@@ -403,6 +409,20 @@ def _check_file(path: Path) -> None:
         raise UserError("no such file", where=path, fix="run the fetch stage first")
     if not path.stat().st_size:
         raise UserError("the file is empty", where=path, fix="check the export that wrote it")
+
+
+def _refuse_other_formats(path: Path, layout: LogFormat) -> None:
+    """Say what a file is that begins as another format does."""
+    with open_bytes(path) as file:
+        start = bytes(file.read(_LOOKED_AT)).removeprefix(_BOM).lstrip()
+    if start.startswith(b"PK\x03\x04"):
+        fix = "unpack it, or export the spreadsheet as CSV"
+        raise UserError("the file is a zip archive, or a spreadsheet", where=path, fix=fix)
+    if start.startswith(b"PAR1"):
+        raise UserError(f"the file is Parquet, not {layout}", where=path, fix="set fetch.file.format=parquet")
+    if layout == "csv" and start.startswith((b"{", b"[{")):
+        fix = "set fetch.file.format=jsonl, with an object a line (of an array: jq -c '.[]')"
+        raise UserError("the file is JSON, not CSV", where=path, fix=fix)
 
 
 def _require(path: Path, columns: Columns, found: list[str], *, layout: TextLayout | None = None) -> list[str]:

@@ -60,6 +60,9 @@ class TextLayout:
         with open_bytes(path) as file:
             start = bytes(file.read(_START_BYTES))
         encoding = given.encoding or _encoding_of(start)
+        if b"\r" in start and b"\n" not in start:
+            what = "its lines end with a carriage return alone, as on an old Mac"
+            raise UserError(what, where=path, fix="convert it: tr '\\r' '\\n'")
         line = _first_line(start, encoding)
         delimiter = given.delimiter or max(_DELIMITERS, key=line.count)
         rows = split_rows([line], delimiter, given.quote)

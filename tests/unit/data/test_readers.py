@@ -217,6 +217,25 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
         read_csv(tmp_path, "user_id,user_id,item_id,timestamp\nu,v,i,1\n")
 
 
+@pytest.mark.parametrize(
+    ("layout", "content", "said"),
+    [
+        ("csv", b"PAR1 and more", "is Parquet, not csv; set fetch.file.format=parquet"),
+        ("jsonl", b"PAR1 and more", "is Parquet, not jsonl"),
+        ("csv", b"PK\x03\x04 and more", "is a zip archive, or a spreadsheet; unpack it"),
+        ("benchmark", gzip.compress(b"PK\x03\x04 and more"), "is a zip archive"),
+        ("csv", b'\xef\xbb\xbf {"user_id": 1}\n', "is JSON, not CSV; set fetch.file.format=jsonl"),
+        ("csv", b'[{"user_id": 1}]', r"is JSON, not CSV; .*jq -c"),
+        ("csv", b"user_id,item_id,timestamp\ru,i,1\r", "a carriage return alone"),
+        ("jsonl", b'[{"user_id": 1},\n{"user_id": 2}]', r"no line has a value .*of an array: jq -c"),
+    ],
+)
+def test_a_file_of_another_format_is_called_what_it_is(tmp_path: Path, layout: Any, content: bytes, said: str) -> None:
+    (tmp_path / "data").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        list(read_log([tmp_path / "data"], layout).parts)
+
+
 @pytest.mark.parametrize("layout", ["csv", "parquet", "jsonl", "benchmark"])
 @pytest.mark.parametrize("content", [b"", bytes(range(256)) * 40, b"\xff\xfe\x00\n"])
 def test_an_error_about_a_broken_file_is_one_printable_line(tmp_path: Path, layout: Any, content: bytes) -> None:
