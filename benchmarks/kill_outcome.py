@@ -24,7 +24,7 @@ _OF_A_RUN = ("time", "timestamp", "_ts", "_proto", "_uuid", "run_id", "_uri", "_
 _OF_A_ROW = {
     *(("runs", "name"), ("elcrec_identity", "name"), ("model_versions", "source")),
     *(("events", "number"), ("events", "logged"), ("feast_metadata", "metadata_value")),
-    *(("", "created")),
+    ("", "created"),
 }
 _DRAWN_TAGS = {"mlflow.runName"}
 _UNREAD = {"feature_view_version_history"}
