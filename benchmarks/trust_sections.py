@@ -19,9 +19,9 @@ def kills(section: Section) -> list[str]:
     text = """The process group that does the work is ended by SIGKILL; then the same command runs again, in peace.
 *Equal* are points after which everything is as after work that nobody killed: weights, metrics, ranks and every other
 file bit by bit (but pages and what says when and how long), the registry's versions, runs and artifact folders, and the
-rows of the online store and of the log of events (but Feast's list of earlier versions of its views, of which a kill may
-lose one, and which nothing reads). A file or folder that is left over counts as a fault. The client of
-the server sends a batch of events again until it is acknowledged, and never after that."""
+rows of the online store and of the log of events (but Feast's list of earlier versions of its views, of which a kill
+may lose one, and which nothing reads). A file or folder that is left over counts as a fault. The client of the server
+sends a batch of events again until it is acknowledged, and never after that."""
     head = ["what is killed", "kills", "points", "equal", "other or failed"]
     tried: list[Result] = [one for one in section["tried"] if one["killed"]]
     rows = [
