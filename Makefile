@@ -123,8 +123,8 @@ LOCKS ?= .
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --generate-hashes
 LOCK = $(COMPILE) --no-emit-package torch
 WITHIN = --constraint $(LOCKS)/requirements.lock
-TRAIN := validate report registry model-registry signing features feast-servers dvc s3 gs pipeline trainer
-SERVE := registry signing features serve
+TRAIN := validate report index registry model-registry signing features feast-servers dvc s3 gs pipeline trainer
+SERVE := registry signing features serve index
 
 locks:
 	$(LOCK) $(UPGRADE) --extra dev --output-file $(LOCKS)/requirements.lock pyproject.toml

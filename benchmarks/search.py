@@ -1,4 +1,4 @@
-"""`python -m benchmarks.search`: what exact search costs a request, by the number of items."""
+"""`python -m benchmarks.search`: what exact and approximate search cost a request, by the number of items."""
 
 import argparse
 import sys
@@ -14,14 +14,16 @@ from benchmarks.jobs import Result
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import say
-from elcrec.config import TrainConfig
+from elcrec.config import SearchConfig, TrainConfig
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.serving.bundle import Manifest
 from elcrec.serving.catalogue import Catalogue
 from elcrec.serving.recommender import Query, Recommender
 
-_SIZES = (12_000, 100_000, 1_000_000)
-_LENGTH, _BATCH, _SECONDS = 10, 64, 3.0
+_SIZES = (3_000, 12_000, 100_000, 1_000_000)
+_LENGTH, _K, _BATCH, _SECONDS = 10, 10, 64, 3.0
+_CENTERS, _ASKED = 256, 256
+"""Planted groups of items, and users of whom the recall is the mean."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,25 +37,56 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
     runs = {}
     for size in options.sizes:
         say(f"{size} items …")
-        recommender = _recommender(size)
-        runs[f"{size:,}"] = [Result(one=_seconds(recommender, 1), batch=_seconds(recommender, _BATCH))]
+        runs[f"{size:,}"] = [_compare(size)]
     section: Section = {"facts": described, "runs": runs}
     record(options.out, "search", section)
     say(f"wrote {options.out}")
 
 
-def _recommender(size: int) -> Recommender:
-    """Return a recommender of random weights and so many items."""
+def _compare(size: int) -> Result:
+    """Time both searches over one catalogue."""
+    model, queries = _model(size), _queries(size)
+    exactly = _recommender(model, SearchConfig())
+    started = time.perf_counter()
+    near = _recommender(model, SearchConfig(kind="approximate"))
+    build = time.perf_counter() - started
+    answers = ([answer.item_ids for answer in search.recommend(queries)] for search in (near, exactly))
+    recall = float(np.mean([len(set(found) & set(whole)) / len(whole) for found, whole in zip(*answers, strict=True)]))
+    return Result(
+        one=_seconds(exactly, queries[:1]),
+        batch=_seconds(exactly, queries[:_BATCH]),
+        near_one=_seconds(near, queries[:1]),
+        near_batch=_seconds(near, queries[:_BATCH]),
+        recall=recall,
+        build=build,
+    )
+
+
+def _model(size: int) -> SequenceModel:
+    """Return a model of random weights whose items lie around centres, as those of a trained one do."""
     torch.manual_seed(0)
-    item_ids = pa.array([f"item-{item}" for item in range(size)])
-    catalogue = Catalogue(item_ids=item_ids, counts=np.ones(size, np.int64))
+    model = SequenceModel(TrainConfig().model, size)
+    width = model.item_embeddings().shape[1]
+    centers_KD = torch.randn(_CENTERS, width)
+    around_VD = centers_KD[torch.randint(_CENTERS, (size + 1,))] + torch.randn(size + 1, width)
+    model.item_embeddings().copy_(around_VD)
+    return model
+
+
+def _queries(size: int) -> list[Query]:
+    drawn = np.random.default_rng(0).integers(0, size, (_ASKED, _LENGTH))
+    return [Query(history=[f"item-{item}" for item in row], k=_K) for row in drawn.tolist()]
+
+
+def _recommender(model: SequenceModel, search: SearchConfig) -> Recommender:
+    item_ids = pa.array([f"item-{item}" for item in range(model.num_items)])
+    catalogue = Catalogue(item_ids=item_ids, counts=np.ones(model.num_items, np.int64))
     manifest = Manifest(name="random", feature_service="none", sequences_md5="", split={}, files={})
-    return Recommender(SequenceModel(TrainConfig().model, size), catalogue, manifest, {})
+    return Recommender(model, catalogue, manifest, {}, search=search)
 
 
-def _seconds(recommender: Recommender, number: int) -> float:
-    """Return the median seconds of ranking for so many users at once, over as many calls as fit."""
-    queries = [Query(history=[f"item-{item}" for item in range(_LENGTH)], k=10)] * number
+def _seconds(recommender: Recommender, queries: Sequence[Query]) -> float:
+    """Return the median seconds of ranking for these users at once, over as many calls as fit."""
     recommender.recommend(queries)
     taken: list[float] = []
     while sum(taken) < _SECONDS:

@@ -306,17 +306,6 @@ once, the next recommendation; the swap is a push of another model while eight c
     return [text, table(["what", "sent", "came back", "failed or missing"], rows), alive]
 
 
-def _search(section: Section) -> list[str]:
-    text = """Encoding, exact scores of all items, history masked, the ten best; in the server's own code, one thread,
-random weights. *One* is a request alone, *64* a batch."""
-    head = ["items", "one, ms", "64, ms", "64, ms a request"]
-    rows = [
-        [name, *(f"{1000 * value:.2f}" for value in (one["one"], one["batch"], one["batch"] / 64))]
-        for name, one in _medians(section).items()
-    ]
-    return [text, table(head, rows)]
-
-
 def _components(section: Section) -> list[str]:
     middle = _medians(section)
     text = """The training pipeline on the sample log through kfp.local's SubprocessRunner; its stages as commands, a
@@ -342,7 +331,7 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "profile": ("Where our step's time goes", _profile),
     "scale": ("A million users", _scale),
     "serving": ("Serving", _serving),
-    "search": ("Exact search by number of items", _search),
+    "search": ("Exact and approximate search by number of items", serving_sections.search),
     "rules": ("Rules", serving_sections.rules),
     "faults": ("Ill-treatment", _faults),
     "attacks": ("Attacks", serving_sections.attacks),

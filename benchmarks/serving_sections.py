@@ -1,9 +1,58 @@
-"""The page's sections on what rules cost and on what attacks do."""
+"""The page's sections on search, on what rules cost and on what attacks do."""
 
+import math
+from collections.abc import Mapping
+
+from benchmarks.jobs import Numbers
 from benchmarks.markdown import table
 from benchmarks.measurements import Section
 
 _MILLISECONDS = 1000
+
+
+def search(section: Section) -> list[str]:
+    """Write what both searches cost, what the approximate one finds, and from which size on it is faster."""
+    text = """Encoding, scores, history masked, the ten best; in the server's own code, one thread. *Exact* scores all
+items; *near* is `evaluate.search.kind: approximate` with its defaults. *One* is a request alone, *64* a request of a
+batch of 64. Random weights, but the items lie in 256 groups as trained ones do, and so do the users. *Recall* is the
+share of the exact ten that the approximate ten hold; that of your model is in its report. *Build* is what loading a
+model takes longer with the index."""
+    by_size = {int(name.replace(",", "")): one for name, (one,) in section["runs"].items()}
+    head = ["items", "one exact, ms", "one near, ms", "64 exact, ms", "64 near, ms", "recall@10", "build, s"]
+    columns = (("one", 1), ("near_one", 1), ("batch", 64), ("near_batch", 64))
+    rows = [
+        [
+            f"{size:,}",
+            *(f"{_MILLISECONDS * one[name] / users:.2f}" for name, users in columns),
+            f"{one['recall']:.3f}",
+            f"{one['build']:.2f}",
+        ]
+        for size, one in by_size.items()
+    ]
+    alone, batch = crossover(by_size, "one"), crossover(by_size, "batch")
+    said = f"Near search is faster {_from(alone)} for a request alone, and {_from(batch)} in a batch of 64."
+    return [text, table(head, rows), said]
+
+
+def crossover(by_size: Mapping[int, Numbers], name: str) -> float | None:
+    """Return from how many items on the approximate search is faster; `None` where it is not at the largest size.
+
+    Between two sizes both costs are taken for powers of the number of items.
+    """
+    sizes = sorted(by_size)
+    gains = [math.log(by_size[size][name] / by_size[size][f"near_{name}"]) for size in sizes]
+    if gains[-1] <= 0:
+        return None
+    slower = [place for place, gain in enumerate(gains) if gain <= 0]
+    if not slower:
+        return float(sizes[0])
+    last = slower[-1]
+    part = -gains[last] / (gains[last + 1] - gains[last])
+    return float(sizes[last] * (sizes[last + 1] / sizes[last]) ** part)
+
+
+def _from(items: float | None) -> str:
+    return "at none of these sizes" if items is None else f"from about {float(f'{items:.1g}'):,.0f} items on"
 
 
 def rules(section: Section) -> list[str]:

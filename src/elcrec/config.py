@@ -32,6 +32,8 @@ LogFormat = Literal["csv", "parquet", "jsonl", "benchmark"]
 LONGEST_WINDOW = 1024
 """Rows are laid out in groups of one length, up to this one."""
 
+_PROBES, _OVERSAMPLING = 32, 4
+
 _DESCRIBED_IN = "src/elcrec/config.py"
 
 T = TypeVar("T")
@@ -632,6 +634,23 @@ class NewItemsConfig(Section, frozen=True, kw_only=True):
                 raise ValueError(f"new_items.{name} is read by the source {source}, which is not among sources")
 
 
+class SearchConfig(Section, frozen=True, kw_only=True):
+    """How the best items of the catalogue are found."""
+
+    kind: Literal["exact", "approximate"] = "exact"
+    """`exact` scores every item. `approximate` scores the items of a few parts of the catalogue, found by an index
+    (extra `index`); the report says which share of the exact answers it finds, as `search_recall@20`."""
+    probes: Positive = _PROBES
+    """Parts of the catalogue, of about the square root of its size, that an approximate search looks into."""
+    oversampling: Positive = _OVERSAMPLING
+    """Candidates of an approximate search for each item of an answer, beside those that the user has met."""
+
+    def __post_init__(self) -> None:
+        """Check that no option is set that an exact search has no use for."""
+        if self.kind == "exact" and (self.probes, self.oversampling) != (_PROBES, _OVERSAMPLING):
+            raise ValueError("search.probes and search.oversampling are read by search.kind=approximate alone")
+
+
 class EvaluateConfig(Section, frozen=True, kw_only=True):
     """The report's knobs."""
 
@@ -657,6 +676,9 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
     category."""
     new_items: NewItemsConfig = NewItemsConfig()
     """How items that the model was not trained on get a vector."""
+    search: SearchConfig = SearchConfig()
+    """How servers and `recommend-all` find the best items; the bundle carries it. The metrics are those of exact
+    search in any case."""
 
     def __post_init__(self) -> None:
         """Check that new items have what they need, and rules for them have items."""

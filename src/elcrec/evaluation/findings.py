@@ -24,6 +24,7 @@ from elcrec.evaluation.metrics import CUTOFFS, mean_metrics
 from elcrec.evaluation.new_items import NewItemFindings
 from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity, training_counts
 from elcrec.evaluation.rules import RuleFindings
+from elcrec.evaluation.search import SearchFindings
 from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
 
 MANY_REPEATS = 0.1
@@ -72,6 +73,7 @@ class Findings:
         intents: `None` for a model without intents.
         rules: what rules and availability cost; `None` where there are none.
         new_items: what vectors of new items are worth; `None` where they get none.
+        search: what an approximate search finds; `None` where servers search exactly.
     """
 
     ranks: dict[str, npt.NDArray[np.int32]]
@@ -84,6 +86,7 @@ class Findings:
     intents: IntentFindings | None
     rules: RuleFindings | None = None
     new_items: NewItemFindings | None = None
+    search: SearchFindings | None = None
 
     @property
     def sampled(self) -> bool:
@@ -163,6 +166,8 @@ def flat_metrics(findings: Findings) -> dict[str, float]:
         numbers |= findings.rules.numbers()
     if findings.new_items is not None:
         numbers |= findings.new_items.numbers()
+    if findings.search is not None:
+        numbers |= findings.search.numbers()
     return numbers
 
 

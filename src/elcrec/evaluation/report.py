@@ -62,6 +62,8 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
         said.append(_about_rules(findings.rules))
     if findings.new_items is not None and HELD_OUT in findings.new_items.resampled:
         said.append(_about_new_items(findings.new_items))
+    if findings.search is not None:
+        said.append(f"The approximate search finds {findings.search.recall:.1%} of the exact answers' first {TOP_K}.")
     if findings.intents:
         said += about_intents(findings.intents, answers["model"].config)
     return said

@@ -1,14 +1,17 @@
-"""Reading the rules that a model is pushed with, and what the shop knew of its items."""
+"""Reading the rules and the search that a model is pushed with, and what the shop knew of its items."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
 from elcrec.artifacts import SCHEMA_VERSION, read_json
-from elcrec.config import RulesConfig, parse_section
+from elcrec.config import RulesConfig, SearchConfig, Section, parse_section
 from elcrec.errors import UserError
-from elcrec.ranking.files import FACTS, RULES
+from elcrec.ranking.files import FACTS, RULES, SEARCH
 from elcrec.ranking.item_facts import read_items_file
+
+T = TypeVar("T", bound=Section)
 
 
 def read_rules(folder: Path) -> RulesConfig:
@@ -17,14 +20,26 @@ def read_rules(folder: Path) -> RulesConfig:
     Raises:
         UserError: the file is not what this program reads.
     """
-    path = folder / RULES
+    return _read(folder / RULES, "rules", RulesConfig)
+
+
+def read_search(folder: Path) -> SearchConfig:
+    """Read how the best items of a model are found; exactly where the folder does not say.
+
+    Raises:
+        UserError: the file is not what this program reads.
+    """
+    return _read(folder / SEARCH, "search", SearchConfig)
+
+
+def _read(path: Path, name: str, kind: type[T]) -> T:
     if not path.is_file():
-        return RulesConfig()
+        return kind()
     document = read_json(path)
     if document.get("schema_version") != SCHEMA_VERSION:
         what = f"schema version {document.get('schema_version')}, this program reads {SCHEMA_VERSION}"
         raise UserError(what, where=path, fix="evaluate and push the model again with this version")
-    return parse_section(document.get("rules", {}), RulesConfig, source=path, described_in="src/elcrec/config.py")
+    return parse_section(document.get(name, {}), kind, source=path, described_in="src/elcrec/config.py")
 
 
 def read_facts(folder: Path) -> pa.Table | None:

@@ -101,13 +101,38 @@ class Rules:
 
     def block(self, scores_BV: Scores, now: datetime | None = None) -> None:
         """Put what is not available at `now` below everything, in place."""
+        blocked = self.blocked(now)
+        if len(blocked):
+            scores_BV[:, blocked] = -np.inf
+
+    def blocked(self, now: datetime | None = None) -> Items:
+        """Return the items that are not available at `now`, ascending."""
         now = now or datetime.now(UTC)
         since, until = self._fresh
         if not since <= now.timestamp() < until:
             self._blocked = self.facts.unavailable(now)
             self._fresh = now.timestamp(), self.facts.next_expiry(now)
-        if len(self._blocked):
-            scores_BV[:, self._blocked] = -np.inf
+        return self._blocked
+
+    def available(self, items_C: Items) -> npt.NDArray[np.bool_]:
+        """Say which of some items are available now, [C]."""
+        blocked = self.blocked()
+        if not len(blocked):
+            return np.ones(len(items_C), np.bool_)
+        places_C = np.minimum(np.searchsorted(blocked, items_C), len(blocked) - 1)
+        available_C: npt.NDArray[np.bool_] = blocked[places_C] != items_C
+        return available_C
+
+    def pick_among(self, items_C: Items, score_C: Scores, k: int, history: History, rng: np.random.Generator) -> Picked:
+        """Answer one row from some items alone, ascending, none of which is padding; otherwise as `pick` does."""
+        ranked_1C = (score_C + self._boost_V[items_C])[None]
+        found, places = self._look_on(ranked_1C, self.considered(k), k, history, items_C)
+        items, propensities = self._explore(found, places, rng)
+        return Picked(items=items, scores=score_C[np.searchsorted(items_C, items)], propensities=propensities)
+
+    def considered(self, k: int) -> int:
+        """Return among how many of the best items an answer of k is chosen."""
+        return max(k, 1) if self.idle else max(self._config.candidates, k, 1)
 
     def pick(
         self, scores_BV: Scores, k: int | Sequence[int], histories: Sequence[History], rng: np.random.Generator
@@ -129,20 +154,26 @@ class Rules:
             found = self._candidates(values_BC[row], items_BC[row])
             places = self._fill(found, most, history)
             if len(places) < most and len(found.items_C) == size < ranked_BV.shape[1]:
-                found, places = self._look_on(ranked_BV[row : row + 1], size, most, history)
+                found, places = self._look_on(ranked_BV[row : row + 1], _WIDER * size, most, history)
             items, propensities = self._explore(found, places, rng)
             picked.append(Picked(items=items, scores=scores_BV[row, items], propensities=propensities))
         return picked
 
-    def _look_on(self, ranked_1V: Scores, size: int, k: int, history: History) -> tuple["_Candidates", list[int]]:
-        """Choose among more candidates where caps have used up the first `size`."""
+    def _look_on(
+        self, ranked_1V: Scores, size: int, k: int, history: History, items_V: Items | None = None
+    ) -> tuple["_Candidates", list[int]]:
+        """Choose among the best `size`, and among more where caps have used those up.
+
+        `items_V` are the items that the columns stand for; `None`: each for itself.
+        """
         while True:
-            size = min(_WIDER * size, ranked_1V.shape[1])
-            values_1C, items_1C = top_k(ranked_1V, size)
-            found = self._candidates(values_1C[0], items_1C[0])
+            size = min(size, ranked_1V.shape[1])
+            values_1C, columns_1C = top_k(ranked_1V, size)
+            found = self._candidates(values_1C[0], columns_1C[0] if items_V is None else items_V[columns_1C[0]])
             places = self._fill(found, k, history)
             if len(places) == k or len(found.items_C) < size or size == ranked_1V.shape[1]:
                 return found, places
+            size *= _WIDER
 
     def _candidates(self, value_C: Scores, items_C: Items) -> "_Candidates":
         left = len(value_C) if np.isfinite(value_C[-1]) else int(np.isfinite(value_C).sum())

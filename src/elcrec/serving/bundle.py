@@ -16,7 +16,7 @@ import msgspec
 
 from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
 from elcrec.errors import UserError
-from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES
+from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES, SEARCH
 
 MANIFEST = "manifest.json"
 SIGNATURE = "bundle.sig"
@@ -61,8 +61,8 @@ class BundleSource:
     evaluation: Path
 
     def files(self) -> dict[str, Path]:
-        """Name inside the bundle and where it comes from; rules, facts of items and new items where there are any."""
-        optional = {name: self.evaluation / name for name in (RULES, FACTS, NEW_ITEMS)}
+        """Name inside the bundle and where it comes from; the optional ones where there are any."""
+        optional = {name: self.evaluation / name for name in (RULES, FACTS, NEW_ITEMS, SEARCH)}
         return {
             "model.safetensors": self.model / "model.safetensors",
             "config.json": self.model / "config.json",

@@ -151,9 +151,12 @@ class Live:
 
     def _put(self, serving: Serving) -> None:
         self.current, self.problem = serving, None
-        digest = serving.recommender.manifest.digest
+        digest, index = serving.recommender.manifest.digest, serving.recommender.index
         self._telemetry.show_bundle(serving.name, serving.version, digest)
-        logger.info("version %s serves", serving.version, extra={"fields": {"model": serving.name, "digest": digest}})
+        self._telemetry.show_search("exact" if index is None else "approximate")
+        search = "exact" if index is None else f"approximate, {index.probes} of {index.lists} parts"
+        fields = {"model": serving.name, "digest": digest, "search": search}
+        logger.info("version %s serves", serving.version, extra={"fields": fields})
 
     def _say(self, message: str) -> bool:
         """Log a problem once, not at every look; return whether it is new."""

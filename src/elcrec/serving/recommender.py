@@ -1,4 +1,4 @@
-"""Raw histories in, raw recommendations out: exact top-k over the whole catalogue.
+"""Raw histories in, raw recommendations out: top-k over the whole catalogue, exact unless an index is asked for.
 
 Axes: `B` requests, `V` items, `D` hidden size, `K` intents, `k` items of an answer.
 """
@@ -15,15 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from elcrec.config import RulesConfig
+from elcrec.config import RulesConfig, SearchConfig
 from elcrec.data.dataset import PADDING
 from elcrec.data.ragged import Ragged
 from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import Encoded, SequenceModel
-from elcrec.ranking.bundled import read_facts, read_rules
+from elcrec.ranking.bundled import read_facts, read_rules, read_search
 from elcrec.ranking.item_facts import ItemFacts, align
+from elcrec.ranking.item_index import ItemIndex
 from elcrec.ranking.items import item_intents
 from elcrec.ranking.new_items import read_new_items
 from elcrec.ranking.rules import Picked, Rules
@@ -38,6 +39,8 @@ _NO_INTENT = -1
 _BLOCK = 256
 _FEW = 3
 """Rows up to which encoding them one by one is faster than laying them out as a batch."""
+_MOST_MET = 1000
+"""Most candidates of an index that are asked for beside those for an answer, for items that the user has met."""
 _LEAST_SHARE = 1e-12
 """Stands for the share of an item without training interactions, whose logarithm must be a number."""
 
@@ -126,6 +129,7 @@ class Recommender:
         rules: RulesConfig | None = None,
         facts: ItemFacts | None = None,
         new_V: npt.NDArray[np.bool_] | None = None,
+        search: SearchConfig | None = None,
         seed: int | None = None,
     ) -> None:
         """Compute once what serves every request: item vectors, what depends on the weights alone, popularity.
@@ -138,7 +142,11 @@ class Recommender:
             rules: what answers keep to.
             facts: what the shop knows of the items.
             new_V: which items have a vector without having been trained, [V + 1]; `None` where none has.
+            search: how the best items are found; `None`: exactly.
             seed: seeds what the rules explore; `None` for no two alike.
+
+        Raises:
+            UserError: the search needs an extra that is not installed.
         """
         self._intents = intents
         self.manifest = manifest
@@ -146,7 +154,8 @@ class Recommender:
         self._model = model.eval()
         with torch.inference_mode():
             # Rows of a matrix product this flat are read faster the other way round.
-            self._items_DV = model.item_vectors().T.contiguous()
+            vectors_VD = model.item_vectors()
+            self._items_DV = vectors_VD.T.contiguous()
             self._half_norms_K = None if model.intents is None else model.intents.half_norms()
         self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
@@ -154,6 +163,10 @@ class Recommender:
         self._merges = manifest.split.get("consecutive") == "merge"
         self.rules, self._rng = rules or RulesConfig(), np.random.default_rng(seed)
         self.use_facts(facts or ItemFacts.nothing(len(catalogue)))
+        self.index: ItemIndex | None = None
+        """What finds candidates; `None` where every item is scored."""
+        if search is not None and search.kind == "approximate":
+            self.index = ItemIndex(vectors_VD.numpy(), search, threads=torch.get_num_threads())
 
     @classmethod
     def load(cls, bundle: Path, *, seed: int | None = None) -> Self:
@@ -177,6 +190,7 @@ class Recommender:
             rules=read_rules(bundle),
             facts=None if table is None else align(table, served.catalogue.item_ids),
             new_V=served.new_V,
+            search=read_search(bundle),
             seed=seed,
         )
 
@@ -290,7 +304,54 @@ class Recommender:
     def _rank_block(
         self, histories: Ragged, k: int, queries: Sequence[Query] = (), seen: Ragged | None = None
     ) -> Ranked:
-        encoded, rules = self._encode(histories), self._rules
+        encoded = self._encode(histories)
+        if self.index is None:
+            return self._rank_all(encoded, histories, k, queries, seen)
+        intents = encoded.intents.numpy()
+        picked: list[Picked] = []
+        for row in range(len(histories)):
+            alone = slice(row, row + 1)
+            own = None if seen is None else seen.part(alone)
+            near = self._rank_near(encoded.vectors[row].numpy(), histories.row(row), k, queries[alone], own)
+            if near is None:
+                one = Encoded(vectors=encoded.vectors[alone], intents=encoded.intents[alone])
+                ranked = self._rank_all(one, histories.part(alone), k, queries[alone], own)
+                near = ranked.row(0, slice(int(np.isfinite(ranked.scores).sum())))
+            picked.append(near)
+        return _side_by_side(picked, k, intents)
+
+    def _rank_near(
+        self, vector_D: Scores, history: npt.NDArray[np.integer], k: int, queries: Sequence[Query], seen: Ragged | None
+    ) -> Picked | None:
+        """Choose one row's answer among the candidates of the index; `None` where they do not suffice.
+
+        Where a query names what may be recommended, the index would have to find that among much else.
+        """
+        if any(query.allow is not None or query.categories is not None or query.deny_categories for query in queries):
+            return None
+        assert self.index is not None
+        wanted, met = min([k, *(query.k for query in queries)]), self._unwanted(history, queries, seen)
+        considered = self._rules.considered(wanted)
+        items_C, score_C = self.index.candidates(vector_D, considered, min(len(met), _MOST_MET))
+        left_C = self._rules.available(items_C) & ~np.isin(items_C, met)
+        if np.count_nonzero(left_C) < min(considered, len(self.catalogue) - len(met)):
+            return None
+        picked = self._rules.pick_among(items_C[left_C], score_C[left_C], wanted, history, self._rng)
+        return picked if len(picked.items) == wanted else None
+
+    def _unwanted(
+        self, history: npt.NDArray[np.integer], queries: Sequence[Query], seen: Ragged | None
+    ) -> npt.NDArray[np.int64]:
+        """Return the items that a row's answer must not hold, whatever is available."""
+        named = [item for query in queries for item in self.catalogue.known([*query.deny, *self._met(query)])]
+        met = [*([] if self._repeats else [history]), *([] if seen is None else [seen.values])]
+        return np.unique(np.concatenate([np.array(named, np.int64), *met]))
+
+    def _rank_all(
+        self, encoded: Encoded, histories: Ragged, k: int, queries: Sequence[Query], seen: Ragged | None
+    ) -> Ranked:
+        """Score every item."""
+        rules = self._rules
         scores_BV = (encoded.vectors @ self._items_DV).numpy()
         scores_BV[:, PADDING] = -np.inf
         for met in (seen,) if self._repeats else (histories, seen):

@@ -64,6 +64,7 @@ class Telemetry:
         self._bundle = Gauge(
             "elcrec_bundle_info", "The bundle that serves.", ("name", "version", "digest"), registry=own
         )
+        self._search = Gauge("elcrec_search_info", "How the best items are found.", ("kind",), registry=own)
         for operation in ("read", "write"):
             self.store_errors.labels(operation)
         for outcome in ("written", "dropped", "failed"):
@@ -77,6 +78,11 @@ class Telemetry:
             self._bundle.labels(*self._shown).set(0)
         self._shown = (name, version, digest)
         self._bundle.labels(*self._shown).set(1)
+
+    def show_search(self, kind: str) -> None:
+        """Name the search: the gauge of its kind is 1, that of the other 0."""
+        for other in ("exact", "approximate"):
+            self._search.labels(other).set(int(other == kind))
 
     def page(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -35,9 +35,11 @@ from elcrec.evaluation.sampling import asked_users
 from elcrec.evaluation.sources import Sources
 from elcrec.model.io import CONFIG, WEIGHTS, load_model
 from elcrec.ops.device import choose_device
-from elcrec.ranking.files import FACTS, RULES
+from elcrec.ranking.files import FACTS, RULES, SEARCH
 from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
 from elcrec.ranking.new_items import NewItems, write_new_items
+from elcrec.serving.catalogue import Catalogue
+from elcrec.stages.search_recall import measure_search
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ HEADLINE = (
     "new_items",
     "new_items_ndcg@20",
     "new_items_others_delta_ndcg@20",
+    "search_recall@20",
 )
 
 
@@ -110,10 +113,12 @@ def evaluate(
     facts_table = None if config.items_file is None else read_items_file(Path(config.items_file))
     counts = training_counts(data)
     new_items, their_findings = _new_items(config, model, data, test, counts, item_ids, sequences, facts_table)
+    known = Catalogue(item_ids=pa.array(item_ids, pa.string()), counts=counts[1:])
     findings = replace(
         measure(config, data, test, answers, planted),
         rules=_measure_rules(config, folders["model"], test, counts, facts_table, item_ids, sequences),
         new_items=their_findings,
+        search=measure_search(config, model, sequences, test, known, facts_table, new_items),
     )
     numbers = flat_metrics(findings)
     catalogue = None if facts_table is None else CatalogueNames(facts_table, item_ids, counts)
@@ -129,6 +134,8 @@ def evaluate(
     with stage_output(out) as scratch:
         write_json(scratch / "metrics.json", {"schema_version": SCHEMA_VERSION, **numbers})
         write_json(scratch / RULES, {"schema_version": SCHEMA_VERSION, "rules": to_dict(config.rules)})
+        if config.search.kind != "exact":
+            write_json(scratch / SEARCH, {"schema_version": SCHEMA_VERSION, "search": to_dict(config.search)})
         if facts_table is not None:
             pq.write_table(facts_table, scratch / FACTS)
         if new_items is not None:

@@ -21,7 +21,7 @@ from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.evaluation.sampling import asked_users
 from elcrec.model.io import CONFIG, WEIGHTS, read_architecture
-from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES
+from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES, SEARCH
 from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
@@ -137,7 +137,7 @@ def _verify(source: BundleSource) -> None:
     verify(source.model, CONFIG, WEIGHTS)
     verify(source.sequences, "split.json", "sequences.parquet", "items.parquet", "histories.parquet")
     written = ("metrics.json", "ranks.parquet", "intents.json", "model_card.md")
-    verify(source.evaluation, *written, optional=[RULES, FACTS, NEW_ITEMS])
+    verify(source.evaluation, *written, optional=[RULES, FACTS, NEW_ITEMS, SEARCH])
 
 
 def _require_times(config: PushConfig, sequences: Path) -> None:

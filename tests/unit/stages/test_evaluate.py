@@ -21,6 +21,7 @@ from elcrec.config import (
     IntentConfig,
     NewItemsConfig,
     RulesConfig,
+    SearchConfig,
     TrainConfig,
 )
 from elcrec.data.dataset import load_sequences
@@ -29,7 +30,7 @@ from elcrec.evaluation import answers, findings, pages, report
 from elcrec.evaluation.metrics import MISS, mean_metrics
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
-from elcrec.ranking.bundled import read_facts, read_rules
+from elcrec.ranking.bundled import read_facts, read_rules, read_search
 from elcrec.ranking.new_items import read_new_items
 from elcrec.stages import evaluate as evaluate_stage
 from elcrec.stages.evaluate import evaluate
@@ -416,6 +417,26 @@ def test_items_and_intents_are_named_by_the_catalogue_and_absent_items_are_count
     page = (out / "intents.html").read_text()
     assert all(f"<small>{intent['name']}</small>" in page for intent in named if intent["users"])
     assert "brand" in read_facts(out).column_names
+
+
+def test_an_approximate_search_is_measured_against_the_exact_one_and_goes_with_the_model(
+    workdir: Path, out: Path
+) -> None:
+    plain = read_json(out / "metrics.json")
+    whole, narrow = (SearchConfig(kind="approximate", probes=probes, oversampling=1) for probes in (100, 4))
+    found = {}
+    for name, search in (("whole", whole), ("narrow", narrow)):
+        config = EvaluateConfig(bootstrap=100, block_users=16, search=search)
+        other = again(workdir, workdir / f"search_{name}", config, baseline=workdir / "baseline", truth=workdir / "raw")
+        found[name] = read_json(other / "metrics.json")
+        assert read_search(other) == search
+        recall = f'<td class="num">{found[name]["search_recall@20"]:.4f}</td>'
+        assert recall in (other / "report.html").read_text(encoding="utf-8")
+
+    assert found["whole"]["search_recall@20"] == found["whole"]["search_complete@20"] == 1
+    assert 0 < found["narrow"]["search_recall@20"] < 1
+    assert {name: found["narrow"][name] for name in plain} == plain, "all other numbers are those of exact search"
+    assert not (out / "search.json").exists()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,72 @@
+"""An index of item vectors, which finds the candidates of an approximate search: an inverted file of Faiss.
+
+Axes: `V` items, `D` hidden size, `C` candidates.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from elcrec.config import SearchConfig
+from elcrec.errors import UserError
+
+Items = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+_POINTS_A_LIST = 64
+"""Items of each list that k-means reads at most: it takes seconds for a million items."""
+
+
+class ItemIndex:
+    """Item vectors in lists around centres; a search looks into the lists whose centres fit best."""
+
+    def __init__(self, vectors_VD: Floats, config: SearchConfig, *, threads: int) -> None:
+        """Build the index, which holds a copy of the vectors.
+
+        Args:
+            vectors_VD: a vector of each item, [V + 1, D]; the row of padding is left out.
+            config: how many lists are looked into, and how many candidates there are.
+            threads: of the building; a search is for one user and takes one.
+
+        Raises:
+            UserError: the extra `index` is not installed.
+        """
+        try:
+            import faiss  # noqa: PLC0415 - an optional dependency
+        except ImportError as error:
+            fix = "pip install 'elcrec[index]', or set evaluate.search.kind=exact and evaluate and push again"
+            raise UserError("an approximate search needs the extra index", fix=fix) from error
+        faiss.omp_set_num_threads(threads)
+        items_VD = np.ascontiguousarray(vectors_VD[1:], np.float32)
+        self.lists, self._oversampling, self._vectors_VD = (
+            max(1, math.isqrt(len(items_VD))),
+            config.oversampling,
+            items_VD,
+        )
+        self.probes = min(config.probes, self.lists)
+        self._index = _inverted_file(faiss, items_VD, self.lists, self.probes)
+
+    def candidates(self, vector_D: Floats, wanted: int, met: int) -> tuple[Items, Floats]:
+        """Return the candidates for an answer, in the order of their indices, and their scores, [C] each.
+
+        Args:
+            vector_D: of the user.
+            wanted: items of the answer.
+            met: how many items must not be in it.
+        """
+        number = min(self._oversampling * wanted + met, len(self._vectors_VD))
+        _, (found,) = self._index.search(vector_D[None], number)
+        rows_C = np.sort(found[found >= 0])
+        scores_C: Floats = self._vectors_VD[rows_C] @ vector_D
+        return rows_C + 1, scores_C
+
+
+def _inverted_file(faiss: Any, items_VD: Floats, lists: int, probes: int) -> Any:
+    index = faiss.index_factory(items_VD.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _POINTS_A_LIST
+    index.train(items_VD)
+    index.add(items_VD)
+    index.nprobe = probes
+    return index

@@ -1,0 +1,90 @@
+"""What the search that servers are told to use finds of the exact answers, by the server's own code."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from elcrec.artifacts import read_json
+from elcrec.config import EvaluateConfig, SearchConfig
+from elcrec.data.dataset import EvaluationSet
+from elcrec.data.ragged import Ragged
+from elcrec.evaluation.answers import TOP_K
+from elcrec.evaluation.search import Lists, SearchFindings, recall_of
+from elcrec.model.io import load_model
+from elcrec.ranking.item_facts import align
+from elcrec.ranking.new_items import NewItems
+from elcrec.serving.bundle import Manifest
+from elcrec.serving.catalogue import Catalogue
+from elcrec.serving.new_items import with_new_items
+from elcrec.serving.recommender import Recommender
+
+_MOST_USERS = 2000
+
+
+def measure_search(
+    config: EvaluateConfig,
+    model: Path,
+    sequences: Path,
+    test: EvaluationSet,
+    catalogue: Catalogue,
+    table: pa.Table | None,
+    new_items: NewItems | None,
+) -> SearchFindings | None:
+    """Answer test users, 2,000 at most, by both searches; `None` where the search is exact.
+
+    Raises:
+        UserError: the extra `index` is not installed.
+    """
+    if config.search.kind == "exact":
+        return None
+    near = _recommender(config, config.search, model, sequences, catalogue, table, new_items)
+    exactly = _recommender(config, SearchConfig(), model, sequences, catalogue, table, new_items)
+    rows = np.flatnonzero(test.histories.lengths)
+    rows = rows[np.unique(np.linspace(0, max(0, len(rows) - 1), _MOST_USERS).astype(np.int64))] if len(rows) else rows
+    histories, excluded = test.histories.take(rows), test.excluded.take(rows)
+    recall = recall_of(_lists(near, histories, excluded), _lists(exactly, histories, excluded))
+    assert near.index is not None
+    return SearchFindings(
+        users=len(rows),
+        recall=float(recall.mean()) if len(rows) else 1.0,
+        complete=float((recall == 1).mean()) if len(rows) else 1.0,
+        lists=near.index.lists,
+        probes=near.index.probes,
+        oversampling=config.search.oversampling,
+    )
+
+
+def _recommender(
+    config: EvaluateConfig,
+    search: SearchConfig,
+    model: Path,
+    sequences: Path,
+    catalogue: Catalogue,
+    table: pa.Table | None,
+    new_items: NewItems | None,
+) -> Recommender:
+    """Return what a server would load: with the rules, but every item available and nothing explored."""
+    served = with_new_items(load_model(model), catalogue, new_items)
+    split = read_json(sequences / "split.json")
+    manifest = Manifest(name="evaluated", feature_service="", sequences_md5=split["md5"], split=split, files={})
+    facts = None if table is None else align(table, served.catalogue.item_ids).always_available()
+    return Recommender(
+        served.model,
+        served.catalogue,
+        manifest,
+        {},
+        rules=msgspec.structs.replace(config.rules, exploration=0.0),
+        facts=facts,
+        new_V=served.new_V,
+        search=search,
+    )
+
+
+def _lists(recommender: Recommender, histories: Ragged, excluded: Ragged) -> Lists:
+    k = min(TOP_K, len(recommender.catalogue))
+    found = [
+        np.where(np.isfinite(block.scores), block.items, 0) for block in recommender.rank(histories, k, seen=excluded)
+    ]
+    return np.concatenate([np.empty((0, k), np.int64), *found])
