@@ -71,8 +71,8 @@ def monitor(section: Section) -> list[str]:
     text = f"""Simulated worlds of {section["users"]:,} users, some {section["answers"]:,.0f} answers of ten items a day
 and twelve intents. Users have lasting tastes, come again, leave and are replaced; weekends and days differ in traffic,
 tastes and click rates. After {days["reference"]} reference days come {days["judged"]} days in which nothing changes, or
-a few of them and then {days["within"]} days of a drift. An alarm is any verdict but *fine*; the monitor is told to raise
-a false one in at most {percent(section["stated"])} of such months."""
+a few of them and then {days["within"]} days of a drift. An alarm is any verdict but *fine*; the monitor is told to
+raise a false one in at most {percent(section["stated"])} of such months."""
     head = ["what happens", "worlds", "alarm", "share", "wanted"]
     rows = [["nothing", section["false"], f"at most {percent(section['stated'])}"]]
     rows += [[f"{name}, found within {days['within']} days", n, "at least 95%"] for name, n in section["found"].items()]

@@ -14,7 +14,16 @@ NAMES = {
     "staleness": "age of the bundle",
 }
 """What people call the checks."""
-_DOUBLE, _HALF = 1.95, 0.51
+_RATIOS = (
+    (2.5, "is {:.1f} times what it was"),
+    (2.05, "more than doubled"),
+    (1.95, "doubled"),
+    (1.0, "rose"),
+    (0.51, "fell"),
+    (0.49, "halved"),
+    (0.0, "fell to {:.0%} of what it was"),
+)
+"""From which ratio to the reference on which words are used."""
 
 
 def say(score: Score) -> str:
@@ -40,11 +49,7 @@ def _moved(score: Score) -> str:
     if not score.reference:
         return "appeared"
     ratio = score.value / score.reference
-    if ratio >= _DOUBLE:
-        return "doubled" if ratio < 2.5 else f"is {ratio:.1f} times what it was"  # noqa: PLR2004 - a matter of words
-    if ratio <= _HALF:
-        return "halved" if ratio > 0.4 else f"fell to {ratio:.0%} of what it was"  # noqa: PLR2004 - as above
-    return "rose" if ratio > 1 else "fell"
+    return next(words.format(ratio) for least, words in _RATIOS if ratio >= least)
 
 
 def _share(value: float) -> str:

@@ -68,7 +68,8 @@ def alarm_rate(
 
 def _scales(freedom: int) -> tuple[Array, Array]:
     """Return values of sqrt(chi2 / freedom), evenly over their logarithms, and how likely each is."""
-    logs = np.linspace(-8, 2, 4 * _POINTS)
+    reach = 6 / sqrt(freedom)
+    logs = np.linspace(-reach - 30 / freedom, reach, 4 * _POINTS)
     scales = np.exp(logs)
     exponent = freedom * (logs - scales**2 / 2)
     weights = np.exp(exponent - exponent.max())
