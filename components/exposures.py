@@ -1,0 +1,44 @@
+"""Join what servers showed with the events that followed."""
+
+from kfp import dsl
+
+from components._image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def exposures(
+    config: str,
+    engine: str,
+    store: str,
+    folder: str,
+    attributed: dsl.Output[dsl.Dataset],
+    page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Run stage exposures.
+
+    Args:
+        config: JSON of the section `exposures`.
+        engine: JSON of the section `engine`.
+        store: Folder with the event log and the salt of users' keys, where no server or secret is set.
+        folder: What servers wrote (`serve.exposures.folder`).
+        attributed: A row an item that was shown, the metrics and the counts.
+        page: The page of online metrics.
+        metrics: The stage's numbers.
+    """
+    from elcrec.process import set_up_process
+
+    set_up_process()
+
+    from pathlib import Path
+
+    from components._support import describe, log, publish_page, read_section
+    from elcrec.adapters.engine import open_engine
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.exposures import join_exposures as stage
+
+    section, place, out = read_section("exposures", config), open_store(Path(store)), Path(attributed.path)
+    opened, events = open_engine(read_section("engine", engine)), place.features.event_log
+    log(metrics, stage(section, Path(folder), out, salt=place.user_salt, engine=opened, log=events))
+    publish_page(out / "online.html", page)
+    describe(attributed, page, file="attributed.parquet", config=config)
