@@ -140,7 +140,7 @@ locks:
 	  $(COMPILE) $(UPGRADE) --output-file $(LOCKS)/requirements-release.lock -
 
 golden: setup ## Write what the tests compare with: compiled pipeline, first losses; review the difference.
-	for name in training retraining sweep recommendation; do $(BIN)/elcrec-pipeline compile $$name --output tests/golden/$$name.yaml; done
+	for name in training retraining sweep recommendation monitoring; do $(BIN)/elcrec-pipeline compile $$name --output tests/golden/$$name.yaml; done
 	$(BIN)/elcrec-pipeline compile training --platform tests/golden/spark-platform.yaml --output tests/golden/spark.yaml
 	$(BIN)/python -m tests.golden.losses
 

@@ -340,6 +340,7 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "kills": ("Kills", trust_sections.kills),
     "full_disk": ("Full disks", trust_sections.full_disk),
     "custody": ("Checksums", trust_sections.custody),
+    "monitor": ("The monitor", trust_sections.monitor),
 }
 """Title and text of each section, in the order of the page."""
 

@@ -1,4 +1,4 @@
-"""The page's sections on what kills and verification do."""
+"""The page's sections on what can be relied upon: kills, full disks, checksums, the monitor."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -64,6 +64,22 @@ each, training one epoch."""
         for name, one in section["stages"].items()
     ]
     return [text, table(head, rows)]
+
+
+def monitor(section: Section) -> list[str]:
+    """Write how often the monitor is wrong about days in which nothing changes, and how soon it finds what does."""
+    days, seeds = section["days"], section["seeds"]
+    text = f"""Simulated worlds of {section["users"]:,} users, some {section["answers"]:,.0f} answers of ten items a day
+and twelve intents. Users have lasting tastes, come again, leave and are replaced; weekends and days differ in traffic,
+tastes and click rates. After {days["reference"]} reference days come {days["judged"]} days in which nothing changes, or
+a few of them and then {days["within"]} days of a drift. An alarm is any verdict but *fine*; the monitor is told to
+raise a false one in at most {percent(section["stated"])} of such months."""
+    head = ["what happens", "worlds", "alarm", "share", "wanted"]
+    rows = [["nothing", section["false"], f"at most {percent(section['stated'])}"]]
+    rows += [[f"{name}, found within {days['within']} days", n, "at least 95%"] for name, n in section["found"].items()]
+    table_of = table(head, [[what, f"{seeds:,}", f"{n:,}", percent(n / seeds), wanted] for what, n, wanted in rows])
+    false = ", ".join(f"{name} ({n})" for name, n in sorted(section["by_check"].items()))
+    return [text, table_of, *([f"False alarms by check: {false}."] if false else [])]
 
 
 def _of(one: Result) -> tuple[str, str]:

@@ -44,7 +44,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     step: str = ""
     """The step that failed."""
     message: str = ""
-    """Why it failed, or why the model was refused."""
+    """Why it failed, why the model was refused, or the monitor's verdict."""
     model: str = ""
     """Name of the model that was pushed."""
     version: str = ""
@@ -86,8 +86,8 @@ def _verdict(results: Sequence[Result], state: str) -> dict[str, str]:
         return {"outcome": "refused", "message": facts.get("reason", "")}
     if "version" in facts:
         return {"outcome": "pushed", **{name: facts[name] for name in ("model", "version")}}
-    if state in SURE or any(result.step == "recommend" for result in results):
-        return {"outcome": "succeeded"}
+    if state in SURE or facts.get("retrain") == "no" or any(result.step == "recommend" for result in results):
+        return {"outcome": "succeeded", "message": ": ".join(filter(None, map(facts.get, ("verdict", "reason"))))}
     if results:
         return {"outcome": "failed", "message": f"what follows step {results[-1].step} did not start"}
     return {"outcome": "unknown", "message": f"the steps left no result; {state} of Kubeflow may mean anything"}

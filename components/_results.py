@@ -28,8 +28,8 @@ logger = logging.getLogger("elcrec.step")
 
 State = Literal["running", "succeeded", "failed"]
 """A step that was killed stays at `running`."""
-FACTS = ("decision", "reason", "model", "version")
-"""Metadata of outputs that the outcome of a run is made from: gate and push write them."""
+FACTS = ("decision", "reason", "model", "version", "verdict", "retrain")
+"""Metadata of outputs that the outcome of a run is made from: gate, push and monitor write them."""
 KEPT_DAYS = 30
 """How long the results of a run stay on the volume."""
 

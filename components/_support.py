@@ -102,8 +102,8 @@ def _nested(path: str, value: object) -> dict[str, Any]:
 
 
 def write_sections(config: Config) -> dict[str, str]:
-    """Return the JSON of every component's section, by component; a server and what reads its exposures are none."""
-    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name not in {"serve", "exposures"}}
+    """Return the JSON of every component's section, by component; a server is none."""
+    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name != "serve"}
     sections["baseline"] = config.train.as_baseline()
     return {name: write_section(section) for name, section in sections.items()}
 
@@ -162,6 +162,14 @@ def log(metrics: Any, values: Mapping[str, object]) -> None:
 def publish(source: Path, artifact: Any) -> None:
     """Copy one file to the place of a KFP artifact that is a single page."""
     shutil.copyfile(source, artifact.path)
+
+
+def publish_page(source: Path, artifact: Any) -> None:
+    """Copy a page that the configuration may leave out; then the artifact says so."""
+    if source.is_file():
+        publish(source, artifact)
+    else:
+        Path(artifact.path).write_text("<p>No page was asked for, or there was nothing to show.</p>", encoding="utf-8")
 
 
 def read_users(text: str) -> list[str] | None:

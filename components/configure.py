@@ -31,6 +31,8 @@ def configure(
         ("train", str),
         ("evaluate", str),
         ("push", str),
+        ("exposures", str),
+        ("monitor", str),
         ("engine", str),
         ("baseline", str),
     ],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # kfp takes two seconds, and --help should not
     from pipelines.tasks import Places
 
 Options = argparse.Namespace
-PIPELINES = ("training", "retraining", "sweep", "recommendation")
+PIPELINES = ("training", "retraining", "sweep", "recommendation", "monitoring")
 PARAMS, PLATFORM = Path("params.yaml"), Path("pipelines/platform.yaml")
 ROOT, STORE = Path("local_outputs"), Path("artifacts/store")
 
@@ -97,11 +97,12 @@ def _compile_to(path: Path, pipeline: Any) -> None:
 
 
 def _pipeline(options: Options, places: "Places | None" = None) -> Any:
+    from pipelines.monitoring import monitoring
     from pipelines.recommendation import recommendation
     from pipelines.tasks import places_on
     from pipelines.training import retraining, sweep, training
 
-    builders = dict(zip(PIPELINES, (training, retraining, sweep, recommendation), strict=True))
+    builders = dict(zip(PIPELINES, (training, retraining, sweep, recommendation, monitoring), strict=True))
     config = load_config(options.params or PARAMS, presets=options.presets)
     platform = _platform(options)
     return builders[options.pipeline or PIPELINES[0]](config, platform, places or places_on(platform))

@@ -27,6 +27,8 @@ STEPS = (
     "plan",
     "select",
     "recommend",
+    "exposures",
+    "monitor",
     "outcome",
 )
 """What `steps` may name."""

@@ -18,7 +18,7 @@ STORE_MOUNT = "/store"
 WORKSPACE_MOUNT = "/workspace"
 DATA_MOUNT = "/data"
 LOCAL_STORE = "artifacts/store"
-_STATEFUL = {"resolve", "champion", "gate", "push", "recommend", "outcome"}
+_STATEFUL = {"resolve", "champion", "gate", "push", "recommend", "exposures", "monitor", "outcome"}
 """Steps that read or write what is outside the run: never taken from the cache.
 
 train only reads the champion that its parameter names by digest, and fetch the version that resolve named.

@@ -38,7 +38,7 @@ _GRID = '{"seed": [1, 2, 3]}'
 def training(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains one model."""
 
-    def one(road: _Road) -> Any:
+    def one(road: Road) -> Any:
         return road.train(road.section["train"])
 
     return _ending_in_push("training", "Validate, train, evaluate and push ELCRec.", config, platform, places, one)
@@ -46,19 +46,20 @@ def training(config: Config, platform: Platform, places: Places) -> Any:
 
 def retraining(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains on from the champion: what a recurring run should run."""
-
-    def from_champion(road: _Road) -> Any:
-        found = road.place("champion", champion(config=road.section["push"], store=road.places.store))
-        return road.train(road.section["train"], warm_start=found.output)
-
     about = "Train on from the champion, on a new revision of the log."
     return _ending_in_push("retraining", about, config, platform, places, from_champion)
+
+
+def from_champion(road: "Road") -> Any:
+    """Train on from the champion; return the task."""
+    found = road.place("champion", champion(config=road.section["push"], store=road.places.store))
+    return road.train(road.section["train"], warm_start=found.output)
 
 
 def sweep(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains a grid of models; the best by validation goes to the gate."""
 
-    def best_of_grid(road: _Road) -> Any:
+    def best_of_grid(road: Road) -> Any:
         grid = road.place("plan", plan(config=road.section["train"], grid=road.given["grid"]))
         with dsl.ParallelFor(grid.output, name="members", parallelism=road.platform.sweep_width) as section:
             member = road.train(section)
@@ -69,7 +70,7 @@ def sweep(config: Config, platform: Platform, places: Places) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Road:
+class Road:
     """What the way from the sequences to a model is given.
 
     Attributes:
@@ -102,28 +103,48 @@ def _ending_in_push(
     config: Config,
     platform: Platform,
     places: Places,
-    model_of: Callable[[_Road], Any],
+    model_of: Callable[[Road], Any],
     **more: str,
 ) -> Any:
-    defaults = json.dumps(to_dict(config), sort_keys=True)
-    own = values_of(config)
-    parameters = {**own, **dict.fromkeys(_DVC, ""), "accept_drift": "", "overrides": "{}", **more}
+    parameters = {**parameters_of(config), **more}
 
     def graph(given: Mapping[str, Any]) -> None:
         told = place(outcome(pipeline=f"elcrec-{name}", run_name=RUN_NAME), "outcome", platform)
         with dsl.ExitHandler(told, name="steps"):
-            chosen = {key: given[key] for key in (*own, "overrides")}
-            section = place(configure(defaults=defaults, **chosen), "configure", platform).outputs
-            raw = _fetch(section["fetch"], given, platform)
-            built = _build_sequences(section, given["accept_drift"], places.store, raw, platform)
-            road = _Road(platform=platform, places=places, given=given, section=section, sequences=built)
-            model = model_of(road).outputs["model"]
-            inputs = {"model": model, "raw": raw}
-            if platform.baseline:
-                inputs["baseline"] = road.train(section["baseline"], name="baseline").outputs["model"]
-            _judge_and_push(road, **inputs)
+            to_push(given, sections_of(config, given, platform), platform, places, model_of)
 
     return with_choices(pipeline(f"elcrec-{name}", about, parameters, graph), choices_of(config))
+
+
+def parameters_of(config: Config) -> dict[str, Any]:
+    """Return the parameters of a run that may end in a push, with their defaults."""
+    return {**values_of(config), **dict.fromkeys(_DVC, ""), "accept_drift": "", "overrides": "{}"}
+
+
+def sections_of(config: Config, given: Mapping[str, Any], platform: Platform) -> Mapping[str, Any]:
+    """Check the run's parameters in a task; return each component's section."""
+    defaults = json.dumps(to_dict(config), sort_keys=True)
+    chosen = {key: given[key] for key in (*values_of(config), "overrides")}
+    section: Mapping[str, Any] = place(configure(defaults=defaults, **chosen), "configure", platform).outputs
+    return section
+
+
+def to_push(
+    given: Mapping[str, Any],
+    section: Mapping[str, Any],
+    platform: Platform,
+    places: Places,
+    model_of: Callable[[Road], Any],
+) -> None:
+    """Create the tasks from the raw log to the push; `model_of` creates those that train, and returns the last."""
+    raw = _fetch(section["fetch"], given, platform)
+    built = _build_sequences(section, given["accept_drift"], places.store, raw, platform)
+    road = Road(platform=platform, places=places, given=given, section=section, sequences=built)
+    model = model_of(road).outputs["model"]
+    inputs = {"model": model, "raw": raw}
+    if platform.baseline:
+        inputs["baseline"] = road.train(section["baseline"], name="baseline").outputs["model"]
+    _judge_and_push(road, **inputs)
 
 
 def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
@@ -143,7 +164,7 @@ def _build_sequences(section: Mapping[str, Any], accept_drift: Any, store: str, 
     return place(built, "sequences", platform).outputs["sequences"]
 
 
-def _judge_and_push(road: _Road, *, model: Any, raw: Any, **baseline: Any) -> None:
+def _judge_and_push(road: Road, *, model: Any, raw: Any, **baseline: Any) -> None:
     inputs = {"model": model, "sequences": road.sequences}
     judged = evaluate(config=road.section["evaluate"], raw=raw, **inputs, **baseline)
     evaluation = road.place("evaluate", judged).outputs["evaluation"]

@@ -26,8 +26,8 @@ ARTIFACTS = Path("artifacts")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status.
 
-    It is 0, `push.refused_status` where the gate refused a model, 2 after a user's mistake, 130 after Ctrl-C, 143 after
-    SIGTERM.
+    It is 0, `push.refused_status` where the gate refused a model, `monitor.retrain_status` where retraining is asked
+    for, 2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
     """
     set_up_process()
     options = _parser().parse_args(arguments)
@@ -204,6 +204,23 @@ def _exposures(options: Options) -> None:
     _show(join_exposures(config.exposures, options.exposures, options.out, log=log, dislikes=dislikes, **inputs))
 
 
+def _monitor(options: Options) -> int:
+    from datetime import UTC, datetime
+
+    from elcrec.adapters.engine import open_engine
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.monitor import monitor
+
+    config, bundle = _config(options), None
+    if options.store is not None:
+        champion = open_store(options.store).registry.champion(config.push.model_name)
+        bundle = None if champion is None else champion.bundle
+    inputs = {"engine": open_engine(config.engine), "earlier": options.earlier, "bundle": bundle}
+    found = monitor(config.monitor, options.attributed, options.out, now=datetime.now(UTC), **inputs)
+    _show(found)
+    return config.monitor.retrain_status if found["retrain"] else 0
+
+
 def _recommend_all(options: Options) -> None:
     from elcrec.adapters.store import open_store
     from elcrec.data.parts import Part
@@ -324,9 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = add("serve", _serve, "Serve the champion over HTTP; follows the registry.", store=a / "store")
     serve.add_argument("--host", help="overrides serve.host")
     serve.add_argument("--port", type=int, help="overrides serve.port")
-    text = "Join what servers showed with the events that followed, into one table."
-    joined = add("exposures", _exposures, text, store=a / "store", exposures=a / "exposures", out=a / "attributed")
-    joined.add_argument("--events", type=Path, metavar="FILE", help="an export, for events that the log no longer has")
+    _add_loop(add)
     text = "Recommend for every user of a file of histories, into one Parquet file."
     everybody = add("recommend-all", _recommend_all, text, store=a / "store")
     everybody.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder, instead of the store's model")
@@ -342,6 +357,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(commands.add_parser("import-weights", help=text, description=text))
     add("config", _config_command, "Print the whole configuration that the other commands would use.")
     return parser
+
+
+def _add_loop(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what comes after an answer."""
+    a = ARTIFACTS
+    text = "Join what servers showed with the events that followed, into one table."
+    joined = add("exposures", _exposures, text, store=a / "store", exposures=a / "exposures", out=a / "attributed")
+    joined.add_argument("--events", type=Path, metavar="FILE", help="an export, for events that the log no longer has")
+    text = "Judge what is served, day by day; say whether to train again."
+    judged = add("monitor", _monitor, text, attributed=a / "attributed", out=a / "monitor")
+    text = "the store whose champion serves: its age and its intents are looked at too"
+    judged.add_argument("--store", type=Path, metavar="DIR", help=text)
+    text = "what an earlier run wrote (default: --out, as it was)"
+    judged.add_argument("--earlier", type=Path, metavar="DIR", help=text)
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:

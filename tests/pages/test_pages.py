@@ -8,13 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
+from support.shown_days import Drift, World
 
-from elcrec.config import parse_config
+from elcrec.config import MonitorConfig, parse_config
 from elcrec.data.user_keys import user_key
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.exposures import join_exposures
 from elcrec.stages.fetch import fetch
+from elcrec.stages.monitor import monitor
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.train import train
 from elcrec.stages.validate import validate
@@ -42,6 +44,13 @@ PAGES = {
     "evaluation/report.html": ("ELCRec on sample", "Share of users who find their next item", "Groups of users"),
     "evaluation/intents.html": ("Intents of ELCRec on sample", "Planted truth", "Cosine between intents"),
     "plain/intents.html": ("This model has no intents",),
+    "monitor/monitor.html": (
+        "Monitor: retrain",
+        "Click-through rate fell",
+        "Distance from the reference days, 1 is the limit",
+        "Share of each intent",
+        "furthest intent",
+    ),
     "attributed/online.html": ("What followed from what was shown", "50.00% of the shown items", "By position"),
 }
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -65,7 +74,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clicks(root / "clicks.parquet")
     given = {"salt": "salt", "engine": ENGINE, "export": root / "clicks.parquet"}
     join_exposures(config.exposures, root / "shown", root / "attributed", **given)
+    write_judged_days(root)
     return root
+
+
+def write_judged_days(root: Path) -> None:
+    """A monitor's page of days of which the last have fewer clicks."""
+    world, attributed = World(seed=1, users=600), root / "days"
+    attributed.mkdir()
+    days = pa.concat_tables([*world.days(10), *world.days(4, Drift(clicks=0.3))])
+    pq.write_table(days, attributed / "attributed.parquet")
+    (attributed / "exposures.json").write_text('{"schema_version": 1, "config": {"window": 60}}', encoding="utf-8")
+    now = datetime(2026, 3, 16, 1, tzinfo=UTC)
+    monitor(MonitorConfig(reference_days=6), attributed, root / "monitor", engine=ENGINE, now=now)
 
 
 def write_exposures(folder: Path) -> None:

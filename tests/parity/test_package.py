@@ -259,6 +259,7 @@ def test_only_training_asks_for_accelerators_and_what_they_need(package: Path, c
         ("retraining", {"resolve", "champion", "gate", "push"}),
         ("sweep", {"resolve", "gate", "push"}),
         ("recommendation", {"recommend"}),
+        ("monitoring", {"exposures", "monitor", "resolve", "champion", "gate", "push"}),
     ],
 )
 def test_state_is_never_read_from_the_cache(name: str, stateful: set[str], package: Path) -> None:
@@ -286,6 +287,17 @@ def test_fetch_goes_by_what_resolve_found_and_sequences_wait_for_a_valid_log(nam
         "dvc_md5": ("resolve", "md5"),
     }
     assert "require-valid" in tasks["sequences"]["dependentTasks"]
+
+
+def test_the_monitor_trains_on_from_the_champion_only_where_it_asks_for_it(package: Path) -> None:
+    (document, _) = compile_to(package, "monitoring")
+    (always,) = (part["dag"]["tasks"] for name, part in document["components"].items() if "exit-handler" in name)
+    (asked,) = (task for task in always.values() if "triggerPolicy" in task)
+    assert "pipelinechannel--monitor-retrain" in asked["triggerPolicy"]["condition"]
+    assert {"configure", "exposures", "monitor"} == {name for name, task in always.items() if task is not asked}
+    branch = document["components"][asked["componentRef"]["name"]]["dag"]["tasks"]
+    retraining = tasks_of(compile_to(package, "retraining")[0]).keys() - {"configure", "outcome"}
+    assert {name for name in retraining if not name.startswith(("condition", "exit"))} - {"push"} <= branch.keys()
 
 
 def platform_with(package: Path, old: str, new: str) -> Path:

@@ -21,7 +21,7 @@ def imported_at_module_level(path: Path) -> set[str]:
 
 
 def test_there_is_a_component_a_verb() -> None:
-    verbs = {"fetch", "validate", "sequences", "train", "evaluate", "push"}
+    verbs = {"fetch", "validate", "sequences", "train", "evaluate", "push", "exposures", "monitor"}
     of_pipelines = {
         "configure",
         "resolve",

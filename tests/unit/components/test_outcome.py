@@ -45,6 +45,14 @@ REPLAYS: dict[str, tuple[list[Any], dict[str, str]]] = {
         [DONE[0], ("train", "running", {}), ("baseline", "failed", {})],
         {"outcome": "failed", "step": "baseline", "message": "what it said"},
     ),
+    "a monitor that asks for nothing": (
+        [("monitor", "succeeded", {"verdict": "warn", "retrain": "no", "reason": "Overlap rose."})],
+        {"outcome": "succeeded", "message": "warn: Overlap rose."},
+    ),
+    "a monitor that asks for retraining, which pushes": (
+        [("monitor", "succeeded", {"verdict": "retrain", "retrain": "yes", "reason": "r"}), ACCEPTED, PUSHED],
+        {"outcome": "pushed", "model": "elcrec", "version": "7"},
+    ),
     "recommendations": ([("recommend", "succeeded", {})], {"outcome": "succeeded"}),
 }
 

@@ -106,10 +106,11 @@ def wanted(platform: Platform, step: str) -> dict[str, list[str]]:
 
 
 WHO_GETS = {
-    "elcrec-mlflow": {"champion", "train", "gate", "push", "recommend"},
-    "elcrec-s3": {"resolve", "fetch", "champion", "train", "gate", "push", "recommend"},
-    "elcrec-redis": {"gate", "push"},
+    "elcrec-mlflow": {"champion", "train", "gate", "push", "recommend", "monitor"},
+    "elcrec-s3": {"resolve", "fetch", "champion", "train", "gate", "push", "recommend", "monitor"},
+    "elcrec-redis": {"gate", "push", "exposures"},
     "elcrec-feast": {"gate", "push"},
+    "elcrec-user-salt": {"exposures"},
     "elcrec-google": {"resolve", "fetch"},
     "elcrec-model-registry": {"push"},
     "elcrec-signing": {"push"},

@@ -1,0 +1,162 @@
+"""The monitor's verdict as a page: what monitor.json says, drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, OTHERS, figure
+from elcrec.evaluation.pages import render
+from elcrec.monitoring.checks import SIDES, Score
+from elcrec.monitoring.sentences import NAMES
+from elcrec.monitoring.state import BundleState, State
+from elcrec.monitoring.thresholds import HORIZON
+from elcrec.monitoring.verdict import Day, Judgement
+
+_TONES = {"fine": "good", "warn": "main", "retrain": "bad", "learning": ""}
+_MOST_TICKS, _MOST_INTENTS, _MOST_DAYS = 8, 24, 60
+_FAR = 3.0
+
+
+def write_monitor_page(path: Path, state: State, training: Mapping[str, float]) -> None:
+    """Write the page.
+
+    Args:
+        path: the file to write.
+        state: what was found.
+        training: share of each intent at the champion's evaluation, where that is known.
+    """
+    shown = next((each for each in state.bundles if each.digest == state.bundle), None)
+    days = [] if shown is None else _days(shown)[-_MOST_DAYS:]
+    judgements = {} if shown is None else {one.date: one for one in shown.judgements}
+    charts = {} if not days else _charts(shown, days, [one for one in judgements.values() if one.judged], training)
+    page = {
+        "state": state,
+        "tone": _TONES[state.verdict],
+        "bundle": shown,
+        "rows": [_row(day, judgements.get(day.date), shown) for day in reversed(days)],
+        "checks": _checks(shown),
+        "charts": charts,
+        "horizon": HORIZON,
+        "config": state.config,
+    }
+    render("monitor.html.jinja", path, page)
+
+
+def _days(bundle: BundleState) -> list[Day]:
+    return [*(bundle.reference.days if bundle.reference else ()), *bundle.days]
+
+
+def _row(day: Day, judgement: Judgement | None, bundle: BundleState | None) -> dict[str, Any]:
+    """Return what the table of days says of one."""
+    ratios = day.measured.ratios
+    row = {"date": day.date, "measured": day.measured, "settled": day.settled}
+    row |= {name: ratios[name].value if name in ratios else None for name in ("ctr", "conversion", "hit_rate", "cold")}
+    if judgement is None:
+        of_reference = bundle is not None and bundle.reference is not None
+        return row | {"verdict": "reference" if of_reference else "learning", "bad": ()}
+    return row | {"verdict": judgement.verdict if judgement.judged else "too few users", "bad": judgement.bad}
+
+
+def _checks(bundle: BundleState | None) -> list[dict[str, Any]]:
+    """Return the last judged number of every check beside its reference."""
+    last: dict[str, tuple[str, Score]] = {}
+    for judgement in () if bundle is None else bundle.judgements:
+        last |= {score.check: (judgement.date, score) for score in judgement.scores}
+    limits = {} if bundle is None else bundle.limits
+    return [
+        {
+            "name": _called(score),
+            "date": date,
+            "score": score,
+            "limit": limits[check],
+            "bad": score.beyond(limits[check]),
+        }
+        | {"share": check not in {"mix", "calibration"}, "side": SIDES[check]}
+        for check, (date, score) in last.items()
+    ]
+
+
+def _called(score: Score) -> str:
+    name = NAMES[score.check]
+    return f"furthest intent, {score.cell}" if score.cell else name
+
+
+def _charts(
+    bundle: BundleState | None, days: Sequence[Day], judged: Sequence[Judgement], training: Mapping[str, float]
+) -> dict[str, str]:
+    charts = {"rates": _rates(days)}
+    if bundle is not None and judged:
+        charts["scores"] = _scores(bundle, judged[-_MOST_DAYS:])
+    charts["intents"] = _intents(bundle, days, training)
+    return {name: chart for name, chart in charts.items() if chart}
+
+
+def _rates(days: Sequence[Day]) -> str:
+    """Click-through rate and conversion by day, with intervals by user."""
+    with figure(10.4, 3.0, columns=2) as (axes, finish):
+        for axis, name in zip(axes, ("ctr", "conversion"), strict=True):
+            known = [
+                (place, day.measured.ratios[name]) for place, day in enumerate(days) if name in day.measured.ratios
+            ]
+            x, value = [place for place, _ in known], np.array([ratio.value for _, ratio in known])
+            half = 1.96 * np.sqrt([ratio.variance for _, ratio in known])
+            axis.fill_between(x, value - half, value + half, color=COLORS["model"], alpha=0.15, linewidth=0)
+            axis.plot(x, value, color=COLORS["model"], marker="o", markersize=3)
+            _date_axis(axis, [day.date for day in days])
+            axis.set_ylim(bottom=0)
+            axis.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}")
+            axis.set_title(f"{NAMES[name][0].upper()}{NAMES[name][1:]} by day")
+        return finish("Click-through rate and conversion by day")
+
+
+def _scores(bundle: BundleState, judged: Sequence[Judgement]) -> str:
+    """Every check by day, in parts of its limit."""
+    with figure(10.4, 3.4) as ((axis,), finish):
+        for color, check in zip(INTENT_COLORS, SIDES, strict=False):
+            points = [
+                (place, np.clip(score.score / bundle.limits[check], -_FAR, _FAR))
+                for place, judgement in enumerate(judged)
+                for score in judgement.scores
+                if score.check == check
+            ]
+            if points:
+                x, y = zip(*points, strict=True)
+                axis.plot(x, y, color=color, marker="o", markersize=3, linewidth=1.2, label=NAMES[check])
+        for side in (-1, 1):
+            axis.axhline(side, color="#b42318", linewidth=1, linestyle="--")
+        _date_axis(axis, [judgement.date for judgement in judged])
+        axis.set_title("Distance from the reference days, 1 is the limit")
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        return finish("Distance of each check from the reference days by day")
+
+
+def _intents(bundle: BundleState | None, days: Sequence[Day], training: Mapping[str, float]) -> str:
+    """Share of each intent: on the reference days, now, and at the evaluation."""
+    now = days[-1].measured.intents
+    pooled = bundle.reference.pooled.intents if bundle is not None and bundle.reference is not None else {}
+    names = sorted({*now, *pooled}, key=lambda name: -(pooled or now)[name].value if name in (pooled or now) else 0)
+    names = names[:_MOST_INTENTS]
+    if not names:
+        return ""
+    series = [(days[-1].date, {name: ratio.value for name, ratio in now.items()}, COLORS["model"])]
+    if pooled:
+        series.insert(0, ("reference days", {name: ratio.value for name, ratio in pooled.items()}, COLORS["baseline"]))
+    if training:
+        series.insert(0, ("evaluation", dict(training), OTHERS))
+    with figure(10.4, 3.0) as ((axis,), finish):
+        width = 0.8 / len(series)
+        for place, (label, shares, color) in enumerate(series):
+            x = np.arange(len(names)) + (place - (len(series) - 1) / 2) * width
+            axis.bar(x, [shares.get(name, 0.0) for name in names], width * 0.92, color=color, label=label)
+        axis.set_xticks(range(len(names)), names, fontsize=8.5)
+        axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axis.set_title("Share of each intent")
+        axis.legend(fontsize=8)
+        return finish("Share of each intent")
+
+
+def _date_axis(axis: Any, dates: Sequence[str]) -> None:
+    step = max(1, -(-len(dates) // _MOST_TICKS))
+    axis.set_xticks(range(0, len(dates), step), [date[5:] for date in dates[::step]], fontsize=8.5)

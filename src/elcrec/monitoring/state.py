@@ -1,0 +1,96 @@
+"""What `elcrec monitor` remembers from run to run: monitor.json."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from elcrec.artifacts import SCHEMA_VERSION, read_json
+from elcrec.errors import UserError
+from elcrec.monitoring.verdict import Day, Judgement, Reference, Verdict
+
+MONITOR_FILE = "monitor.json"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to retrain: when it was made, and for which bundle."""
+
+    time: datetime
+    digest: str
+
+
+class BundleState(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that was served.
+
+    Attributes:
+        first: the day on which it was first shown, which is not a whole one and is left out.
+        edges: lower edges of the 2nd to the 10th decile of its scores, on its first day with enough users.
+        reference: the days that others are compared with; `None` while it learns them.
+        days: whole days, those of the reference left out once it is complete.
+        limits: of each check, once there is a reference.
+        judgements: of `days`, once there is a reference.
+    """
+
+    digest: str
+    model: str
+    version: str
+    first: str
+    edges: tuple[float, ...] = ()
+    reference: Reference | None = None
+    days: tuple[Day, ...] = ()
+    limits: dict[str, float] = {}
+    judgements: tuple[Judgement, ...] = ()
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The document.
+
+    Attributes:
+        config: the section `monitor`.
+        window: of the exposures, in seconds.
+        time: when it was judged.
+        bundle: digest of the bundle that the verdict is about; `None` before any was shown.
+        verdict: what it comes to.
+        reasons: why, in sentences.
+        retrain: whether this run requests retraining.
+        requests: all of them, this one included.
+    """
+
+    config: dict[str, Any] = {}
+    window: float = 0.0
+    time: datetime | None = None
+    bundle: str | None = None
+    verdict: Verdict = "learning"
+    reasons: tuple[str, ...] = ()
+    retrain: bool = False
+    requests: tuple[Request, ...] = ()
+    bundles: tuple[BundleState, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+
+def read_state(folder: Path) -> State:
+    """Read what an earlier run has written; the first one finds nothing.
+
+    Raises:
+        UserError: the file is something else.
+    """
+    path = folder / MONITOR_FILE
+    if not path.exists():
+        return State()
+    fix = "name the folder of an earlier `elcrec monitor`, or move it away to begin anew"
+    try:
+        state = msgspec.convert(read_json(path), State)
+    except msgspec.ValidationError as error:
+        raise UserError(f"not what a monitor has written ({error})", where=path, fix=fix) from error
+    if state.schema_version != SCHEMA_VERSION:
+        what = f"schema version {state.schema_version}, this program reads {SCHEMA_VERSION}"
+        raise UserError(what, where=path, fix=fix)
+    return state
+
+
+def document(state: State) -> Mapping[str, Any]:
+    """Return the state as plain values, the version first."""
+    plain: dict[str, Any] = msgspec.to_builtins(state)
+    return {"schema_version": plain.pop("schema_version"), **plain}
