@@ -16,7 +16,7 @@ def search(section: Section) -> list[str]:
 items; *near* is `evaluate.search.kind: approximate` with its defaults. *One* is a request alone, *64* a request of a
 batch of 64. Random weights, but the items lie in 256 groups as trained ones do, and so do the users. *Recall* is the
 share of the exact ten that the approximate ten hold; that of your model is in its report. *Build* is what loading a
-model takes longer with the index."""
+model takes longer with the index; the first imports Faiss as well."""
     by_size = {int(name.replace(",", "")): one for name, (one,) in section["runs"].items()}
     head = ["items", "one exact, ms", "one near, ms", "64 exact, ms", "64 near, ms", "recall@10", "build, s"]
     columns = (("one", 1), ("near_one", 1), ("batch", 64), ("near_batch", 64))

@@ -363,12 +363,15 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     threads: Positive | None = None
     """Most threads; `None`: as many as this process may use. Little memory makes it fewer."""
     spill: str | None = None
-    """Folder for what does not fit memory, up to some times the size of the log. `None`: beside the output."""
+    """Folder for what does not fit memory, up to some times the size of the log; no address of an object store. `None`:
+    beside the output."""
 
     def __post_init__(self) -> None:
-        """Refuse a master that nobody would ask."""
+        """Refuse a master that nobody would ask, and a folder that is none."""
         if self.master is not None and self.kind != "spark":
             raise ValueError("master is Spark's: set kind to spark")
+        if self.spill is not None and "://" in self.spill:
+            raise ValueError("spill is a folder, not an address: name one that the driver and all executors see")
 
 
 class EncoderConfig(Section, frozen=True, kw_only=True):

@@ -72,6 +72,7 @@ def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
         ("evaluate.search.kind=hnsw", "evaluate.search.kind"),
         ("evaluate.search.probes=8", "search.probes and search.oversampling are read by search.kind=approximate alone"),
         ("evaluate.search.kind=approximate evaluate.search.oversampling=0", "evaluate.search.oversampling"),
+        ("engine.spill=s3a://bucket/work", "engine: spill is a folder, not an address"),
         ("train={1: 2}", "train: the key 1 is not plain text"),
         ("train=&a [*a]", "nested too deeply"),
         ("train=" + "[" * 3000, "nested too deeply"),

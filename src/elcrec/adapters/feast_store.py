@@ -58,6 +58,7 @@ with quiet("feast"):
         named,
         was_published,
     )
+    from elcrec.adapters.feast_spark import by_spark, materialize
     from elcrec.adapters.idle_users import IdleUsers
     from elcrec.adapters.offline_files import (
         HISTORY,
@@ -146,7 +147,14 @@ class FeastStore:
             published = stored_rows(tables, self._folder / "data", publication.moment)
             merge = merge_of(tables, found, window)
             counts = {view.name: _count(stored, view, idle) for view, stored in published.items()}
+            at_once = {view: stored for view, stored in published.items() if _goes_by_spark(feast, view, idle)}
+            publication.whole(
+                {view.name: stored.count for view, stored in at_once.items()},
+                lambda views, moment: materialize(feast, views, moment),
+            )
             for view, stored in published.items():
+                if view in at_once:
+                    continue
                 with stored.reader(publication.done.get(view.name, 0)) as reader:
                     for part in publication.chunks(view.name, stored.count):
                         chunk = reader.read(part.stop - part.start)
@@ -466,6 +474,11 @@ def _history_rows(feast: FeatureStore, identity: str | None = None) -> tuple[His
 def _count(stored: StoredRows, view: View, idle: IdleUsers) -> int:
     """Return how many rows of a view are published."""
     return sum(int(idle.published(table).sum()) for table in stored.blocks(view.key))
+
+
+def _goes_by_spark(feast: FeatureStore, view: View, idle: IdleUsers) -> bool:
+    """Say whether Feast's Spark engine publishes a view: never histories, and no rows of users that stay out."""
+    return view is not HISTORY and by_spark(feast) and (view is ITEMS or not len(idle.expired))
 
 
 def _load(feast: FeatureStore, rows: HistoryRows, view: View, chunk: pa.Table, merge: Merge) -> None:

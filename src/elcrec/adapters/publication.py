@@ -64,6 +64,19 @@ class Publication:
             self.done[view] = min(start + _CHUNK, rows)
             self._write()
 
+    def whole(self, rows: Mapping[str, int], write: Callable[[list[str], datetime], None]) -> None:
+        """Let all rows of some views be written at once, but of those that have been; they bear its moment.
+
+        Args:
+            rows: how many there are, by view.
+            write: takes the views and the moment.
+        """
+        left = [view for view, number in rows.items() if self.done.get(view, 0) < number]
+        if left:
+            write(left, self.moment)
+            self.done |= {view: rows[view] for view in left}
+            self._write()
+
     def finish(self) -> None:
         """Forget it: the next one begins at the first row."""
         self.marker.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from benchmarks.measurements import COMPILED, Section
 from benchmarks.page import numbers_of, record, render
 from benchmarks.runner import medians
 from benchmarks.sections import CHART, epoch_seconds
+from benchmarks.serving_sections import crossover
 from elcrec.artifacts import read_json
 
 RATES = {"device": "cpu", "square_gflops": 100.0}
@@ -182,3 +183,18 @@ def test_benchmarks_are_no_part_of_the_installed_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert packages == ["src/elcrec", "components", "pipelines"]
+
+
+def test_the_crossover_lies_where_both_searches_cost_the_same() -> None:
+    linear = {size: {"one": size / 1e6, "near_one": 0.03} for size in (1_000, 10_000, 100_000, 1_000_000)}
+
+    assert crossover(linear, "one") == pytest.approx(30_000)
+    assert crossover({1_000: linear[1_000]}, "one") is None
+    assert crossover({100_000: linear[100_000]}, "one") == 100_000
+    runs = {
+        f"{size:,}": [one | {"batch": 1.0, "near_batch": 2.0, "recall": 0.987, "build": 3.0}]
+        for size, one in linear.items()
+    }
+    page = render({"search": {"facts": FACTS, "runs": runs}})
+    assert "from about 30,000 items on for a request alone, and at none of these sizes in a batch of 64" in page
+    assert "| 100,000 | 100.00 | 30.00 | 15.62 | 31.25 | 0.987 | 3.00 |" in page

@@ -1,8 +1,12 @@
 """The page of scale says what its numbers say; the numbers here are made up."""
 
+import math
 from typing import Any
 
+import pytest
+
 from benchmarks.growth_page import exponent_of, render
+from benchmarks.growth_paper import SPARK_OVER_DUCKDB, executors_for, spark_hours
 
 FACTS = {"processor": "a made-up one", "command": "python -m benchmarks.stages --rows 100 10000"}
 
@@ -46,3 +50,45 @@ def test_larger_logs_are_calculated_from_what_spark_took() -> None:
     page = render({"100000": one(**spark), "1000000000": one(sequences=3600.0, **spark)})
     assert "| validate and sequences, core hours on Spark | 0 | 6 |" in page
     assert "| sequences on one machine with DuckDB, hours | 1.0 | 11.1 |" in page
+
+
+def test_what_larger_logs_take_follows_from_the_largest_measured_one() -> None:
+    hours = 1000 * math.log(10**10) / math.log(10**8)
+    sizes = {
+        "10000": one(validate__on__Spark=1e9),
+        "100000000": one(validate__on__Spark=18_000.0, sequences__on__Spark=18_000.0),
+    }
+
+    assert spark_hours(sizes, 10**10) == pytest.approx(hours)
+    assert executors_for(hours) == math.ceil(hours / 16)
+    page = render(sizes)
+    assert f"| dollars | 6 | {hours * 0.05:,.0f} |" in page
+    assert "Spark's CPU time is measured." in page
+    assert "| input, GB | 26 | 270 |" in page, "8 or 9 digits of a user, 5 of an item, 10 of a time, 3 separators"
+    assert "| shuffled, GB | 128 | 1,280 |" in page
+    assert "| written, GB | 40 | 400 |" in page
+
+
+def test_without_spark_its_cost_is_a_stated_multiple_of_duckdb() -> None:
+    sizes = {"1000000000": one(validate=3600.0, sequences=1800.0)}
+
+    page = render(sizes)
+
+    assert f"| validate and sequences, core hours on Spark | {1.5 * SPARK_OVER_DUCKDB:.0f} |" in page
+    assert f"is taken for {SPARK_OVER_DUCKDB} times DuckDB's" in page
+
+
+def test_what_breaks_next_is_counted() -> None:
+    page = render({"1000000000": one(validate=3600.0, sequences=3600.0)})
+
+    said = " ".join(page.split())
+    assert (
+        "2.56 GB, Adam's two moments 5.12 GB more, and with the mean of the weights and the best so far 12.8 GB" in said
+    )
+    assert "there are 1,000 and 10,000" in page
+    assert "2 GB at 10^9 events, 20 GB at 10^10" in page
+    assert "up to 11 hours at 10^10 events" in page
+
+
+def test_a_log_without_its_sort_says_nothing_of_larger_ones() -> None:
+    assert "On paper" not in render({"100": one(validate=1.0)})
