@@ -1,7 +1,5 @@
 """Judge what is served, day by day."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components._image import IMAGE
@@ -17,7 +15,7 @@ def monitor(
     judged: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-) -> NamedTuple("Judged", [("verdict", str), ("retrain", bool)]):  # type: ignore[valid-type] # kfp reads output names
+) -> bool:
     """Run stage monitor.
 
     What it remembers from run to run is the folder `monitor` of the store, which is replaced last. A request to
@@ -34,7 +32,7 @@ def monitor(
         metrics: The stage's numbers.
 
     Returns:
-        The verdict, and whether this run asks for retraining.
+        Whether this run asks for retraining. It is the only result, as kfp.local resolves no other in a condition.
     """
     from elcrec.process import set_up_process
 
@@ -68,4 +66,4 @@ def monitor(
     describe(judged, page, file="monitor.json", config=config, reason=" ".join(reasons), **facts)
     with atomic_dir(kept) as scratch:
         shutil.copyfile(out / "monitor.json", scratch / "monitor.json")
-    return str(found["verdict"]), bool(found["retrain"])
+    return bool(found["retrain"])

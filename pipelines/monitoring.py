@@ -33,7 +33,7 @@ def monitoring(config: Config, platform: Platform, places: Places) -> Any:
             joined = exposures(**sections, folder=given["exposures"], **engine)
             attributed = place(joined, "exposures", platform).outputs["attributed"]
             judged = monitor(config=section["monitor"], push=section["push"], attributed=attributed, **engine)
-            asked = place(judged, "monitor", platform).outputs["retrain"]
+            asked = place(judged, "monitor", platform).outputs["Output"]
             with dsl.If(asked == True, name="retrain"):  # noqa: E712 - kfp builds a condition
                 to_push(given, section, platform, places, from_champion)
 

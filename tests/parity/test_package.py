@@ -293,7 +293,7 @@ def test_the_monitor_trains_on_from_the_champion_only_where_it_asks_for_it(packa
     (document, _) = compile_to(package, "monitoring")
     (always,) = (part["dag"]["tasks"] for name, part in document["components"].items() if "exit-handler" in name)
     (asked,) = (task for task in always.values() if "triggerPolicy" in task)
-    assert "pipelinechannel--monitor-retrain" in asked["triggerPolicy"]["condition"]
+    assert "pipelinechannel--monitor-Output" in asked["triggerPolicy"]["condition"]
     assert {"configure", "exposures", "monitor"} == {name for name, task in always.items() if task is not asked}
     branch = document["components"][asked["componentRef"]["name"]]["dag"]["tasks"]
     retraining = tasks_of(compile_to(package, "retraining")[0]).keys() - {"configure", "outcome"}

@@ -16,7 +16,6 @@ from elcrec.monitoring.verdict import Day, Judgement
 
 _TONES = {"fine": "good", "warn": "main", "retrain": "bad", "learning": ""}
 _MOST_TICKS, _MOST_INTENTS, _MOST_DAYS = 8, 24, 60
-_FAR = 3.0
 
 
 def write_monitor_page(path: Path, state: State, training: Mapping[str, float]) -> None:
@@ -116,7 +115,7 @@ def _scores(bundle: BundleState, judged: Sequence[Judgement]) -> str:
     with figure(10.4, 3.4) as ((axis,), finish):
         for color, check in zip(INTENT_COLORS, SIDES, strict=False):
             points = [
-                (place, np.clip(score.score / bundle.limits[check], -_FAR, _FAR))
+                (place, _drawn(score) / bundle.limits[check])
                 for place, judgement in enumerate(judged)
                 for score in judgement.scores
                 if score.check == check
@@ -130,6 +129,13 @@ def _scores(bundle: BundleState, judged: Sequence[Judgement]) -> str:
         axis.set_title("Distance from the reference days, 1 is the limit")
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return finish("Distance of each check from the reference days by day")
+
+
+def _drawn(score: Score) -> float:
+    """Return a score as it is drawn: the furthest intent is another one each day, and a small distance is no news."""
+    if score.cell:
+        return abs(score.score)
+    return max(score.score, 0.0) if SIDES[score.check] == "rise" else score.score
 
 
 def _intents(bundle: BundleState | None, days: Sequence[Day], training: Mapping[str, float]) -> str:
