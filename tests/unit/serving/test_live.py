@@ -2,10 +2,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.push_inputs import make_inputs
+from support.push_inputs import add_model, make_inputs
 from support.serving import NAME, Installation
 
+from elcrec.artifacts import SCHEMA_VERSION, write_json
+from elcrec.config import SearchConfig, to_dict
 from elcrec.errors import UserError
+from elcrec.ranking.files import SEARCH
 from elcrec.serving.live import Live
 from elcrec.serving.telemetry import Telemetry
 
@@ -88,3 +91,25 @@ def test_a_champion_that_was_deleted_is_a_problem_and_serves_on(installation: In
 
     assert found.current.version == "2"
     assert found.problem == "the registry has no champion of model 'elcrec'"
+
+
+def test_a_model_brings_its_search_along_and_the_server_says_which_it_is(
+    installation: Installation, caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry = Telemetry()
+    found = Live(NAME, installation.registry, installation.store, telemetry)
+    assert found.current.recommender.index is None
+    assert b'elcrec_search_info{kind="exact"} 1.0' in telemetry.page()
+    inputs = add_model(installation.folder.parent, installation.inputs.sequences, model_seed=5)
+    search = to_dict(SearchConfig(kind="approximate", probes=2))
+    write_json(inputs.evaluation / SEARCH, {"schema_version": SCHEMA_VERSION, "search": search})
+
+    with caplog.at_level("INFO"):
+        installation.push(inputs)
+        found.refresh()
+
+    assert found.current.recommender.index is not None
+    assert b'elcrec_search_info{kind="approximate"} 1.0' in telemetry.page()
+    assert b'elcrec_search_info{kind="exact"} 0.0' in telemetry.page()
+    said = [record.fields["search"] for record in caplog.records if hasattr(record, "fields")]
+    assert said[-1] == "approximate, 2 of 3 parts"
