@@ -223,7 +223,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
         ("csv", b"PAR1 and more", "is Parquet, not csv; set fetch.file.format=parquet"),
         ("jsonl", b"PAR1 and more", "is Parquet, not jsonl"),
         ("csv", b"PK\x03\x04 and more", "is a zip archive, or a spreadsheet; unpack it"),
-        ("benchmark", gzip.compress(b"PK\x03\x04 and more"), "is a zip archive"),
+        ("benchmark", bz2.compress(b"PK\x03\x04 and more"), "is a zip archive"),
         ("csv", b'\xef\xbb\xbf {"user_id": 1}\n', "is JSON, not CSV; set fetch.file.format=jsonl"),
         ("csv", b'[{"user_id": 1}]', r"is JSON, not CSV; .*jq -c"),
         ("csv", b"user_id,item_id,timestamp\ru,i,1\r", "a carriage return alone"),
