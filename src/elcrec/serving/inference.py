@@ -52,13 +52,10 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
 the model's rules do not explore; `intent` -1: none;
 `store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is;
 `answer_id`: what an event may name as the answer that it follows; `title` and `category` [B, K] of the items file, ""
-where it has none, and sent only where they are asked for by name."""
+where it has none."""
 
 _FACTS = ("title", "category")
 _FILTERS = ("allow", "deny", "categories", "deny_categories")
-
-
-_BY_DEFAULT = frozenset(output["name"] for output in OUTPUTS).difference(_FACTS)
 
 
 class Tensor(Struct, kw_only=True):
@@ -141,12 +138,12 @@ def binary_outputs(request: InferRequest) -> frozenset[str]:
     """Return the names of the outputs that are wanted as binary data."""
     default = request.parameters.get("binary_data_output") is True
     if not request.outputs:
-        return _BY_DEFAULT if default else frozenset()
+        return frozenset(output["name"] for output in OUTPUTS) if default else frozenset()
     return frozenset(output.name for output in request.outputs if output.parameters.get("binary_data", default) is True)
 
 
 def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferResponse:
-    """Return the answers as the tensors that were asked for, by default all but what the items file says."""
+    """Return the answers as the tensors that were asked for, all of them by default."""
     rows, width = len(answers), max(len(answer.recommendation.item_ids) for answer in answers)
     found = [answer.recommendation for answer in answers]
     columns: dict[str, list[Any]] = {
@@ -160,7 +157,7 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
         "answer_id": [answer.answer_id for answer in answers],
         "propensity": [chance for one in found for chance in _filled(_propensities(one), width, 0.0)],
     }
-    wanted = {output.name for output in request.outputs} or _BY_DEFAULT
+    wanted = {output.name for output in request.outputs} or {output["name"] for output in OUTPUTS}
     if wanted.intersection(_FACTS):
         described = [answer.serving.recommender.describe(answer.recommendation.item_ids) for answer in answers]
         for name in _FACTS:
