@@ -16,7 +16,7 @@ PARAMS = str(Path(__file__).parents[2] / "params.yaml")
 
 
 class _Store:
-    registry = features = None
+    registry = features = signer = None
 
     def pushing(self) -> "_Store":
         return self
