@@ -89,7 +89,8 @@ def test_exposures_become_a_table_and_a_page(tmp_path: Path) -> None:
     (tmp_path / "shown").mkdir()
     pq.write_table(pa.Table.from_pylist([row], EXPOSURE_SCHEMA), tmp_path / "shown" / "a.parquet")
     given = ports(tmp_path / "out", attributed=dsl.Dataset, page=dsl.HTML, metrics=dsl.Metrics)
-    settings = {"config": SECTIONS["exposures"], "engine": SECTIONS["engine"], "folder": str(tmp_path / "shown")}
+    settings = {"config": SECTIONS["exposures"], "folder": str(tmp_path / "shown")}
+    settings |= {name: SECTIONS[name] for name in ("sequences", "engine")}
     exposures.python_func(**settings, store=str(tmp_path / "store"), **given)
     rows = pq.read_table(Path(given["attributed"].path) / "attributed.parquet").to_pylist()
     assert [(each["item_id"], each["events"]) for each in rows] == [("i1", 0), ("i2", 1)]
