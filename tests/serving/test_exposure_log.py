@@ -1,5 +1,6 @@
 """What a server process writes down of its answers, however it ends."""
 
+import http.client
 import signal
 import threading
 import time
@@ -32,7 +33,7 @@ def ask_until_it_ends(server: Server, answers: list[tuple[float, str]], number: 
                     answers.append((time.monotonic(), answer["answer_id"]))
                     if len(answers) >= number:
                         enough.set()
-        except OSError:
+        except (OSError, http.client.HTTPException):  # the latter where it goes away within an answer
             enough.set()
 
     thread = threading.Thread(target=ask)

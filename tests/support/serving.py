@@ -83,12 +83,12 @@ class Installation:
         manifest = describe_bundle(source, name=NAME, feature_service=feature_service, feature_schema=schema)
         write_bundle(source, manifest, bundle)
         version = self.registry.register(NAME, bundle, {}, {})
-        self.registry.set_champion(NAME, version)
         if damage:
-            champion = self.registry.champion(NAME)
-            assert champion is not None
-            weights = champion.bundle / "model.safetensors"
+            registered = self.registry.version(NAME, version)
+            assert registered is not None
+            weights = registered.bundle / "model.safetensors"
             weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+        self.registry.set_champion(NAME, version)
         return version
 
 
