@@ -59,17 +59,19 @@ RUN /opt/build/bin/hatchling build -t wheel -d /build/wheel && \
     python3 -m pip --python /opt/venv/bin/python install --no-deps --no-index /build/wheel/*.whl
 
 FROM torch AS serve-builder
-COPY requirements-serve.lock ./
+# Set to anything, the server can search by an approximate index: 65 MB more.
+ARG INDEX=
+COPY requirements-serve.lock requirements-index.lock ./
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     python3 -m pip --python /opt/venv/bin/python install --no-deps --require-hashes --find-links /wheels \
-    -r requirements-serve.lock
+    -r requirements-serve.lock ${INDEX:+-r requirements-index.lock}
 # MLflow brings along what trains and draws, PyTorch a compiler, Arrow a network protocol: a server has no use for them.
 RUN cd /opt/venv/lib/python3*/site-packages && \
     python3 -m pip --python /opt/venv/bin/python uninstall --yes \
-    mypy setuptools scikit-learn scipy matplotlib pillow fonttools kiwisolver contourpy && \
+    mypy setuptools sympy mpmath networkx scikit-learn scipy matplotlib pillow fonttools kiwisolver contourpy && \
     find . -type d -name tests -prune -exec rm -r {} + && \
     rm -rf feast/ui mlflow/server/js pyarrow/include pyarrow/*flight* torch/_inductor numpy/distutils numpy/f2py \
     torch/testing/_internal/distributed torch/testing/_internal/opinfo torch/testing/_internal/common_methods_invocations.py

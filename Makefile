@@ -124,12 +124,14 @@ COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no
 LOCK = $(COMPILE) --no-emit-package torch
 WITHIN = --constraint $(LOCKS)/requirements.lock
 TRAIN := validate report index registry model-registry signing features feast-servers dvc s3 gs pipeline trainer
-SERVE := registry signing features serve index
+SERVE := registry signing features serve
 
 locks:
 	$(LOCK) $(UPGRADE) --extra dev --output-file $(LOCKS)/requirements.lock pyproject.toml
 	$(LOCK) $(WITHIN) $(TRAIN:%=--extra %) --output-file $(LOCKS)/requirements-train.lock pyproject.toml
 	$(LOCK) $(WITHIN) $(SERVE:%=--extra %) --output-file $(LOCKS)/requirements-serve.lock pyproject.toml
+	$(LOCK) $(WITHIN) $(SERVE:%=--extra %) --extra index --output-file $(VENV)/index.lock pyproject.toml
+	grep -vxF -f $(LOCKS)/requirements-serve.lock $(VENV)/index.lock > $(LOCKS)/requirements-index.lock
 	cp $(LOCKS)/requirements-spark.lock $(VENV)/spark.lock
 	$(LOCK) $(WITHIN) --extra dev --extra spark --output-file $(VENV)/spark.lock pyproject.toml
 	grep -vxF -f $(LOCKS)/requirements.lock $(VENV)/spark.lock > $(LOCKS)/requirements-spark.lock
