@@ -16,8 +16,9 @@ from elcrec.custody import CHECKSUMS
 
 Outcome = dict[str, str]
 
-_BESIDE_DATABASES = ("-wal", "-shm")
-"""Files of SQLite that stay while somebody may still read from them."""
+_BESIDE_DATABASES = ("-wal", "-shm", "registry.db-journal")
+"""Files of SQLite that stay while somebody may still read from them, and the journal of a database that nobody has
+written to since a kill: the next one who does removes it."""
 _RUN = re.compile(r"(?<=/)[0-9a-f]{32}(?=/)")
 _OF_A_RUN = ("time", "timestamp", "_ts", "_proto", "_uuid", "run_id", "_uri", "_location", "_intervals")
 """Ends of the names of columns whose values another run has different."""

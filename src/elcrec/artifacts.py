@@ -110,7 +110,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _share_by_umask(temporary)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove_with_journals(temporary)
         lock.close()
 
 
@@ -130,7 +130,14 @@ def _remove_abandoned(path: Path) -> None:
     for leftover in _partial(path):
         with suppress(OSError), leftover.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink()
+            _remove_with_journals(leftover)
+
+
+def _remove_with_journals(path: Path) -> None:
+    """Remove a file, and what SQLite has put beside it if it is a database."""
+    for beside in path.parent.glob(f"{glob.escape(path.name)}-*"):
+        beside.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def require_parquet_name(path: Path) -> None:
