@@ -4,6 +4,7 @@ Values may be text or numbers, which become text. A line that is anything else i
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 from elcrec.data.lines import Lines, blocks
 from elcrec.data.text import open_bytes
 
-_BOM, _SPACE = b"\xef\xbb\xbf", 32
+_SPACE = 32
 _MAY_BE_BLANK = re.compile(rb"\n[\x00-\x20]")
 _TORN = (msgspec.MsgspecError, UnicodeDecodeError)
 
@@ -89,4 +90,4 @@ def read_lines(path: Path) -> Iterator[list[bytes]]:
 
 def _blocks(path: Path) -> Iterator[bytes]:
     for number, block in enumerate(blocks(path, open_bytes)):
-        yield block if number else block.removeprefix(_BOM)
+        yield block if number else block.removeprefix(BOM_UTF8)

@@ -1,5 +1,6 @@
 """Raw logs of any layout as parts of one form; rows that make no sense stay, with nulls, for validation to judge."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from elcrec.errors import UserError
 _BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
 _ROWS_AT_ONCE = 1 << 17
 _TORN_EXAMPLES, _TORN_SHOWN = 5, 80
-_LOOKED_AT, _BOM = 64, b"\xef\xbb\xbf"
+_LOOKED_AT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,7 +415,7 @@ def _check_file(path: Path) -> None:
 def _refuse_other_formats(path: Path, layout: LogFormat) -> None:
     """Say what a file is that begins as another format does."""
     with open_bytes(path) as file:
-        start = bytes(file.read(_LOOKED_AT)).removeprefix(_BOM).lstrip()
+        start = bytes(file.read(_LOOKED_AT)).removeprefix(BOM_UTF8).lstrip()
     if start.startswith(b"PK\x03\x04"):
         fix = "unpack it, or export the spreadsheet as CSV"
         raise UserError("the file is a zip archive, or a spreadsheet", where=path, fix=fix)

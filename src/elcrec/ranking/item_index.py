@@ -40,11 +40,8 @@ class ItemIndex:
             raise UserError("an approximate search needs the extra index", fix=fix) from error
         faiss.omp_set_num_threads(threads)
         items_VD = np.ascontiguousarray(vectors_VD[1:], np.float32)
-        self.lists, self._oversampling, self._vectors_VD = (
-            max(1, math.isqrt(len(items_VD))),
-            config.oversampling,
-            items_VD,
-        )
+        self._vectors_VD, self._oversampling = items_VD, config.oversampling
+        self.lists = max(1, math.isqrt(len(items_VD)))
         self.probes = min(config.probes, self.lists)
         self._index = _inverted_file(faiss, items_VD, self.lists, self.probes)
 

@@ -1,5 +1,7 @@
 """What the search that servers are told to use finds of the exact answers, by the server's own code."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -39,8 +41,8 @@ def measure_search(
     """
     if config.search.kind == "exact":
         return None
-    near = _recommender(config, config.search, model, sequences, catalogue, table, new_items)
-    exactly = _recommender(config, SearchConfig(), model, sequences, catalogue, table, new_items)
+    recommender = _recommenders(config, model, sequences, catalogue, table, new_items)
+    near, exactly = recommender(search=config.search), recommender(search=SearchConfig())
     rows = np.flatnonzero(test.histories.lengths)
     rows = rows[np.unique(np.linspace(0, max(0, len(rows) - 1), _MOST_USERS).astype(np.int64))] if len(rows) else rows
     histories, excluded = test.histories.take(rows), test.excluded.take(rows)
@@ -56,21 +58,21 @@ def measure_search(
     )
 
 
-def _recommender(
+def _recommenders(
     config: EvaluateConfig,
-    search: SearchConfig,
     model: Path,
     sequences: Path,
     catalogue: Catalogue,
     table: pa.Table | None,
     new_items: NewItems | None,
-) -> Recommender:
-    """Return what a server would load: with the rules, but every item available and nothing explored."""
+) -> Callable[..., Recommender]:
+    """Return what makes, of a search, what a server would load: with the rules, all items available, none explored."""
     served = with_new_items(load_model(model), catalogue, new_items)
     split = read_json(sequences / "split.json")
     manifest = Manifest(name="evaluated", feature_service="", sequences_md5=split["md5"], split=split, files={})
     facts = None if table is None else align(table, served.catalogue.item_ids).always_available()
-    return Recommender(
+    return partial(
+        Recommender,
         served.model,
         served.catalogue,
         manifest,
@@ -78,7 +80,6 @@ def _recommender(
         rules=msgspec.structs.replace(config.rules, exploration=0.0),
         facts=facts,
         new_V=served.new_V,
-        search=search,
     )
 
 
