@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from elcrec import cli
-from pipelines.cli import main
-from tests.support.packages import load_package
+from tests.support.packages import elcrec_pipeline, load_package
 
 Edges = set[tuple[str, str]]
 KUBEFLOW_ONLY = {"configure", "resolve", "require-valid", "gate", "outcome"}
@@ -26,7 +25,7 @@ def stages(root: Path) -> dict[str, Any]:
 def tasks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(root)
     output = tmp_path / "package.yaml"
-    assert main(["compile", "--output", str(output)]) == 0
+    assert elcrec_pipeline(["compile", "--output", str(output)]) == 0
     document = load_package(output)[0]
     dags = [document["root"], *document["components"].values()]
     found = {name: task for dag in dags if "dag" in dag for name, task in dag["dag"]["tasks"].items()}

@@ -15,8 +15,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as proto
 
 from elcrec.config import load_config
 from elcrec.registry import OBJECTIVES
-from pipelines.cli import PIPELINES, main
-from tests.support.packages import load_package
+from pipelines.cli import PIPELINES
+from tests.support.packages import elcrec_pipeline, load_package
 
 REGENERATE = "make golden"
 
@@ -31,7 +31,7 @@ def compile_to(output: Path, *options: str) -> list[dict[str, Any]]:
 
 
 def compile_anew(output: Path, *options: str) -> None:
-    assert main(["compile", *options, "--output", str(output)]) == 0
+    assert elcrec_pipeline(["compile", *options, "--output", str(output)]) == 0
 
 
 @cache
@@ -363,12 +363,12 @@ def test_several_pods_share_the_users_of_a_recommendation(package: Path) -> None
 def test_a_platform_that_cannot_be_is_one_clear_line(
     package: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
-    assert main(["compile", *options, "--output", str(package)]) == 2
+    assert elcrec_pipeline(["compile", *options, "--output", str(package)]) == 2
     assert message in capsys.readouterr().err
     assert not package.exists()
 
 
 def test_an_unknown_parameter_file_is_one_clear_line(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", "--params", "absent.yaml", "--output", str(package)]) == 2
+    assert elcrec_pipeline(["compile", "--params", "absent.yaml", "--output", str(package)]) == 2
     assert "absent.yaml: no such file" in capsys.readouterr().err
     assert not package.exists()

@@ -10,11 +10,10 @@ import pytest
 import yaml
 
 from elcrec.errors import UserError
-from pipelines.cli import main as pipeline_cli
 from pipelines.client import wait
 from pipelines.server import Connection
 from tests.support.kfp_server import Server, error, running
-from tests.support.packages import load_package
+from tests.support.packages import elcrec_pipeline, load_package
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("package") / "training.yaml"
     options = ["--params", str(ROOT / "params.yaml"), "--store-claim", "elcrec-store"]
-    assert pipeline_cli(["compile", "--output", str(path), *options]) == 0
+    assert elcrec_pipeline(["compile", "--output", str(path), *options]) == 0
     return path
 
 
@@ -54,7 +53,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     def call(*arguments: object) -> tuple[int, str, str]:
         try:
-            code = pipeline_cli([str(argument) for argument in arguments])
+            code = elcrec_pipeline([str(argument) for argument in arguments])
         except SystemExit as stopped:
             code = stopped.code
         output, complaint = capsys.readouterr()

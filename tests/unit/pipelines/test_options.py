@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import _parser, main
+from pipelines.cli import _parser
 from pipelines.options import CLUSTER, COMPILED, LOCAL
+from tests.support.packages import elcrec_pipeline
 
 ROOT = Path(__file__).parents[3]
 VALUES = {
@@ -32,7 +33,7 @@ def given(name: str) -> str:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Return the one line of a refusal."""
-    assert main(["submit", *arguments]) == 2
+    assert elcrec_pipeline(["submit", *arguments]) == 2
     out, complaint = capsys.readouterr()
     assert out == ""
     assert complaint.count("\n") == 1

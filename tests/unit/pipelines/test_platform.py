@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from elcrec.errors import UserError
-from pipelines.cli import PIPELINES, main
+from pipelines.cli import PIPELINES
 from pipelines.platform import STEPS, load_platform
-from tests.support.packages import load_package
+from tests.support.packages import elcrec_pipeline, load_package
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_the_steps_are_those_of_the_compiled_packages_and_the_file_reaches_each(
     steps = {}
     for name in PIPELINES:
         package = tmp_path / f"{name}.yaml"
-        assert main(["compile", name, "--platform", str(platform), "--output", str(package)]) == 0
+        assert elcrec_pipeline(["compile", name, "--platform", str(platform), "--output", str(package)]) == 0
         steps |= executors(package)
     assert set(steps) == set(STEPS)
     assert {step["container"]["resources"]["resourceMemoryLimit"] for step in steps.values()} == {"7Gi"}

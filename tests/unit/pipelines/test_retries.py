@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.cli import PIPELINES, main
+from pipelines.cli import PIPELINES
 from pipelines.platform import load_platform
 from tests.support.argo import Ending, attempts
-from tests.support.packages import load_package
+from tests.support.packages import elcrec_pipeline, load_package
 
 ROOT = Path(__file__).parents[3]
 PENDING = 60 * 60.0
@@ -21,7 +21,7 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Every task of a package that is a container: its retry policy and the time-out of an attempt."""
     package = tmp_path_factory.mktemp("package") / "package.yaml"
     files = ["--params", str(ROOT / "params.yaml"), "--platform", str(ROOT / "pipelines" / "platform.yaml")]
-    assert main(["compile", request.param, *files, "--output", str(package)]) == 0
+    assert elcrec_pipeline(["compile", request.param, *files, "--output", str(package)]) == 0
     return dict(tasks_of(package))
 
 

@@ -11,9 +11,9 @@ import yaml
 from elcrec.adapters.spark_cluster import parse_spark
 from elcrec.adapters.train_nodes import Nodes, parse_nodes
 from elcrec.errors import UserError
-from pipelines.cli import PIPELINES, main
+from pipelines.cli import PIPELINES
 from pipelines.platform import Platform, load_platform
-from tests.support.packages import load_package
+from tests.support.packages import elcrec_pipeline, load_package
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "pipelines" / "platform.yaml"
@@ -94,7 +94,7 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
             document[name] = document[name] | value if isinstance(value, Mapping) else value
         (tmp_path / "platform.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
         given = ["--platform", str(tmp_path / "platform.yaml"), "--output", str(tmp_path / "package.yaml")]
-        assert main(["compile", pipeline, *given, *options]) == 0
+        assert elcrec_pipeline(["compile", pipeline, *given, *options]) == 0
         return Compiled(tmp_path / "package.yaml")
 
     return build
