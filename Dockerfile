@@ -125,7 +125,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/venv/bin/python install --no-deps --require-hashes -r requirements-spark.lock
 
 FROM runtime AS spark
-RUN apt-get update && apt-get install --yes --no-install-recommends openjdk-17-jre-headless tini && \
+# Java registers its manual page, in a folder that a slim image lacks.
+RUN mkdir -p /usr/share/man/man1 && apt-get update && \
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends openjdk-17-jre-headless tini && \
     rm -rf /var/lib/apt/lists/*
 COPY --from=spark-builder /opt/venv /opt/venv
 COPY --chmod=755 deploy/spark/entrypoint.sh /opt/entrypoint.sh

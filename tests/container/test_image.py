@@ -2,8 +2,6 @@
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,51 +11,25 @@ import yaml
 from elcrec.artifacts import code_revision, read_json
 from pipelines.cli import main
 from tests.support.checkpoints import killing_a_training
+from tests.support.containers import build_image, docker, start_engine
 
-ROOT = Path(__file__).parents[2]
-TOOL = ROOT.parent / "shared" / "tools" / "container-engine"
 TAG = "elcrec:test"
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
-
-
-def start_engine(patch: pytest.MonkeyPatch) -> list[str]:
-    """Make an engine reachable; return the command that builds an image with it."""
-    if TOOL.is_file() and os.geteuid() == 0 and shutil.which("apt-get"):
-        started = subprocess.run([TOOL, "up"], capture_output=True, text=True, check=False)
-        if started.returncode == 0:
-            patch.setenv("DOCKER_HOST", started.stdout.split("DOCKER_HOST=")[1].strip())
-            return [str(TOOL), "build"]
-    info = subprocess.run(["docker", "info"], capture_output=True, check=False) if shutil.which("docker") else None
-    if info is not None and info.returncode == 0:
-        return ["docker", "build"]
-    pytest.skip("no container engine: neither a running Docker nor ../shared/tools/container-engine")
 
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     """The tag of an image built from this checkout."""
     with pytest.MonkeyPatch.context() as patch:
-        build = start_engine(patch)
-        revision = f"REVISION={code_revision()}"
-        command = [*build, "--target", "train", "--build-arg", revision, "--tag", TAG, str(ROOT)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        build_image(start_engine(patch), TAG, "train", "--build-arg", f"REVISION={code_revision()}")
         yield TAG
 
 
 @pytest.fixture(scope="module")
 def serve_image(image: str) -> str:
     """The tag of the server's image; the engine that built the first one runs."""
-    command = [*start_engine(pytest.MonkeyPatch()), "--target", "serve", "--tag", f"{TAG}-serve", str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    build_image(start_engine(pytest.MonkeyPatch()), f"{TAG}-serve", "serve")
     return f"{TAG}-serve"
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from feast import FeatureStore
 
+from elcrec.adapters.environment import environment
 from elcrec.adapters.feast_errors import feast_errors
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
@@ -51,7 +52,7 @@ def _session(feast: FeatureStore) -> Iterator[None]:
     builder = SparkSession.builder.appName("elcrec push")
     for name, value in (getattr(feast.config.batch_engine, "spark_conf", None) or {}).items():
         builder = builder.config(name, value)
-    with _python_of_workers():
+    with environment(**{_PYTHON: os.environ.get(_PYTHON, sys.executable)}):
         try:
             spark = builder.getOrCreate()
         except (PySparkException, RuntimeError) as error:
@@ -61,19 +62,6 @@ def _session(feast: FeatureStore) -> Iterator[None]:
             yield
         finally:
             spark.stop()
-
-
-@contextmanager
-def _python_of_workers() -> Iterator[None]:
-    """Let Spark's workers run this interpreter, which has Feast, unless another one is named."""
-    if _PYTHON in os.environ:
-        yield
-        return
-    os.environ[_PYTHON] = sys.executable
-    try:
-        yield
-    finally:
-        os.environ.pop(_PYTHON, None)
 
 
 def _failed(views: list[str], error: Exception) -> UserError:

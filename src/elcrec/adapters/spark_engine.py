@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from elcrec.adapters.environment import environment
 from elcrec.adapters.work_folder import disk_full, work_folder
 from elcrec.config import EngineConfig
 from elcrec.data.engine import ascending
@@ -28,6 +29,7 @@ _PARTITIONS_A_THREAD = 4
 _SPECIAL = re.compile(r"([\\*?\[\]{}])")
 _FULL = re.compile("no space left|quota exceeded", re.IGNORECASE)
 _CONNECT_MODE = "SPARK_CONNECT_MODE_ENABLED"
+_ADDRESS = "SPARK_LOCAL_IP"
 _INSTALL = "install the extra spark (pip install 'elcrec[spark]') and a Java runtime of version 17 or later"
 
 
@@ -44,8 +46,9 @@ class SparkEngine:
         Raises:
             UserError: Spark or Java is not installed, there is no such master, a disk is full, or Spark failed.
         """
-        with work_folder(self._config.spill, out) as folder, _mode_of_its_own():
-            spark = _connect(self._config, folder)
+        master = self._config.master or f"local[{self._config.threads or processors()}]"
+        with work_folder(self._config.spill, out) as folder, environment(**_variables(master)):
+            spark = _connect(self._config, master, folder)
             try:
                 with _clear_errors(folder):
                     yield SparkSession(spark, folder)
@@ -134,19 +137,17 @@ class SparkSession:
             shutil.rmtree(self._folders.pop(name), ignore_errors=True)
 
 
-@contextmanager
-def _mode_of_its_own() -> Iterator[None]:
-    """Keep PySpark's mark of Spark Connect to one session: it stays in the environment, for later ones and children."""
-    before = os.environ.pop(_CONNECT_MODE, None)
-    try:
-        yield
-    finally:
-        os.environ.pop(_CONNECT_MODE, None)
-        if before is not None:
-            os.environ[_CONNECT_MODE] = before
+def _variables(master: str) -> dict[str, str | None]:
+    """Return the environment of one session.
+
+    PySpark leaves its mark of Spark Connect there, for later sessions and children. And Spark on this machine looks up
+    the machine's own name, which need not be in any name service, unless it is told an address.
+    """
+    here = {_ADDRESS: os.environ.get(_ADDRESS, "127.0.0.1")} if master.startswith("local") else {}
+    return {_CONNECT_MODE: None, **here}
 
 
-def _connect(config: EngineConfig, folder: Path) -> Any:
+def _connect(config: EngineConfig, master: str, folder: Path) -> Any:
     """Start Spark, or reach it where it runs.
 
     Raises:
@@ -158,7 +159,6 @@ def _connect(config: EngineConfig, folder: Path) -> Any:
     except ImportError as error:
         raise UserError("engine.kind spark needs PySpark", fix=_INSTALL) from error
     logging.getLogger("py4j").setLevel(logging.WARNING)
-    master = config.master or f"local[{config.threads or processors()}]"
     builder = Builder.builder.appName("elcrec")
     builder = builder.remote(master) if master.startswith("sc://") else builder.master(master)
     for name, value in _settings(config, master, folder).items():
