@@ -124,7 +124,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no
 LOCK = $(COMPILE) --no-emit-package torch
 WITHIN = --constraint $(LOCKS)/requirements.lock
 TRAIN := validate report index registry model-registry signing features feast-servers dvc s3 gs pipeline trainer
-SERVE := registry signing features serve
+SERVE := registry signing features serve tracing stream
 
 locks:
 	$(LOCK) $(UPGRADE) --extra dev --output-file $(LOCKS)/requirements.lock pyproject.toml
