@@ -275,12 +275,18 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
-        found = [self._live.problem, self._live.items_problem, self._engine.problem]
-        if self._exposures is not None:
-            found.append(self._exposures.problem)
-        problems = [problem for problem in found if problem]
+        problems = [problem for problem in self._problems().values() if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
+
+    def _problems(self) -> dict[str, str | None]:
+        """Return what is wrong, by the part it is wrong with."""
+        return {
+            "champion": self._live.problem,
+            "items": self._live.items_problem,
+            "store": self._engine.problem,
+            "exposures": None if self._exposures is None else self._exposures.problem,
+        }
 
     async def _model(self, request: Request) -> Response:
         serving = self._require_model(request)
@@ -299,6 +305,7 @@ class App:
         return serving
 
     async def _metrics(self, _: Request) -> Response:
+        self._telemetry.show_problems(self._problems())
         return Response(self._telemetry.page(), media_type=CONTENT_TYPE)
 
     async def _schema(self, _: Request) -> Response:

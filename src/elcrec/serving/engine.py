@@ -137,6 +137,7 @@ class Engine:
         self._event_problem = None
         for name in ("accepted", "duplicates", "late", "refused"):
             self._telemetry.events.labels(name).inc(getattr(outcome, name))
+        self._telemetry.following_events.inc(sum(event.answer_id is not None for event in events))
         return outcome
 
     def _pushed(self, _: object) -> None:
@@ -210,6 +211,10 @@ class Engine:
 
     def _count(self, answers: Sequence[Answer]) -> None:
         seen = self._telemetry
+        for answer in answers:
+            labels = answer.serving.version, answer.recommendation.policy
+            seen.answers.labels(*labels).inc()
+            seen.impressions.labels(*labels).inc(len(answer.recommendation.item_ids))
         seen.cold_users.inc(sum(answer.recommendation.fallback for answer in answers))
         seen.unknown_items.inc(sum(answer.recommendation.skipped for answer in answers))
         seen.stale_features.inc(sum(answer.stale for answer in answers))

@@ -123,7 +123,7 @@ def as_batch(rows: Sequence[Shown], salt: str, *, raw_users: bool = False) -> pa
         "scores": [each.scores for each in found],
         "propensities": [each.propensities for each in found],
         "intent": [each.intent for each in found],
-        "policy": [_policy(answer) for answer in answers],
+        "policy": [each.policy for each in found],
         "known": [each.known for each in found],
         "history_source": [each.source for each in answers],
         "k": [each.k for each in asked],
@@ -135,10 +135,3 @@ def as_batch(rows: Sequence[Shown], salt: str, *, raw_users: bool = False) -> pa
     }
     arrays = [pa.array(columns[field.name], field.type) for field in EXPOSURE_SCHEMA]
     return pa.record_batch(arrays, schema=EXPOSURE_SCHEMA)
-
-
-def _policy(answer: Answer) -> str:
-    """Name what chose the items: the model's ranking or popularity, and whether places were left to chance."""
-    found = answer.recommendation
-    kind = "popular" if found.fallback else "model"
-    return kind if found.propensities is None else f"{kind}+exploration"
