@@ -51,7 +51,7 @@ class App:
         telemetry: Telemetry,
         *,
         demo_users: Sequence[str] = (),
-        api_key: str | None = None,
+        api_keys: Sequence[str] = (),
         exposures: ExposureLog | None = None,
     ) -> None:
         """Take the parts.
@@ -62,14 +62,14 @@ class App:
             features: the online store.
             telemetry: the server's metrics.
             demo_users: users that the demo page offers.
-            api_key: what clients must send for all but health, metrics and pages; `None` asks for nothing.
+            api_keys: clients must send one for all but health, metrics and pages; none asks for nothing.
             exposures: where answers are written down; `None`: they are not.
         """
         self._exposures = exposures
         self._config, self._live, self._telemetry = config, live, telemetry
         self._engine = Engine(config, live, features, telemetry)
         self._demo_users = list(demo_users)
-        self._access = Access(listens_on=config.host, hosts=config.hosts, api_key=api_key)
+        self._access = Access(listens_on=config.host, hosts=config.hosts, api_keys=api_keys)
         self._held_bytes = 0
         self._openapi = msgspec.json.encode(document(config.limits, demo=config.demo))
         model = "/v2/models/{name}"

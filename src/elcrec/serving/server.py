@@ -36,7 +36,7 @@ def serve(
     registry: ModelRegistry,
     features: FeatureStore,
     demo_users: Sequence[str] = (),
-    api_key: str | None = None,
+    api_keys: Sequence[str] = (),
     salt: str = "",
     check: Callable[[Path], None] | None = None,
 ) -> None:
@@ -48,7 +48,7 @@ def serve(
         registry: where its versions are.
         features: the online store.
         demo_users: users that the demo page offers.
-        api_key: what clients must send; `None` asks for nothing.
+        api_keys: clients must send one of these; none asks for nothing.
         salt: what the keys of users in exposures are made with.
         check: raises UserError for a bundle folder that is not to be trusted; `None` trusts every one.
 
@@ -65,7 +65,7 @@ def serve(
     folder, exposures = config.exposures.folder, None
     if folder is not None:
         exposures = ExposureLog(config.exposures, Path(folder), salt=salt, telemetry=telemetry)
-    app = App(config, live, features, telemetry, demo_users=demo_users, api_key=api_key, exposures=exposures)
+    app = App(config, live, features, telemetry, demo_users=demo_users, api_keys=api_keys, exposures=exposures)
     # What is loaded stays for good: the collector need not look through it during a request.
     gc.collect()
     gc.freeze()
