@@ -141,7 +141,8 @@ locks:
 	printf '%s\n' 'cyclonedx-bom>=7.5,<8' 'pip-audit>=2.10,<3' | \
 	  $(COMPILE) $(UPGRADE) --output-file $(LOCKS)/requirements-release.lock -
 
-golden: setup ## Write what the tests compare with: compiled pipeline, first losses; review the difference.
+golden: setup ## Write what the tests compare with: compiled pipeline, first losses, dashboard; review the difference.
+	$(BIN)/python -m release.monitoring
 	for name in training retraining sweep recommendation monitoring; do $(BIN)/elcrec-pipeline compile $$name --output tests/golden/$$name.yaml; done
 	$(BIN)/elcrec-pipeline compile training --platform tests/golden/spark-platform.yaml --output tests/golden/spark.yaml
 	$(BIN)/python -m tests.golden.losses
