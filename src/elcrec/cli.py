@@ -164,6 +164,7 @@ def _recommend(options: Options) -> None:
 
 def _serve(options: Options) -> None:
     from elcrec.adapters.store import open_store
+    from elcrec.adapters.tracing import open_traces
     from elcrec.serving.access import read_keys
     from elcrec.serving.server import serve
     from elcrec.stages.recommend import first_users
@@ -189,6 +190,7 @@ def _serve(options: Options) -> None:
         api_keys=read_keys(os.environ),
         salt=salt,
         check=check,
+        traces=open_traces(os.environ),
     )
 
 
