@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -31,14 +32,18 @@ class KafkaTopic:
         """
         options = {} if config.client_options is None else _read_options(Path(config.client_options))
         options["bootstrap.servers"] = address.removeprefix("kafka://")
-        self._topic = config.topic
+        self._topic, self._options = config.topic, options
         own = {"group.id": config.group, "enable.auto.commit": "false", "auto.offset.reset": "earliest"}
         try:
             self._consumer = Consumer({**own, **options})
-            self._producer = Producer({**options, "enable.idempotence": "true"})
         except KafkaException as error:
             raise UserError(f"Kafka refuses an option ({error})", fix="mend stream.client_options") from error
         self._consumer.subscribe([self._topic])
+
+    @cached_property
+    def _producer(self) -> Producer:
+        """Made for the first dead letter."""
+        return Producer({**self._options, "enable.idempotence": "true"})
 
     def read(self, most: int) -> list[Message]:
         """See `Topic`."""
