@@ -35,7 +35,7 @@ def _share(part: str, whole: str, window: str = "5m", *, offset: str = "") -> st
     return f"{_rate(part, window, offset=offset)} / {_rate(whole, window, offset=offset)}"
 
 
-_ANSWERS, _REQUESTS = "elcrec_answers_total", "elcrec_request_seconds_count"
+_ANSWERS, _REQUESTS = "elcrec_recommendations_total", "elcrec_request_seconds_count"
 _FOLLOWED = "elcrec_following_events_total"
 
 ALERTS: Sequence[Alert] = (

@@ -15,7 +15,7 @@ LEFT_OUT = {
 
 _ROWS = (
     ("Requests", ("elcrec_request_seconds", "elcrec_batch_size")),
-    ("Answers", ("elcrec_answers", "elcrec_impressions", "elcrec_following_events", "elcrec_exposures")),
+    ("Answers", ("elcrec_recommendations", "elcrec_impressions", "elcrec_following_events", "elcrec_exposures")),
     ("Histories", ("elcrec_cold_users", "elcrec_unknown_items", "elcrec_stale_features")),
     ("Online store and events", ("elcrec_store_", "elcrec_events")),
     ("Bundle", ("elcrec_problem", "elcrec_bundle_info", "elcrec_search_info", "elcrec_swaps", "elcrec_registry_")),
@@ -62,7 +62,7 @@ _SHARES: Mapping[str, Sequence[Panel]] = {
             "none",
             {
                 "events": f"sum(rate(elcrec_following_events_total{_WHERE}[$__rate_interval]))"
-                f" / sum(rate(elcrec_answers_total{_WHERE}[$__rate_interval]))"
+                f" / sum(rate(elcrec_recommendations_total{_WHERE}[$__rate_interval]))"
             },
         ),
     ),
@@ -73,7 +73,7 @@ _SHARES: Mapping[str, Sequence[Panel]] = {
             "percentunit",
             {
                 name: f"sum(rate(elcrec_{name}_total{_WHERE}[$__rate_interval]))"
-                f" / sum(rate(elcrec_answers_total{_WHERE}[$__rate_interval]))"
+                f" / sum(rate(elcrec_recommendations_total{_WHERE}[$__rate_interval]))"
                 for name in ("cold_users", "stale_features")
             },
         ),

@@ -9,6 +9,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from elcrec.serving.stream_metrics import StreamMetrics
 from elcrec.serving.telemetry import Telemetry
 
+_OF_PROCESSES = "process_"
+
 
 class Metric(NamedTuple):
     """A metric as its process defines it.
@@ -33,19 +35,16 @@ class Metric(NamedTuple):
 
 def defined() -> dict[str, Metric]:
     """Return every metric that is exposed, by name, in the order of its definition."""
-    found = {metric.name: metric for owner in (Telemetry(), StreamMetrics()) for metric in _own(owner)}
-    process = (family for family in _families(Telemetry().registry) if family.name.startswith("process_"))
-    return {**found, **{metric.name: metric for metric in process}}
+    found: dict[str, Metric] = {}
+    for owner in (Telemetry(), StreamMetrics()):
+        own = list(_of(owner.registry))
+        found |= {metric.name: metric for metric in own if not metric.name.startswith(_OF_PROCESSES)}
+    return found | {metric.name: metric for metric in own if metric.name.startswith(_OF_PROCESSES)}
 
 
-def _own(owner: object) -> Iterator[Metric]:
-    for value in vars(owner).values():
-        if isinstance(value, MetricWrapperBase):
-            (family,) = value.describe()
-            labels = tuple(value._labelnames)  # noqa: SLF001 - no public way
+def _of(registry: CollectorRegistry) -> Iterator[Metric]:
+    for collector in registry._collector_to_names:  # noqa: SLF001 - no public way, as of the labels
+        labels = tuple(collector._labelnames) if isinstance(collector, MetricWrapperBase) else ()  # noqa: SLF001
+        describe = collector.describe if isinstance(collector, MetricWrapperBase) else collector.collect
+        for family in describe():
             yield Metric(family.name, family.type, family.documentation, labels)
-
-
-def _families(registry: CollectorRegistry) -> Iterator[Metric]:
-    for family in registry.collect():
-        yield Metric(family.name, family.type, family.documentation, ())

@@ -228,7 +228,7 @@ class Engine:
         seen = self._telemetry
         for answer in answers:
             labels = answer.serving.version, answer.recommendation.policy
-            seen.answers.labels(*labels).inc()
+            seen.recommendations.labels(*labels).inc()
             seen.impressions.labels(*labels).inc(len(answer.recommendation.item_ids))
         seen.cold_users.inc(sum(answer.recommendation.fallback for answer in answers))
         seen.unknown_items.inc(sum(answer.recommendation.skipped for answer in answers))

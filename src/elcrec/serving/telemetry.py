@@ -44,7 +44,12 @@ class Telemetry:
         self.store_seconds = Histogram(
             "elcrec_store_seconds", "Time that the online store took to read a batch.", buckets=_LATENCY, registry=own
         )
-        self.answers = Counter("elcrec_answers", "Answers.", ("version", "policy"), registry=own)
+        self.recommendations = Counter(
+            "elcrec_recommendations",
+            "Answers by model version and what chose their items.",
+            ("version", "policy"),
+            registry=own,
+        )
         self.impressions = Counter("elcrec_impressions", "Items in answers.", ("version", "policy"), registry=own)
         self.cold_users = Counter("elcrec_cold_users", "Answers without any known history.", registry=own)
         self.unknown_items = Counter(
