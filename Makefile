@@ -124,7 +124,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no
 LOCK = $(COMPILE) --no-emit-package torch
 WITHIN = --constraint $(LOCKS)/requirements.lock
 TRAIN := validate report index registry model-registry signing features feast-servers dvc s3 gs pipeline trainer
-SERVE := registry signing features serve
+SERVE := registry signing features serve tracing stream
 
 locks:
 	$(LOCK) $(UPGRADE) --extra dev --output-file $(LOCKS)/requirements.lock pyproject.toml
@@ -141,7 +141,8 @@ locks:
 	printf '%s\n' 'cyclonedx-bom>=7.5,<8' 'pip-audit>=2.10,<3' | \
 	  $(COMPILE) $(UPGRADE) --output-file $(LOCKS)/requirements-release.lock -
 
-golden: setup ## Write what the tests compare with: compiled pipeline, first losses; review the difference.
+golden: setup ## Write what the tests compare with: compiled pipeline, first losses, dashboard; review the difference.
+	$(BIN)/python -m release.monitoring
 	for name in training retraining sweep recommendation monitoring; do $(BIN)/elcrec-pipeline compile $$name --output tests/golden/$$name.yaml; done
 	$(BIN)/elcrec-pipeline compile training --platform tests/golden/spark-platform.yaml --output tests/golden/spark.yaml
 	$(BIN)/python -m tests.golden.losses

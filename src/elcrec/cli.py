@@ -164,6 +164,8 @@ def _recommend(options: Options) -> None:
 
 def _serve(options: Options) -> None:
     from elcrec.adapters.store import open_store
+    from elcrec.adapters.tracing import open_traces
+    from elcrec.serving.access import read_keys
     from elcrec.serving.server import serve
     from elcrec.stages.recommend import first_users
 
@@ -172,7 +174,6 @@ def _serve(options: Options) -> None:
     config, store = _config(options), open_store(options.store)
     users = first_users(store.histories) if config.serve.demo else []
     name = config.push.model_name
-    key = os.environ.get("ELCREC_API_KEY") or None
     salt = "" if config.serve.exposures.folder is None else store.user_salt
     check = None
     if config.serve.verify_key is not None:
@@ -186,9 +187,10 @@ def _serve(options: Options) -> None:
         registry=registry,
         features=features,
         demo_users=users,
-        api_key=key,
+        api_keys=read_keys(os.environ),
         salt=salt,
         check=check,
+        traces=open_traces(os.environ),
     )
 
 

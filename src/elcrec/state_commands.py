@@ -1,11 +1,14 @@
 """`elcrec events` and `elcrec forget`: argument parsing only."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from elcrec.errors import UserError
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 Options = argparse.Namespace
 
-_OWN = {"export": {"out", "base"}, "replay": set[str](), "trim": {"before"}}
+_OWN = {"export": {"out", "base"}, "replay": set[str](), "trim": {"before"}, "consume": set[str]()}
 """Options of each verb; a file of events has none."""
 
 
@@ -23,8 +26,11 @@ def add_events(sub: argparse.ArgumentParser) -> None:
     """Describe `elcrec events`."""
     columns = "CSV with the header user_id,item_id,timestamp[,event_id,answer_id], or JSON lines; - reads stdin"
     columns += ". Columns and times may be those of the log, by the section validate"
-    verbs = "export: the log of events as Parquet; replay: push the log again; trim: remove what came in before a time"
-    sub.add_argument("what", metavar="FILE|export|replay|trim", help=f"{columns}. {verbs}")
+    verbs = (
+        "export: the log of events as Parquet; replay: push the log again; trim: remove what came in before a time; "
+    )
+    verbs += "consume: take events from the broker at ELCREC_STREAM until told to stop"
+    sub.add_argument("what", metavar="FILE|export|replay|trim|consume", help=f"{columns}. {verbs}")
     sub.add_argument("--out", type=Path, metavar="FILE", help="export: the Parquet file to write")
     sub.add_argument("--base", type=Path, metavar="FILE", help="export: an earlier log, to go before what it lacks")
     sub.add_argument("--before", metavar="TIME", help="trim: ISO 8601, UTC where it has no zone")
@@ -38,7 +44,10 @@ def events(options: Options, config: Callable[[Options], "Config"]) -> dict[str,
             raise UserError(f"--{name} says nothing to `elcrec events {options.what}`", fix="leave it out")
     if verb is None:
         return _push(options, config(options))
-    return _replay(options, config(options)) if verb == "replay" else {"export": _export, "trim": _trim}[verb](options)
+    with_config = {"replay": _replay, "consume": _consume}
+    if verb in with_config:
+        return with_config[verb](options, config(options))
+    return {"export": _export, "trim": _trim}[verb](options)
 
 
 def _push(options: Options, config: "Config") -> dict[str, int]:
@@ -72,6 +81,25 @@ def _replay(options: Options, config: "Config") -> dict[str, int]:
     from elcrec.stages.events import replay_events
 
     return replay_events(open_store(options.store).features, config.sequences.kinds.dislikes)
+
+
+def _consume(options: Options, config: "Config") -> dict[str, int]:
+    from prometheus_client import start_http_server
+
+    from elcrec.adapters.store import open_store
+    from elcrec.adapters.stream import open_topic
+    from elcrec.serving.stream_metrics import StreamMetrics
+    from elcrec.serving.telemetry import log_as_json
+    from elcrec.stages.stream import consume
+
+    topic, metrics, stop = open_topic(config.stream, os.environ), StreamMetrics(), Event()
+    log_as_json()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if config.stream.metrics_port is not None:
+        start_http_server(config.stream.metrics_port, registry=metrics.registry)
+    features, dislikes = open_store(options.store).features, config.sequences.kinds.dislikes
+    return consume(config.stream, topic, features=features, metrics=metrics, stop=stop, dislikes=dislikes)
 
 
 def _trim(options: Options) -> dict[str, int]:

@@ -53,7 +53,7 @@ def test_no_answer_is_lost_when_a_server_is_told_to_stop(installation: Installat
         assert server.stop() == 0
 
     assert {answer_id for _, answer_id in answers} - written(tmp_path) == set()
-    assert list(tmp_path.glob(".*.arrows")) == []
+    assert list(tmp_path.glob(".*.journal")) == []
 
 
 def test_a_server_that_is_killed_loses_the_answers_of_its_last_second_at_most(

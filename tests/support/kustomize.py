@@ -1,7 +1,8 @@
 """What deploy/ uses of kustomize, for machines without it: a test compares this with the real one where it is there.
 
 Known: resources, labels (metadata alone), images with further paths for them, patches of JSON operations with a
-target, `namespace`, and NamespaceTransformer. Anything else is refused, so that no field is silently left out.
+target, `namespace`, NamespaceTransformer, and configMapGenerator of files. Anything else is refused, so that no field
+is silently left out.
 """
 
 import copy
@@ -24,6 +25,7 @@ _KNOWN = {
     "namespace",
     "transformers",
     "configurations",
+    "configMapGenerator",
 }
 
 
@@ -38,6 +40,7 @@ def render(folder: Path) -> list[Document]:
     unknown = set(settings) - _KNOWN
     assert not unknown, f"{folder}: this renderer does not know {unknown}"
     documents = [document for name in settings["resources"] for document in _resource(folder / name)]
+    documents += [_config_map(folder, wanted) for wanted in settings.get("configMapGenerator", [])]
     for patch in settings.get("patches", []):
         _patch(documents, patch)
     if "namespace" in settings:
@@ -75,6 +78,16 @@ def containers(node: Any) -> Iterator[Document]:
 
 def _resource(path: Path) -> list[Document]:
     return render(path) if path.is_dir() else load(path)
+
+
+def _config_map(folder: Path, wanted: Document) -> Document:
+    options = wanted["options"]
+    assert set(wanted) == {"name", "files", "options"}
+    assert set(options) == {"disableNameSuffixHash", "labels"}
+    assert options["disableNameSuffixHash"]
+    metadata = {"name": wanted["name"], "labels": dict(options["labels"])}
+    data = {name: (folder / name).read_text(encoding="utf-8") for name in wanted["files"]}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def _set_namespace(documents: list[Document], namespace: str, *, all_subjects: bool) -> None:

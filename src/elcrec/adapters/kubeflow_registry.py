@@ -14,6 +14,7 @@ from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
+from elcrec.serving.ports import TrainingRecord
 
 with quiet("model_registry"):
     from aiohttp import ClientError
@@ -43,13 +44,20 @@ class MirroredRegistry(MlflowRegistry):
             raise UserError("not an address of HTTP", where="MODEL_REGISTRY_URL", fix="write e.g. http://host:8080")
         self._mirror = mirror.rstrip("/")
 
-    def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    def register(
+        self,
+        name: str,
+        bundle: Path,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        training: TrainingRecord | None = None,
+    ) -> str:
         """See `ModelRegistry`. What a killed call left half done in either registry is completed.
 
         Raises:
             UserError: a registry cannot be reached or refuses, or the Model Registry has another model of this number.
         """
-        version = super().register(name, bundle, metrics, tags)
+        version = super().register(name, bundle, metrics, tags, training)
         facts: dict[str, float | str] = {**metrics, **tags, DIGEST: read_manifest(bundle).digest}
         uri = self._client.get_model_version_download_uri(name, version)
         try:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,12 +12,12 @@ from elcrec.adapters.quiet import quiet
 from elcrec.artifacts import atomic_dir, atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
-from elcrec.serving.ports import RegisteredModel
+from elcrec.serving.ports import RegisteredModel, TrainingRecord
 
 with quiet("mlflow", "alembic"):
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
-    from mlflow.entities import Metric, Run, RunTag
+    from mlflow.entities import Metric, Param, Run, RunTag
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
@@ -30,6 +31,10 @@ DIGEST = "elcrec.bundle"
 _REJECTED = "elcrec.rejected"
 """Tag of a version that was rolled back: when."""
 _ARTIFACT = "bundle"
+_CURVES = "training/"
+"""How the names of curves begin, apart from the figures of the finished model; MLflow draws them as a group."""
+_PARAMETERS_AT_ONCE, _POINTS_AT_ONCE, _LONGEST_VALUE = 100, 1000, 500
+"""What a server of MLflow takes in one request, and of a value."""
 Entity = TypeVar("Entity")
 
 
@@ -73,7 +78,14 @@ class MlflowRegistry:
         numbers = [int(version.version) for version in found or [] if _REJECTED not in version.tags]
         return [str(number) for number in sorted(numbers, reverse=True)]
 
-    def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    def register(
+        self,
+        name: str,
+        bundle: Path,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        training: TrainingRecord | None = None,
+    ) -> str:
         """See `ModelRegistry`. A run that a killed call left behind is taken up again.
 
         Raises:
@@ -86,7 +98,7 @@ class MlflowRegistry:
                 known = min(int(version.version) for version in found)
                 logger.info("%s: this bundle is already version %d", name, known)
                 return str(known)
-            run = self._finished_run(name, digest, bundle, metrics, tags)
+            run = self._finished_run(name, digest, bundle, metrics, tags, training)
             self._ensure_model(name)
             source = f"{run.info.artifact_uri}/{_ARTIFACT}"
             version = self._client.create_model_version(
@@ -189,7 +201,13 @@ class MlflowRegistry:
             logger.warning("the bundle of version %s cannot be had (%s)", version.version, type(error).__name__)
 
     def _finished_run(
-        self, name: str, digest: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
+        self,
+        name: str,
+        digest: str,
+        bundle: Path,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        training: TrainingRecord | None,
     ) -> Run:
         experiment = self._experiment(name)
         runs = self._client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'", max_results=1)
@@ -201,8 +219,24 @@ class MlflowRegistry:
                 metrics=[Metric(_metric_name(key), value, 0, 0) for key, value in metrics.items()],
                 tags=[RunTag(key, value) for key, value in tags.items()],
             )
+            if training is not None:
+                self._log_training(run.info.run_id, training)
             self._client.set_terminated(run.info.run_id)
         return run
+
+    def _log_training(self, run_id: str, training: TrainingRecord) -> None:
+        """Log parameters and, an epoch a step, curves; logging them again changes nothing."""
+        parameters = (Param(name, value[:_LONGEST_VALUE]) for name, value in training.parameters.items())
+        while part := list(islice(parameters, _PARAMETERS_AT_ONCE)):
+            self._client.log_batch(run_id, params=part)
+        curves = (
+            Metric(_CURVES + _metric_name(name), value, 0, int(epoch["epoch"]))
+            for epoch in training.epochs
+            for name, value in epoch.items()
+            if name != "epoch"
+        )
+        while points := list(islice(curves, _POINTS_AT_ONCE)):
+            self._client.log_batch(run_id, metrics=points)
 
     def _experiment(self, name: str) -> str:
         """Return the experiment whose artifacts lie in this folder (MLflow stores absolute locations)."""

@@ -7,40 +7,44 @@ look like our own (DNS rebinding). With each POST a browser names the page's ori
 import hmac
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
+from pathlib import Path
 
+from elcrec.errors import UserError
 from elcrec.serving.messages import Refusal
 
 _UNAUTHORIZED, _FORBIDDEN, _UNSUPPORTED = 401, 403, 415
 _LOCAL = "localhost"
+_KEYS, _KEYS_FILE = "ELCREC_API_KEY", "ELCREC_API_KEY_FILE"
 
 
 class Access:
     """What a request must show before it is read."""
 
-    def __init__(self, *, listens_on: str, hosts: Collection[str], api_key: str | None) -> None:
+    def __init__(self, *, listens_on: str, hosts: Collection[str], api_keys: Collection[str] = ()) -> None:
         """Take the rules.
 
         Args:
             listens_on: the address that the server listens on.
             hosts: names that clients use for this server, beside its addresses and localhost.
-            api_key: what clients must send; `None` asks for nothing.
+            api_keys: clients must send one of these; none asks for nothing.
         """
         self._hosts = {host.lower() for host in hosts}
-        self._key = None if api_key is None else api_key.encode()
+        self._keys = [key.encode() for key in api_keys]
         self._always = bool(hosts) or _is_loopback(listens_on)
 
     def require_key(self, headers: Mapping[str, str]) -> None:
-        """Check the key, in `authorization: Bearer KEY` or `x-api-key: KEY`.
+        """Check the API key, in `authorization: Bearer KEY` or `x-api-key: KEY`.
 
         Raises:
             Refusal: it is missing or wrong (401).
         """
-        if self._key is None:
+        if not self._keys:
             return
         scheme, _, token = headers.get("authorization", "").partition(" ")
         # Starlette reads headers as Latin-1, so this gives the bytes that were sent.
         shown = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if not hmac.compare_digest(shown.encode("latin-1"), self._key):
+        # All of them are compared, so that the time tells nothing of which one it was.
+        if not sum([hmac.compare_digest(shown.encode("latin-1"), key) for key in self._keys]):
             message = "the API key is missing or wrong: send it as authorization: Bearer KEY"
             raise Refusal(_UNAUTHORIZED, message, headers={"www-authenticate": "Bearer"})
 
@@ -58,6 +62,28 @@ class Access:
 
     def _is_ours(self, name: str) -> bool:
         return name == _LOCAL or name in self._hosts or _is_address(name)
+
+
+def read_keys(environment: Mapping[str, str]) -> list[str]:
+    """Return the API keys that ELCREC_API_KEY holds, or the file that ELCREC_API_KEY_FILE names, between blanks.
+
+    Raises:
+        UserError: both are set, or the file cannot be read or holds no key, or a key is not ASCII.
+    """
+    text, file = environment.get(_KEYS, ""), environment.get(_KEYS_FILE)
+    if file:
+        if text:
+            raise UserError(f"{_KEYS} and {_KEYS_FILE} are both set", fix="leave one out")
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"not readable ({error})", where=file, fix=f"mend {_KEYS_FILE}") from error
+        if not text.split():
+            raise UserError("no API key", where=file, fix="write a key a line")
+    keys = text.split()
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise UserError("an API key holds characters that no header can carry", fix="use ASCII alone")
+    return keys
 
 
 def require_json(headers: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.resources import files
 
 import msgspec
@@ -29,6 +30,7 @@ from elcrec.serving.openapi import document
 from elcrec.serving.ports import FeatureStore, StoreUnavailable
 from elcrec.serving.responses import response_of, scored_items
 from elcrec.serving.telemetry import CONTENT_TYPE, Telemetry
+from elcrec.serving.traces import NO_TRACES, Traces
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 _JSON = "application/json"
 _HELD = "elcrec.held_bytes"
 """Where a request notes how much of its body is held."""
+_SPAN = "elcrec.span"
+"""Where a request notes its span."""
+_UNTRACED = ("/v2/health/", "/metrics")
+"""How routes begin that are asked for all the time and tell nothing of users' requests."""
 _BUSY, _TOO_LARGE, _TIMEOUT = 503, 413, 408
 
 
@@ -51,8 +57,9 @@ class App:
         telemetry: Telemetry,
         *,
         demo_users: Sequence[str] = (),
-        api_key: str | None = None,
+        api_keys: Sequence[str] = (),
         exposures: ExposureLog | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Take the parts.
 
@@ -62,14 +69,15 @@ class App:
             features: the online store.
             telemetry: the server's metrics.
             demo_users: users that the demo page offers.
-            api_key: what clients must send for all but health, metrics and pages; `None` asks for nothing.
+            api_keys: clients must send one for all but health, metrics and pages; none asks for nothing.
             exposures: where answers are written down; `None`: they are not.
+            traces: records where requests spend their time.
         """
-        self._exposures = exposures
+        self._exposures, self._traces = exposures, traces
         self._config, self._live, self._telemetry = config, live, telemetry
-        self._engine = Engine(config, live, features, telemetry)
+        self._engine = Engine(config, live, features, telemetry, traces)
         self._demo_users = list(demo_users)
-        self._access = Access(listens_on=config.host, hosts=config.hosts, api_key=api_key)
+        self._access = Access(listens_on=config.host, hosts=config.hosts, api_keys=api_keys)
         self._held_bytes = 0
         self._openapi = msgspec.json.encode(document(config.limits, demo=config.demo))
         model = "/v2/models/{name}"
@@ -116,17 +124,21 @@ class App:
         self._engine.close()
         if self._exposures is not None:
             self._exposures.close()
+        self._traces.close()
 
     def _route(self, path: str, handler: Handler, method: str) -> Route:
         """Bind a handler: client's errors become answers, every answer is timed."""
+        traces = NO_TRACES if path.startswith(_UNTRACED) else self._traces
 
         async def timed(request: Request) -> Response:
             started, status = time.perf_counter(), 500
+            span = request.scope[_SPAN] = traces.begin(method, path, request.headers)
             try:
                 response = await _refusals(handler, request)
                 status = response.status_code
             finally:
                 self._observe(path, status, time.perf_counter() - started)
+                traces.end(span, status)
             return response
 
         return Route(path, timed, methods=[method])
@@ -162,7 +174,7 @@ class App:
             deny_categories=asked.filters.deny_categories,
             explain=asked.explain,
         )
-        answer = await self._ask(question)
+        answer = await self._ask(request, question)
         self._note([question], [answer])
         return _json(response_of(answer, with_history=asked.with_history))
 
@@ -173,7 +185,7 @@ class App:
         if kind == "near":
             items = await asyncio.to_thread(browsing.near_items, serving.recommender, item_id, k)
         else:
-            answer = await self._ask(Question(user_id=None, history=[item_id], k=k, deny=[item_id]))
+            answer = await self._ask(request, Question(user_id=None, history=[item_id], k=k, deny=[item_id]))
             items, serving = scored_items(answer.recommendation, answer.serving.recommender), answer.serving
         model = browsing.model_answer(serving)
         return _json(messages.SimilarResponse(item_id=item_id, kind=kind, items=items, model=model))
@@ -195,7 +207,7 @@ class App:
         asked = inference.parse_infer(head)
         binary.fill(asked.inputs, data)
         questions = inference.questions_of(asked, limits)
-        answers = await asyncio.gather(*(self._ask(question) for question in questions))
+        answers = await asyncio.gather(*(self._ask(request, question) for question in questions))
         self._note(questions, answers)
         content, size = binary.pack(inference.write_infer(asked, answers), inference.binary_outputs(asked))
         content, said = binary.compress(content, headers.get("accept-encoding", ""))
@@ -203,9 +215,10 @@ class App:
             return Response(content, headers=said, media_type=_JSON)
         return Response(content, headers={**said, binary.HEADER: str(size)}, media_type="application/octet-stream")
 
-    async def _ask(self, question: Question) -> Answer:
+    async def _ask(self, request: Request, question: Question) -> Answer:
+        span = request.scope[_SPAN]
         try:
-            return await self._engine.ask(question)
+            return await self._engine.ask(question if span is None else replace(question, span=span))
         except QueueFull as error:
             message = "too many requests wait: try again, or run more servers"
             raise Refusal(_BUSY, message, headers={"retry-after": "1"}) from error
@@ -220,7 +233,8 @@ class App:
         require_json(request.headers)
         events = messages.read_events(await self._body(request), self._config.limits)
         try:
-            outcome = await self._engine.push(events)
+            with self._traces.part("store.write", [request.scope[_SPAN]]):
+                outcome = await self._engine.push(events)
         except QueueFull as error:
             message = "too many events wait for the store: try again"
             raise Refusal(_BUSY, message, headers={"retry-after": "1"}) from error
@@ -275,12 +289,18 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
-        found = [self._live.problem, self._live.items_problem, self._engine.problem]
-        if self._exposures is not None:
-            found.append(self._exposures.problem)
-        problems = [problem for problem in found if problem]
+        problems = [problem for problem in self._problems().values() if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
+
+    def _problems(self) -> dict[str, str | None]:
+        """Return what is wrong, by the part it is wrong with."""
+        return {
+            "champion": self._live.problem,
+            "items": self._live.items_problem,
+            "store": self._engine.problem,
+            "exposures": None if self._exposures is None else self._exposures.problem,
+        }
 
     async def _model(self, request: Request) -> Response:
         serving = self._require_model(request)
@@ -299,6 +319,7 @@ class App:
         return serving
 
     async def _metrics(self, _: Request) -> Response:
+        self._telemetry.show_problems(self._problems())
         return Response(self._telemetry.page(), media_type=CONTENT_TYPE)
 
     async def _schema(self, _: Request) -> Response:

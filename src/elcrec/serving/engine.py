@@ -25,6 +25,7 @@ from elcrec.serving.ports import (
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 from elcrec.serving.shown import Shown
 from elcrec.serving.telemetry import Telemetry
+from elcrec.serving.traces import NO_TRACES, Span, Traces
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Question:
         categories: those that may be; `None` allows all, and items without one.
         deny_categories: those that must not be.
         explain: whether the answer is to say which items of the history carry each score.
+        span: of the request, where it is traced.
     """
 
     user_id: str | None
@@ -57,6 +59,7 @@ class Question:
     categories: Collection[str] | None = None
     deny_categories: Collection[str] = ()
     explain: bool = False
+    span: Span = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +87,16 @@ class Answer:
 class Engine:
     """Answers questions in batches, and takes events."""
 
-    def __init__(self, config: ServeConfig, live: Live, features: FeatureStore, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        live: Live,
+        features: FeatureStore,
+        telemetry: Telemetry,
+        traces: Traces = NO_TRACES,
+    ) -> None:
         """Take the parts; threads start with the first question."""
-        self._live, self._telemetry = live, telemetry
+        self._live, self._telemetry, self._traces = live, telemetry, traces
         self._stale_after = timedelta(seconds=config.stale_after)
         self._histories = _Histories(config, features, telemetry)
         self._event_timeout, self._features = config.event_timeout, features
@@ -137,6 +147,7 @@ class Engine:
         self._event_problem = None
         for name in ("accepted", "duplicates", "late", "refused"):
             self._telemetry.events.labels(name).inc(getattr(outcome, name))
+        self._telemetry.following_events.inc(sum(event.answer_id is not None for event in events))
         return outcome
 
     def _pushed(self, _: object) -> None:
@@ -157,7 +168,11 @@ class Engine:
         self._telemetry.batch_size.observe(len(questions))
         serving = self._live.current
         user_ids = {question.user_id for question in questions if question.user_id is not None}
-        found = await self._histories.read(list(user_ids), serving.feature_service) if user_ids else {}
+        spans = [question.span for question in questions]
+        found: Mapping[str, UserHistory | None] | None = {}
+        if user_ids:
+            with self._traces.part("store.read", spans):
+                found = await self._histories.read(list(user_ids), serving.feature_service)
         bases = [self._base(question, found, serving) for question in questions]
         seconds = serving.recommender.rules.shown_seconds
         queries = [
@@ -173,7 +188,8 @@ class Engine:
             )
             for question, base in zip(questions, bases, strict=True)
         ]
-        recommendations = await self._rank(serving.recommender, queries)
+        with self._traces.part("rank", spans):
+            recommendations = await self._rank(serving.recommender, queries)
         answers = [
             Answer(
                 answer_id=secrets.token_hex(_ID_BYTES),
@@ -210,6 +226,10 @@ class Engine:
 
     def _count(self, answers: Sequence[Answer]) -> None:
         seen = self._telemetry
+        for answer in answers:
+            labels = answer.serving.version, answer.recommendation.policy
+            seen.recommendations.labels(*labels).inc()
+            seen.impressions.labels(*labels).inc(len(answer.recommendation.item_ids))
         seen.cold_users.inc(sum(answer.recommendation.fallback for answer in answers))
         seen.unknown_items.inc(sum(answer.recommendation.skipped for answer in answers))
         seen.stale_features.inc(sum(answer.stale for answer in answers))

@@ -7,7 +7,7 @@ file; the journal of one that was killed is turned into one by the next server, 
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import FORGOTTEN_FILE
@@ -47,13 +48,17 @@ EXPOSURE_SCHEMA = pa.schema(
 unless `serve.exposures.raw_users`; lists have an entry a position, best first; `propensities` is null where the rules
 explore nothing; `intent` is null without one; `allowed` (null: all) and `denied` count the ids of the filters."""
 
-_JOURNALS = ".*.arrows"
+_LINES, _EARLIER = ".journal", ".arrows"
+"""How the names of journals end; those of earlier versions are streams of Arrow."""
 _LOCK = ".lock"
 _BATCHES_AT_ONCE = 100
+_BLOCK_BYTES = 1 << 23
+"""What is parsed at a time: no line is nearly as long."""
+_TAIL_BYTES = 1 << 16
 
 
 class Journal:
-    """Exposures since the last Parquet file, an Arrow stream that only its own process appends to."""
+    """Exposures since the last Parquet file, a line of JSON each, that only its own process appends to."""
 
     def __init__(self, folder: Path) -> None:
         """Begin a journal.
@@ -62,24 +67,24 @@ class Journal:
             OSError: the folder cannot be written.
         """
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-        self._folder, self._path = folder, folder / f".{name}.arrows"
+        self._folder, self._path = folder, folder / f".{name}{_LINES}"
         draft = folder / f".{name}.draft"
         self._file = draft.open("xb", buffering=0)
         # Whoever looks for journals that a killed process left sees this one only once it is locked.
         fcntl.flock(self._file, fcntl.LOCK_EX)
         draft.rename(self._path)
-        self._stream = pa.ipc.new_stream(self._file, EXPOSURE_SCHEMA)
         self.rows = 0
 
-    def append(self, batch: pa.RecordBatch) -> None:
-        """Add rows; once this returns, only the death of the machine loses them."""
-        self._stream.write_batch(batch)
-        self.rows += len(batch)
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add rows as JSON; once this returns, only the death of the machine loses them."""
+        left = memoryview(b"\n".join([*lines, b""]))
+        while left:
+            left = left[self._file.write(left) :]
+        self.rows += len(lines)
 
     def seal(self) -> None:
         """Turn it into a Parquet file."""
         try:
-            self._stream.close()
             if self._path.exists():
                 _seal(self._path)
         finally:
@@ -93,7 +98,7 @@ class Journal:
 def seal_abandoned(folder: Path) -> int:
     """Turn the journals of processes that were killed into Parquet files; return how many."""
     sealed = 0
-    for path in sorted(folder.glob(_JOURNALS)):
+    for path in sorted(found for end in (_LINES, _EARLIER) for found in folder.glob(f".*{end}")):
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -153,10 +158,9 @@ def _seal(path: Path) -> None:
 
 def _copy(path: Path, scratch: Path, forgotten: Forgotten) -> int:
     """Write a journal as Parquet without those who were forgotten since; return the number of rows."""
-    rows, batches = 0, _batches(path)
+    rows = 0
     with pq.ParquetWriter(scratch, EXPOSURE_SCHEMA, compression="zstd") as writer:
-        while part := list(islice(batches, _BATCHES_AT_ONCE)):
-            table = pa.Table.from_batches(part)
+        for table in _tables(path):
             gone = forgotten.rows(table["user_key"], table["time"])
             kept = table.filter(pa.array(np.logical_not(gone)))
             writer.write_table(kept)
@@ -164,8 +168,42 @@ def _copy(path: Path, scratch: Path, forgotten: Forgotten) -> int:
     return rows
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the whole batches of a journal; a process that was killed may have left a part of one at its end."""
+def _tables(path: Path) -> Iterator[pa.Table]:
+    """Yield the rows of a journal, some thousands at a time; of what a killed process left, those that are whole."""
+    if path.suffix == _EARLIER:
+        batches = _streamed(path)
+        while part := list(islice(batches, _BATCHES_AT_ONCE)):
+            yield pa.Table.from_batches(part)
+        return
+    _cut_torn_line(path)
+    numbers = EXPOSURE_SCHEMA.set(EXPOSURE_SCHEMA.get_field_index("time"), pa.field("time", pa.int64()))
+    reading = pj.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
+    parsing = pj.ParseOptions(explicit_schema=numbers, unexpected_field_behavior="ignore")
+    try:
+        for batch in pj.open_json(path, reading, parsing):
+            yield pa.Table.from_batches([batch]).cast(EXPOSURE_SCHEMA)
+    except pa.ArrowInvalid:
+        return  # nothing was written, or a machine without power has left something else
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take off what follows the last whole line."""
+    with path.open("rb+") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _TAIL_BYTES)
+            file.seek(start)
+            whole = file.read(end - start).rfind(b"\n") + 1
+            if whole:
+                end = start + whole
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+
+
+def _streamed(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the whole batches of a journal of an earlier version, whose process may have been killed."""
     with path.open("rb") as file:
         try:
             reader = pa.ipc.open_stream(file)

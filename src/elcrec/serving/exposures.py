@@ -1,4 +1,9 @@
-"""What was shown to whom, written down beside the answers: nobody waits for it."""
+"""What was shown to whom, written down beside the answers: nobody waits for it.
+
+An answer becomes a line of JSON where it was made, in microseconds, and a thread hands lines to the system, for which
+it needs no lock of the interpreter. Columns are made of them in one go by Arrow, once a file is complete: work in
+Python beside the answers would keep some of them waiting.
+"""
 
 import logging
 import threading
@@ -6,23 +11,24 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from elcrec.config import ExposureLogConfig
 from elcrec.data.user_keys import user_key
 from elcrec.serving.engine import Answer, Question
-from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, Journal, prepare
+from elcrec.serving.exposure_files import Journal, prepare
 from elcrec.serving.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.25
-_AT_ONCE = 32
-"""Answers made a batch at a time: more of them would keep the server's own thread waiting for longer."""
+_AT_ONCE = 1000
+"""Lines written at a time."""
 
-Shown = tuple[int, Question, Answer]
-"""When (microseconds since 1970), what was asked, and what was answered."""
+_encode = msgspec.json.Encoder().encode
 
 
 class ExposureLog:
@@ -43,7 +49,7 @@ class ExposureLog:
         prepare(folder)
         self._config, self._folder, self._salt = config, folder, salt
         self._telemetry = telemetry
-        self._waiting: deque[Shown] = deque()
+        self._waiting: deque[bytes] = deque()
         self._journal: Journal | None = None
         self._seal_at = 0.0
         self._over = threading.Event()
@@ -59,7 +65,8 @@ class ExposureLog:
         if len(self._waiting) >= self._config.queue:
             self._telemetry.exposures.labels("dropped").inc()
             return
-        self._waiting.append((time.time_ns() // 1000, question, answer))
+        row = as_row(time.time_ns() // 1000, question, answer, self._salt, raw_users=self._config.raw_users)
+        self._waiting.append(_encode(row))
 
     def close(self) -> None:
         """Write down all that was taken, as whole files."""
@@ -74,22 +81,22 @@ class ExposureLog:
     def _write(self, *, last: bool) -> None:
         """Append what waits to the journal, and seal that when it is due."""
         while self._waiting:
-            rows = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+            lines = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
             try:
-                self._append(rows)
-            except (OSError, pa.ArrowException) as error:
-                self._failed(error, len(rows))
+                self._append(lines)
+            except OSError as error:
+                self._failed(error, len(lines))
                 return
         journal = self._journal
         if journal is not None and (last or time.monotonic() >= self._seal_at or journal.rows >= self._config.rows):
             self._seal(journal)
 
-    def _append(self, rows: Sequence[Shown]) -> None:
+    def _append(self, lines: Sequence[bytes]) -> None:
         if self._journal is None:
             self._journal = Journal(self._folder)
             self._seal_at = time.monotonic() + self._config.seconds
-        self._journal.append(as_batch(rows, self._salt, raw_users=self._config.raw_users))
-        self._telemetry.exposures.labels("written").inc(len(rows))
+        self._journal.append(lines)
+        self._telemetry.exposures.labels("written").inc(len(lines))
         self.problem = None
 
     def _seal(self, journal: Journal) -> None:
@@ -109,36 +116,28 @@ class ExposureLog:
         logger.warning("exposures were not written", extra={"fields": {"kind": type(error).__name__, "rows": rows}})
 
 
-def as_batch(rows: Sequence[Shown], salt: str, *, raw_users: bool = False) -> pa.RecordBatch:
-    """Return answers as columns of EXPOSURE_SCHEMA; `raw_users` adds the users' own ids to their keys."""
-    asked, answers = [question for _, question, _ in rows], [answer for _, _, answer in rows]
-    found = [each.recommendation for each in answers]
-    users = [each.user_id for each in asked]
-    columns = {
-        "answer_id": [each.answer_id for each in answers],
-        "time": [moment for moment, _, _ in rows],
-        "user_key": [None if user is None else user_key(user, salt) for user in users],
-        "user_id": users if raw_users else [None] * len(users),
-        "item_ids": [each.item_ids for each in found],
-        "scores": [each.scores for each in found],
-        "propensities": [each.propensities for each in found],
-        "intent": [each.intent for each in found],
-        "policy": [_policy(answer) for answer in answers],
-        "known": [each.known for each in found],
-        "history_source": [each.source for each in answers],
-        "k": [each.k for each in asked],
-        "allowed": [None if each.allow is None else len(each.allow) for each in asked],
-        "denied": [len(each.deny) for each in asked],
-        "model": [each.serving.name for each in answers],
-        "version": [each.serving.version for each in answers],
-        "digest": [each.serving.recommender.manifest.digest for each in answers],
+def as_row(moment: int, question: Question, answer: Answer, salt: str, *, raw_users: bool = False) -> dict[str, Any]:
+    """Return the columns of EXPOSURE_SCHEMA of an answer; `moment` is in microseconds since 1970.
+
+    `raw_users` adds the user's own id to the key.
+    """
+    found, user = answer.recommendation, question.user_id
+    return {
+        "answer_id": answer.answer_id,
+        "time": moment,
+        "user_key": None if user is None else user_key(user, salt),
+        "user_id": user if raw_users else None,
+        "item_ids": found.item_ids,
+        "scores": found.scores,
+        "propensities": found.propensities,
+        "intent": found.intent,
+        "policy": found.policy,
+        "known": found.known,
+        "history_source": answer.source,
+        "k": question.k,
+        "allowed": None if question.allow is None else len(question.allow),
+        "denied": len(question.deny),
+        "model": answer.serving.name,
+        "version": answer.serving.version,
+        "digest": answer.serving.recommender.manifest.digest,
     }
-    arrays = [pa.array(columns[field.name], field.type) for field in EXPOSURE_SCHEMA]
-    return pa.record_batch(arrays, schema=EXPOSURE_SCHEMA)
-
-
-def _policy(answer: Answer) -> str:
-    """Name what chose the items: the model's ranking or popularity, and whether places were left to chance."""
-    found = answer.recommendation
-    kind = "popular" if found.fallback else "model"
-    return kind if found.propensities is None else f"{kind}+exploration"

@@ -221,6 +221,8 @@ class ErrorResponse(Struct, frozen=True, kw_only=True):
 
 _recommend_decoder = msgspec.json.Decoder(RecommendRequest)
 _events_decoder = msgspec.json.Decoder(EventsRequest)
+_event_decoder = msgspec.json.Decoder(EventRequest)
+_keys_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_recommend(body: bytes, limits: LimitsConfig) -> RecommendRequest:
@@ -253,6 +255,19 @@ def read_events(body: bytes, limits: LimitsConfig) -> list[Event]:
     return [_event(event, now) for event in request.events]
 
 
+def read_message(body: bytes, received: datetime) -> list[Event]:
+    """Parse a message of a stream: an event, or several as POST /events takes them.
+
+    Where an event has no time it is `received`, when the broker took the message: the same whenever it is read.
+
+    Raises:
+        Refusal: it is neither; its status means nothing here.
+    """
+    several = "events" in decode(body, _keys_decoder)
+    events = decode(body, _events_decoder).events if several else [decode(body, _event_decoder)]
+    return [_event(event, received) for event in events]
+
+
 def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
     """Parse JSON of a known type.
 
@@ -282,17 +297,17 @@ def _require_short(values: Sequence[object] | UnsetType, most: int, name: str) -
         raise Refusal(_INVALID, f"{name} has {len(values)} entries: send at most {most}")
 
 
-def _event(event: EventRequest, now: datetime) -> Event:
+def _event(event: EventRequest, received: datetime) -> Event:
     read = Event(
         user_id=normal_id(str(event.user_id)),
         item_id=normal_id(str(event.item_id)),
-        timestamp=now if event.timestamp is UNSET else _moment(event.timestamp),
+        timestamp=received if event.timestamp is UNSET else _moment(event.timestamp),
         event_id=None if event.event_id is UNSET else normal_id(str(event.event_id)),
         answer_id=None if event.answer_id is UNSET else event.answer_id,
         kind=None if event.kind is UNSET else normal_id(event.kind),
     )
     try:
-        require_valid(read, now=now)
+        require_valid(read, now=datetime.now(UTC))
     except UserError as error:
         raise Refusal(_INVALID, str(error)) from error
     return read

@@ -31,6 +31,19 @@ class RegisteredModel:
     bundle: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """How a model was trained.
+
+    Attributes:
+        parameters: dotted names and values.
+        epochs: figures of each, by name; `epoch` is its number. None for weights that were imported.
+    """
+
+    parameters: Mapping[str, str]
+    epochs: Sequence[Mapping[str, float]]
+
+
 class ModelRegistry(Protocol):
     """Versions of named models, one of which may be the champion."""
 
@@ -43,8 +56,18 @@ class ModelRegistry(Protocol):
     def versions(self, name: str) -> list[str]:
         """Return all versions that may serve, the newest first."""
 
-    def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
-        """Store a bundle and return its version; the same bundle (by its digest) has one version only."""
+    def register(
+        self,
+        name: str,
+        bundle: Path,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        training: TrainingRecord | None = None,
+    ) -> str:
+        """Store a bundle and return its version; the same bundle (by its digest) has one version only.
+
+        `training` is shown beside it where the registry can.
+        """
 
     def set_champion(self, name: str, version: str) -> None:
         """Make `version` the one that serves."""

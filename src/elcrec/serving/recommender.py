@@ -96,6 +96,12 @@ class Recommendation:
     reasons: list[list[Reason]] | None = None
     new: list[bool] | None = None
 
+    @property
+    def policy(self) -> str:
+        """What chose the items: `model` or `popular`, with `+exploration` where places were left to chance."""
+        kind = "popular" if self.fallback else "model"
+        return kind if self.propensities is None else f"{kind}+exploration"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:

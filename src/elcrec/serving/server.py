@@ -20,6 +20,7 @@ from elcrec.serving.items_file import ItemsFile
 from elcrec.serving.live import Live
 from elcrec.serving.ports import FeatureStore, ModelRegistry
 from elcrec.serving.telemetry import Telemetry, log_as_json
+from elcrec.serving.traces import NO_TRACES, Traces
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,10 @@ def serve(
     registry: ModelRegistry,
     features: FeatureStore,
     demo_users: Sequence[str] = (),
-    api_key: str | None = None,
+    api_keys: Sequence[str] = (),
     salt: str = "",
     check: Callable[[Path], None] | None = None,
+    traces: Traces = NO_TRACES,
 ) -> None:
     """Serve the champion of model `name` until SIGTERM or Ctrl-C; requests in flight are finished.
 
@@ -48,9 +50,10 @@ def serve(
         registry: where its versions are.
         features: the online store.
         demo_users: users that the demo page offers.
-        api_key: what clients must send; `None` asks for nothing.
+        api_keys: clients must send one of these; none asks for nothing.
         salt: what the keys of users in exposures are made with.
         check: raises UserError for a bundle folder that is not to be trusted; `None` trusts every one.
+        traces: records where requests spend their time; closed at the end.
 
     Raises:
         UserError: there is no champion that can be served, the items file makes no sense, or the folder of exposures
@@ -65,7 +68,16 @@ def serve(
     folder, exposures = config.exposures.folder, None
     if folder is not None:
         exposures = ExposureLog(config.exposures, Path(folder), salt=salt, telemetry=telemetry)
-    app = App(config, live, features, telemetry, demo_users=demo_users, api_key=api_key, exposures=exposures)
+    app = App(
+        config,
+        live,
+        features,
+        telemetry,
+        demo_users=demo_users,
+        api_keys=api_keys,
+        exposures=exposures,
+        traces=traces,
+    )
     # What is loaded stays for good: the collector need not look through it during a request.
     gc.collect()
     gc.freeze()

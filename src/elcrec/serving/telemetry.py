@@ -7,11 +7,12 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 _LATENCY = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5)
@@ -27,7 +28,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         """Create every metric, so that all are there from the first scrape on."""
-        own = self._registry = CollectorRegistry()
+        own = self.registry = CollectorRegistry()
+        ProcessCollector(registry=own)
         self._shown: tuple[str, str, str] | None = None
         self.latency = Histogram(
             "elcrec_request_seconds",
@@ -42,6 +44,13 @@ class Telemetry:
         self.store_seconds = Histogram(
             "elcrec_store_seconds", "Time that the online store took to read a batch.", buckets=_LATENCY, registry=own
         )
+        self.recommendations = Counter(
+            "elcrec_recommendations",
+            "Answers by model version and what chose their items.",
+            ("version", "policy"),
+            registry=own,
+        )
+        self.impressions = Counter("elcrec_impressions", "Items in answers.", ("version", "policy"), registry=own)
         self.cold_users = Counter("elcrec_cold_users", "Answers without any known history.", registry=own)
         self.unknown_items = Counter(
             "elcrec_unknown_items", "Items of histories that the model does not know.", registry=own
@@ -54,6 +63,9 @@ class Telemetry:
             "elcrec_store_fallbacks", "Answers given without the online store, which was wanted.", registry=own
         )
         self.events = Counter("elcrec_events", "Events by what became of them.", ("outcome",), registry=own)
+        self.following_events = Counter(
+            "elcrec_following_events", "Events that name the answer they follow; repeats count again.", registry=own
+        )
         self.exposures = Counter(
             "elcrec_exposures", "Answers to be written down, by what became of them.", ("outcome",), registry=own
         )
@@ -61,6 +73,7 @@ class Telemetry:
         self.registry_errors = Counter(
             "elcrec_registry_errors", "Failed looks at the registry's champion.", registry=own
         )
+        self._problems = Gauge("elcrec_problem", "1 for a part that readiness calls faulty.", ("part",), registry=own)
         self._bundle = Gauge(
             "elcrec_bundle_info", "The bundle that serves.", ("name", "version", "digest"), registry=own
         )
@@ -79,6 +92,11 @@ class Telemetry:
         self._shown = (name, version, digest)
         self._bundle.labels(*self._shown).set(1)
 
+    def show_problems(self, problems: Mapping[str, str | None]) -> None:
+        """Say of each part whether it has a problem."""
+        for part, problem in problems.items():
+            self._problems.labels(part).set(int(problem is not None))
+
     def show_search(self, kind: str) -> None:
         """Name the search: the gauge of its kind is 1, that of the other 0."""
         for other in ("exact", "approximate"):
@@ -86,7 +104,7 @@ class Telemetry:
 
     def page(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
 
 class Throttle(logging.Filter):

@@ -28,6 +28,7 @@ from elcrec.serving.champion import rank_with_champion
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
 from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry, RegisteredModel
 from elcrec.serving.publishing import bundle_tables, log_tables
+from elcrec.serving.training_record import HISTORY, read_training
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) 
 
 def _verify(source: BundleSource) -> None:
     """Compare what is about to be read with what its stages recorded."""
-    verify(source.model, CONFIG, WEIGHTS)
+    verify(source.model, CONFIG, WEIGHTS, optional=[HISTORY])
     verify(source.sequences, "split.json", "sequences.parquet", "items.parquet", "histories.parquet")
     written = ("metrics.json", "ranks.parquet", "intents.json", "model_card.md")
     verify(source.evaluation, *written, optional=[RULES, FACTS, NEW_ITEMS, SEARCH])
@@ -264,7 +265,8 @@ def _release(
     metrics = {name: value for name, value in read_json(bundle / "metrics.json").items() if _is_number(value)}
     tags = {"sequences_md5": manifest.sequences_md5, "feature_service": manifest.feature_service}
     tags |= {f"elcrec.run.{key}": value for key, value in (run or {}).items()}
-    version = registry.register(config.model_name, bundle, metrics, tags)
+    training = read_training(source.model, source.sequences)
+    version = registry.register(config.model_name, bundle, metrics, tags, training)
     logger.info("publishing features, which takes minutes for a million users")
     published = _publish(config, features, bundle_tables(source, manifest.digest))
     if registry.rejected(config.model_name, manifest.digest) is not None:

@@ -8,8 +8,10 @@ from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.artifacts import write_json
 from elcrec.errors import UserError
 from elcrec.serving.bundle import BundleSource, describe_bundle, verify_bundle, write_bundle
+from elcrec.serving.ports import TrainingRecord
 
 NO_TAGS: Mapping[str, str] = {}
+TRAINING = TrainingRecord(parameters={"train.seed": "1"}, epochs=[{"epoch": 1, "loss": 2.0}])
 
 
 @pytest.fixture
@@ -72,14 +74,30 @@ def test_an_upload_that_was_cut_off_is_completed_in_its_own_run(
     with monkeypatch.context() as patch:
         patch.setattr(client, "set_terminated", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            registry.register("m", bundle, {}, NO_TAGS)
+            registry.register("m", bundle, {}, NO_TAGS, TRAINING)
 
-    version = registry.register("m", bundle, {"ndcg@20": 0.5}, NO_TAGS)
+    version = registry.register("m", bundle, {"ndcg@20": 0.5}, NO_TAGS, TRAINING)
 
     runs = client.search_runs([client.get_experiment_by_name("m").experiment_id])
     assert version == "1"
     assert [run.info.status for run in runs] == ["FINISHED"]
-    assert runs[0].data.metrics == {"ndcg_at_20": 0.5}
+    assert runs[0].data.metrics == {"ndcg_at_20": 0.5, "training/loss": 2.0}
+
+
+def test_a_run_has_the_parameters_and_a_point_of_each_curve_an_epoch(folder: Path, bundle: Path) -> None:
+    registry = MlflowRegistry(folder)
+    names = [f"train.option_{number}" for number in range(150)]
+    epochs = [{"epoch": number, "loss": 1 / number, "valid_ndcg@20": number / 1000} for number in range(1, 601)]
+    training = TrainingRecord(parameters=dict.fromkeys(names, "0.1") | {"long": "x" * 1000}, epochs=epochs)
+
+    registry.register("m", bundle, {"ndcg@20": 0.5}, NO_TAGS, training)
+
+    client = registry._client
+    (run,) = client.search_runs([client.get_experiment_by_name("m").experiment_id])
+    assert run.data.params == dict.fromkeys(names, "0.1") | {"long": "x" * 500}
+    assert run.data.metrics == {"ndcg_at_20": 0.5, "training/loss": 1 / 600, "training/valid_ndcg_at_20": 0.6}
+    curve = client.get_metric_history(run.info.run_id, "training/loss")
+    assert [(point.step, point.value) for point in curve] == [(number, 1 / number) for number in range(1, 601)]
 
 
 def test_a_moved_folder_serves_and_takes_new_versions(folder: Path, bundle: Path, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_istio_injects_no_proxy_into_our_pods(documents: list[Document]) -> None
 
 
 @pytest.mark.parametrize(
-    ("overlay_name", "policy", "port"), [("example", "elcrec-server", 8080), ("feast", "elcrec-feast", 8000)]
+    ("overlay_name", "policy", "port"),
+    [("example", "elcrec-server", 8080), ("feast", "elcrec-feast", 8000), ("stream", "elcrec-events", 8081)],
 )
 def test_prometheus_reaches_what_has_metrics(overlay_name: str, policy: str, port: int) -> None:
     documents = render(ROOT / "deploy" / "overlays" / overlay_name)

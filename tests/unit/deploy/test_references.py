@@ -31,7 +31,7 @@ MADE_BY_OTHERS = {("ServiceAccount", "default-editor")}
 
 def present(overlay: Path, template: list[Document]) -> set[tuple[str, str]]:
     documents = [*render(overlay), *template]
-    if overlay.name == "check":
+    if overlay.name in {"check", "monitoring", "stream"}:
         documents += render(overlay.parent / "example")
     return {(d["kind"], d["metadata"]["name"]) for d in documents} | MADE_BY_OTHERS
 
@@ -99,6 +99,35 @@ def test_selectors_select() -> None:
     labels.append(spark_cluster.LABELS)
     for selector in selectors:
         assert any(selector.items() <= pod.items() for pod in labels), selector
+
+
+def test_the_monitor_finds_services_whose_ports_lead_to_pods_with_metrics() -> None:
+    documents = [d for name in ("example", "monitoring", "stream") for d in render(DEPLOY / "overlays" / name)]
+    (monitor,) = (d["spec"] for d in documents if d["kind"] == "ServiceMonitor")
+    labels = [labels for d in documents for labels in _pod_labels(d)]
+    ports = {port["name"] for d in documents for c in containers(d) for port in c.get("ports", [])}
+    (wanted,) = monitor["selector"]["matchExpressions"]
+    found = [
+        d["spec"]
+        for d in documents
+        if d["kind"] == "Service"
+        and monitor["selector"]["matchLabels"].items() <= d["metadata"]["labels"].items()
+        and d["metadata"]["labels"].get(wanted["key"]) in wanted["values"]
+    ]
+
+    assert len(found) == len(wanted["values"])
+    (endpoint,) = monitor["endpoints"]
+    for service in found:
+        assert [port["name"] for port in service["ports"]] == [endpoint["port"]]
+        assert service["ports"][0]["targetPort"] in ports
+        assert any(service["selector"].items() <= pod.items() for pod in labels)
+
+
+def test_the_dashboard_is_what_was_generated() -> None:
+    (found,) = (d for d in render(DEPLOY / "overlays" / "monitoring") if d["kind"] == "ConfigMap")
+
+    assert found["data"] == {"dashboard.json": (DEPLOY / "monitoring" / "dashboard.json").read_text()}
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
 def test_every_pod_of_ours_is_closed_until_a_policy_opens_it() -> None:
@@ -201,9 +230,25 @@ def test_the_servers_command_is_understood() -> None:
     assert cli._parser().parse_args(arguments)
 
 
+def test_the_consumers_command_is_understood() -> None:
+    (deployment,) = (d for d in render(DEPLOY / "stream") if d["kind"] == "Deployment")
+    (container,) = containers(deployment)
+    program, *arguments = [*container["command"], *container["args"]]
+
+    assert program == "elcrec"
+    assert cli._parser().parse_args(arguments).overrides == [
+        f"stream.metrics_port={container['ports'][0]['containerPort']}"
+    ]
+
+
 def test_the_images_have_the_pipelines_version() -> None:
     version = IMAGE.rpartition(":")[2]
-    for overlay, name in (("example", "elcrec-serve"), ("feast", "elcrec-serve"), ("check", "elcrec-train")):
+    for overlay, name in (
+        ("example", "elcrec-serve"),
+        ("feast", "elcrec-serve"),
+        ("check", "elcrec-train"),
+        ("stream", "elcrec-serve"),
+    ):
         (settings,) = load(DEPLOY / "overlays" / overlay / "kustomization.yaml")
         tags = {image["name"]: image["newTag"] for image in settings["images"]}
         assert tags[name].startswith(version)

@@ -60,6 +60,8 @@ def find(overlay: str, kind: str) -> Document:
         ("example", "InferenceService", lambda d: d["spec"]["predictor"].update(minReplica=1)),
         ("example", "InferenceService", lambda d: d["spec"]["predictor"]["containers"][0].update(probe={})),
         ("example", "InferenceService", lambda d: d["spec"]["predictor"].update(scaleMetric="load")),
+        ("monitoring", "ServiceMonitor", lambda d: d["spec"]["endpoints"][0].update(ports="x")),
+        ("monitoring", "PrometheusRule", lambda d: d["spec"]["groups"][0]["rules"][0].update({"for": "2 minutes"})),
         ("feast", "FeatureStore", lambda d: d["spec"]["services"]["onlineStore"].update(servers={})),
         ("feast", "FeatureStore", lambda d: d["spec"]["services"]["registry"]["local"]["persistence"].clear()),
         (

@@ -1,6 +1,10 @@
+from collections.abc import Collection
+from pathlib import Path
+
 import pytest
 
-from elcrec.serving.access import Access, require_json
+from elcrec.errors import UserError
+from elcrec.serving.access import Access, read_keys, require_json
 from elcrec.serving.messages import Refusal
 
 
@@ -14,8 +18,8 @@ def status(access: Access, **headers: str) -> int:
     return 200
 
 
-def access(listens_on: str = "127.0.0.1", *hosts: str, key: str | None = None) -> Access:
-    return Access(listens_on=listens_on, hosts=hosts, api_key=key)
+def access(listens_on: str = "127.0.0.1", *hosts: str, keys: Collection[str] = ()) -> Access:
+    return Access(listens_on=listens_on, hosts=hosts, api_keys=keys)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +53,54 @@ def test_without_an_origin_any_name_will_do_unless_names_are_configured_or_the_s
 
 
 def test_the_key_is_asked_for_where_there_is_one() -> None:
-    guarded = access(key="s3cret")
+    guarded = access(keys=["s3cret"])
 
     assert status(guarded, host="localhost") == 401
     assert status(guarded, host="localhost", authorization="Bearer other") == 401
     assert status(guarded, host="localhost", authorization="Basic s3cret") == 401
     assert status(guarded, host="localhost", authorization="bearer s3cret") == 200
     assert status(guarded, host="localhost", x_api_key="s3cret") == 200
+
+
+def test_while_keys_change_both_are_taken_and_afterwards_the_new_one_alone() -> None:
+    shown = [{"authorization": f"Bearer {key}"} for key in ("old", "new", "oldnew", "")]
+
+    assert [status(access(keys=["old", "new"]), host="localhost", **each) for each in shown] == [200, 200, 401, 401]
+    assert [status(access(keys=["new"]), host="localhost", **each) for each in shown] == [401, 200, 401, 401]
+
+
+def test_a_refusal_says_how_to_send_a_key() -> None:
+    with pytest.raises(Refusal, match="authorization: Bearer KEY") as refused:
+        access(keys=["s3cret"]).require_key({"authorization": "Bearer schl\xfcssel"})
+
+    assert refused.value.headers == {"www-authenticate": "Bearer"}
+
+
+def test_keys_come_from_the_environment_or_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("old\nnew\n")
+
+    assert read_keys({}) == read_keys({"ELCREC_API_KEY": ""}) == []
+    assert read_keys({"ELCREC_API_KEY": "old new"}) == ["old", "new"]
+    assert read_keys({"ELCREC_API_KEY_FILE": str(tmp_path / "keys")}) == ["old", "new"]
+
+
+@pytest.mark.parametrize(
+    ("content", "environment", "said"),
+    [
+        (None, {}, "not readable"),
+        ("\n", {}, "no API key"),
+        ("k", {"ELCREC_API_KEY": "k"}, "both set"),
+        ("schlüssel", {}, "ASCII"),
+    ],
+)
+def test_a_key_that_cannot_be_had_stops_the_server_rather_than_opening_it(
+    tmp_path: Path, content: str | None, environment: dict[str, str], said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "keys").write_text(content)
+
+    with pytest.raises(UserError, match=said):
+        read_keys({**environment, "ELCREC_API_KEY_FILE": str(tmp_path / "keys")})
 
 
 @pytest.mark.parametrize(

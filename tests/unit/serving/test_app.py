@@ -26,10 +26,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     return Installation.make(tmp_path_factory.mktemp("app"))
 
 
-def application(installation: Installation, config: ServeConfig, api_key: str | None = None) -> App:
+def application(installation: Installation, config: ServeConfig, *api_keys: str) -> App:
     telemetry = Telemetry()
     live = Live(NAME, installation.registry, installation.store, telemetry)
-    return App(config, live, installation.store, telemetry, api_key=api_key)
+    return App(config, live, installation.store, telemetry, api_keys=api_keys)
 
 
 Ask = Callable[[httpx.AsyncClient], Awaitable[T]]
@@ -45,7 +45,7 @@ def asked(app: App, ask: Ask[T]) -> T:
 
 
 def test_with_a_key_only_health_metrics_and_pages_are_open(installation: Installation) -> None:
-    app = application(installation, PATIENT, api_key="s3cret")
+    app = application(installation, PATIENT, "s3cret")
     key = {"authorization": "Bearer s3cret"}
 
     async def ask(client: httpx.AsyncClient) -> list[int]:

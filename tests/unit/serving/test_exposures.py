@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.serving import NAME, Installation
@@ -16,11 +18,12 @@ from support.serving import NAME, Installation
 from elcrec.config import ExposureLogConfig, ServeConfig
 from elcrec.data.user_keys import load_salt, user_key
 from elcrec.errors import UserError
+from elcrec.serving import exposure_files
 from elcrec.serving import exposures as module
 from elcrec.serving.app import App
 from elcrec.serving.engine import Answer, Question
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, Journal, erase_exposures, prepare, seal_abandoned
-from elcrec.serving.exposures import ExposureLog, as_batch
+from elcrec.serving.exposures import ExposureLog, as_row
 from elcrec.serving.live import Live, Serving
 from elcrec.serving.recommender import Recommendation
 from elcrec.serving.telemetry import Telemetry
@@ -57,6 +60,10 @@ def shown(serving: Serving, user: str | None = "zoe", **changes: Any) -> tuple[Q
     return Question(user_id=user, history=None, k=2, allow={"i1", "i2"}), answer
 
 
+def line(moment: int, question: Question, answer: Answer) -> bytes:
+    return msgspec.json.encode(as_row(moment, question, answer, SALT))
+
+
 def log_in(folder: Path, telemetry: Telemetry | None = None, **config: Any) -> ExposureLog:
     section = ExposureLogConfig(folder=str(folder), **config)
     return ExposureLog(section, folder, salt=SALT, telemetry=telemetry or Telemetry())
@@ -81,10 +88,10 @@ def since(telemetry: Telemetry, before: dict[str, int]) -> dict[str, int]:
 def abandoned(serving: Serving, tmp_path: Path) -> Path:
     """A folder with the journal of a process that was killed while it wrote its second batch."""
     journal = Journal(tmp_path)
-    journal.append(as_batch([(1, *shown(serving, "zoe")), (2, *shown(serving, "ann"))], SALT))
+    journal.append([line(1, *shown(serving, "zoe")), line(2, *shown(serving, "ann"))])
     whole = journal._file.tell()
-    journal.append(as_batch([(3, *shown(serving, "bob"))], SALT))
-    (path,) = tmp_path.glob(".*.arrows")
+    journal.append([line(3, *shown(serving, "bob"))])
+    (path,) = tmp_path.glob(".*.journal")
     os.truncate(path, whole + 100)
     journal._file.close()
     return tmp_path
@@ -157,20 +164,66 @@ def test_a_file_is_complete_by_its_rows_or_its_age(
                 log.add(*shown(serving))
             log._write(last=False)
         assert [len(pq.read_table(path)) for path in (tmp_path / name).glob("*.parquet")] == [4, 4]
-        assert list((tmp_path / name).glob(".*.arrows")) == []
+        assert list((tmp_path / name).glob(".*.journal")) == []
 
 
 def test_a_killed_server_loses_only_what_it_had_not_appended(abandoned: Path) -> None:
     prepare(abandoned)
 
     assert [row["user_key"] for row in rows_of(abandoned)] == [user_key(user, SALT) for user in ("zoe", "ann")]
-    assert list(abandoned.glob(".*.arrows")) == []
+    assert list(abandoned.glob(".*.journal")) == []
     assert seal_abandoned(abandoned) == 0
+
+
+def test_a_journal_that_nothing_whole_stands_in_leaves_no_file(tmp_path: Path) -> None:
+    for name, content in (("empty", b""), ("torn", b'{"answer_id": "a'), ("zeros", bytes(100_000))):
+        (tmp_path / f".{name}.journal").write_bytes(content)
+
+    assert seal_abandoned(tmp_path) == 3
+    assert list(tmp_path.glob("*.parquet")) == list(tmp_path.glob(".*.journal")) == []
+
+
+def test_a_file_says_of_an_answer_what_the_server_said(serving: Serving, tmp_path: Path) -> None:
+    answers = [shown(serving, user, propensities=[0.5, 0.25], scores=[1 / 3, -2.5e-9]) for user in ("zoë", None)]
+    moment = 1_700_000_000_123_456
+    journal = Journal(tmp_path)
+    journal.append([line(moment, *each) for each in answers])
+    journal.seal()
+
+    (path,) = tmp_path.glob("*.parquet")
+    expected = [as_row(moment, *each, SALT) for each in answers]
+    assert pq.read_table(path).equals(pa.Table.from_pylist(expected, EXPOSURE_SCHEMA))
+
+
+def test_many_blocks_of_a_journal_become_one_file_in_order(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposure_files, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(exposure_files, "_TAIL_BYTES", 16)
+    journal = Journal(tmp_path)
+    journal.append([line(moment, *shown(serving)) for moment in range(200)])
+    journal._file.write(b'{"answer_id": "torn')
+    journal.seal()
+
+    assert [row["time"].microsecond for row in rows_of(tmp_path)] == list(range(200))
+
+
+def test_the_journal_of_an_earlier_version_becomes_a_file_too(serving: Serving, tmp_path: Path) -> None:
+    batch = pa.RecordBatch.from_pylist([as_row(1, *shown(serving, "zoe"), SALT)], EXPOSURE_SCHEMA)
+    path = tmp_path / ".20260101T000000-0.arrows"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, EXPOSURE_SCHEMA) as stream:
+        stream.write_batch(batch)
+        whole = file.tell()
+        stream.write_batch(batch)
+    os.truncate(path, whole + 100)
+
+    assert seal_abandoned(tmp_path) == 1
+    assert pa.RecordBatch.from_pylist(rows_of(tmp_path), EXPOSURE_SCHEMA).equals(batch)
 
 
 def test_the_journal_of_a_running_server_is_left_alone(serving: Serving, tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.append(as_batch([(1, *shown(serving))], SALT))
+    journal.append([line(1, *shown(serving))])
 
     assert (seal_abandoned(tmp_path), rows_of(tmp_path)) == (0, [])
     journal.seal()
@@ -203,7 +256,7 @@ def test_a_forgotten_user_is_in_no_file_and_in_none_that_a_journal_becomes(servi
     zoe, ann = user_key("zoe", SALT), user_key("ann", SALT)
     for journal in (Journal(tmp_path), running := Journal(tmp_path)):
         now = int(datetime.now(UTC).timestamp() * 1e6)
-        journal.append(as_batch([(now, *shown(serving, user)) for user in ("zoe", "ann", "zoe")], SALT))
+        journal.append([line(now, *shown(serving, user)) for user in ("zoe", "ann", "zoe")])
         if journal is not running:
             journal.seal()
 
@@ -245,7 +298,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
 
 def test_columns_are_those_of_the_schema(serving: Serving) -> None:
     explored = shown(serving, None, propensities=[0.95, 0.05], intent=None)
-    (row,) = as_batch([(7, *explored)], SALT).to_pylist()
+    row = as_row(7, *explored, SALT)
 
     assert list(row) == EXPOSURE_SCHEMA.names
     assert row["propensities"] == [0.95, 0.05]

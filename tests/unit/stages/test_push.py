@@ -108,6 +108,14 @@ def test_the_first_push_makes_a_champion_whose_features_are_served(pushed: Path,
     assert (store.out / "gate.md").read_text().startswith("# Push accepted")
 
 
+def test_a_push_enters_how_the_model_was_trained(pushed: Path) -> None:
+    client = Store(pushed / "store").sides["registry"]._client
+    (run,) = client.search_runs([client.get_experiment_by_name("elcrec").experiment_id])
+
+    assert run.data.params["train.encoder.window"] == "8"
+    assert run.data.params["sequences.split"] == "leave_one_out"
+
+
 def test_pushing_again_changes_nothing(store: Store, ranked: tuple[Inputs, Inputs]) -> None:
     again = store.push(ranked[0])
 

@@ -1,0 +1,41 @@
+"""Events from a stream into the online store, until told to stop."""
+
+from collections.abc import Container, Sequence
+from threading import Event as Flag
+
+from elcrec.config import StreamConfig
+from elcrec.serving.ports import Event, FeatureStore
+from elcrec.serving.stream import StreamConsumer, Topic
+from elcrec.serving.stream_metrics import StreamMetrics
+
+
+def consume(
+    config: StreamConfig,
+    topic: Topic,
+    *,
+    features: FeatureStore,
+    metrics: StreamMetrics,
+    stop: Flag,
+    dislikes: Container[str] = (),
+) -> dict[str, int]:
+    """Store the events of a topic until `stop` is set; return what became of them.
+
+    Args:
+        config: the section `stream`.
+        topic: what is read.
+        features: where events go.
+        metrics: of this process.
+        stop: once set, the batch at hand is finished and no other is begun.
+        dislikes: kinds of events that say no.
+    """
+    totals = dict.fromkeys(("events", "accepted", "duplicates", "late"), 0)
+
+    def store(events: Sequence[Event]) -> dict[str, int]:
+        outcome = features.push_events(events, dislikes=dislikes)
+        fates = {name: getattr(outcome, name) for name in ("accepted", "duplicates", "late")}
+        for name, number in (fates | {"events": len(events)}).items():
+            totals[name] += number
+        return fates
+
+    StreamConsumer(config, topic, store, metrics, stop).run()
+    return totals
