@@ -31,7 +31,7 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup spark run repro recommend test test-slow test-all test-image check sbom audit format bench golden lock locks
+.PHONY: help setup spark run repro recommend test test-slow test-all test-image check docs sbom audit format bench golden lock locks
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ check: setup ## Lint, format check, types, lock files.
 	rm -rf $(VENV)/locks && mkdir $(VENV)/locks && cp requirements*.lock $(VENV)/locks/
 	$(MAKE) --no-print-directory locks LOCKS=$(VENV)/locks
 	for lock in requirements*.lock; do diff $$lock $(VENV)/locks/$$lock; done
+
+docs: setup ## Build the documentation as a site that needs no network, into build/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/release/.ready: requirements-release.lock $(VENV)/.ready
 	$(PYTHON) -m venv $(VENV)/release
