@@ -62,7 +62,8 @@ def made_by(name: str) -> str:
 
 def run_inside(image: str, folder: Path, *options: str, out: str, network: str = "none") -> None:
     """Run validate and sequences in a container, with a read-only root and another user."""
-    locked = ["--read-only", "--tmpfs", "/tmp", "--user", str(os.getuid()), "--network", network]
+    # Spark unpacks libraries of its own to /tmp.
+    locked = ["--network", network, "--read-only", "--tmpfs", "/tmp:exec", "--user", str(os.getuid())]
     engine = " ".join(f"--set {option}" for option in ("engine.kind=spark", "engine.threads=1", *options))
     script = f"elcrec validate {engine} --raw raw --out {out}-validated && elcrec {made_by(out)} {engine}"
     script = script.replace("--interactions validated", f"--interactions {out}-validated")
