@@ -21,7 +21,7 @@ def _commands() -> list[str]:
     for page in PAGES:
         for text in re.findall(
             r"(?m)^(?:\$ |)((?:elcrec(?! version)|elcrec-pipeline|make) .*)$|`((?:elcrec|make) [^`]+)`",
-            page.read_text(),
+            page.read_text().replace(" \\\n", ""),
         ):
             found += re.split(r" (?:&&|\||>|;) ", "".join(text).split(" #")[0])[:1]
     return sorted(set(found))
