@@ -84,6 +84,8 @@ RUN mkdir components pipelines && /opt/build/bin/hatchling build -t wheel -d /bu
 # Bytecode of what a server imports, not of all that is installed.
 RUN find /opt/venv -name '*.pyc' -delete && /opt/venv/bin/python -c "import elcrec.serving.server, \
 elcrec.adapters.feast_store, elcrec.adapters.model_registry, elcrec.stages.recommend, elcrec.stages.events, \
+elcrec.stages.stream, elcrec.adapters.redis_stream, elcrec.adapters.kafka_stream, \
+opentelemetry.sdk.trace.export, opentelemetry.exporter.otlp.proto.http.trace_exporter, \
 feast.infra.registry.sql, feast.infra.online_stores.redis, mlflow.store.model_registry.sqlalchemy_store"
 
 FROM ${BASE} AS runtime

@@ -18,6 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+KEY = "s3cret"
+"""What the server asks for, and whoever sits in front of the browser types."""
+
 
 @contextmanager
 def browser(profile: Path) -> Iterator[str]:
@@ -49,6 +52,7 @@ class Page:
         self._session = {"sessionId": attached["sessionId"]}
         await self.call("Network.enable")
         await self.call("Page.enable")
+        await self.call("Page.addScriptToEvaluateOnNewDocument", source=f"window.prompt = () => {KEY!r}")
         await self.call("Page.navigate", url=address)
 
     async def call(self, method: str, **parameters: Any) -> Any:
@@ -105,8 +109,9 @@ async def visit(devtools: str, address: str) -> bytes:
         return picture
 
 
-def test_a_click_changes_the_list(tmp_path: Path) -> None:
+def test_a_click_changes_the_list_once_the_key_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With ELCREC_DEMO_STORE and ELCREC_DEMO_PICTURE it shows that store, and takes the picture for the docs."""
+    monkeypatch.setenv("ELCREC_API_KEY", KEY)
     store, picture = os.environ.get("ELCREC_DEMO_STORE"), os.environ.get("ELCREC_DEMO_PICTURE")
     with browser(tmp_path / "profile") as devtools:
         made = Installation.make(tmp_path, items=40)

@@ -106,16 +106,9 @@ class StreamConsumer:
         """Store a batch, trying until it is stored or the consumer is stopped."""
         events, faulty = _parsed(messages)
         buried = len(faulty)
-        stored = done = False
-        while not done:
-            if not stored:
-                stored = self._attempt(partial(self._push, events))
-            else:
-                done = self._attempt(partial(self._finish, faulty, messages))
-            if self._problem is not None and self._stop.is_set():
-                return
-        self._metrics.messages.labels("dead").inc(buried)
-        self._metrics.messages.labels("handled").inc(len(messages) - buried)
+        if self._insist(partial(self._push, events)) and self._insist(partial(self._finish, faulty, messages)):
+            self._metrics.messages.labels("dead").inc(buried)
+            self._metrics.messages.labels("handled").inc(len(messages) - buried)
 
     def _push(self, events: Sequence[Event]) -> None:
         if not events:
@@ -130,6 +123,13 @@ class StreamConsumer:
             self._topic.bury(*faulty[0])
             faulty.popleft()
         self._topic.done(messages)
+
+    def _insist(self, work: Callable[[], None]) -> bool:
+        """Try until something is done; return whether it was before the consumer was stopped."""
+        while not self._attempt(work):
+            if self._stop.is_set():
+                return False
+        return True
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         """Do something, or rest where it cannot be done; return whether it was."""

@@ -144,22 +144,52 @@ def test_an_outage_is_told_from_a_cold_user_and_readiness_names_it(
 
     users = {"inputs": [{"name": "user_id", "shape": [1], "datatype": "BYTES", "data": ["nobody"]}]}
 
-    async def ask(client: httpx.AsyncClient) -> tuple[list[Any], httpx.Response]:
+    async def ask(client: httpx.AsyncClient) -> tuple[list[Any], httpx.Response, str]:
         answers = []
         for outage in (False, True):
             if outage:
                 monkeypatch.setattr(type(installation.store), "histories", replaced)
             answer = await client.post("/v2/models/elcrec/infer", json=users)
             answers.append({each["name"]: each["data"] for each in answer.json()["outputs"]})
-        return answers, await client.get("/v2/health/ready")
+        return answers, await client.get("/v2/health/ready"), (await client.get("/metrics")).text
 
-    (cold, away), ready = asked(app, ask)
+    (cold, away), ready, metrics = asked(app, ask)
 
     assert (cold["history_source"], cold["store_available"]) == (["none"], [True])
     assert (away["history_source"], away["store_available"]) == (["none"], [False])
     assert ready.status_code == status
     (problem,) = ready.json()["problems"]
     assert problem.startswith("the online store is not the one that was published")
+    parts = {"champion": 0, "items": 0, "store": 1, "exposures": 0}
+    assert [f'elcrec_problem{{part="{part}"}} {value}.0' in metrics for part, value in parts.items()] == [True] * 4
+
+
+def test_answers_are_counted_by_version_and_policy_and_events_by_whether_they_name_an_answer(
+    installation: Installation,
+) -> None:
+    app = application(installation, PATIENT)
+
+    def counted(page: str) -> list[float]:
+        policy, labels = ("model", "popular"), 'elcrec_{name}_total{{policy="{policy}",version="1"}}'
+        names = [
+            labels.format(name=name, policy=each) for name in ("recommendations", "impressions") for each in policy
+        ]
+        lines = dict(line.rsplit(" ", 1) for line in page.splitlines())
+        return [float(lines.get(name, 0)) for name in (*names, "elcrec_following_events_total")]
+
+    async def ask(client: httpx.AsyncClient) -> list[float]:
+        # Feast may have counters of one process share their values, which shows once a label has been used.
+        for history in (["item-1"], ["unknown"]):
+            await client.post("/recommend", json={"history": history})
+        before = counted((await client.get("/metrics")).text)
+        for history in (["item-1"], ["item-2"], ["unknown"]):
+            answer = (await client.post("/recommend", json={"history": history, "k": 3})).json()
+        event = {"user_id": "follower", "item_id": "item-1", "answer_id": answer["answer_id"]}
+        await client.post("/events", json={"events": [event, {"user_id": "follower", "item_id": "item-2"}]})
+        after = counted((await client.get("/metrics")).text)
+        return [now - then for then, now in zip(before, after, strict=True)]
+
+    assert asked(app, ask) == [2, 1, 6, 3, 1]
 
 
 def test_a_failure_of_our_own_is_an_answer_without_details_and_is_counted(
