@@ -54,6 +54,13 @@ def test_without_a_rate_or_a_variance_nothing_is_estimated(faulty: Ratio) -> Non
     assert estimate(faulty, faulty, expected=0.05, alpha=ALPHA) is None
 
 
+def test_of_hardly_a_click_the_interval_is_wide_and_still_a_number() -> None:
+    found = estimate(Ratio(0.001, 0.01, 10.0), Ratio(0.001, 0.01, 10.0), expected=0.05, alpha=ALPHA)
+
+    assert found is not None
+    assert (found.low, np.isfinite(found.high)) == (-1, True)
+
+
 def test_intervals_share_what_those_before_them_left() -> None:
     ends = [(-0.2, 0.1), (-0.1, 0.3), (0.2, 0.4)]
     given = [Estimate(champion=0.1, challenger=0.1, lift=0.0, low=low, high=high) for low, high in ends]
