@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.serving import NAME, ROOT, Client, Installation, Reply, eventually, serving
+from support.serving import NAME, ROOT, Client, Installation, Reply, Server, eventually, serving
 
 from elcrec.serving.arms import arm_of
 
@@ -32,7 +32,7 @@ def elcrec(*arguments: str, store: Path) -> str:
 
 
 @contextmanager
-def asking(port: int) -> Iterator[list[Reply]]:
+def asking(server: Server) -> Iterator[list[Reply]]:
     """Ask for one user after the other, from two connections; yields the answers, which grow."""
     replies, over = list[Reply](), threading.Event()
 
@@ -42,7 +42,7 @@ def asking(port: int) -> Iterator[list[Reply]]:
                 for user in USERS:
                     replies.append(client.post("/recommend", {"user_id": user, "k": 3}))
 
-    threads = [threading.Thread(target=ask, args=(Client(port),)) for _ in range(2)]
+    threads = [threading.Thread(target=ask, args=(server.client(),)) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
@@ -61,21 +61,25 @@ def test_arms_survive_a_restart_and_end_with_a_promotion_and_a_rollback_without_
     def answered(reply: Reply) -> tuple[str, str]:
         return reply.json["arm"], reply.json["model"]["version"]
 
-    for _ in range(2):
-        with serving(installation, "challenger.mode=split", "poll=0.1") as server, server.client() as client:
+    def require_arms(server: Server) -> None:
+        with server.client() as client:
             found = {user: answered(client.post("/recommend", {"user_id": user, "k": 3})) for user in USERS}
-            assert found == {user: (arm, VERSION[arm]) for user, arm in arms.items()}
-            assert server.metric('elcrec_answers_total{arm="challenger"}') == list(arms.values()).count("challenger")
+        assert found == {user: (arm, VERSION[arm]) for user, arm in arms.items()}
+        assert server.metric('elcrec_answers_total{arm="challenger"}') == list(arms.values()).count("challenger")
 
-    with serving(installation, "challenger.mode=split", "poll=0.1") as server, asking(server.port) as replies:
-        installation.registry.set_champion(NAME, "2")
-        eventually(
-            lambda: bool(replies) and replies[-1].json["model"]["version"] == "2" and "arm" not in replies[-1].json
-        )
-        said = elcrec("rollback", store=installation.folder)
-        eventually(lambda: replies[-1].json["model"]["version"] == "1")
-        later = len(replies)
-        eventually(lambda: len(replies) > later + 2 * len(USERS))
+    with serving(installation, "challenger.mode=split", "poll=0.1") as server:
+        require_arms(server)
+    with serving(installation, "challenger.mode=split", "poll=0.1") as server:
+        require_arms(server)
+        with asking(server) as replies:
+            installation.registry.set_champion(NAME, "2")
+            eventually(
+                lambda: bool(replies) and replies[-1].json["model"]["version"] == "2" and "arm" not in replies[-1].json
+            )
+            said = elcrec("rollback", store=installation.folder)
+            eventually(lambda: replies[-1].json["model"]["version"] == "1")
+            later = len(replies)
+            eventually(lambda: len(replies) > later + 2 * len(USERS))
 
     assert said.split() == ["champion", "1", "rejected", "2"]
     assert {reply.status for reply in replies} == {200}
