@@ -137,7 +137,7 @@ def _rollback(options: Options) -> None:
     from elcrec.stages.rollback import rollback
 
     store, name = open_store(options.store), _config(options).push.model_name
-    _show(rollback(name, options.version, registry=store.registry, features=store.features))
+    _show(rollback(name, options.version, registry=store.quick_registry, features=store.quick_check))
 
 
 def _run(options: Options) -> int:
@@ -180,7 +180,7 @@ def _serve(options: Options) -> None:
         from elcrec.adapters.signatures import require_signature
 
         check = require_signature(Path(config.serve.verify_key))
-    registry, features = store.registry, store.features
+    registry, features = store.quick_registry, store.features
     serve(
         config.serve,
         name,
@@ -221,6 +221,28 @@ def _monitor(options: Options) -> int:
     found = monitor(config.monitor, options.attributed, options.out, now=datetime.now(UTC), **inputs)
     _show(found)
     return config.monitor.retrain_status if found["retrain"] else 0
+
+
+def _promote(options: Options) -> None:
+    from datetime import UTC, datetime
+
+    from elcrec.adapters.engine import open_engine
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.promote import promote
+
+    config, store = _config(options), open_store(options.store)
+    with store.pushing():
+        decided = promote(
+            options.attributed,
+            registry=store.quick_registry,
+            features=store.quick_check,
+            config=config,
+            out=options.out,
+            engine=open_engine(config.engine),
+            now=datetime.now(UTC),
+            dry_run=options.dry_run,
+        )
+    _show(decided)
 
 
 def _recommend_all(options: Options) -> None:
@@ -373,6 +395,11 @@ def _add_loop(add: Callable[..., argparse.ArgumentParser]) -> None:
     judged.add_argument("--store", type=Path, metavar="DIR", help=text)
     text = "what an earlier run wrote (default: --out, as it was)"
     judged.add_argument("--earlier", type=Path, metavar="DIR", help=text)
+    text = "Decide between challenger and champion by what their users did; move the alias."
+    places = {"attributed": a / "attributed", "store": a / "store", "out": a / "promotion"}
+    add("promote", _promote, text, **places).add_argument(
+        "--dry-run", action="store_true", help="decide and write, but leave the registry as it is"
+    )
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """The Kubeflow Model Registry beside MLflow, so that Kubeflow's pages show a model's versions and their runs.
 
-MLflow stays the registry that serving and the gate read: of a champion, or of a version that was rolled back, this one
-knows nothing.
+MLflow stays the registry that serving and the gate read: of a champion, of a challenger, or of a version that was
+rolled back, this one knows nothing.
 """
 
 import asyncio
@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from elcrec.adapters.model_registry import DIGEST, MlflowRegistry
+from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.adapters.quiet import quiet
+from elcrec.adapters.registry_names import DIGEST
 from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest

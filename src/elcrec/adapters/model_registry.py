@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from elcrec.adapters.quiet import quiet
+from elcrec.adapters.registry_names import ARTIFACT, CHALLENGER, CHAMPION, DIGEST, REASON, REJECTED
 from elcrec.artifacts import atomic_dir, atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
@@ -25,12 +26,6 @@ with quiet("mlflow", "alembic"):
 
 logger = logging.getLogger(__name__)
 
-CHAMPION = "champion"
-DIGEST = "elcrec.bundle"
-"""Tag of a version and of its run: the bundle's digest."""
-_REJECTED = "elcrec.rejected"
-"""Tag of a version that was rolled back: when."""
-_ARTIFACT = "bundle"
 _CURVES = "training/"
 """How the names of curves begin, apart from the figures of the finished model; MLflow draws them as a group."""
 _PARAMETERS_AT_ONCE, _POINTS_AT_ONCE, _LONGEST_VALUE = 100, 1000, 500
@@ -56,8 +51,15 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        model = self._ask(lambda client: client.get_registered_model(name))
-        return self.version(name, str(model.aliases[CHAMPION])) if model and CHAMPION in model.aliases else None
+        return self._named(name, CHAMPION)
+
+    def challenger(self, name: str) -> RegisteredModel | None:
+        """See `ModelRegistry`. With a server, the bundle is downloaded once.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses.
+        """
+        return self._named(name, CHALLENGER)
 
     def version(self, name: str, version: str) -> RegisteredModel | None:
         """See `ModelRegistry`. With a server, the bundle is downloaded once.
@@ -75,7 +77,7 @@ class MlflowRegistry:
             UserError: MLflow cannot be reached or refuses.
         """
         found = self._ask(lambda client: client.search_model_versions(f"name='{name}'"))
-        numbers = [int(version.version) for version in found or [] if _REJECTED not in version.tags]
+        numbers = [int(version.version) for version in found or [] if REJECTED not in version.tags]
         return [str(number) for number in sorted(numbers, reverse=True)]
 
     def register(
@@ -100,7 +102,7 @@ class MlflowRegistry:
                 return str(known)
             run = self._finished_run(name, digest, bundle, metrics, tags, training)
             self._ensure_model(name)
-            source = f"{run.info.artifact_uri}/{_ARTIFACT}"
+            source = f"{run.info.artifact_uri}/{ARTIFACT}"
             version = self._client.create_model_version(
                 name, source=source, run_id=run.info.run_id, tags={**tags, DIGEST: digest}
             )
@@ -115,8 +117,18 @@ class MlflowRegistry:
         """
         with _mlflow():
             self._client.set_registered_model_alias(name, CHAMPION, version)
+            self._end_challenge(name, version)
 
-    def reject(self, name: str, version: str) -> None:
+    def set_challenger(self, name: str, version: str) -> None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached, or has no such version.
+        """
+        with _mlflow():
+            self._client.set_registered_model_alias(name, CHALLENGER, version)
+
+    def reject(self, name: str, version: str, reason: str = "") -> None:
         """See `ModelRegistry`.
 
         Raises:
@@ -124,7 +136,10 @@ class MlflowRegistry:
         """
         with _mlflow():
             moment = datetime.now(UTC).isoformat(timespec="seconds")
-            self._client.set_model_version_tag(name, version, _REJECTED, moment)
+            self._client.set_model_version_tag(name, version, REJECTED, moment)
+            if reason:
+                self._client.set_model_version_tag(name, version, REASON, reason)
+            self._end_challenge(name, version)
 
     def pardon(self, name: str, version: str) -> None:
         """See `ModelRegistry`.
@@ -133,8 +148,10 @@ class MlflowRegistry:
             UserError: MLflow cannot be reached, or has no such version.
         """
         with _mlflow():
-            if _REJECTED in self._client.get_model_version(name, version).tags:
-                self._client.delete_model_version_tag(name, version, _REJECTED)
+            tags = self._client.get_model_version(name, version).tags
+            for tag in (REASON, REJECTED):
+                if tag in tags:
+                    self._client.delete_model_version_tag(name, version, tag)
 
     def rejected(self, name: str, digest: str) -> str | None:
         """See `ModelRegistry`.
@@ -144,7 +161,15 @@ class MlflowRegistry:
         """
         asked = f"name='{name}' and tags.`{DIGEST}`='{digest}'"
         found = self._ask(lambda client: client.search_model_versions(asked))
-        return next((str(version.version) for version in found or [] if _REJECTED in version.tags), None)
+        return next((str(version.version) for version in found or [] if REJECTED in version.tags), None)
+
+    def _named(self, name: str, alias: str) -> RegisteredModel | None:
+        model = self._ask(lambda client: client.get_registered_model(name))
+        return self.version(name, str(model.aliases[alias])) if model and alias in model.aliases else None
+
+    def _end_challenge(self, name: str, version: str) -> None:
+        if str(self._client.get_registered_model(name).aliases.get(CHALLENGER)) == version:
+            self._client.delete_registered_model_alias(name, CHALLENGER)
 
     def _ask(self, question: Callable[[MlflowClient], Entity]) -> Entity | None:
         """Return what MLflow answers, `None` where it does not exist; a folder without a registry stays one."""
@@ -177,7 +202,7 @@ class MlflowRegistry:
 
     def _fetch(self, version: ModelVersion) -> Path:
         if self._server is None:
-            return self._artifacts / str(version.run_id) / "artifacts" / _ARTIFACT
+            return self._artifacts / str(version.run_id) / "artifacts" / ARTIFACT
         cached = self._folder / "downloads" / str(version.tags[DIGEST])
         if not cached.is_dir():
             self._download(version, cached)
@@ -189,14 +214,14 @@ class MlflowRegistry:
             with atomic_dir(cached) as scratch:
                 download_artifacts(
                     run_id=version.run_id,
-                    artifact_path=_ARTIFACT,
+                    artifact_path=ARTIFACT,
                     dst_path=str(scratch),
                     tracking_uri=self._server,
                 )
                 # The download keeps the artifact's own folder; its files belong one level up.
-                for path in (scratch / _ARTIFACT).iterdir():
+                for path in (scratch / ARTIFACT).iterdir():
                     path.rename(scratch / path.name)
-                (scratch / _ARTIFACT).rmdir()
+                (scratch / ARTIFACT).rmdir()
         except (OSError, MlflowException) as error:
             logger.warning("the bundle of version %s cannot be had (%s)", version.version, type(error).__name__)
 
@@ -213,7 +238,7 @@ class MlflowRegistry:
         runs = self._client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'", max_results=1)
         run = runs[0] if runs else self._client.create_run(experiment, tags={DIGEST: digest})
         if run.info.status != "FINISHED":
-            self._client.log_artifacts(run.info.run_id, str(bundle), _ARTIFACT)
+            self._client.log_artifacts(run.info.run_id, str(bundle), ARTIFACT)
             self._client.log_batch(
                 run.info.run_id,
                 metrics=[Metric(_metric_name(key), value, 0, 0) for key, value in metrics.items()],

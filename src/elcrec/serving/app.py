@@ -206,7 +206,7 @@ class App:
         head, data = binary.split(body, headers.get(binary.HEADER))
         asked = inference.parse_infer(head)
         binary.fill(asked.inputs, data)
-        questions = inference.questions_of(asked, limits)
+        questions = inference.questions_of(asked, limits, version=request.path_params.get("version"))
         answers = await asyncio.gather(*(self._ask(request, question) for question in questions))
         self._note(questions, answers)
         content, size = binary.pack(inference.write_infer(asked, answers), inference.binary_outputs(asked))
@@ -289,7 +289,7 @@ class App:
 
     async def _is_ready(self, _: Request) -> Response:
         # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
-        problems = [problem for problem in self._problems().values() if problem]
+        problems = [problem for problem in dict.fromkeys(self._problems().values()) if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
 
@@ -300,6 +300,7 @@ class App:
             "items": self._live.items_problem,
             "store": self._engine.problem,
             "exposures": None if self._exposures is None else self._exposures.problem,
+            "challenger": None if self._live.challenger is None else self._live.challenger.problem,
         }
 
     async def _model(self, request: Request) -> Response:

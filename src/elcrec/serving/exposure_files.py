@@ -42,11 +42,16 @@ EXPOSURE_SCHEMA = pa.schema(
         pa.field("model", pa.string()),
         pa.field("version", pa.string()),
         pa.field("digest", pa.string()),
+        pa.field("arm", pa.string()),
     ]
 )
 """A row an answer. `user_key` is the salted hash of the user, null where the request named none; `user_id` is null
 unless `serve.exposures.raw_users`; lists have an entry a position, best first; `propensities` is null where the rules
-explore nothing; `intent` is null without one; `allowed` (null: all) and `denied` count the ids of the filters."""
+explore nothing; `intent` is null without one; `allowed` (null: all) and `denied` count the ids of the filters;
+`arm` is null while no test runs."""
+
+LATER_COLUMNS = ("arm",)
+"""Columns that files of older servers lack; they count as null."""
 
 _LINES, _EARLIER = ".journal", ".arrows"
 """How the names of journals end; those of earlier versions are streams of Arrow."""
@@ -168,12 +173,20 @@ def _copy(path: Path, scratch: Path, forgotten: Forgotten) -> int:
     return rows
 
 
+def _with_later_columns(table: pa.Table) -> pa.Table:
+    """Return rows of an older server in the columns of today."""
+    for name in LATER_COLUMNS:
+        if name not in table.column_names:
+            table = table.append_column(EXPOSURE_SCHEMA.field(name), pa.nulls(len(table), pa.string()))
+    return table.select(EXPOSURE_SCHEMA.names)
+
+
 def _tables(path: Path) -> Iterator[pa.Table]:
     """Yield the rows of a journal, some thousands at a time; of what a killed process left, those that are whole."""
     if path.suffix == _EARLIER:
         batches = _streamed(path)
         while part := list(islice(batches, _BATCHES_AT_ONCE)):
-            yield pa.Table.from_batches(part)
+            yield _with_later_columns(pa.Table.from_batches(part))
         return
     _cut_torn_line(path)
     numbers = EXPOSURE_SCHEMA.set(EXPOSURE_SCHEMA.get_field_index("time"), pa.field("time", pa.int64()))

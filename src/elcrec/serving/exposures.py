@@ -140,4 +140,5 @@ def as_row(moment: int, question: Question, answer: Answer, salt: str, *, raw_us
         "model": answer.serving.name,
         "version": answer.serving.version,
         "digest": answer.serving.recommender.manifest.digest,
+        "arm": answer.arm,
     }

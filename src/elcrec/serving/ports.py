@@ -45,10 +45,13 @@ class TrainingRecord:
 
 
 class ModelRegistry(Protocol):
-    """Versions of named models, one of which may be the champion."""
+    """Versions of named models, one of which may be the champion, and another the challenger beside it."""
 
     def champion(self, name: str) -> RegisteredModel | None:
         """Return the version that serves, `None` before the first push."""
+
+    def challenger(self, name: str) -> RegisteredModel | None:
+        """Return the version that is tried beside the champion, `None` where there is none."""
 
     def version(self, name: str, version: str) -> RegisteredModel | None:
         """Return one version, `None` where there is no such."""
@@ -70,10 +73,13 @@ class ModelRegistry(Protocol):
         """
 
     def set_champion(self, name: str, version: str) -> None:
-        """Make `version` the one that serves."""
+        """Make `version` the one that serves; a challenger that it was it is no longer."""
 
-    def reject(self, name: str, version: str) -> None:
-        """Note that a version is not to serve again; no push makes it the champion."""
+    def set_challenger(self, name: str, version: str) -> None:
+        """Make `version` the one that is tried beside the champion."""
+
+    def reject(self, name: str, version: str, reason: str = "") -> None:
+        """Note that a version is not to serve again, and why; no push makes it champion, and it is no challenger."""
 
     def pardon(self, name: str, version: str) -> None:
         """Take back what `reject` noted, if it did."""
@@ -234,7 +240,19 @@ class StoreReplaced(StoreUnavailable):
     """The online store is not the one that was published: it was emptied, replaced, or published only in part."""
 
 
-class FeatureStore(Protocol):
+class ServiceCheck(Protocol):
+    """Says whether a store serves what a version reads."""
+
+    def check(self, service: str, schema: str | None = None) -> None:
+        """Make sure that the store has `service`, and that its schema is the one with the digest `schema`.
+
+        Raises:
+            StoreUnavailable: the registry does not answer.
+            UserError: the service is missing or differs; `None` for `schema` asks for the service alone.
+        """
+
+
+class FeatureStore(ServiceCheck, Protocol):
     """Online features, written by a push, kept fresh by events and read by every request."""
 
     @property
@@ -303,14 +321,6 @@ class FeatureStore(Protocol):
 
         Raises:
             StoreUnavailable: the online store or the log does not answer, or somebody publishes or reads for too long.
-        """
-
-    def check(self, service: str, schema: str | None = None) -> None:
-        """Make sure that the store has `service`, and that its schema is the one with the digest `schema`.
-
-        Raises:
-            StoreUnavailable: the registry does not answer.
-            UserError: the service is missing or differs; `None` for `schema` asks for the service alone.
         """
 
     def schema(self, service: str) -> str:

@@ -160,8 +160,8 @@ def test_an_outage_is_told_from_a_cold_user_and_readiness_names_it(
     assert ready.status_code == status
     (problem,) = ready.json()["problems"]
     assert problem.startswith("the online store is not the one that was published")
-    parts = {"champion": 0, "items": 0, "store": 1, "exposures": 0}
-    assert [f'elcrec_problem{{part="{part}"}} {value}.0' in metrics for part, value in parts.items()] == [True] * 4
+    parts = {"champion": 0, "items": 0, "store": 1, "exposures": 0, "challenger": 0}
+    assert [f'elcrec_problem{{part="{part}"}} {value}.0' in metrics for part, value in parts.items()] == [True] * 5
 
 
 def test_answers_are_counted_by_version_and_policy_and_events_by_whether_they_name_an_answer(

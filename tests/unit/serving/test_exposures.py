@@ -208,17 +208,21 @@ def test_many_blocks_of_a_journal_become_one_file_in_order(
     assert [row["time"].microsecond for row in rows_of(tmp_path)] == list(range(200))
 
 
-def test_the_journal_of_an_earlier_version_becomes_a_file_too(serving: Serving, tmp_path: Path) -> None:
-    batch = pa.RecordBatch.from_pylist([as_row(1, *shown(serving, "zoe"), SALT)], EXPOSURE_SCHEMA)
+@pytest.mark.parametrize("columns", [EXPOSURE_SCHEMA.names, [*EXPOSURE_SCHEMA.names[:-1]]], ids=["arm", "no arm"])
+def test_the_journal_of_an_earlier_version_becomes_a_file_too(
+    serving: Serving, tmp_path: Path, columns: list[str]
+) -> None:
+    today = pa.RecordBatch.from_pylist([as_row(1, *shown(serving, "zoe"), SALT)], EXPOSURE_SCHEMA)
+    batch = today.select(columns)
     path = tmp_path / ".20260101T000000-0.arrows"
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, EXPOSURE_SCHEMA) as stream:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, batch.schema) as stream:
         stream.write_batch(batch)
         whole = file.tell()
         stream.write_batch(batch)
     os.truncate(path, whole + 100)
 
     assert seal_abandoned(tmp_path) == 1
-    assert pa.RecordBatch.from_pylist(rows_of(tmp_path), EXPOSURE_SCHEMA).equals(batch)
+    assert pa.RecordBatch.from_pylist(rows_of(tmp_path), EXPOSURE_SCHEMA).equals(today)
 
 
 def test_the_journal_of_a_running_server_is_left_alone(serving: Serving, tmp_path: Path) -> None:
