@@ -40,6 +40,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     async def ask(client: httpx.AsyncClient) -> str:
         await client.post("/recommend", json={**REQUEST, "user_id": "user-1"})
         await client.post("/events", json=EVENT)
+        telemetry.arms.show_challenger((NAME, "2", "digest"))
         return (await client.get("/metrics")).text
 
     pages = [asked(app, ask), generate_latest(StreamMetrics().registry).decode()]
