@@ -223,6 +223,28 @@ def _monitor(options: Options) -> int:
     return config.monitor.retrain_status if found["retrain"] else 0
 
 
+def _promote(options: Options) -> None:
+    from datetime import UTC, datetime
+
+    from elcrec.adapters.engine import open_engine
+    from elcrec.adapters.store import open_store
+    from elcrec.stages.promote import promote
+
+    config, store = _config(options), open_store(options.store)
+    with store.pushing():
+        decided = promote(
+            options.attributed,
+            registry=store.registry,
+            features=store.features,
+            config=config,
+            out=options.out,
+            engine=open_engine(config.engine),
+            now=datetime.now(UTC),
+            dry_run=options.dry_run,
+        )
+    _show(decided)
+
+
 def _recommend_all(options: Options) -> None:
     from elcrec.adapters.store import open_store
     from elcrec.data.parts import Part
@@ -373,6 +395,11 @@ def _add_loop(add: Callable[..., argparse.ArgumentParser]) -> None:
     judged.add_argument("--store", type=Path, metavar="DIR", help=text)
     text = "what an earlier run wrote (default: --out, as it was)"
     judged.add_argument("--earlier", type=Path, metavar="DIR", help=text)
+    text = "Decide between challenger and champion by what their users did; move the alias."
+    places = {"attributed": a / "attributed", "store": a / "store", "out": a / "promotion"}
+    add("promote", _promote, text, **places).add_argument(
+        "--dry-run", action="store_true", help="decide and write, but leave the registry as it is"
+    )
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:

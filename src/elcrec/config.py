@@ -7,6 +7,7 @@ Unknown keys, wrong types and values out of range are fatal and named by their p
 import codecs
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -747,6 +748,9 @@ class PushConfig(Section, frozen=True, kw_only=True):
     is not published, and leaves the online store (real times only); 0 keeps everybody."""
     gate: GateConfig = GateConfig()
     """The conditions of a push."""
+    alias: Literal["champion", "challenger"] = "champion"
+    """What an accepted model becomes: the version that serves, or one that is tried beside it (docs/experiments.md).
+    Where no version serves yet it becomes the champion."""
     refused_status: Annotated[int, Meta(ge=0, le=255)] = 0
     """Exit status of `elcrec push` and `elcrec run` where the gate refuses the model; 0: a refusal is an answer as good
     as any. A status that says something else (1, 2, 130, 143) is not taken."""
@@ -805,6 +809,20 @@ class ExposureLogConfig(Section, frozen=True, kw_only=True):
     """Age from which a file is complete, however few answers it has."""
 
 
+class ChallengerConfig(Section, frozen=True, kw_only=True):
+    """The challenger beside the champion."""
+
+    mode: Literal["off", "shadow", "split"] = "off"
+    """`off`: a challenger is not looked at; `shadow`: the champion answers everybody, and the challenger ranks for a
+    sample of the same requests, aside; `split`: the challenger answers a part of the users."""
+    share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    """Part of the users whom the challenger answers under `split`; `elcrec promote` expects it of the exposures."""
+    sample: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    """Part of the answers that are compared under `shadow`."""
+    queue: Positive = 256
+    """Most answers that wait for a comparison under `shadow`; more are left out and counted."""
+
+
 class ServeConfig(Section, frozen=True, kw_only=True):
     """The server."""
 
@@ -853,6 +871,8 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     signatures are not asked for."""
     exposures: ExposureLogConfig = ExposureLogConfig()
     """What is written down of the answers."""
+    challenger: ChallengerConfig = ChallengerConfig()
+    """What is done with a challenger."""
 
 
 class ExposuresConfig(Section, frozen=True, kw_only=True):
@@ -904,6 +924,38 @@ class MonitorConfig(Section, frozen=True, kw_only=True):
             raise ValueError(f"retrain_status {self.retrain_status} is that of a fault; take another, such as 3")
 
 
+Rate = Literal["ctr", "conversion", "hit_rate"]
+"""A rate of what users did: clicks of shown items, answers with a click, next events of shown items."""
+
+
+class PromoteConfig(Section, frozen=True, kw_only=True):
+    """Deciding between the challenger and the champion by what their users did."""
+
+    metric: Rate = "ctr"
+    """The rate that the challenger has to raise."""
+    false_alarms: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    """Chance that two versions which are equally good are ever told apart, however often one looks."""
+    expected_lift: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    """Relative lift that the test is tuned for; any other is found too, somewhat later."""
+    min_days: Positive = 7
+    """Whole days before anything is decided; whole weeks, where days of the week differ."""
+    min_users: Positive = 1000
+    """Users that each arm must have before anything is decided."""
+    guards: dict[Rate, Annotated[float, Meta(gt=0, lt=1)]] = msgspec.field(default_factory=lambda: {"conversion": 0.05})
+    """Rates that must not fall, and the relative fall that would be too much: a promotion needs it excluded, and a
+    challenger of which it is certain is dropped."""
+    since: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
+    """First day that counts, such as "2026-03-01"; for a test whose share of users was changed, which starts anew with
+    the day after. `None`: the first whole day on which both versions were shown."""
+    page: bool = True
+    """Whether a page is written (with the extra `report`)."""
+
+    def __post_init__(self) -> None:
+        """Check that the day exists."""
+        if self.since is not None:
+            date.fromisoformat(self.since)
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole of params.yaml."""
 
@@ -925,8 +977,10 @@ class Config(Section, frozen=True, kw_only=True):
     """Stage exposures."""
     monitor: MonitorConfig = MonitorConfig()
     """Stage monitor."""
+    promote: PromoteConfig = PromoteConfig()
+    """Stage promote."""
     engine: EngineConfig = EngineConfig()
-    """What validate, sequences, exposures and monitor run on."""
+    """What validate, sequences, exposures, monitor and promote run on."""
 
     def __post_init__(self) -> None:
         """Check that a model is served all the history that it was evaluated on."""

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+import msgspec
 import pytest
 import redis
 import yaml
@@ -66,13 +67,14 @@ class Installation:
     def store(self) -> FeastStore:
         return FeastStore(self.folder, self.features)
 
-    def push(self, inputs: Inputs) -> None:
-        out = self.folder.parent / "push"
-        outcome = push(_CONFIG, *inputs.paths, out, registry=self.registry, features=self.store, sign=self.sign)
+    def push(self, inputs: Inputs, alias: Literal["champion", "challenger"] = "champion") -> dict[str, Any]:
+        out, config = self.folder.parent / "push", msgspec.structs.replace(_CONFIG, alias=alias)
+        outcome = push(config, *inputs.paths, out, registry=self.registry, features=self.store, sign=self.sign)
         assert outcome["accepted"], outcome
+        return outcome
 
-    def push_another(self, *, seed: int) -> None:
-        self.push(add_model(self.inputs.sequences.parent, self.inputs.sequences, model_seed=seed))
+    def push_another(self, *, seed: int, alias: Literal["champion", "challenger"] = "champion") -> dict[str, Any]:
+        return self.push(add_model(self.inputs.sequences.parent, self.inputs.sequences, model_seed=seed), alias)
 
     def register(self, *, seed: int, feature_service: str = "elcrec_v1", damage: bool = False) -> str:
         """Make a version without the care of a push, and move the alias to it."""

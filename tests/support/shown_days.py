@@ -142,5 +142,6 @@ class World:
             "found_by": nothing,
             "next_time": pa.array(later, pa.timestamp("us", "UTC"), mask=~followed[each]),
             "is_next": is_next.ravel(),
+            "arm": nothing,
         }
         return pa.table([pa.array(columns[f.name]).cast(f.type) for f in ATTRIBUTED_SCHEMA], schema=ATTRIBUTED_SCHEMA)

@@ -1,7 +1,7 @@
 """The Kubeflow Model Registry beside MLflow, so that Kubeflow's pages show a model's versions and their runs.
 
-MLflow stays the registry that serving and the gate read: of a champion, or of a version that was rolled back, this one
-knows nothing.
+MLflow stays the registry that serving and the gate read: of a champion, of a challenger, or of a version that was
+rolled back, this one knows nothing.
 """
 
 import asyncio

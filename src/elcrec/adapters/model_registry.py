@@ -25,10 +25,13 @@ with quiet("mlflow", "alembic"):
 logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
 DIGEST = "elcrec.bundle"
 """Tag of a version and of its run: the bundle's digest."""
 _REJECTED = "elcrec.rejected"
-"""Tag of a version that was rolled back: when."""
+"""Tag of a version that was rolled back, or lost a test: when."""
+_REASON = "elcrec.rejected.reason"
+"""Tag of such a version: why."""
 _ARTIFACT = "bundle"
 Entity = TypeVar("Entity")
 
@@ -51,8 +54,15 @@ class MlflowRegistry:
         Raises:
             UserError: MLflow cannot be reached or refuses.
         """
-        model = self._ask(lambda client: client.get_registered_model(name))
-        return self.version(name, str(model.aliases[CHAMPION])) if model and CHAMPION in model.aliases else None
+        return self._named(name, CHAMPION)
+
+    def challenger(self, name: str) -> RegisteredModel | None:
+        """See `ModelRegistry`. With a server, the bundle is downloaded once.
+
+        Raises:
+            UserError: MLflow cannot be reached or refuses.
+        """
+        return self._named(name, CHALLENGER)
 
     def version(self, name: str, version: str) -> RegisteredModel | None:
         """See `ModelRegistry`. With a server, the bundle is downloaded once.
@@ -103,8 +113,18 @@ class MlflowRegistry:
         """
         with _mlflow():
             self._client.set_registered_model_alias(name, CHAMPION, version)
+            self._end_challenge(name, version)
 
-    def reject(self, name: str, version: str) -> None:
+    def set_challenger(self, name: str, version: str) -> None:
+        """See `ModelRegistry`.
+
+        Raises:
+            UserError: MLflow cannot be reached, or has no such version.
+        """
+        with _mlflow():
+            self._client.set_registered_model_alias(name, CHALLENGER, version)
+
+    def reject(self, name: str, version: str, reason: str = "") -> None:
         """See `ModelRegistry`.
 
         Raises:
@@ -113,6 +133,9 @@ class MlflowRegistry:
         with _mlflow():
             moment = datetime.now(UTC).isoformat(timespec="seconds")
             self._client.set_model_version_tag(name, version, _REJECTED, moment)
+            if reason:
+                self._client.set_model_version_tag(name, version, _REASON, reason)
+            self._end_challenge(name, version)
 
     def pardon(self, name: str, version: str) -> None:
         """See `ModelRegistry`.
@@ -121,8 +144,10 @@ class MlflowRegistry:
             UserError: MLflow cannot be reached, or has no such version.
         """
         with _mlflow():
-            if _REJECTED in self._client.get_model_version(name, version).tags:
-                self._client.delete_model_version_tag(name, version, _REJECTED)
+            tags = self._client.get_model_version(name, version).tags
+            for tag in (_REASON, _REJECTED):
+                if tag in tags:
+                    self._client.delete_model_version_tag(name, version, tag)
 
     def rejected(self, name: str, digest: str) -> str | None:
         """See `ModelRegistry`.
@@ -133,6 +158,14 @@ class MlflowRegistry:
         asked = f"name='{name}' and tags.`{DIGEST}`='{digest}'"
         found = self._ask(lambda client: client.search_model_versions(asked))
         return next((str(version.version) for version in found or [] if _REJECTED in version.tags), None)
+
+    def _named(self, name: str, alias: str) -> RegisteredModel | None:
+        model = self._ask(lambda client: client.get_registered_model(name))
+        return self.version(name, str(model.aliases[alias])) if model and alias in model.aliases else None
+
+    def _end_challenge(self, name: str, version: str) -> None:
+        if str(self._client.get_registered_model(name).aliases.get(CHALLENGER)) == version:
+            self._client.delete_registered_model_alias(name, CHALLENGER)
 
     def _ask(self, question: Callable[[MlflowClient], Entity]) -> Entity | None:
         """Return what MLflow answers, `None` where it does not exist; a folder without a registry stays one."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from elcrec.data.engine import Session
 from elcrec.data.user_keys import KEY_LENGTH
-from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
+from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, LATER_COLUMNS
 from elcrec.serving.ports import LOG_SCHEMA
 
 ATTRIBUTED_SCHEMA = pa.schema(
@@ -29,6 +29,7 @@ ATTRIBUTED_SCHEMA = pa.schema(
         pa.field("found_by", pa.string()),
         pa.field("next_time", pa.timestamp("us", tz="UTC")),
         pa.field("is_next", pa.bool_()),
+        EXPOSURE_SCHEMA.field("arm"),
     ]
 )
 """A row an item that was shown, by time and position (from 1). `propensity` is 1 where nothing is left to chance.
@@ -93,7 +94,7 @@ _ATTRIBUTED = """
 SELECT shown.answer, shown.answer_id, answers.time, shown.user_key, CAST(shown.position AS INT) AS position,
     shown.item_id, shown.score, shown.propensity, answers.intent, answers.policy, answers.known, answers.model,
     answers.version, answers.digest, coalesce(matched.events, 0) AS events, matched.first AS event_time,
-    matched.found_by, next.moment AS next_time, coalesce(next.item_id = shown.item_id, false) AS is_next
+    matched.found_by, next.moment AS next_time, coalesce(next.item_id = shown.item_id, false) AS is_next, answers.arm
 FROM shown JOIN answers ON answers.answer = shown.answer
 LEFT JOIN matched ON matched.answer = shown.answer AND matched.position = shown.position
 LEFT JOIN next ON next.answer = shown.answer
@@ -119,13 +120,13 @@ def attribute(
 
     Args:
         session: where the tables are.
-        exposures: Parquet files of EXPOSURE_SCHEMA, at least one.
+        exposures: Parquet files of EXPOSURE_SCHEMA, at least one; older ones may lack LATER_COLUMNS.
         events: Parquet files of LOG_SCHEMA, at least one.
         salt: what the keys of users were made with.
         window: microseconds after an answer within which an event may follow from it.
         dislikes: kinds of events that say no, so that nothing follows from them.
     """
-    session.scan("exposures", exposures)
+    _scan_exposures(session, exposures)
     session.scan("arrived", events)
     session.enter("noes", pa.table({"kind": pa.array(dislikes, pa.string())}))
     session.table("events", _EVENTS.format(salt=salt.replace("'", "''")))
@@ -136,6 +137,23 @@ def attribute(
     session.table("matched", _MATCHED)
     session.table("next", _NEXT.format(window=window))
     session.table("attributed", _ATTRIBUTED)
+
+
+def _scan_exposures(session: Session, files: Sequence[Path]) -> None:
+    """Make the files one view, whichever columns they have; `row` is a row's place in all of them."""
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for path in files:
+        names = pq.read_schema(path).names
+        groups.setdefault(tuple(name for name in LATER_COLUMNS if name not in names), []).append(path)
+    parts, before = [], 0
+    for number, (missing, paths) in enumerate(groups.items()):
+        session.scan(f"exposures_{number}", paths)
+        columns = ", ".join(
+            f"CAST(NULL AS STRING) AS {name}" if name in missing else name for name in EXPOSURE_SCHEMA.names
+        )
+        parts.append(f"SELECT {columns}, row + {before} AS row FROM exposures_{number}")
+        before += sum(pq.read_metadata(path).num_rows for path in paths)
+    session.view("exposures", " UNION ALL ".join(parts))
 
 
 def counts(session: Session) -> dict[str, int]:

@@ -8,6 +8,7 @@ from elcrec.artifacts import read_json
 from elcrec.config import CounterfactualConfig
 from elcrec.errors import UserError
 from elcrec.evaluation.places import Places, estimate
+from elcrec.monitoring.attributed import ATTRIBUTED_FILE
 from elcrec.monitoring.replay import read_contexts, read_logged, replay
 from elcrec.serving.counterfactual import OnTheLog
 from elcrec.serving.ports import RegisteredModel
@@ -38,7 +39,7 @@ def challenge(
         return _nothing(champion, f"the champion's bundle cannot be loaded ({error})")
     if not first.rules.exploration:
         return _nothing(champion, "the champion leaves nothing to chance, so its log has no propensities below 1")
-    path, since = Path(config.attributed) / "attributed.parquet", _end_of_training(sequences)
+    path, since = Path(config.attributed) / ATTRIBUTED_FILE, _end_of_training(sequences)
     logged, left_out = read_logged(path, first.manifest.digest, since, config.answers)
     contexts = read_contexts(sequences, {one.user_key for one in logged if one.user_key is not None}, salt)
     found = replay(logged, contexts, first, Recommender.load(challenger))

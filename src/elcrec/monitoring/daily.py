@@ -185,7 +185,7 @@ def measure(
     ratios: dict[tuple[str, int], dict[str, Ratio]] = defaultdict(dict)
     for name, (y, x) in RATIOS.items():
         for key, row in _rows(session, _RATIO.format(moments=_MOMENTS, y=y, x=x, table="users")):
-            ratios[key][name] = _ratio(row)
+            ratios[key][name] = ratio_of(row)
     totals, items = dict(_rows(session, _TOTALS)), dict(_rows(session, _ITEMS))
     for key, row in _rows(session, _RATIO.format(moments=_MOMENTS, y="met", x="impressions", table="meetings")):
         ratios[key]["overlap"] = _overlap(row, items[key]["pairs"])
@@ -217,7 +217,8 @@ def _rows(session: Session, sql: str) -> Iterable[tuple[tuple[str, int], dict[st
     return (((row["digest"], row["period"]), row) for row in session.fetch(sql).to_pylist())
 
 
-def _ratio(row: Mapping[str, Any]) -> Ratio:
+def ratio_of(row: Mapping[str, Any]) -> Ratio:
+    """Return the ratio of sums `y` and `x` over `n` users, from these and the sums of their products."""
     value = row["y"] / row["x"]
     spread = max(0.0, row["yy"] - 2 * value * row["xy"] + value * value * row["xx"])
     return Ratio(value, row["n"] / max(row["n"] - 1, 1) * spread / row["x"] ** 2, row["x"])
@@ -229,7 +230,7 @@ def _overlap(row: Mapping[str, Any], same: float) -> Ratio:
     Each user counts in both places of a pair, so the error is twice that of one place (Hoeffding 1948).
     """
     pairs = row["x"] ** 2 - row["xx"]
-    one_place = _ratio({**row, "y": row["y"] / row["x"], "yy": row["yy"] / row["x"] ** 2, "xy": row["xy"] / row["x"]})
+    one_place = ratio_of({**row, "y": row["y"] / row["x"], "yy": row["yy"] / row["x"] ** 2, "xy": row["xy"] / row["x"]})
     return Ratio(same / pairs if pairs else 0.0, 4 * one_place.variance, row["x"])
 
 
@@ -240,5 +241,5 @@ def _cells(
     found: dict[tuple[str, int], dict[str, Ratio]] = defaultdict(dict)
     for key, row in rows:
         whole = {name: totals[key][name] for name in ("n", "x", "xx")} if totals else {}
-        found[key][row["cell"]] = _ratio({**row, **whole})
+        found[key][row["cell"]] = ratio_of({**row, **whole})
     return {key: dict(sorted(cells.items(), key=lambda cell: int(cell[0]))) for key, cells in found.items()}

@@ -194,7 +194,7 @@ class App:
         head, data = binary.split(body, headers.get(binary.HEADER))
         asked = inference.parse_infer(head)
         binary.fill(asked.inputs, data)
-        questions = inference.questions_of(asked, limits)
+        questions = inference.questions_of(asked, limits, version=request.path_params.get("version"))
         answers = await asyncio.gather(*(self._ask(question) for question in questions))
         self._note(questions, answers)
         content, size = binary.pack(inference.write_infer(asked, answers), inference.binary_outputs(asked))
@@ -278,6 +278,8 @@ class App:
         found = [self._live.problem, self._live.items_problem, self._engine.problem]
         if self._exposures is not None:
             found.append(self._exposures.problem)
+        if self._live.challenger is not None:
+            found.append(self._live.challenger.problem)
         problems = [problem for problem in found if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)

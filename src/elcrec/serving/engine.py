@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
 
 from elcrec.config import ServeConfig
+from elcrec.serving.arms import Arm, arm_of
 from elcrec.serving.batching import Batcher, QueueFull
+from elcrec.serving.challenger import Challenge
 from elcrec.serving.live import Live, Serving
 from elcrec.serving.ports import (
     Event,
@@ -23,6 +25,7 @@ from elcrec.serving.ports import (
     UserHistory,
 )
 from elcrec.serving.recommender import Query, Recommendation, Recommender
+from elcrec.serving.shadow import Shadow
 from elcrec.serving.shown import Shown
 from elcrec.serving.telemetry import Telemetry
 
@@ -47,6 +50,7 @@ class Question:
         categories: those that may be; `None` allows all, and items without one.
         deny_categories: those that must not be.
         explain: whether the answer is to say which items of the history carry each score.
+        in_test: whether the challenger may answer; false where the request names the champion's version.
     """
 
     user_id: str | None
@@ -57,6 +61,7 @@ class Question:
     categories: Collection[str] | None = None
     deny_categories: Collection[str] = ()
     explain: bool = False
+    in_test: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class Answer:
         history: raw item ids, oldest first.
         stale: the store's history is old.
         store_available: false where the store was wanted and did not answer.
+        arm: the user's arm of the test that runs, whichever version had to answer; `None` where no test runs, or the
+            question is outside it.
     """
 
     answer_id: str
@@ -79,6 +86,7 @@ class Answer:
     history: Sequence[str]
     stale: bool
     store_available: bool
+    arm: Arm | None = None
 
 
 class Engine:
@@ -94,6 +102,10 @@ class Engine:
         self._event_problem: str | None = None
         self._new_users = config.limits.new_users
         self._shown = Shown()
+        self._share = config.challenger.share if config.challenger.mode == "split" else None
+        self._shadow: Shadow | None = None
+        if config.challenger.mode == "shadow" and live.challenger is not None:
+            self._shadow = Shadow(config.challenger, live.challenger, telemetry)
         self._ranking = ThreadPoolExecutor(1, "rank")
         # One writer: the store reads a history, appends, and writes it back.
         self._writing = ThreadPoolExecutor(1, "events")
@@ -150,12 +162,53 @@ class Engine:
     def close(self) -> None:
         """Let the threads end."""
         self._histories.close()
+        if self._shadow is not None:
+            self._shadow.close()
         for pool in (self._ranking, self._writing):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer a batch: those of one arm together, and both arms at the same time."""
+        champion, challenge = self._live.current, self._challenge
+        arms = [self._arm(question, challenge) for question in questions]
+        if challenge is None or challenge.serving is None or "challenger" not in arms:
+            return await self._answer_by(champion, questions, arms)
+        places: dict[bool, list[int]] = {False: [], True: []}
+        for place, arm in enumerate(arms):
+            places[arm == "challenger"].append(place)
+        asked = {tried: ([questions[each] for each in of], [arms[each] for each in of]) for tried, of in places.items()}
+        rest = self._answer_by(champion, *asked[False]) if places[False] else _nothing()
+        by_champion, by_challenger = await asyncio.gather(rest, self._try(challenge.serving, champion, *asked[True]))
+        answers = zip([*places[False], *places[True]], [*by_champion, *by_challenger], strict=True)
+        return [answer for _, answer in sorted(answers, key=lambda answer: answer[0])]
+
+    @property
+    def _challenge(self) -> Challenge | None:
+        """The test that splits users between two versions, if one does."""
+        return None if self._share is None or self._live.challenger is None else self._live.challenger.challenge
+
+    def _arm(self, question: Question, challenge: Challenge | None) -> Arm | None:
+        """Return the arm of who asks; without a name they could not be met again, so the champion answers them."""
+        if challenge is None or self._share is None or question.user_id is None or not question.in_test:
+            return None
+        return arm_of(question.user_id, test=challenge.test, share=self._share)
+
+    async def _try(
+        self, challenger: Serving, champion: Serving, questions: Sequence[Question], arms: Sequence[Arm | None]
+    ) -> list[Answer]:
+        """Answer by the challenger, or, whatever is wrong with it, by the champion."""
+        try:
+            return await self._answer_by(challenger, questions, arms)
+        except Exception as error:  # noqa: BLE001 - a challenger may fail in any way
+            if self._live.challenger is not None:
+                self._live.challenger.failed(error)
+            return await self._answer_by(champion, questions, arms)
+
+    async def _answer_by(
+        self, serving: Serving, questions: Sequence[Question], arms: Sequence[Arm | None]
+    ) -> list[Answer]:
         self._telemetry.batch_size.observe(len(questions))
-        serving = self._live.current
+        by = "champion" if serving is self._live.current else "challenger"
         user_ids = {question.user_id for question in questions if question.user_id is not None}
         found = await self._histories.read(list(user_ids), serving.feature_service) if user_ids else {}
         bases = [self._base(question, found, serving) for question in questions]
@@ -173,7 +226,9 @@ class Engine:
             )
             for question, base in zip(questions, bases, strict=True)
         ]
+        started = time.perf_counter()
         recommendations = await self._rank(serving.recommender, queries)
+        self._telemetry.arms.rank_seconds.labels(by).observe(time.perf_counter() - started)
         answers = [
             Answer(
                 answer_id=secrets.token_hex(_ID_BYTES),
@@ -183,13 +238,16 @@ class Engine:
                 history=base.history,
                 stale=base.stale,
                 store_available=base.store_available,
+                arm=arm,
             )
-            for recommendation, base in zip(recommendations, bases, strict=True)
+            for recommendation, base, arm in zip(recommendations, bases, arms, strict=True)
         ]
         if seconds:
             for question, recommendation in zip(questions, recommendations, strict=True):
                 self._shown.add(question.user_id, recommendation.item_ids)
         self._count(answers)
+        if self._shadow is not None:
+            self._shadow.offer(queries, recommendations)
         return answers
 
     async def _rank(self, recommender: Recommender, queries: Sequence[Query]) -> list[Recommendation]:
@@ -214,6 +272,12 @@ class Engine:
         seen.unknown_items.inc(sum(answer.recommendation.skipped for answer in answers))
         seen.stale_features.inc(sum(answer.stale for answer in answers))
         seen.store_fallbacks.inc(sum(not answer.store_available for answer in answers))
+        for answer in answers:
+            seen.arms.answers.labels(answer.arm or "champion").inc()
+
+
+async def _nothing() -> list[Answer]:
+    return []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,11 +41,16 @@ EXPOSURE_SCHEMA = pa.schema(
         pa.field("model", pa.string()),
         pa.field("version", pa.string()),
         pa.field("digest", pa.string()),
+        pa.field("arm", pa.string()),
     ]
 )
 """A row an answer. `user_key` is the salted hash of the user, null where the request named none; `user_id` is null
 unless `serve.exposures.raw_users`; lists have an entry a position, best first; `propensities` is null where the rules
-explore nothing; `intent` is null without one; `allowed` (null: all) and `denied` count the ids of the filters."""
+explore nothing; `intent` is null without one; `allowed` (null: all) and `denied` count the ids of the filters;
+`arm` is null while no test runs."""
+
+LATER_COLUMNS = ("arm",)
+"""Columns that files of older servers lack; they count as null."""
 
 _JOURNALS = ".*.arrows"
 _LOCK = ".lock"
@@ -156,12 +161,20 @@ def _copy(path: Path, scratch: Path, forgotten: Forgotten) -> int:
     rows, batches = 0, _batches(path)
     with pq.ParquetWriter(scratch, EXPOSURE_SCHEMA, compression="zstd") as writer:
         while part := list(islice(batches, _BATCHES_AT_ONCE)):
-            table = pa.Table.from_batches(part)
+            table = _with_later_columns(pa.Table.from_batches(part))
             gone = forgotten.rows(table["user_key"], table["time"])
             kept = table.filter(pa.array(np.logical_not(gone)))
             writer.write_table(kept)
             rows += len(kept)
     return rows
+
+
+def _with_later_columns(table: pa.Table) -> pa.Table:
+    """Return rows of an older server in the columns of today."""
+    for name in LATER_COLUMNS:
+        if name not in table.column_names:
+            table = table.append_column(EXPOSURE_SCHEMA.field(name), pa.nulls(len(table), pa.string()))
+    return table.select(EXPOSURE_SCHEMA.names)
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:

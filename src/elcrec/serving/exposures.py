@@ -132,6 +132,7 @@ def as_batch(rows: Sequence[Shown], salt: str, *, raw_users: bool = False) -> pa
         "model": [each.serving.name for each in answers],
         "version": [each.serving.version for each in answers],
         "digest": [each.serving.recommender.manifest.digest for each in answers],
+        "arm": [each.arm for each in answers],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in EXPOSURE_SCHEMA]
     return pa.record_batch(arrays, schema=EXPOSURE_SCHEMA)

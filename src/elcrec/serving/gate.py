@@ -98,7 +98,8 @@ def judge(
         champion: what the challenger is compared with; `None` when there is nothing.
         digest: the challenger's bundle digest.
         serving: version of the registry's champion, measured or not; `None` when there is none.
-        rejected: the version under which this very bundle was rolled back; `None` where it was not.
+        rejected: the version under which this very bundle was rejected, by a rollback or a lost test; `None` where it
+            was not.
         on_the_log: what the challenger would have earned on the champion's log; `None` where that was not asked.
 
     Raises:
@@ -136,8 +137,8 @@ def _still_serving(version: str | None) -> str:
 
 
 def _not_rejected(version: str | None) -> list[Condition]:
-    """Return a condition that fails where the bundle was rolled back; it is not listed otherwise."""
-    return [] if version is None else [Condition(name=f"version {version} was rolled back", passed=False)]
+    """Return a condition that fails where the bundle was rejected; it is not listed otherwise."""
+    return [] if version is None else [Condition(name=f"version {version} was rejected", passed=False)]
 
 
 def _floors(config: GateConfig, metrics: Mapping[str, Any]) -> list[Condition]:

@@ -45,13 +45,15 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "store_available", "datatype": "BOOL", "shape": [-1]},
     {"name": "propensity", "datatype": "FP32", "shape": [-1, -1]},
     {"name": "answer_id", "datatype": "BYTES", "shape": [-1]},
+    {"name": "arm", "datatype": "BYTES", "shape": [-1]},
     {"name": "title", "datatype": "BYTES", "shape": [-1, -1]},
     {"name": "category", "datatype": "BYTES", "shape": [-1, -1]},
 )
 """`item_id`, `score` and `propensity` [B, K], of which the first `count` [B] hold something; `propensity` is 1 where
 the model's rules do not explore; `intent` -1: none;
 `store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is;
-`answer_id`: what an event may name as the answer that it follows; `title` and `category` [B, K] of the items file, ""
+`answer_id`: what an event may name as the answer that it follows; `arm`: the user's arm of the test that runs, "" where
+none does; `title` and `category` [B, K] of the items file, ""
 where it has none."""
 
 _FACTS = ("title", "category")
@@ -115,8 +117,8 @@ def parse_infer(head: bytes) -> InferRequest:
     return decode(head, _decoder)
 
 
-def questions_of(request: InferRequest, limits: LimitsConfig) -> list[Question]:
-    """Return a question a row.
+def questions_of(request: InferRequest, limits: LimitsConfig, *, version: str | None = None) -> list[Question]:
+    """Return a question a row; where the request names the `version` that serves, no other one may answer.
 
     Raises:
         Refusal: the tensors are not what the metadata and the limits allow (422).
@@ -131,7 +133,7 @@ def questions_of(request: InferRequest, limits: LimitsConfig) -> list[Question]:
         _require(tensor.datatype == wanted or ids_as_numbers, f"input {name!r} has datatype {wanted}")
     unknown = {output.name for output in request.outputs} - {output["name"] for output in OUTPUTS}
     _require(not unknown, f"no output is named {', '.join(sorted(unknown))}")
-    return _questions(tensors, limits)
+    return _questions(tensors, limits, in_test=version is None)
 
 
 def binary_outputs(request: InferRequest) -> frozenset[str]:
@@ -155,6 +157,7 @@ def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferRespon
         "history_source": [answer.source for answer in answers],
         "store_available": [answer.store_available for answer in answers],
         "answer_id": [answer.answer_id for answer in answers],
+        "arm": [answer.arm or "" for answer in answers],
         "propensity": [chance for one in found for chance in _filled(_propensities(one), width, 0.0)],
     }
     wanted = {output.name for output in request.outputs} or {output["name"] for output in OUTPUTS}
@@ -184,7 +187,7 @@ def _propensities(found: Recommendation) -> list[float]:
     return [1.0] * len(found.item_ids) if found.propensities is None else found.propensities
 
 
-def _questions(tensors: dict[str, Tensor], limits: LimitsConfig) -> list[Question]:
+def _questions(tensors: dict[str, Tensor], limits: LimitsConfig, *, in_test: bool) -> list[Question]:
     users = _ids(tensors["user_id"]) if "user_id" in tensors else None
     histories = _histories(tensors["history"], limits) if "history" in tensors else None
     rows = len(users if users is not None else histories or ())
@@ -202,6 +205,7 @@ def _questions(tensors: dict[str, Tensor], limits: LimitsConfig) -> list[Questio
             deny=deny or (),
             categories=categories,
             deny_categories=unwanted or (),
+            in_test=in_test,
         )
         for row in range(rows)
     ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
+from elcrec.serving.challenger import Challenger
 from elcrec.serving.items_file import ItemsFile
 from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
 from elcrec.serving.recommender import Query, Recommender
@@ -39,12 +40,18 @@ class Serving:
         """Whether the log that it was made from has real times; a benchmark log's are places in an order."""
         return self.recommender.manifest.split.get("time") == "real"
 
+    def is_of(self, registered: RegisteredModel) -> bool:
+        """Whether it is this version: by its digest too, for a registry that was made anew counts from 1 again."""
+        digest = read_manifest(registered.bundle).digest
+        return registered.version == self.version and digest == self.recommender.manifest.digest
+
 
 class Live:
     """Holds what serves. Whoever reads `current` keeps that version until done; a swap is one assignment.
 
     Attributes:
         problem: what is wrong with the champion or the registry; `None` while the champion serves.
+        challenger: what is tried beside the champion; `None` where challengers are not looked at.
     """
 
     def __init__(
@@ -55,11 +62,13 @@ class Live:
         telemetry: Telemetry,
         items: ItemsFile | None = None,
         check: Callable[[Path], None] | None = None,
+        *,
+        challenged: bool = False,
     ) -> None:
         """Load the champion of model `name`, or, where it cannot be served, the newest other version that can.
 
         `items` is what the shop knows of its items, in place of the bundle's copy. `check` raises UserError for a
-        bundle that is not to be trusted.
+        bundle that is not to be trusted. `challenged` brings in the challenger too, if it can be served.
 
         Raises:
             UserError: there is none, or no version can be served.
@@ -67,6 +76,7 @@ class Live:
         self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
         self._items, self._check = items, check
         self.problem: str | None = None
+        self.challenger = Challenger(name, registry, self._load, telemetry) if challenged else None
         champion = registry.champion(name)
         if champion is None:
             raise UserError(f"no champion of model {name!r}", fix=PUSH_FIRST)
@@ -74,11 +84,23 @@ class Live:
             self._put(self._load(champion))
         except UserError as error:
             self._fall_back(champion, error)
+        self._refresh_challenger()
 
     def refresh(self) -> None:
-        """Bring in the champion if it is another one than what serves, and new items; on any failure what was stays."""
+        """Bring in the registry's versions if others are here, and new items; on any failure what was stays."""
         if self._items is not None and self._items.reread():
-            self._items.apply(self.current.recommender)
+            beside = None if self.challenger is None else self.challenger.loaded
+            for serving in (self.current, beside):
+                if serving is not None:
+                    self._items.apply(serving.recommender)
+        self._refresh_champion()
+        self._refresh_challenger()
+
+    def _refresh_challenger(self) -> None:
+        if self.challenger is not None:
+            self.challenger.refresh(self.current.version)
+
+    def _refresh_champion(self) -> None:
         try:
             champion = self._registry.champion(self._name)
         except Exception as error:  # noqa: BLE001 - an unreachable registry must not end the server
@@ -89,10 +111,10 @@ class Live:
             self._say(f"the registry has no champion of model {self._name!r}")
             return
         try:
-            if self._serves(champion):
+            if self.current.is_of(champion):
                 self.problem = None
                 return
-            serving = self._load(champion)
+            serving = self._promoted(champion) or self._load(champion)
         except Exception as error:  # noqa: BLE001 - nor may a bundle that cannot be served
             what = f"version {champion.version} is refused, version {self.current.version} stays: {_text(error)}"
             if self._say(what):
@@ -106,10 +128,10 @@ class Live:
         """What is wrong with the items file; `None` where nothing is, or there is none."""
         return None if self._items is None else self._items.problem
 
-    def _serves(self, champion: RegisteredModel) -> bool:
-        """Whether it is what serves: by its digest too, for a registry that was made anew counts from 1 again."""
-        digest = read_manifest(champion.bundle).digest
-        return champion.version == self.current.version and digest == self.current.recommender.manifest.digest
+    def _promoted(self, champion: RegisteredModel) -> Serving | None:
+        """Return the challenger if it has become the champion: it is loaded and warm."""
+        loaded = None if self.challenger is None else self.challenger.loaded
+        return loaded if loaded is not None and loaded.is_of(champion) else None
 
     def _fall_back(self, champion: RegisteredModel, error: UserError) -> None:
         """Serve the newest other version that can be served.

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from elcrec.config import LimitsConfig
 from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
+from elcrec.serving.arms import Arm
 from elcrec.serving.event_file import read_moment
 from elcrec.serving.histories import require_valid
 from elcrec.serving.ports import Event, HistorySource
@@ -133,6 +134,9 @@ class RecommendResponse(Struct, frozen=True, kw_only=True):
     store_available: bool
     """False: the online store did not answer in time, and the request's own history (or none) was used."""
     model: ModelAnswer
+    arm: Arm | UnsetType = UNSET
+    """The user's arm of the test that runs (`serve.challenger.mode=split`); absent where none does, or the request
+    names no user. Where the challenger fails, the champion answers for it, as `model` says."""
     titles: dict[str, str] | UnsetType = UNSET
     """Titles of the history's and the intent's items, as far as the items file has them; only where the history was
     asked for."""

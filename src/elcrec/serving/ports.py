@@ -32,10 +32,13 @@ class RegisteredModel:
 
 
 class ModelRegistry(Protocol):
-    """Versions of named models, one of which may be the champion."""
+    """Versions of named models, one of which may be the champion, and another the challenger beside it."""
 
     def champion(self, name: str) -> RegisteredModel | None:
         """Return the version that serves, `None` before the first push."""
+
+    def challenger(self, name: str) -> RegisteredModel | None:
+        """Return the version that is tried beside the champion, `None` where there is none."""
 
     def version(self, name: str, version: str) -> RegisteredModel | None:
         """Return one version, `None` where there is no such."""
@@ -47,10 +50,13 @@ class ModelRegistry(Protocol):
         """Store a bundle and return its version; the same bundle (by its digest) has one version only."""
 
     def set_champion(self, name: str, version: str) -> None:
-        """Make `version` the one that serves."""
+        """Make `version` the one that serves; a challenger that it was it is no longer."""
 
-    def reject(self, name: str, version: str) -> None:
-        """Note that a version is not to serve again; no push makes it the champion."""
+    def set_challenger(self, name: str, version: str) -> None:
+        """Make `version` the one that is tried beside the champion."""
+
+    def reject(self, name: str, version: str, reason: str = "") -> None:
+        """Note that a version is not to serve again, and why; no push makes it champion, and it is no challenger."""
 
     def pardon(self, name: str, version: str) -> None:
         """Take back what `reject` noted, if it did."""

@@ -30,6 +30,7 @@ def response_of(answer: Answer, *, with_history: bool) -> messages.RecommendResp
         ),
         store_available=answer.store_available,
         model=browsing.model_answer(answer.serving),
+        arm=UNSET if answer.arm is None else answer.arm,
         titles=_titles(answer, recommender) if with_history and recommender.has_titles else UNSET,
     )
 

@@ -61,7 +61,8 @@ def serve(
     telemetry = Telemetry()
     log_as_json()
     items = None if config.items_file is None else ItemsFile(Path(config.items_file))
-    live = Live(name, registry, features, telemetry, items, check)
+    challenged = config.challenger.mode != "off"
+    live = Live(name, registry, features, telemetry, items, check, challenged=challenged)
     folder, exposures = config.exposures.folder, None
     if folder is not None:
         exposures = ExposureLog(config.exposures, Path(folder), salt=salt, telemetry=telemetry)

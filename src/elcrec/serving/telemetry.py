@@ -14,6 +14,8 @@ from typing import TextIO
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from elcrec.serving.arm_metrics import ArmMetrics
+
 _LATENCY = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -65,6 +67,7 @@ class Telemetry:
             "elcrec_bundle_info", "The bundle that serves.", ("name", "version", "digest"), registry=own
         )
         self._search = Gauge("elcrec_search_info", "How the best items are found.", ("kind",), registry=own)
+        self.arms = ArmMetrics(own)
         for operation in ("read", "write"):
             self.store_errors.labels(operation)
         for outcome in ("written", "dropped", "failed"):

@@ -13,13 +13,13 @@ from elcrec.config import ExposuresConfig, to_dict
 from elcrec.data.engine import Engine
 from elcrec.errors import UserError
 from elcrec.evaluation.pages import can_write_pages
+from elcrec.monitoring.attributed import ATTRIBUTED_FILE
 from elcrec.monitoring.attribution import ATTRIBUTED_SCHEMA, attribute, attributed, counts, write_events
 from elcrec.monitoring.online import online_metrics
 from elcrec.monitoring.online_page import write_online_page
-from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, seal_abandoned
+from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, LATER_COLUMNS, seal_abandoned
 from elcrec.serving.ports import LOG_SCHEMA, EventLog
 
-ATTRIBUTED_FILE = "attributed.parquet"
 _MICROSECOND = timedelta(microseconds=1)
 _NEEDED = ("user_id", "item_id", "timestamp")
 
@@ -60,7 +60,7 @@ def join_exposures(
     if not files:
         raise UserError("no exposures", where=folder, fix="start the server with serve.exposures.folder")
     for path in files:
-        _require(path, EXPOSURE_SCHEMA.names)
+        _require(path, [name for name in EXPOSURE_SCHEMA.names if name not in LATER_COLUMNS])
     with atomic_dir(out) as scratch, engine.session(out) as session:
         found = session.folder / "events.parquet"
         write_events(_events(log, export), found)

@@ -1,32 +1,29 @@
 """Monitor: judge what is served, day by day, and say whether to train again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_json, write_json
+from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import MonitorConfig, to_dict
 from elcrec.data.engine import Engine, Session
-from elcrec.errors import UserError
 from elcrec.evaluation.pages import can_write_pages
-from elcrec.monitoring.attribution import ATTRIBUTED_SCHEMA
+from elcrec.monitoring.attributed import is_settled, read_window
 from elcrec.monitoring.daily import Measured, Period, bundles, days, measure, score_edges
 from elcrec.monitoring.monitor_page import write_monitor_page
 from elcrec.monitoring.sentences import say_stale
 from elcrec.monitoring.state import MONITOR_FILE, BundleState, Request, State, document, read_state
 from elcrec.monitoring.verdict import Day, Reference, Verdict, judge, limits, may_ask
 from elcrec.serving.bundle import MANIFEST, read_manifest
+from elcrec.serving.exposure_files import LATER_COLUMNS
 
 _EPOCH = date(1970, 1, 1)
 _KEPT_DAYS = 120
 _TOGETHER = -1
 """The number of the period that holds all reference days."""
-_RUN_FIRST = "run `elcrec exposures` first"
 
 
 class Champion(NamedTuple):
@@ -64,7 +61,7 @@ def monitor(
     Raises:
         UserError: an input is missing or not what it should be.
     """
-    window, before = _window(attributed), read_state(earlier or out)
+    window, before = read_window(attributed, lacking=LATER_COLUMNS), read_state(earlier or out)
     champion = None if bundle is None else _champion(bundle, now)
     with atomic_dir(out) as scratch:
         with engine.session(out) as session:
@@ -79,24 +76,6 @@ def monitor(
     judged = [one.date for each in found for one in each.judgements if one.judged]
     numbers = {"bundles": len(found), "judged_days": len(judged), "requests": len(state.requests)}
     return {"verdict": state.verdict, "retrain": state.retrain, **numbers}
-
-
-def _window(folder: Path) -> float:
-    """Return the window of attribution in seconds, of what exposures wrote."""
-    written, table = read_json(folder / "exposures.json"), folder / "attributed.parquet"
-    try:
-        names = pq.read_schema(table).names
-        window = float(written["config"]["window"])
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"not readable as Parquet ({error})", where=table, fix=_RUN_FIRST) from error
-    except (KeyError, TypeError, ValueError) as error:
-        where = folder / "exposures.json"
-        raise UserError("not what `elcrec exposures` writes", where=where, fix=_RUN_FIRST) from error
-    missing = [name for name in ATTRIBUTED_SCHEMA.names if name not in names]
-    if missing or written.get("schema_version") != SCHEMA_VERSION:
-        lacks = f"no column {', '.join(missing)}" if missing else "another schema version"
-        raise UserError(lacks, where=table, fix=_RUN_FIRST)
-    return window
 
 
 def _champion(bundle: Path, now: datetime) -> Champion:
@@ -120,7 +99,7 @@ def _remeasured(
     measured = measure(session, [(digest, day, day) for digest, day, _ in wanted], edges)
     for digest, state in states.items():
         new = [
-            Day(date=_date(day), settled=_is_settled(day, now, window), measured=one)
+            Day(date=_date(day), settled=is_settled(day, now, window), measured=one)
             for (of, day), one in measured.items()
             if of == digest
         ]
@@ -151,11 +130,6 @@ def _first_days(
         if not states[digest].edges and users >= config.min_users:
             first.setdefault(digest, day)
     return first
-
-
-def _is_settled(day: int, now: datetime, window: float) -> bool:
-    end = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day + 1)
-    return end + timedelta(seconds=window) <= now
 
 
 def _date(day: int) -> str:

@@ -1,4 +1,4 @@
-"""Push: decide, write the bundle, register it, publish features, and move the champion's alias last.
+"""Push: decide, write the bundle, register it, publish features, and move the alias last.
 
 Every step finds what an earlier, killed run has done and leaves it as it is, so running again is harmless.
 """
@@ -55,7 +55,7 @@ def push(
     sign: Callable[[Path], None] | None = None,
     salt: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
-    """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion.
+    """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion or the challenger.
 
     A refusal is an answer, not an error. What users did is published all the same.
 
@@ -90,7 +90,18 @@ def push(
                 sign(scratch / "bundle")
     logger.info("push %s: %s", "accepted" if decision.accepted else "refused", decision.reason)
     if decision.accepted:
-        return _summary(decision) | _release(config, source, out / "bundle", manifest, registry, features, run)
+        asked = config.alias == "challenger" and decision.serving is not None
+        released = _release(
+            config,
+            source,
+            out / "bundle",
+            manifest,
+            registry=registry,
+            features=features,
+            run=run,
+            challenges=asked and not decision.already_champion,
+        )
+        return _summary(decision) | released
     return _summary(decision) | publish_log(config, sequences, decision, features=features)
 
 
@@ -287,22 +298,32 @@ def _release(
     source: BundleSource,
     bundle: Path,
     manifest: Manifest,
+    *,
     registry: ModelRegistry,
     features: FeatureStore,
     run: Mapping[str, str] | None,
+    challenges: bool,
 ) -> dict[str, Any]:
-    """Register, publish, and only then move the alias: a reader never meets a champion without features."""
+    """Register, publish, and only then move the alias: a reader never meets a version without features.
+
+    Of a challenger histories alone are published: intents and vectors in the store stay those of the champion.
+    """
     metrics = {name: value for name, value in read_json(bundle / "metrics.json").items() if _is_number(value)}
     tags = {"sequences_md5": manifest.sequences_md5, "feature_service": manifest.feature_service}
     tags |= {f"elcrec.run.{key}": value for key, value in (run or {}).items()}
     version = registry.register(config.model_name, bundle, metrics, tags)
     logger.info("publishing features, which takes minutes for a million users")
-    published = _publish(config, features, bundle_tables(source, manifest.digest))
+    tables = log_tables(source.sequences) if challenges else bundle_tables(source, manifest.digest)
+    published = _publish(config, features, tables)
     if registry.rejected(config.model_name, manifest.digest) is not None:
-        raise UserError(f"version {version} was rolled back while it was pushed", fix="push another model")
-    registry.set_champion(config.model_name, version)
-    logger.info("%s version %s is the champion", config.model_name, version)
-    return {"version": version, **published}
+        raise UserError(f"version {version} was rejected while it was pushed", fix="push another model")
+    alias = "challenger" if challenges else "champion"
+    if challenges:
+        registry.set_challenger(config.model_name, version)
+    else:
+        registry.set_champion(config.model_name, version)
+    logger.info("%s version %s is the %s", config.model_name, version, alias)
+    return {"version": version, "alias": alias, **published}
 
 
 def _publish(config: PushConfig, features: FeatureStore, tables: FeatureTables) -> dict[str, Any]:

@@ -52,6 +52,52 @@ def test_a_registered_version_is_champion_only_once_named(folder: Path, bundle: 
     assert verify_bundle(champion.bundle) == verify_bundle(bundle)
 
 
+def registered(folder: Path, tmp_path: Path, number: int) -> tuple[MlflowRegistry, list[str]]:
+    registry = MlflowRegistry(folder)
+    bundles = [make_bundle(tmp_path, f"model-{place}") for place in range(number)]
+    return registry, [registry.register("m", each, {}, NO_TAGS) for each in bundles]
+
+
+def challenger_of(folder: Path) -> str | None:
+    found = MlflowRegistry(folder).challenger("m")
+    return None if found is None else found.version
+
+
+def test_a_challenger_stands_beside_the_champion_until_it_is_the_champion(folder: Path, tmp_path: Path) -> None:
+    registry, (one, two, three) = registered(folder, tmp_path, 3)
+    registry.set_champion("m", one)
+    assert challenger_of(folder) is None
+
+    registry.set_challenger("m", two)
+    registry.set_challenger("m", three)
+    assert challenger_of(folder) == three
+    registry.set_champion("m", two)
+    assert challenger_of(folder) == three
+    registry.set_champion("m", three)
+
+    champion = MlflowRegistry(folder).champion("m")
+    assert champion is not None
+    assert (champion.version, challenger_of(folder)) == (three, None)
+
+
+def test_a_rejected_challenger_is_none_any_more_and_the_registry_says_why_until_it_is_pardoned(
+    folder: Path, tmp_path: Path
+) -> None:
+    registry, (one, two) = registered(folder, tmp_path, 2)
+    registry.set_champion("m", one)
+    registry.set_challenger("m", two)
+
+    registry.reject("m", two, "its click-through rate is lower")
+
+    assert challenger_of(folder) is None
+    tags = registry._client.get_model_version("m", two).tags
+    assert tags["elcrec.rejected.reason"] == "its click-through rate is lower"
+    assert registry.versions("m") == [one]
+    registry.pardon("m", two)
+    assert not [tag for tag in registry._client.get_model_version("m", two).tags if "rejected" in tag]
+    assert registry.versions("m") == [two, one]
+
+
 def test_the_same_bundle_has_one_version_and_another_bundle_the_next(
     folder: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.serving import NAME, Installation
@@ -16,6 +17,7 @@ from support.serving import NAME, Installation
 from elcrec.config import ExposureLogConfig, ServeConfig
 from elcrec.data.user_keys import load_salt, user_key
 from elcrec.errors import UserError
+from elcrec.serving import exposure_files
 from elcrec.serving import exposures as module
 from elcrec.serving.app import App
 from elcrec.serving.engine import Answer, Question
@@ -235,6 +237,22 @@ def test_a_damaged_salt_is_not_replaced(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"s\.json"):
         load_salt(path)
     assert path.read_text() == content
+
+
+def test_the_journal_of_an_older_server_which_knew_no_arms_becomes_a_file_of_today(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = pa.schema([field for field in EXPOSURE_SCHEMA if field.name != "arm"])
+    with monkeypatch.context() as patched:
+        patched.setattr(exposure_files, "EXPOSURE_SCHEMA", older)
+        journal = Journal(tmp_path)
+    batch = as_batch([(1, *shown(serving, "zoe"))], SALT)
+    journal.append(batch.select(older.names))
+    journal.abandon()
+
+    assert seal_abandoned(tmp_path) == 1
+
+    assert pa.RecordBatch.from_pylist(rows_of(tmp_path), EXPOSURE_SCHEMA).equals(batch)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:

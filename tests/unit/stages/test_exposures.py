@@ -254,3 +254,23 @@ def test_what_is_missing_or_no_exposure_is_one_clear_error(tmp_path: Path) -> No
     with pytest.raises(UserError, match="no column answer_id"):
         join_exposures(config, tmp_path, tmp_path / "out", salt=SALT, engine=ENGINE)
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_older_servers_which_knew_no_arms_are_read_beside_those_of_today(tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    of = [answer(0, "ann", 0, ["x", "y"]), {**answer(1, "bob", 5, ["y"]), "arm": "challenger"}]
+    older = pa.schema([field for field in EXPOSURE_SCHEMA if field.name != "arm"])
+    for row, schema, name in ((of[0], older, "a"), (of[1], EXPOSURE_SCHEMA, "b"), (of[0], older, "c")):
+        pq.write_table(pa.Table.from_pylist([row], schema), shown / f"{name}.parquet")
+
+    config, events = ExposuresConfig(window=WINDOW, page=False), [event("ann", "y", 3, None, None, 0)]
+    counted = join_exposures(config, shown, tmp_path / "out", salt=SALT, engine=ENGINE, log=Log(events))  # type: ignore[arg-type]
+
+    rows = pq.read_table(tmp_path / "out" / "attributed.parquet").to_pylist()
+    assert (counted["answers"], counted["repeated_answers"], counted["by_window"]) == (2, 1, 1)
+    assert [(row["answer_id"], row["item_id"], row["arm"], row["events"]) for row in rows] == [
+        ("a0", "x", None, 0),
+        ("a0", "y", None, 1),
+        ("a1", "y", "challenger", 0),
+    ]

@@ -41,8 +41,8 @@ class Store:
         registry = MlflowRegistry(self.folder / "mlflow")
         return {"registry": registry, "features": FeastStore(self.folder, REPOSITORY)}
 
-    def push(self, inputs: Inputs, gate: GateConfig = STRICT) -> dict[str, Any]:
-        return push(PushConfig(gate=gate), *inputs.paths, self.out, **self.sides)
+    def push(self, inputs: Inputs, gate: GateConfig = STRICT, **more: Any) -> dict[str, Any]:
+        return push(PushConfig(gate=gate, **more), *inputs.paths, self.out, **self.sides)
 
     @property
     def out(self) -> Path:
@@ -212,6 +212,32 @@ def test_a_better_model_becomes_champion(store: Store, ranked: tuple[Inputs, Inp
     assert outcome["challenger_ndcg@20"] > outcome["champion_ndcg@20"]
     assert store.sides["registry"].champion("elcrec").version == outcome["version"] == "2"
     assert store.gate()["champion"]["version"] == "1"
+
+
+def test_a_challenger_leaves_the_champion_and_what_is_published_of_it(
+    store: Store, ranked: tuple[Inputs, Inputs]
+) -> None:
+    registry, features = store.sides["registry"], store.sides["features"]
+    user = users_of(ranked[0])
+    name = next(iter(user))
+    before = features.users([name], service="elcrec_v1")
+
+    outcome = store.push(ranked[1], alias="challenger")
+
+    assert (outcome["accepted"], outcome["version"], outcome["alias"]) == (True, "2", "challenger")
+    assert set(outcome) & {"published_model_outputs", "published_item_statistics"} == set()
+    assert (registry.champion("elcrec").version, registry.challenger("elcrec").version) == ("1", "2")
+    assert features.users([name], service="elcrec_v1") == before
+
+
+def test_without_a_champion_a_challenger_becomes_one_and_the_champion_itself_is_no_challenger(
+    empty: Store, ranked: tuple[Inputs, Inputs]
+) -> None:
+    outcomes = [empty.push(ranked[0], alias="challenger") for _ in range(2)]
+
+    assert [(each["version"], each["alias"]) for each in outcomes] == [("1", "champion")] * 2
+    registry = empty.sides["registry"]
+    assert (registry.champion("elcrec").version, registry.challenger("elcrec")) == ("1", None)
 
 
 def test_a_worse_model_is_refused_and_leaves_the_champion(store: Store, ranked: tuple[Inputs, Inputs]) -> None:

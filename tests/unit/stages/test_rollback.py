@@ -53,8 +53,8 @@ def test_the_version_before_serves_and_a_retried_push_does_not_undo_it(
     outcome = pushed(installation, three[1])
 
     assert not outcome["accepted"]
-    assert outcome["reason"] == "version 3 was rolled back; version 2 still serves"
-    assert "| version 3 was rolled back |  |  | **no** |" in (installation.folder.parent / "push/gate.md").read_text()
+    assert outcome["reason"] == "version 3 was rejected; version 2 still serves"
+    assert "| version 3 was rejected |  |  | **no** |" in (installation.folder.parent / "push/gate.md").read_text()
     assert champion(installation) == "2"
 
 
@@ -104,6 +104,6 @@ def test_a_push_that_was_under_way_when_its_version_was_rolled_back_does_not_mak
 
     monkeypatch.setattr(store, "publish", rolled_back_meanwhile)
 
-    with pytest.raises(UserError, match="version 3 was rolled back while it was pushed"):
+    with pytest.raises(UserError, match="version 3 was rejected while it was pushed"):
         pushed(installation, three[1])
     assert champion(installation) == "2"

@@ -1,0 +1,78 @@
+"""A test of two versions as a page: what promote.json says, drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elcrec.config import PromoteConfig
+from elcrec.evaluation.drawing import COLORS, INK, figure
+from elcrec.evaluation.pages import render
+from elcrec.monitoring.promotion import NAMES, Decision, Look
+
+_TONES = {"promote": "good", "drop": "bad", "refused": "bad", "collect": "main"}
+_TITLES = {
+    "promote": "The challenger becomes champion",
+    "drop": "The challenger is dropped",
+    "refused": "No decision: the split is not sound",
+    "collect": "Keep collecting",
+}
+_MOST_TICKS = 10
+
+
+def write_promotion_page(path: Path, config: PromoteConfig, decision: Decision, document: Mapping[str, Any]) -> None:
+    """Write the page.
+
+    Args:
+        path: the file to write.
+        config: the section `promote`.
+        decision: of at least one look.
+        document: promote.json.
+    """
+    names = list(dict.fromkeys([config.metric, *config.guards]))
+    dates = [look["date"] for look in document["looks"]]
+    page = {
+        "document": document,
+        "title": _TITLES[decision.outcome],
+        "tone": _TONES[decision.outcome],
+        "last": decision.looks[-1],
+        "main": decision.looks[-1].estimates.get(config.metric),
+        "rows": list(zip(dates, decision.looks, strict=True))[::-1],
+        "names": {name: NAMES[name] for name in names},
+        "guards": config.guards,
+        "metric": config.metric,
+        "charts": [_sequence(name, dates, decision.looks, config.guards.get(name)) for name in names],
+    }
+    render("promote.html.jinja", path, page)
+
+
+def _sequence(name: str, dates: Sequence[str], looks: Sequence[Look], margin: float | None) -> str:
+    """The lift by day within its confidence sequence; days before the least sample are pale."""
+    points = [(place, look, look.estimates[name]) for place, look in enumerate(looks) if name in look.estimates]
+    with figure(10.4, 3.2) as ((axis,), finish):
+        x = np.array([place for place, _, _ in points])
+        lift, low, high = (np.array([getattr(each, end) for _, _, each in points]) for end in ("lift", "low", "high"))
+        counts = np.array([look.counts for _, look, _ in points], bool)
+        for of, alpha in ((counts, 0.22), (~counts, 0.08)):
+            axis.bar(x[of], (high - low)[of], bottom=low[of], width=0.7, color=COLORS["model"], alpha=alpha)
+        axis.plot(x, lift, color=COLORS["model"], marker="o", markersize=3.5, linewidth=1.4)
+        axis.axhline(0, color=INK, linewidth=1)
+        if margin is not None:
+            axis.axhline(-margin, color="#b42318", linewidth=1, linestyle="--")
+        step = max(1, -(-len(dates) // _MOST_TICKS))
+        axis.set_xticks(range(0, len(dates), step), [each[5:] for each in dates[::step]], fontsize=8.5)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+        reach = _reach(low, high, lift, counts)
+        axis.set_ylim(-reach, reach)
+        title = f"Lift of the {NAMES[name]} by day, all days so far"
+        axis.set_title(title)
+        return finish(title)
+
+
+def _reach(low: Any, high: Any, lift: Any, counts: Any) -> float:
+    """Return how far the axis goes: the first days' wide intervals would leave the later ones no room."""
+    shown = counts if counts.any() else np.ones(len(counts), bool)
+    ends = [np.abs(each[shown]) for each in (low, high, lift)]
+    finite = np.concatenate([each[np.isfinite(each)] for each in ends] or [np.zeros(0)])
+    return float(1.3 * finite.max()) if len(finite) else 1.0
