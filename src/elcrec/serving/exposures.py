@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,7 +28,15 @@ Shown = tuple[int, Question, Answer]
 class ExposureLog:
     """Takes answers, and writes them in a thread of its own; what it has no room for is counted and left out."""
 
-    def __init__(self, config: ExposureLogConfig, folder: Path, *, salt: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        config: ExposureLogConfig,
+        folder: Path,
+        *,
+        salt: str,
+        telemetry: Telemetry,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         """Take the parts.
 
         Args:
@@ -36,13 +44,14 @@ class ExposureLog:
             folder: where the files go, made if it is not there.
             salt: what users' keys are made with.
             telemetry: the server's metrics.
+            clock: nanoseconds since 1970; a simulation has one of its own.
 
         Raises:
             UserError: the folder cannot be written.
         """
         prepare(folder)
         self._config, self._folder, self._salt = config, folder, salt
-        self._telemetry = telemetry
+        self._telemetry, self._clock = telemetry, clock
         self._waiting: deque[Shown] = deque()
         self._journal: Journal | None = None
         self._seal_at = 0.0
@@ -59,7 +68,7 @@ class ExposureLog:
         if len(self._waiting) >= self._config.queue:
             self._telemetry.exposures.labels("dropped").inc()
             return
-        self._waiting.append((time.time_ns() // 1000, question, answer))
+        self._waiting.append((self._clock() // 1000, question, answer))
 
     def close(self) -> None:
         """Write down all that was taken, as whole files."""
