@@ -5,12 +5,13 @@ traffic and tastes, and by chance in tastes and click rates. From any day on, in
 users can drift.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from elcrec.monitoring.attribution import ATTRIBUTED_SCHEMA
 
@@ -145,3 +146,38 @@ class World:
             "arm": nothing,
         }
         return pa.table([pa.array(columns[f.name]).cast(f.type) for f in ATTRIBUTED_SCHEMA], schema=ATTRIBUTED_SCHEMA)
+
+
+def two_arms(
+    days: int, digests: Mapping[str, str], *, lift: float = 0.0, users: int = 1500, seed: int = 0
+) -> Iterator[pa.Table]:
+    """Yield days of a test: other users in each arm, and more clicks in the challenger's.
+
+    Args:
+        days: how many.
+        digests: of the bundle of each arm.
+        lift: relative rise of the click rates of the challenger's users.
+        users: of each arm.
+        seed: draws the users.
+    """
+    worlds = {
+        arm: World(seed=2 * seed + place, users=users, digest=digests[arm]).days(
+            days, Drift(clicks=1 + lift * (arm == "challenger"))
+        )
+        for place, arm in enumerate(("champion", "challenger"))
+    }
+    for tables in zip(*worlds.values(), strict=True):
+        yield pa.concat_tables([_of_arm(table, arm) for arm, table in zip(worlds, tables, strict=True)])
+
+
+def _of_arm(table: pa.Table, arm: str) -> pa.Table:
+    """Name the users and answers after their arm; who has no key is in no test."""
+    known = pc.is_valid(table["user_key"])
+    columns = {
+        "answer_id": pc.binary_join_element_wise(table["answer_id"], arm, "-"),
+        "user_key": pc.binary_join_element_wise(table["user_key"], arm, "-"),
+        "arm": pc.if_else(known, arm, None),
+    }
+    for name, column in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+    return table

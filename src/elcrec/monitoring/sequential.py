@@ -30,6 +30,9 @@ import msgspec
 
 from elcrec.monitoring.daily import Ratio
 
+_MOST = 50.0
+"""Largest end of an interval of theta; with hardly a click it would be more than a number can hold."""
+
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a rate of both arms at a look.
@@ -75,7 +78,7 @@ def estimate(champion: Ratio, challenger: Ratio, *, expected: float, alpha: floa
         challenger=challenger.value,
         lift=exp(theta) - 1,
         low=exp(theta - half) - 1,
-        high=exp(theta + half) - 1,
+        high=exp(min(theta + half, _MOST)) - 1,
     )
 
 

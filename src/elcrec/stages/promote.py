@@ -132,7 +132,7 @@ def _document(
         "challenger": None if challenger is None else challenger.version,
         **found,
         "share": config.serve.challenger.share,
-        "time": now,
+        "time": now.isoformat(timespec="seconds"),
         "config": to_dict(config.promote),
         "looks": looks,
     }
