@@ -112,8 +112,8 @@ class Month:
     def _operate(self, day: DayPlayed, now: datetime) -> None:
         """Do what is scheduled for the morning: join, judge, and what follows from it."""
         attributed, config = self._folder / "attributed", self._config
-        given = {"salt": self._store.user_salt, "engine": self._engine, "log": self._store.features.event_log}
-        join_exposures(config.exposures, self._folder / "exposures", attributed, **given)
+        join = partial(join_exposures, config.exposures, salt=self._store.user_salt, engine=self._engine)
+        join(self._folder / "exposures", attributed, log=self._store.features.event_log)
         found = monitor(config.monitor, attributed, self._folder / "monitor", engine=self._engine, now=now)
         day.verdict = str(found["verdict"])
         day.reasons = read_json(self._folder / "monitor" / "monitor.json")["reasons"]
@@ -162,7 +162,9 @@ class Month:
         fetch(msgspec.structs.replace(config.fetch, dataset="file", file=source), work / "raw")
         validate(config.validate, work / "raw", work / "validated", engine=self._engine)
         build_sequences(config.sequences, work / "validated", work / "sequences", engine=self._engine)
-        train(config.train, work / "sequences", work / "model", checkpoint=work / "checkpoint")
+        champion = self._store.registry.champion(config.push.model_name)
+        start = None if champion is None else champion.bundle
+        train(config.train, work / "sequences", work / "model", checkpoint=work / "checkpoint", warm_start=start)
         evaluate(config.evaluate, work / "model", work / "sequences", work / "evaluation")
         section = msgspec.structs.replace(config.push, alias=alias, gate=self._gate())
         inputs = (work / "model", work / "sequences", work / "evaluation", self._folder / "push")

@@ -10,6 +10,7 @@ from benchmarks.simulation.month import DayPlayed
 from benchmarks.simulation.shop import Habits
 from elcrec.evaluation.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, figure
 from elcrec.evaluation.pages import render
+from elcrec.serving.arms import Arm
 
 _MARKS = {
     "drift": ("taste drifts", "#b42318"),
@@ -19,6 +20,7 @@ _MARKS = {
 }
 """Notes that are drawn, what they are called, and their colours."""
 _VERDICTS = {"learning": OTHERS, "fine": "#1a7f5a", "warn": "#3346c8", "retrain": "#b42318"}
+_MODES = {"shadow": "#c3c9ee", "split": "#e0873a"}
 _MOST_TICKS = 10
 
 
@@ -85,14 +87,15 @@ def _rates(days: Sequence[DayPlayed]) -> str:
         x = [day.number for day in days]
         axis.plot(x, [day.served.ctr() for day in days], color=COLORS["model"], marker="o", markersize=4, label="all")
         split = [day for day in days if day.mode == "split"]
-        for arm, color in (("challenger", "#1a7f5a"), ("champion", COLORS["baseline"])):
+        colors: dict[Arm, str] = {"challenger": "#1a7f5a", "champion": COLORS["baseline"]}
+        for arm, color in colors.items():
             points = [(day.number, day.served.ctr(arm)) for day in split]
             if points:
                 axis.plot(
                     *zip(*points, strict=True), color=color, linewidth=1.2, linestyle="--", label=f"{arm}'s users"
                 )
-        axis.set_ylim(bottom=0)
-        top = axis.get_ylim()[1]
+        top = axis.get_ylim()[1] * 1.05
+        axis.set_ylim(0, top)
         for place, (number, name) in enumerate(_marks(days)):
             text, color = _MARKS[name]
             axis.axvline(number, color=color, linewidth=1.2, linestyle=":" if name == "split" else "-")
@@ -116,13 +119,13 @@ def _marks(days: Sequence[DayPlayed]) -> list[tuple[float, str]]:
 
 def _verdicts(days: Sequence[DayPlayed]) -> str:
     """The monitor's verdict, the version that serves and how a challenger is treated, a strip each."""
-    with figure(10.4, 1.5) as ((axis,), finish):
+    with figure(10.4, 1.7) as ((axis,), finish):
         for day in days:
             axis.barh(1, 0.94, left=day.number - 0.47, height=0.8, color=_VERDICTS[day.verdict])
             axis.text(day.number, 0, day.champion, ha="center", va="center", color=INK, fontsize=8.5)
             if day.mode != "off":
-                axis.text(day.number, -1, day.mode[:2], ha="center", va="center", color=MUTED, fontsize=8)
-        handles = [axis.barh(9, 0, color=color, label=name) for name, color in _VERDICTS.items()]
+                axis.barh(-1, 0.94, left=day.number - 0.47, height=0.8, color=_MODES[day.mode])
+        handles = [axis.barh(9, 0, color=color, label=name) for name, color in (_VERDICTS | _MODES).items()]
         axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         axis.set_yticks([1, 0, -1], ["verdict", "version", "beside it"], fontsize=8.5)
         axis.set_ylim(-1.6, 1.6)

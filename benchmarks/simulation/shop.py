@@ -39,17 +39,17 @@ class Habits:
         turned: share of the users whose intents become rare ones by the drift.
     """
 
-    users: int = 4000
+    users: int = 8000
     common: int = 8
     rare: int = 4
     items_an_intent: int = 25
-    visits: float = 0.15
-    found: float = 2.0
+    visits: float = 0.1
+    found: float = 4.0
     wanted: float = 0.3
     chance: float = 0.01
     noise: float = 0.03
-    days_before: int = 60
-    visits_before: float = 0.06
+    days_before: int = 30
+    visits_before: float = 0.04
     turned: float = 0.6
 
 
@@ -111,7 +111,12 @@ class Shop:
         chance_P = look_P * (self.habits.chance + self.habits.wanted * held_P * self._taste_V[items_P])
         clicked = np.flatnonzero(self._random.random(len(item_ids)) < chance_P)
         return [
-            Found(user_name(visit.user), item_ids[place], visit.moment + timedelta(seconds=5 * (number + 1)), answer_id)
+            Found(
+                user_name(visit.user),
+                item_ids[int(place)],
+                visit.moment + timedelta(seconds=5 * (number + 1)),
+                answer_id,
+            )
             for number, place in enumerate(clicked)
         ]
 

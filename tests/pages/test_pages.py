@@ -1,5 +1,6 @@
 """Every HTML artifact in a real browser without a network: it asks for nothing, reports nothing and can be read."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +11,13 @@ import pytest
 from support.engines import ENGINE
 from support.shown_days import Drift, World
 
+from benchmarks.simulation.month import DayPlayed
+from benchmarks.simulation.page import write_page
+from benchmarks.simulation.service import Mode, Served
+from benchmarks.simulation.shop import Habits
 from elcrec.config import MonitorConfig, parse_config
 from elcrec.data.user_keys import user_key
+from elcrec.serving.arms import Arm
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.exposures import join_exposures
@@ -51,6 +57,13 @@ PAGES = {
         "Share of each intent",
         "furthest intent",
     ),
+    "simulation/simulation.html": (
+        "30 days in the life of a recommender",
+        "taste drifts",
+        "promotion",
+        "What users do, by planted intent",
+        "challenger minus champion, doubly robust",
+    ),
     "attributed/online.html": ("What followed from what was shown", "50.00% of the shown items", "By position"),
 }
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -75,6 +88,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = {"salt": "salt", "engine": ENGINE, "export": root / "clicks.parquet"}
     join_exposures(config.exposures, root / "shown", root / "attributed", **given)
     write_judged_days(root)
+    write_simulated_month(root / "simulation")
     return root
 
 
@@ -87,6 +101,33 @@ def write_judged_days(root: Path) -> None:
     (attributed / "exposures.json").write_text('{"schema_version": 1, "config": {"window": 60}}', encoding="utf-8")
     now = datetime(2026, 3, 16, 1, tzinfo=UTC)
     monitor(MonitorConfig(reference_days=6), attributed, root / "monitor", engine=ENGINE, now=now)
+
+
+def write_simulated_month(folder: Path) -> None:
+    """The page of a month in which a drift on day 15 is noticed, and a new model is tried and promoted."""
+    folder.mkdir()
+    notes = {
+        15: [("drift", "Taste drifts.")],
+        16: [("retrain", "Click-through rate fell: 15% -> 9%."), ("challenger", "Version 2 passes the gate.")],
+        17: [("split", "Both answer.")],
+        21: [("promote", "It is better.")],
+    }
+    modes: dict[int, Mode] = {17: "shadow"} | dict.fromkeys(range(18, 22), "split")
+    days = []
+    for number in range(1, 31):
+        arms: list[Arm] = ["champion", "challenger"] if modes.get(number) == "split" else ["champion"]
+        clicks = {arm: 4000 if number < 15 or number > 21 or arm == "challenger" else 2500 for arm in arms}
+        served = Served(answers=Counter(dict.fromkeys(arms, 3000)), clicks=Counter(clicks))
+        served.wanted.update({intent: 10 * (intent + number) for intent in range(12)})
+        verdict = "learning" if number < 8 else "retrain" if 15 < number < 22 else "fine"
+        date = f"2025-06-{number:02d}"
+        day = DayPlayed(number=number, date=date, mode=modes.get(number, "off"), champion="1", served=served)
+        day.verdict, day.notes = verdict, notes.get(number, [])
+        days.append(day)
+    one = {"mean": 0.1, "low": 0.09, "high": 0.11}
+    estimates = dict.fromkeys(("logged", "ips", "snips", "doubly_robust", "difference"), one)
+    log = {"answers": 900, "users": 800, "problem": None, "estimates": estimates}
+    write_page(folder / "simulation.html", days, Habits(), {"on_the_log": log})
 
 
 def write_exposures(folder: Path) -> None:

@@ -246,10 +246,10 @@ def _masses(answers: Sequence[Answer], size: int) -> npt.NDArray[np.float64]:
     mass_AGP = np.zeros((len(answers), GROUPS, size))
     for row, one in enumerate(answers):
         other = _challenger_of(one)
-        possible = one.champion.chance_PC.any(0)
+        possible_C = one.champion.chance_PC.max(0) > 0
         for item, rank in other.ranks.items():
             own = one.champion.ranks.get(item)
-            if own is not None and possible[own] and other.chance_PC[:, rank].any():
+            if own is not None and possible_C[own] and other.chance_PC[:, rank].any():
                 mass_AGP[row, _group(one, item), : len(other.chance_PC)] += other.chance_PC[:, rank]
     return mass_AGP
 
