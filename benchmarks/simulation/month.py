@@ -18,6 +18,7 @@ from elcrec.adapters.event_export import export_events
 from elcrec.adapters.store import Store
 from elcrec.artifacts import read_json
 from elcrec.config import Config
+from elcrec.serving.ports import RegisteredModel
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.exposures import join_exposures
 from elcrec.stages.fetch import fetch
@@ -99,22 +100,27 @@ class Month:
             yield day
 
     def _serve(self, number: int, notes: list[tuple[str, str]]) -> DayPlayed:
-        champion = self._store.registry.champion(self._config.push.model_name)
-        assert champion is not None, "the shop was opened"
         visits = self._shop.visits(number - 1)
         day = (self._config, self._store, self._folder / "exposures", self._shop, visits)
         served = serve_day(*day, mode=self._mode, seed=self._seed + number)
         date = (FIRST_DAY + timedelta(days=number - 1)).date().isoformat()
         return DayPlayed(
-            number=number, date=date, mode=self._mode, champion=champion.version, served=served, notes=notes
+            number=number, date=date, mode=self._mode, champion=self._champion.version, served=served, notes=notes
         )
+
+    @property
+    def _champion(self) -> RegisteredModel:
+        champion = self._store.registry.champion(self._config.push.model_name)
+        assert champion is not None, "the shop was opened"
+        return champion
 
     def _operate(self, day: DayPlayed, now: datetime) -> None:
         """Do what is scheduled for the morning: join, judge, and what follows from it."""
         attributed, config = self._folder / "attributed", self._config
         join = partial(join_exposures, config.exposures, salt=self._store.user_salt, engine=self._engine)
         join(self._folder / "exposures", attributed, log=self._store.features.event_log)
-        found = monitor(config.monitor, attributed, self._folder / "monitor", engine=self._engine, now=now)
+        judge = partial(monitor, config.monitor, attributed, self._folder / "monitor", engine=self._engine)
+        found = judge(now=now, bundle=self._champion.bundle)
         day.verdict = str(found["verdict"])
         day.reasons = read_json(self._folder / "monitor" / "monitor.json")["reasons"]
         if self._mode == "split":
