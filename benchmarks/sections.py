@@ -342,6 +342,8 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "custody": ("Checksums", trust_sections.custody),
     "monitor": ("The monitor", trust_sections.monitor),
     "counterfactual": ("Estimates on the log of another policy", trust_sections.counterfactual),
+    "promotion": ("Tests of two versions", trust_sections.promotion),
+    "rollback": ("Rollback", trust_sections.rollback),
 }
 """Title and text of each section, in the order of the page."""
 

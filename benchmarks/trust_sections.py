@@ -1,7 +1,8 @@
-"""The page's sections on what can be relied upon: kills, full disks, checksums, the monitor, estimates."""
+"""What can be relied upon: kills, full disks, checksums, the monitor, estimates, tests, rollbacks."""
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from benchmarks.jobs import Result
 from benchmarks.markdown import mib, percent, seconds, table
@@ -117,6 +118,42 @@ in at least 90% of the worlds."""
 
 def _points(*values: float) -> list[str]:
     return [f"{100 * value:.2f} points" for value in values]
+
+
+def promotion(section: Section) -> list[str]:
+    """Write how often two equal versions are told apart, and how often and how soon a real lift is found."""
+    text = f"""Simulated tests of two versions, half of the users each, looked at after every day for
+{section["days"]} days. Users have lasting click rates and habits, come again, and half of them come first on some later
+day; so the answers to one user are far from independent. The test is told to tell two equal versions apart, in either
+direction, in at most {percent(section["stated"])} of the tests, over any number of looks. *Refused* are tests whose
+users are split too unevenly for chance on the last day (one in a thousand is expected of each day alone)."""
+    head = ["lift of the challenger", "users", "tests", "promoted", "dropped", "refused", "median day of the decision"]
+    rows = []
+    for one in section["played"]:
+        counts, day = one["outcomes"], one["median_day"]
+        shown = [f"{counts.get(name, 0):,} ({percent(counts.get(name, 0) / one['tests'])})" for name in _DECIDED]
+        cells = [f"{one['lift']:+.0%}", f"{one['users']:,}", f"{one['tests']:,}", *shown]
+        rows.append([*cells, "" if day is None else f"{day:g}"])
+    return [text, table(head, rows)]
+
+
+def rollback(section: Section) -> list[str]:
+    """Write how long a rollback takes under load, and whether a request fails."""
+    rounds: list[Result] = section["rounds"]
+    text = f"""`elcrec rollback` beside a server under load: {section["connections"]} connections, a store of
+{section["users"]:,} users and {section["items"]:,} items, `serve.poll` as it is by default, server and load on one core
+each. Seconds from the start of the command. *Failed* are requests without the status 200."""
+    figures = {"the command has ended": "command", "the version answers first": "first", "the other one last": "last"}
+    rows = [
+        [name, *(f"{of([one[key] for one in rounds]):.2f}" for of in (median, min, max))]
+        for name, key in figures.items()
+    ]
+    asked, failed = sum(one["requests"] for one in rounds), sum(one["failed"] for one in rounds)
+    said = f"{len(rounds)} rollbacks, {asked:,} requests, {failed:,} failed."
+    return [text, table(["until", "median", "least", "most"], rows), said]
+
+
+_DECIDED = ("promote", "drop", "refused")
 
 
 def _of(one: Result) -> tuple[str, str]:

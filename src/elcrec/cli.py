@@ -139,7 +139,7 @@ def _rollback(options: Options) -> None:
     from elcrec.stages.rollback import rollback
 
     store, name = open_store(options.store), _config(options).push.model_name
-    _show(rollback(name, options.version, registry=store.registry, features=store.features))
+    _show(rollback(name, options.version, registry=store.quick_registry, features=store.quick_check))
 
 
 def _run(options: Options) -> int:
@@ -181,7 +181,7 @@ def _serve(options: Options) -> None:
         from elcrec.adapters.signatures import require_signature
 
         check = require_signature(Path(config.serve.verify_key))
-    registry, features = store.registry, store.features
+    registry, features = store.quick_registry, store.features
     serve(
         config.serve,
         name,
@@ -234,8 +234,8 @@ def _promote(options: Options) -> None:
     with store.pushing():
         decided = promote(
             options.attributed,
-            registry=store.registry,
-            features=store.features,
+            registry=store.quick_registry,
+            features=store.quick_check,
             config=config,
             out=options.out,
             engine=open_engine(config.engine),

@@ -850,7 +850,7 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     stale_after: PositiveFloat = 2_592_000.0
     """Age in seconds of its newest event from which a history is called stale: answers are marked, none is refused.
     Where the log's times are only an order, histories have no age."""
-    poll: PositiveFloat = 5.0
+    poll: PositiveFloat = 1.0
     """Seconds between two looks at the registry's champion."""
     ready_with_problems: bool = True
     """Whether the server calls itself ready while its store or registry has a problem, which its readiness names: it

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from elcrec.config import PromoteConfig
 from elcrec.monitoring.arms import ARMS, Day
 from elcrec.monitoring.daily import RATIOS, Ratio, ratio_of
+from elcrec.monitoring.promotion import Decision, decide
 
 SHOWN = 10
 Floats = npt.NDArray[np.float64]
@@ -53,6 +55,16 @@ class Test:
             total = {name: total[name] + added[name] for name in _NAMES}
             found.append(_day(day, total, challenged))
         return found
+
+
+def ended(test: Test, config: PromoteConfig) -> Decision:
+    """Look every day until something is decided, or the test is over."""
+    days = test.played()
+    for number in range(1, len(days) + 1):
+        found = decide(config, days[:number], 0, share=test.share)
+        if found.outcome in {"promote", "drop"}:
+            break
+    return found
 
 
 _NAMES = ("answers", "impressions", "clicks", "converted", "followed", "hits")

@@ -37,6 +37,7 @@ with quiet("feast"):
     from feast.errors import FeatureServiceNotFoundException, FeatureViewNotFoundException
     from feast.infra.online_stores.redis import RedisOnlineStore
 
+    from elcrec.adapters.checked_services import note_checked
     from elcrec.adapters.event_log import RedisEventLog, SqliteEventLog
     from elcrec.adapters.feast_config import FeastConfig, Servers, file_lock
     from elcrec.adapters.feast_definitions import definitions_for, published_schema, repository_schema
@@ -165,6 +166,7 @@ class FeastStore:
                 record(feast, view, stored)
             read_back(feast, published, rows, merge, idle.active_in_log)
             rows.name(identity)
+            self._note(feast, [each.name for each in feast.list_feature_services()])
         self._opened = None
         return counts
 
@@ -325,6 +327,7 @@ class FeastStore:
             if named(feast) != self._current().identity:
                 self._opened = None
                 self._current()
+            self._note(feast, [service])
         if different:
             fix = "push the model again, or apply the definitions that it was made with under another version"
             what = f"feature service {service!r} has another schema than the model was made with"
@@ -450,6 +453,13 @@ class FeastStore:
             forget_removed_views(feast)
             feast.apply(objects)
         feast.refresh_registry()
+
+    def _note(self, feast: FeatureStore, services: Sequence[str]) -> None:
+        """Leave word of what these services return to whoever has no time to ask Feast."""
+        registry = self._files[1]
+        if registry is not None:
+            found = {name: published_schema(feast, feast.get_feature_service(name)) for name in services}
+            note_checked(self._folder, registry, found)
 
     def _require_service(self, feast: FeatureStore, service: str) -> FeatureService:
         try:

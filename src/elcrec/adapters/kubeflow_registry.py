@@ -9,8 +9,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from elcrec.adapters.model_registry import DIGEST, MlflowRegistry
+from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.adapters.quiet import quiet
+from elcrec.adapters.registry_names import DIGEST
 from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from elcrec.adapters.quiet import quiet
+from elcrec.adapters.registry_names import ARTIFACT, CHALLENGER, CHAMPION, DIGEST, REASON, REJECTED
 from elcrec.artifacts import atomic_dir, atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
@@ -24,15 +25,6 @@ with quiet("mlflow", "alembic"):
 
 logger = logging.getLogger(__name__)
 
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-DIGEST = "elcrec.bundle"
-"""Tag of a version and of its run: the bundle's digest."""
-_REJECTED = "elcrec.rejected"
-"""Tag of a version that was rolled back, or lost a test: when."""
-_REASON = "elcrec.rejected.reason"
-"""Tag of such a version: why."""
-_ARTIFACT = "bundle"
 Entity = TypeVar("Entity")
 
 
@@ -80,7 +72,7 @@ class MlflowRegistry:
             UserError: MLflow cannot be reached or refuses.
         """
         found = self._ask(lambda client: client.search_model_versions(f"name='{name}'"))
-        numbers = [int(version.version) for version in found or [] if _REJECTED not in version.tags]
+        numbers = [int(version.version) for version in found or [] if REJECTED not in version.tags]
         return [str(number) for number in sorted(numbers, reverse=True)]
 
     def register(self, name: str, bundle: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
@@ -98,7 +90,7 @@ class MlflowRegistry:
                 return str(known)
             run = self._finished_run(name, digest, bundle, metrics, tags)
             self._ensure_model(name)
-            source = f"{run.info.artifact_uri}/{_ARTIFACT}"
+            source = f"{run.info.artifact_uri}/{ARTIFACT}"
             version = self._client.create_model_version(
                 name, source=source, run_id=run.info.run_id, tags={**tags, DIGEST: digest}
             )
@@ -132,9 +124,9 @@ class MlflowRegistry:
         """
         with _mlflow():
             moment = datetime.now(UTC).isoformat(timespec="seconds")
-            self._client.set_model_version_tag(name, version, _REJECTED, moment)
+            self._client.set_model_version_tag(name, version, REJECTED, moment)
             if reason:
-                self._client.set_model_version_tag(name, version, _REASON, reason)
+                self._client.set_model_version_tag(name, version, REASON, reason)
             self._end_challenge(name, version)
 
     def pardon(self, name: str, version: str) -> None:
@@ -145,7 +137,7 @@ class MlflowRegistry:
         """
         with _mlflow():
             tags = self._client.get_model_version(name, version).tags
-            for tag in (_REASON, _REJECTED):
+            for tag in (REASON, REJECTED):
                 if tag in tags:
                     self._client.delete_model_version_tag(name, version, tag)
 
@@ -157,7 +149,7 @@ class MlflowRegistry:
         """
         asked = f"name='{name}' and tags.`{DIGEST}`='{digest}'"
         found = self._ask(lambda client: client.search_model_versions(asked))
-        return next((str(version.version) for version in found or [] if _REJECTED in version.tags), None)
+        return next((str(version.version) for version in found or [] if REJECTED in version.tags), None)
 
     def _named(self, name: str, alias: str) -> RegisteredModel | None:
         model = self._ask(lambda client: client.get_registered_model(name))
@@ -198,7 +190,7 @@ class MlflowRegistry:
 
     def _fetch(self, version: ModelVersion) -> Path:
         if self._server is None:
-            return self._artifacts / str(version.run_id) / "artifacts" / _ARTIFACT
+            return self._artifacts / str(version.run_id) / "artifacts" / ARTIFACT
         cached = self._folder / "downloads" / str(version.tags[DIGEST])
         if not cached.is_dir():
             self._download(version, cached)
@@ -210,14 +202,14 @@ class MlflowRegistry:
             with atomic_dir(cached) as scratch:
                 download_artifacts(
                     run_id=version.run_id,
-                    artifact_path=_ARTIFACT,
+                    artifact_path=ARTIFACT,
                     dst_path=str(scratch),
                     tracking_uri=self._server,
                 )
                 # The download keeps the artifact's own folder; its files belong one level up.
-                for path in (scratch / _ARTIFACT).iterdir():
+                for path in (scratch / ARTIFACT).iterdir():
                     path.rename(scratch / path.name)
-                (scratch / _ARTIFACT).rmdir()
+                (scratch / ARTIFACT).rmdir()
         except (OSError, MlflowException) as error:
             logger.warning("the bundle of version %s cannot be had (%s)", version.version, type(error).__name__)
 
@@ -228,7 +220,7 @@ class MlflowRegistry:
         runs = self._client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'", max_results=1)
         run = runs[0] if runs else self._client.create_run(experiment, tags={DIGEST: digest})
         if run.info.status != "FINISHED":
-            self._client.log_artifacts(run.info.run_id, str(bundle), _ARTIFACT)
+            self._client.log_artifacts(run.info.run_id, str(bundle), ARTIFACT)
             self._client.log_batch(
                 run.info.run_id,
                 metrics=[Metric(_metric_name(key), value, 0, 0) for key, value in metrics.items()],

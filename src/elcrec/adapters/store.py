@@ -20,7 +20,7 @@ from pathlib import Path
 from elcrec.data.user_keys import SALT_FILE, load_salt
 from elcrec.errors import UserError
 from elcrec.locks import held
-from elcrec.serving.ports import FeatureStore, ModelRegistry
+from elcrec.serving.ports import FeatureStore, ModelRegistry, ServiceCheck
 from elcrec.shipped import own_or_shipped
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,26 @@ class Store:
 
             return MirroredRegistry(self.folder / "mlflow", mirror=self.model_registry, tracking_uri=self.tracking_uri)
         return MlflowRegistry(self.folder / "mlflow", tracking_uri=self.tracking_uri)
+
+    @property
+    def quick_registry(self) -> ModelRegistry:
+        """The same registry for a few questions, where MLflow's import would take longer than all of them."""
+        if self.tracking_uri is None:
+            from elcrec.adapters.quick_registry import QuickRegistry  # noqa: PLC0415 - as the registry itself
+
+            found = QuickRegistry.open(self.folder / "mlflow", lambda: self.registry)
+            if found is not None:
+                return found
+        return self.registry
+
+    @property
+    def quick_check(self) -> ServiceCheck:
+        """The check of a feature service, without Feast's import where its registry is a file that it was asked of."""
+        if self.feast_registry is not None:
+            return self.features
+        from elcrec.adapters.checked_services import QuickCheck  # noqa: PLC0415 - as above
+
+        return QuickCheck(self.folder / "feast", lambda: self.features)
 
     @cached_property
     def features(self) -> FeatureStore:

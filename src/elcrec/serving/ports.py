@@ -217,7 +217,19 @@ class StoreReplaced(StoreUnavailable):
     """The online store is not the one that was published: it was emptied, replaced, or published only in part."""
 
 
-class FeatureStore(Protocol):
+class ServiceCheck(Protocol):
+    """Says whether a store serves what a version reads."""
+
+    def check(self, service: str, schema: str | None = None) -> None:
+        """Make sure that the store has `service`, and that its schema is the one with the digest `schema`.
+
+        Raises:
+            StoreUnavailable: the registry does not answer.
+            UserError: the service is missing or differs; `None` for `schema` asks for the service alone.
+        """
+
+
+class FeatureStore(ServiceCheck, Protocol):
     """Online features, written by a push, kept fresh by events and read by every request."""
 
     @property
@@ -286,14 +298,6 @@ class FeatureStore(Protocol):
 
         Raises:
             StoreUnavailable: the online store or the log does not answer, or somebody publishes or reads for too long.
-        """
-
-    def check(self, service: str, schema: str | None = None) -> None:
-        """Make sure that the store has `service`, and that its schema is the one with the digest `schema`.
-
-        Raises:
-            StoreUnavailable: the registry does not answer.
-            UserError: the service is missing or differs; `None` for `schema` asks for the service alone.
         """
 
     def schema(self, service: str) -> str:

@@ -17,7 +17,7 @@ from elcrec.monitoring.attributed import ATTRIBUTED_FILE, is_settled, read_windo
 from elcrec.monitoring.promotion import Decision, decide
 from elcrec.monitoring.promotion_page import write_promotion_page
 from elcrec.serving.bundle import read_manifest, verify_bundle
-from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel
+from elcrec.serving.ports import PUSH_FIRST, ModelRegistry, RegisteredModel, ServiceCheck
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def promote(
     attributed: Path,
     *,
     registry: ModelRegistry,
-    features: FeatureStore,
+    features: ServiceCheck,
     config: Config,
     out: Path,
     engine: Engine,
@@ -105,7 +105,7 @@ def _arms(champion: RegisteredModel, challenger: RegisteredModel) -> dict[Any, R
     return {"champion": champion, "challenger": challenger}
 
 
-def _act(decision: Decision, challenger: RegisteredModel, registry: ModelRegistry, features: FeatureStore) -> None:
+def _act(decision: Decision, challenger: RegisteredModel, registry: ModelRegistry, features: ServiceCheck) -> None:
     """Move the alias, or reject the challenger; in both cases the registry has no challenger afterwards."""
     if decision.outcome == "promote":
         manifest = verify_bundle(challenger.bundle)

@@ -4,11 +4,11 @@ from typing import Any
 
 from elcrec.errors import UserError
 from elcrec.serving.bundle import verify_bundle
-from elcrec.serving.ports import FeatureStore, ModelRegistry
+from elcrec.serving.ports import ModelRegistry, ServiceCheck
 
 
 def rollback(
-    name: str, version: str | None = None, *, registry: ModelRegistry, features: FeatureStore
+    name: str, version: str | None = None, *, registry: ModelRegistry, features: ServiceCheck
 ) -> dict[str, Any]:
     """Make an earlier version the champion and reject the present one.
 

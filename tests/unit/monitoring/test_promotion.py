@@ -5,28 +5,18 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import pytest
-from support.tests_of_two import Test
+from support.tests_of_two import Test, ended
 
 from elcrec.config import PromoteConfig
 from elcrec.monitoring.arms import Day
 from elcrec.monitoring.daily import Ratio
-from elcrec.monitoring.promotion import Decision, decide, split_chance
+from elcrec.monitoring.promotion import decide, split_chance
 
 CONFIG = PromoteConfig(min_users=500)
 
 
-def ended(test: Test, config: PromoteConfig = CONFIG) -> Decision:
-    """Look every day until something is decided."""
-    days = test.played()
-    for number in range(1, len(days) + 1):
-        found = decide(config, days[:number], 0, share=test.share)
-        if found.outcome in {"promote", "drop"}:
-            break
-    return found
-
-
 def outcomes(tests: Sequence[Test]) -> Counter[str]:
-    return Counter(ended(test).outcome for test in tests)
+    return Counter(ended(test, CONFIG).outcome for test in tests)
 
 
 def test_two_equal_versions_are_rarely_told_apart_though_one_looks_every_day() -> None:
@@ -46,7 +36,7 @@ def test_a_real_lift_is_found_and_a_real_loss_too() -> None:
 
 
 def test_a_small_share_is_enough_where_users_are_many() -> None:
-    found = ended(Test(seed=3, users=12_000, share=0.1, lift=0.25))
+    found = ended(Test(seed=3, users=12_000, share=0.1, lift=0.25), CONFIG)
 
     assert found.outcome == "promote"
     assert found.looks[-1].users["challenger"] < found.looks[-1].users["champion"] / 5

@@ -1,0 +1,12 @@
+"""What the registry's aliases and tags are called."""
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+DIGEST = "elcrec.bundle"
+"""Tag of a version and of its run: the bundle's digest."""
+REJECTED = "elcrec.rejected"
+"""Tag of a version that was rolled back, or lost a test: when."""
+REASON = "elcrec.rejected.reason"
+"""Tag of such a version: why."""
+ARTIFACT = "bundle"
+"""Under which a run keeps its bundle."""
