@@ -17,6 +17,8 @@ from elcrec.config import PromoteConfig
 from tests.support.tests_of_two import Test, ended
 
 _LIFTS = (0.05, 0.1, 0.2)
+_MORE = 5
+"""How many times as many users the large tests have."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
     config = PromoteConfig()
-    scenes = [(0.0, options.users, options.tests), (0.0, 10 * options.users, max(1, options.tests // 5))]
-    scenes += [
-        (lift, users, max(1, options.tests // 10)) for users in (options.users, 10 * options.users) for lift in _LIFTS
-    ]
+    few, many = options.users, _MORE * options.users
+    scenes = [(0.0, few, options.tests), (0.0, many, max(1, options.tests // 10))]
+    scenes += [(lift, few, max(1, options.tests // 10)) for lift in _LIFTS]
+    scenes += [(lift, many, max(1, options.tests // 20)) for lift in _LIFTS]
     played = [_played(config, lift, users, tests, options.days) for lift, users, tests in scenes]
     section = {
         "stated": config.false_alarms,
@@ -57,7 +59,9 @@ def _played(config: PromoteConfig, lift: float, users: int, tests: int, days: in
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promotion", description=__doc__)
     parser.add_argument("--tests", type=positive, default=1000, help="of equal versions (default 1000)")
-    parser.add_argument("--users", type=positive, default=4000, help="of a test; others have ten times as many")
+    parser.add_argument(
+        "--users", type=positive, default=4000, help="of a test; others have five times as many (default 4000)"
+    )
     parser.add_argument("--days", type=positive, default=28, help="of a test (default 28)")
     page_option(parser)
     return parser

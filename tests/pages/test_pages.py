@@ -5,18 +5,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.engines import ENGINE
 from support.shown_days import Drift, World
+from support.tests_of_two import Test
 
 from benchmarks.simulation.month import DayPlayed
 from benchmarks.simulation.page import write_page
 from benchmarks.simulation.service import Mode, Served
 from benchmarks.simulation.shop import Habits
-from elcrec.config import MonitorConfig, parse_config
+from elcrec.config import MonitorConfig, PromoteConfig, parse_config, to_dict
 from elcrec.data.user_keys import user_key
+from elcrec.monitoring.promotion import decide
+from elcrec.monitoring.promotion_page import write_promotion_page
 from elcrec.serving.arms import Arm
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.stages.evaluate import evaluate
@@ -64,6 +68,11 @@ PAGES = {
         "What users do, by planted intent",
         "challenger minus champion, doubly robust",
     ),
+    "promotion/promote.html": (
+        "The challenger becomes champion",
+        "Lift of the click-through rate by day, all days so far",
+        "conversion may not fall by 5.0% or more",
+    ),
     "attributed/online.html": ("What followed from what was shown", "50.00% of the shown items", "By position"),
 }
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -89,7 +98,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     join_exposures(config.exposures, root / "shown", root / "attributed", **given)
     write_judged_days(root)
     write_simulated_month(root / "simulation")
+    write_test_of_two(root / "promotion")
     return root
+
+
+def write_test_of_two(folder: Path) -> None:
+    """The page of a test that the challenger has won."""
+    folder.mkdir()
+    config, test = PromoteConfig(min_users=500), Test(seed=1, users=4000, lift=0.3)
+    decision = decide(config, test.played(), 3, share=test.share)
+    dates = [{"date": f"{START + timedelta(days=look.day):%Y-%m-%d}"} for look in decision.looks]
+    facts = {"model": "elcrec", "champion": "1", "challenger": "2", "dry_run": False, "config": to_dict(config)}
+    document = msgspec.to_builtins(decision) | facts | {"time": START.isoformat(), "looks": dates}
+    write_promotion_page(folder / "promote.html", config, decision, document)
 
 
 def write_judged_days(root: Path) -> None:

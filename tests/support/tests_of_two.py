@@ -60,7 +60,7 @@ class Test:
 def ended(test: Test, config: PromoteConfig) -> Decision:
     """Look every day until something is decided, or the test is over."""
     days = test.played()
-    for number in range(1, len(days) + 1):
+    for number in range(config.min_days, len(days) + 1):
         found = decide(config, days[:number], 0, share=test.share)
         if found.outcome in {"promote", "drop"}:
             break
@@ -96,6 +96,5 @@ def _day(day: int, total: Mapping[str, Floats], challenged: npt.NDArray[np.bool_
 
 def _rate(y: Floats, x: Floats) -> Ratio:
     y, x = y[x > 0], x[x > 0]
-    return ratio_of(
-        {"n": len(x), "y": y.sum(), "x": x.sum(), "yy": (y * y).sum(), "xy": (x * y).sum(), "xx": (x * x).sum()}
-    )
+    sums = {"y": y.sum(), "x": x.sum(), "yy": (y * y).sum(), "xy": (x * y).sum(), "xx": (x * x).sum()}
+    return ratio_of({"n": len(x)} | {name: float(value) for name, value in sums.items()})

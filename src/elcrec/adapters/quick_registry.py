@@ -33,11 +33,10 @@ class QuickRegistry:
         """Return the registry of a folder, `None` where its tables are not known or not there."""
         found = cls(folder, full)
         try:
-            with found._connected() as connection:
-                (layout,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        except (sqlite3.Error, TypeError):
+            with found._connected():
+                return found
+        except (sqlite3.Error, UserError):
             return None
-        return found if layout == LAYOUT else None
 
     def champion(self, name: str) -> RegisteredModel | None:
         """See `ModelRegistry`."""
@@ -132,6 +131,9 @@ class QuickRegistry:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         database = f"{(self._folder / 'mlflow.db').absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(database, uri=True, timeout=_PATIENCE_SECONDS, isolation_level=None)) as found:
+            if found.execute("SELECT version_num FROM alembic_version").fetchall() != [(LAYOUT,)]:
+                what = "the registry's tables have another layout than when this process began"
+                raise UserError(what, where=self._folder / "mlflow.db", fix="start it again")
             yield found
 
 

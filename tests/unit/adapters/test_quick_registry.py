@@ -15,6 +15,7 @@ from support.serving import NAME, ROOT, Installation
 from elcrec.adapters.checked_services import QuickCheck, note_checked
 from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.adapters.quick_registry import LAYOUT, QuickRegistry
+from elcrec.adapters.store import Store
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
 from elcrec.serving.ports import ModelRegistry
@@ -114,13 +115,24 @@ def test_the_tables_have_the_layout_that_it_was_written_for(folders: tuple[Path,
 def test_tables_of_another_layout_and_a_folder_without_any_are_left_to_mlflow(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
+    before = quick(folders[0])
     with closing(sqlite3.connect(folders[0] / "mlflow.db")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'later'")
         connection.commit()
 
+    with pytest.raises(UserError, match="another layout"):
+        before.champion(NAME)
     assert QuickRegistry.open(folders[0], no_mlflow) is None
     assert QuickRegistry.open(tmp_path / "nothing", no_mlflow) is None
     assert not (tmp_path / "nothing").exists()
+
+
+def test_an_mlflow_server_is_asked_by_mlflow(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    there = {"folder": folders[0].parent, "features_repository": ROOT / "features"}
+    folders[0].rename(folders[0].parent / "mlflow")
+
+    assert isinstance(Store(**there, tracking_uri=None).quick_registry, QuickRegistry)  # type: ignore[arg-type]
+    assert isinstance(Store(**there, tracking_uri="http://127.0.0.1:9").quick_registry, MlflowRegistry)  # type: ignore[arg-type]
 
 
 def test_an_unknown_version_is_refused_and_changes_nothing(folders: tuple[Path, Path]) -> None:
