@@ -7,7 +7,7 @@ from pathlib import Path
 from elcrec.artifacts import read_json
 from elcrec.config import CounterfactualConfig
 from elcrec.errors import UserError
-from elcrec.evaluation.places import Places, estimate
+from elcrec.evaluation.places import Estimates, Places, estimate
 from elcrec.monitoring.attributed import ATTRIBUTED_FILE
 from elcrec.monitoring.replay import read_contexts, read_logged, replay
 from elcrec.serving.counterfactual import OnTheLog
@@ -72,12 +72,7 @@ def _estimated(
     shown, users = len(places.clicked), len(set(places.user.tolist()))
     if not places.target_NP.any():
         return _nothing(champion, "the challenger would have shown nothing of what was shown", left_out)
-    estimates, problem = estimate(places, confidence=config.confidence), None
-    if estimates.effective < config.least_effective:
-        problem = (
-            f"{shown:,} shown items tell as much as {estimates.effective:,.0f} of the challenger's, fewer than "
-            f"push.gate.counterfactual.least_effective ({config.least_effective:,}); log longer, or explore more"
-        )
+    estimates = estimate(places, confidence=config.confidence)
     return OnTheLog(
         champion=champion.version,
         answers=len(places.user),
@@ -85,5 +80,18 @@ def _estimated(
         shown=shown,
         left_out=dict(left_out),
         estimates=estimates,
-        problem=problem,
+        problem=_problem(config, estimates, shown),
     )
+
+
+def _problem(config: CounterfactualConfig, found: Estimates, shown: int) -> str | None:
+    """Say why nothing can be concluded from estimates."""
+    if found.effective < config.least_effective:
+        few = f"{shown:,} shown items tell as much as {found.effective:,.0f} of the challenger's"
+        asked = f"push.gate.counterfactual.least_effective ({config.least_effective:,})"
+        return f"{few}, fewer than {asked}; log longer, or explore more"
+    if found.reached < config.least_reached:
+        missed = f"the champion could have shown only {found.reached:.1%} of what the challenger shows"
+        asked = f"push.gate.counterfactual.least_reached ({config.least_reached:.1%})"
+        return f"{missed}, less than {asked}; explore among more candidates, or test them side by side"
+    return None

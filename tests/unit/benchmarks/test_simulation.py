@@ -10,10 +10,10 @@ from benchmarks.simulation.__main__ import main
 
 pytestmark = pytest.mark.slow
 
-DRIFT, DAYS = 6, 14
+DRIFT, DAYS = 9, 19
 SHORTER = (
-    "monitor.reference_days=3",
-    "train.epochs=8",
+    "monitor.reference_days=6",
+    "train.epochs=6",
     "evaluate.bootstrap=20",
     "promote.min_days=2",
     "promote.min_users=80",
@@ -23,7 +23,7 @@ SHORTER = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("simulation") / "month"
-    options = ["--days", str(DAYS), "--drift-day", str(DRIFT), "--users", "2400", "--out", str(out)]
+    options = ["--days", str(DAYS), "--drift-day", str(DRIFT), "--users", "4000", "--out", str(out)]
     assert main([*options, *(f"--set={each}" for each in SHORTER)]) == 0
     return out
 

@@ -44,7 +44,9 @@ class Case:
         pq.write_table(
             pa.Table.from_pylist(self.rows if rows is None else rows, ATTRIBUTED_SCHEMA), folder / "attributed.parquet"
         )
-        section = CounterfactualConfig(**({"attributed": str(folder), "least_effective": 1} | config))
+        section = CounterfactualConfig(
+            **({"attributed": str(folder), "least_effective": 1, "least_reached": 0.0} | config)
+        )
         registered = RegisteredModel(name="m", version="7", bundle=champion or self.champion)
         return challenge(section, registered, self.challenger, self.inputs.sequences, salt=SALT)
 
@@ -153,6 +155,15 @@ def test_a_log_that_says_too_little_says_how_little(case: Case) -> None:
 
     assert found.problem is not None
     assert "least_effective (10,000); log longer, or explore more" in found.problem
+
+
+def test_a_challenger_that_is_only_different_is_not_said_to_be_worse(case: Case) -> None:
+    found = case.judge(least_reached=1.0)
+
+    assert found.estimates is not None
+    assert found.estimates.reached < 1
+    assert found.problem is not None
+    assert "least_reached (100.0%); explore among more candidates" in found.problem
 
 
 def test_a_log_without_an_answer_of_the_champion_says_so(case: Case) -> None:
