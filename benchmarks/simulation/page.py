@@ -100,7 +100,7 @@ def _rates(days: Sequence[DayPlayed]) -> str:
             text, color = _MARKS[name]
             axis.axvline(number, color=color, linewidth=1.2, linestyle=":" if name == "split" else "-")
             axis.text(number + 0.1, top * (0.06 + 0.07 * (place % 3)), text, color=color, fontsize=8.5, rotation=0)
-        axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axis.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}")
         _day_axis(axis, x)
         axis.set_title("Click-through rate by day")
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)

@@ -711,7 +711,7 @@ class CounterfactualConfig(Section, frozen=True, kw_only=True):
     least_effective: Positive = 500
     """With a smaller effective number of shown items (Kish) nothing is concluded."""
     least_reached: Share = 0.8
-    """Nothing is concluded either where the champion could have shown less than this share of what the challenger shows:
+    """Nor is anything concluded where the champion could have shown less than this share of what the challenger shows:
     the rest counts as never clicked, which would speak against a challenger that is only different."""
 
     def __post_init__(self) -> None:
