@@ -66,8 +66,7 @@ def _round(store: Path, port: int, environment: Mapping[str, str], version: str,
         time.sleep(_BEFORE)
         begun = time.monotonic()
         command = [*core(-1), sys.executable, "-m", "elcrec", "rollback", "--store", str(store), version]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, **quiet)
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, capture_output=True)
         ended = time.monotonic()
         while not any(one.version == version and one.moment > begun for one in seen):
             if time.monotonic() > begun + _PATIENCE:

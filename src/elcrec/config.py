@@ -876,6 +876,14 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     """What is written down of the answers."""
     challenger: ChallengerConfig = ChallengerConfig()
     """What is done with a challenger."""
+    alias: Literal["champion", "challenger"] = "champion"
+    """Which version is served: `challenger` for a server that a gateway sends a part of the requests to, beside others
+    that serve the champion. While there is no challenger it serves the champion."""
+
+    def __post_init__(self) -> None:
+        """Check that a server has one challenger at most."""
+        if self.alias == "challenger" and self.challenger.mode != "off":
+            raise ValueError(f"alias challenger serves it alone: set challenger.mode off, not {self.challenger.mode}")
 
 
 class ExposuresConfig(Section, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ def _patch(documents: list[Document], patch: Document) -> None:
     for document in hit:
         for operation in yaml.safe_load(patch["patch"]):
             assert operation["op"] in {"add", "replace"}
-            parts = operation["path"].removeprefix("/").split("/")
+            parts = [part.replace("~1", "/") for part in operation["path"].removeprefix("/").split("/")]
             value = copy.deepcopy(operation["value"])
             if operation["op"] == "add":
                 _add(document, parts, value)

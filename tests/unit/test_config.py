@@ -72,6 +72,7 @@ def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
         ("evaluate.search.kind=hnsw", "evaluate.search.kind"),
         ("push.alias=winner", "push.alias"),
         ("serve.challenger.mode=both", "serve.challenger.mode"),
+        ("serve.alias=challenger serve.challenger.mode=split", "serve: alias challenger serves it alone"),
         ("serve.challenger.share=1", "serve.challenger.share"),
         ("serve.challenger.sample=0", "serve.challenger.sample"),
         ("promote.metric=revenue", "promote.metric"),

@@ -280,7 +280,7 @@ class App:
             found.append(self._exposures.problem)
         if self._live.challenger is not None:
             found.append(self._live.challenger.problem)
-        problems = [problem for problem in found if problem]
+        problems = [problem for problem in dict.fromkeys(found) if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
 

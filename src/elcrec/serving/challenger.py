@@ -60,7 +60,7 @@ class Challenger:
         try:
             if self.loaded is None or not self.loaded.is_of(found):
                 self._put(self._load(found))
-                self.problem = None
+            self.problem = None
         except Exception as error:  # noqa: BLE001 - nor may a bundle that cannot be served
             self._put(None)
             what = f"version {found.version}, the challenger, cannot be served"

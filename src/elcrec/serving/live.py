@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -64,13 +65,15 @@ class Live:
         check: Callable[[Path], None] | None = None,
         *,
         challenged: bool = False,
+        alias: Literal["champion", "challenger"] = "champion",
         seed: int | None = None,
     ) -> None:
         """Load the champion of model `name`, or, where it cannot be served, the newest other version that can.
 
         `items` is what the shop knows of its items, in place of the bundle's copy. `check` raises UserError for a
-        bundle that is not to be trusted. `challenged` brings in the challenger too, if it can be served. `seed` seeds
-        what the rules of every version explore; `None` for no two servers alike.
+        bundle that is not to be trusted. `challenged` brings in the challenger too, if it can be served; `alias`
+        serves it in the champion's place. `seed` seeds what the rules of every version explore; `None` for no two
+        servers alike.
 
         Raises:
             UserError: there is none, or no version can be served.
@@ -79,7 +82,8 @@ class Live:
         self._items, self._check, self._seed = items, check, seed
         self.problem: str | None = None
         self.challenger = Challenger(name, registry, self._load, telemetry) if challenged else None
-        champion = registry.champion(name)
+        self._alias = alias
+        champion = self._wanted()
         if champion is None:
             raise UserError(f"no champion of model {name!r}", fix=PUSH_FIRST)
         try:
@@ -104,7 +108,7 @@ class Live:
 
     def _refresh_champion(self) -> None:
         try:
-            champion = self._registry.champion(self._name)
+            champion = self._wanted()
         except Exception as error:  # noqa: BLE001 - an unreachable registry must not end the server
             self._telemetry.registry_errors.inc()
             self._say(f"the registry does not answer: {_text(error)}")
@@ -129,6 +133,11 @@ class Live:
     def items_problem(self) -> str | None:
         """What is wrong with the items file; `None` where nothing is, or there is none."""
         return None if self._items is None else self._items.problem
+
+    def _wanted(self) -> RegisteredModel | None:
+        """Return the version that is to be served; while there is no challenger that is the champion."""
+        found = self._registry.challenger(self._name) if self._alias == "challenger" else None
+        return found or self._registry.champion(self._name)
 
     def _promoted(self, champion: RegisteredModel) -> Serving | None:
         """Return the challenger if it has become the champion: it is loaded and warm."""

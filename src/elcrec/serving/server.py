@@ -62,7 +62,7 @@ def serve(
     log_as_json()
     items = None if config.items_file is None else ItemsFile(Path(config.items_file))
     challenged = config.challenger.mode != "off"
-    live = Live(name, registry, features, telemetry, items, check, challenged=challenged)
+    live = Live(name, registry, features, telemetry, items, check, challenged=challenged, alias=config.alias)
     folder, exposures = config.exposures.folder, None
     if folder is not None:
         exposures = ExposureLog(config.exposures, Path(folder), salt=salt, telemetry=telemetry)

@@ -11,6 +11,7 @@ from support.kustomize import Document, containers, load, render, sections
 from components._image import IMAGE
 from elcrec import cli
 from elcrec.adapters import spark_cluster
+from elcrec.config import load_config
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -192,6 +193,24 @@ def test_variables_of_others_are_used() -> None:
     assert set(LIBRARIES) | OF_IMAGES <= set(VARIABLES)
 
 
+def test_a_canary_s_pods_are_none_of_the_champion_s_and_have_an_account_and_policies_of_their_own() -> None:
+    documents = render(DEPLOY / "overlays" / "canary")
+    services = {d["metadata"]["name"]: d["spec"]["predictor"] for d in documents if d["kind"] == "InferenceService"}
+    kinds = {"ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"}
+    names = {(d["kind"], d["metadata"]["name"]) for d in documents if d["kind"] in kinds}
+    champion, challenger = services["elcrec"], services["elcrec-challenger"]
+
+    assert champion["labels"] != challenger["labels"]
+    assert {(kind, "elcrec-challenger") for kind in kinds} <= names
+    assert challenger["serviceAccountName"] == "elcrec-challenger"
+    selectors = [d["spec"]["selector"]["matchLabels"] for d in documents if d["kind"] == "PodDisruptionBudget"]
+    for predictor in (champion, challenger):
+        assert sum(selector.items() <= predictor["labels"].items() for selector in selectors) == 1
+    arguments = [*challenger["containers"][0]["command"], *challenger["containers"][0]["args"]][1:]
+    assert arguments[-2:] == ["--set", "serve.alias=challenger"]
+    assert load_config(ROOT / "params.yaml", overrides=cli._parser().parse_args(arguments).overrides)
+
+
 def test_the_servers_command_is_understood() -> None:
     (service,) = (d for d in render(DEPLOY / "serving") if d["kind"] == "InferenceService")
     (container,) = service["spec"]["predictor"]["containers"]
@@ -203,7 +222,12 @@ def test_the_servers_command_is_understood() -> None:
 
 def test_the_images_have_the_pipelines_version() -> None:
     version = IMAGE.rpartition(":")[2]
-    for overlay, name in (("example", "elcrec-serve"), ("feast", "elcrec-serve"), ("check", "elcrec-train")):
+    for overlay, name in (
+        ("example", "elcrec-serve"),
+        ("canary", "elcrec-serve"),
+        ("feast", "elcrec-serve"),
+        ("check", "elcrec-train"),
+    ):
         (settings,) = load(DEPLOY / "overlays" / overlay / "kustomization.yaml")
         tags = {image["name"]: image["newTag"] for image in settings["images"]}
         assert tags[name].startswith(version)

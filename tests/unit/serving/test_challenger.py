@@ -184,6 +184,7 @@ def test_a_challenger_that_cannot_rank_fails_no_request_and_is_named(
     live.refresh()
     assert live.challenger.challenge is not None
     assert live.challenger.challenge.serving is not None, "it is not tried again"
+    assert live.challenger.problem is None
 
 
 def test_a_challenger_whose_bundle_is_damaged_is_a_problem_and_the_champion_stands_in_for_it(
@@ -238,6 +239,16 @@ def test_a_challenger_comes_and_goes_with_the_alias(installation: Installation) 
     assert metric(telemetry, line) == 1
 
 
+def test_a_server_of_the_challenger_alone_serves_it_and_without_one_the_champion(installation: Installation) -> None:
+    live = Live(NAME, installation.registry, installation.store, Telemetry(), alias="challenger")
+    assert (live.current.version, live.challenger) == ("2", None)
+
+    installation.registry.reject(NAME, "2")
+    live.refresh()
+
+    assert (live.current.version, live.problem) == ("1", None)
+
+
 def test_a_registry_that_does_not_answer_leaves_the_test_as_it_is(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,11 +259,14 @@ def test_a_registry_that_does_not_answer_leaves_the_test_as_it_is(
     def away(*_: object) -> None:
         raise UserError("MLflow: away")
 
-    monkeypatch.setattr(type(installation.registry), "challenger", away)
-    live.refresh()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(installation.registry), "challenger", away)
+        live.refresh()
 
     assert live.challenger.challenge is before
     assert live.challenger.problem == "the registry does not answer: MLflow: away"
+    live.refresh()
+    assert live.challenger.problem is None
 
 
 def test_the_arm_is_in_both_answers_in_the_schema_in_readiness_and_in_the_exposures(
