@@ -31,7 +31,8 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup spark run repro recommend test test-slow test-all test-image check docs sbom audit format bench golden lock locks
+.PHONY: help setup spark run repro recommend test test-slow test-all test-image check docs sbom audit format bench \
+	simulate golden lock locks
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -119,6 +120,9 @@ format: setup ## Format the code and mend what ruff can.
 
 bench: setup ## Measure speed and memory beside a textbook implementation, into docs/BENCHMARKS.md (half an hour).
 	$(BIN)/python -m benchmarks $(ARGS)
+
+simulate: setup ## Play thirty days of a shop with drifting taste; writes runs/simulation/simulation.html.
+	$(BIN)/python -m benchmarks.simulation $(ARGS)
 
 # Lock files: all that is developed with, what each image installs, what the extra spark adds, what PyTorch's default
 # wheel brings along, and what installs and builds.

@@ -341,6 +341,7 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "full_disk": ("Full disks", trust_sections.full_disk),
     "custody": ("Checksums", trust_sections.custody),
     "monitor": ("The monitor", trust_sections.monitor),
+    "counterfactual": ("Estimates on the log of another policy", trust_sections.counterfactual),
     "promotion": ("Tests of two versions", trust_sections.promotion),
     "rollback": ("Rollback", trust_sections.rollback),
 }

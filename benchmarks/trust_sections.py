@@ -1,4 +1,4 @@
-"""The page's sections on what can be relied upon: kills, full disks, checksums, the monitor, tests, rollbacks."""
+"""What can be relied upon: kills, full disks, checksums, the monitor, estimates, tests, rollbacks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -81,6 +81,43 @@ raise a false one in at most {percent(section["stated"])} of such months."""
     table_of = table(head, [[what, f"{seeds:,}", f"{n:,}", percent(n / seeds), wanted] for what, n, wanted in rows])
     false = ", ".join(f"{name} ({n})" for name, n in sorted(section["by_check"].items()))
     return [text, table_of, *([f"False alarms by check: {false}."] if false else [])]
+
+
+_ESTIMATES = {
+    "logged": "champion, as logged",
+    "ips": "challenger, IPS",
+    "snips": "challenger, SNIPS",
+    "doubly_robust": "challenger, doubly robust",
+    "difference": "challenger minus champion, doubly robust",
+}
+
+
+def counterfactual(section: Section) -> list[str]:
+    """Write how often the interval of an estimate covers what is true."""
+    seeds, level = section["seeds"], percent(section["confidence"])
+    text = f"""Simulated worlds with planted intents. The champion answers {section["users"]:,} users some
+{section["answers"]:,.0f} times and leaves places to chance; from its log alone is estimated what another policy would
+earn, with the real rules, propensities and estimators. What it would earn is known: {percent(section["worth"])} clicks
+per shown item on average. The shown items tell as much as {section["effective"]:,.0f} of the challenger's; the champion
+could have shown {percent(section["reached"])} of those. Intervals are of {level}, by user; they are to cover the truth
+in at least 90% of the worlds."""
+    head = ["estimate", "worlds", "covers", "share", "mean error", "mean width of the interval"]
+    rows = [
+        [
+            name,
+            f"{seeds:,}",
+            f"{one['covered']:,}",
+            percent(one["covered"] / seeds),
+            *_points(one["bias"], one["width"]),
+        ]
+        for key, name in _ESTIMATES.items()
+        for one in [section["estimates"][key]]
+    ]
+    return [text, table(head, rows)]
+
+
+def _points(*values: float) -> list[str]:
+    return [f"{100 * value:.2f} points" for value in values]
 
 
 def promotion(section: Section) -> list[str]:

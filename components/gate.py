@@ -34,6 +34,7 @@ def gate(
 
     set_up_process()
 
+    from functools import partial
     from pathlib import Path
 
     from components._support import describe, read_section
@@ -43,7 +44,8 @@ def gate(
 
     section, target = read_section("push", config), open_store(Path(store))
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    decision = decide(section, *inputs, registry=target.registry, features=target.features)
+    judge = partial(decide, registry=target.registry, features=target.features)
+    decision = judge(section, *inputs, salt=lambda: target.user_salt)
     if not decision.accepted:
         publish_log(section, inputs[1], decision, features=target.features)
     Path(reason.path).write_text(gate_markdown(decision), encoding="utf-8")

@@ -41,7 +41,8 @@ def push(
 
     section, target, out = read_section("push", config), open_store(Path(store)), Path(pushed.path)
     inputs = Path(model.path), Path(sequences.path), Path(evaluation.path)
-    release = partial(stage, registry=target.registry, features=target.features, sign=target.signer)
+    stores = partial(stage, registry=target.registry, features=target.features)
+    release = partial(stores, sign=target.signer, salt=lambda: target.user_salt)
     with target.pushing():
         done = release(section, *inputs, out, run=run_facts(run_name))
     log(metrics, done)

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,7 +128,8 @@ def _push(options: Options) -> int:
     store = open_store(options.store)
     inputs, config = (options.model, options.sequences, options.evaluation), _config(options).push
     with store.pushing():
-        pushed = push(config, *inputs, options.out, registry=store.registry, features=store.features, sign=store.signer)
+        release = partial(push, registry=store.registry, features=store.features, sign=store.signer)
+        pushed = release(config, *inputs, options.out, salt=lambda: store.user_salt)
     _show(pushed)
     return 0 if pushed["accepted"] else config.refused_status
 

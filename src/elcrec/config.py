@@ -694,6 +694,32 @@ class EvaluateConfig(Section, frozen=True, kw_only=True):
             raise ValueError("rules.new_items has no item to hold for: set evaluate.new_items.sources")
 
 
+class CounterfactualConfig(Section, frozen=True, kw_only=True):
+    """What the challenger would have earned in the champion's place, estimated on the champion's log."""
+
+    attributed: str | None = None
+    """Folder that `elcrec exposures` wrote; `None` estimates nothing. The champion must have explored
+    (`evaluate.rules.exploration`), and `sequences.split` must be temporal: answers from before its test part are left
+    out, as the challenger may have learned from them."""
+    condition: Literal["none", "not_worse", "better"] = "none"
+    """What is asked of the doubly robust difference in clicks per shown item. `not_worse`: its interval must not lie
+    below 0. `better`: it must lie above 0, so that a model without such evidence is refused."""
+    confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
+    """Level of the intervals."""
+    answers: Positive = 20_000
+    """Most answers that are replayed, evenly chosen over time; each takes some milliseconds."""
+    least_effective: Positive = 500
+    """With a smaller effective number of shown items (Kish) nothing is concluded."""
+    least_reached: Share = 0.8
+    """Nor is anything concluded where the champion could have shown less than this share of what the challenger shows:
+    the rest counts as never clicked, which would speak against a challenger that is only different."""
+
+    def __post_init__(self) -> None:
+        """Check that there is something to judge by."""
+        if self.condition != "none" and self.attributed is None:
+            raise ValueError(f"condition {self.condition!r} asks for a log: set attributed")
+
+
 class GateConfig(Section, frozen=True, kw_only=True):
     """When a model may be pushed."""
 
@@ -703,6 +729,8 @@ class GateConfig(Section, frozen=True, kw_only=True):
     """The metric in which the challenger is compared with the champion on the same split."""
     max_regression: Share = 0.01
     """Relative loss against the champion that is still accepted."""
+    counterfactual: CounterfactualConfig = CounterfactualConfig()
+    """The challenger on the champion's log."""
 
     def __post_init__(self) -> None:
         """Refuse a floor that no model could reach, before one is trained for it."""

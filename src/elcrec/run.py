@@ -70,7 +70,8 @@ def _run(config: Config, workdir: Path, mirror: Path | None) -> Generator[str, N
     )
     inputs = (model, sequences, evaluation, workdir / "push")
     with store.pushing():
-        release = partial(push, registry=store.registry, features=store.features, sign=store.signer)
+        stores = partial(push, registry=store.registry, features=store.features)
+        release = partial(stores, sign=store.signer, salt=lambda: store.user_salt)
         pushed = _stage("push", lambda: release(config.push, *inputs))
 
     yield from _summary(metrics, workdir)

@@ -120,6 +120,7 @@ def test_the_image_is_the_driver_that_steps_talk_to(image: str, folder: Path) ->
 
 def test_the_image_starts_an_executor_that_asks_for_its_driver(image: str) -> None:
     told = {
+        "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@127.0.0.1:9",
         "SPARK_EXECUTOR_ID": "1",
         "SPARK_EXECUTOR_CORES": "1",

@@ -1,5 +1,6 @@
 """Every HTML artifact in a real browser without a network: it asks for nothing, reports nothing and can be read."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,15 @@ from support.engines import ENGINE
 from support.shown_days import Drift, World
 from support.tests_of_two import Test
 
+from benchmarks.simulation.month import DayPlayed
+from benchmarks.simulation.page import write_page
+from benchmarks.simulation.service import Mode, Served
+from benchmarks.simulation.shop import Habits
 from elcrec.config import MonitorConfig, PromoteConfig, parse_config, to_dict
 from elcrec.data.user_keys import user_key
 from elcrec.monitoring.promotion import decide
 from elcrec.monitoring.promotion_page import write_promotion_page
+from elcrec.serving.arms import Arm
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.exposures import join_exposures
@@ -55,6 +61,13 @@ PAGES = {
         "Share of each intent",
         "furthest intent",
     ),
+    "simulation/simulation.html": (
+        "30 days in the life of a recommender",
+        "taste drifts",
+        "promotion",
+        "What users do, by planted intent",
+        "challenger minus champion, doubly robust",
+    ),
     "promotion/promote.html": (
         "The challenger becomes champion",
         "Lift of the click-through rate by day, all days so far",
@@ -84,6 +97,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = {"salt": "salt", "engine": ENGINE, "export": root / "clicks.parquet"}
     join_exposures(config.exposures, root / "shown", root / "attributed", **given)
     write_judged_days(root)
+    write_simulated_month(root / "simulation")
     write_test_of_two(root / "promotion")
     return root
 
@@ -108,6 +122,33 @@ def write_judged_days(root: Path) -> None:
     (attributed / "exposures.json").write_text('{"schema_version": 1, "config": {"window": 60}}', encoding="utf-8")
     now = datetime(2026, 3, 16, 1, tzinfo=UTC)
     monitor(MonitorConfig(reference_days=6), attributed, root / "monitor", engine=ENGINE, now=now)
+
+
+def write_simulated_month(folder: Path) -> None:
+    """The page of a month in which a drift on day 15 is noticed, and a new model is tried and promoted."""
+    folder.mkdir()
+    notes = {
+        15: [("drift", "Taste drifts.")],
+        16: [("retrain", "Click-through rate fell: 15% -> 9%."), ("challenger", "Version 2 passes the gate.")],
+        17: [("split", "Both answer.")],
+        21: [("promote", "It is better.")],
+    }
+    modes: dict[int, Mode] = {17: "shadow"} | dict.fromkeys(range(18, 22), "split")
+    days = []
+    for number in range(1, 31):
+        arms: list[Arm] = ["champion", "challenger"] if modes.get(number) == "split" else ["champion"]
+        clicks = {arm: 4000 if number < 15 or number > 21 or arm == "challenger" else 2500 for arm in arms}
+        served = Served(answers=Counter(dict.fromkeys(arms, 3000)), clicks=Counter(clicks))
+        served.wanted.update({intent: 10 * (intent + number) for intent in range(12)})
+        verdict = "learning" if number < 8 else "retrain" if 15 < number < 22 else "fine"
+        date = f"2025-06-{number:02d}"
+        day = DayPlayed(number=number, date=date, mode=modes.get(number, "off"), champion="1", served=served)
+        day.verdict, day.notes = verdict, notes.get(number, [])
+        days.append(day)
+    one = {"mean": 0.1, "low": 0.09, "high": 0.11}
+    estimates = dict.fromkeys(("logged", "ips", "snips", "doubly_robust", "difference"), one)
+    log = {"answers": 900, "users": 800, "problem": None, "estimates": estimates}
+    write_page(folder / "simulation.html", days, Habits(), {"on_the_log": log})
 
 
 def write_exposures(folder: Path) -> None:

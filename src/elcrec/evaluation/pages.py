@@ -19,12 +19,16 @@ def can_write_pages() -> bool:
     return all(find_spec(name) for name in ("jinja2", "matplotlib"))
 
 
-def render(template: str, path: Path, context: Mapping[str, Any]) -> None:
-    """Write a template of this package to `path`; HTML is escaped and may say when it was `created`."""
+def render(template: str, path: Path, context: Mapping[str, Any], *, folder: Path | None = None) -> None:
+    """Write a template of this package to `path`; HTML is escaped and may say when it was `created`.
+
+    `folder` has templates of somebody else, which may extend and import those of this package.
+    """
     import jinja2  # noqa: PLC0415 - only needed once everything is measured
 
+    own = [] if folder is None else [jinja2.FileSystemLoader(folder)]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("elcrec.evaluation"),
+        loader=jinja2.ChoiceLoader([*own, jinja2.PackageLoader("elcrec.evaluation")]),
         autoescape=template.endswith(".html.jinja"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

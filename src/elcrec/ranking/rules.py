@@ -11,7 +11,7 @@ Axes: `B` rows, `V` items, `C` candidates of a row, `G` groups of items (categor
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from elcrec.config import GroupRule, RulesConfig
 from elcrec.errors import UserError
+from elcrec.ranking.chances import Chances, chances_of
 from elcrec.ranking.item_facts import NO_CATEGORY, ItemFacts
 from elcrec.ranking.topk import Scores, top_k
 
@@ -145,19 +146,31 @@ class Rules:
             histories: item indices of each row's history, for calibration.
             rng: draws what is explored.
         """
+        picked = []
+        for row, (found, places) in enumerate(self._chosen(scores_BV, k, histories)):
+            items, propensities = self._explore(found, places, rng)
+            picked.append(Picked(items=items, scores=scores_BV[row, items], propensities=propensities))
+        return picked
+
+    def chances(self, scores_BV: Scores, k: int | Sequence[int], histories: Sequence[History]) -> Iterator[Chances]:
+        """Yield what `pick` draws each answer from; the arguments are its own."""
+        for found, places in self._chosen(scores_BV, k, histories):
+            yield chances_of(found.items_C, places, self._kind_V[found.items_C], self._config.exploration)
+
+    def _chosen(
+        self, scores_BV: Scores, k: int | Sequence[int], histories: Sequence[History]
+    ) -> Iterator[tuple["_Candidates", list[int]]]:
+        """Yield each row's candidates and the places of those that are chosen, before anything is left to chance."""
         wanted = [k] * len(scores_BV) if isinstance(k, int) else k
         ranked_BV = scores_BV + self._boost_V if self._boosts else scores_BV
         size = min(max(self._config.candidates, *wanted, 1), ranked_BV.shape[1])
         values_BC, items_BC = top_k(ranked_BV, size)
-        picked = []
         for row, (most, history) in enumerate(zip(wanted, histories, strict=True)):
             found = self._candidates(values_BC[row], items_BC[row])
             places = self._fill(found, most, history)
             if len(places) < most and len(found.items_C) == size < ranked_BV.shape[1]:
                 found, places = self._look_on(ranked_BV[row : row + 1], _WIDER * size, most, history)
-            items, propensities = self._explore(found, places, rng)
-            picked.append(Picked(items=items, scores=scores_BV[row, items], propensities=propensities))
-        return picked
+            yield found, places
 
     def _look_on(
         self, ranked_1V: Scores, size: int, k: int, history: History, items_V: Items | None = None

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,15 @@ _encode = msgspec.json.Encoder().encode
 class ExposureLog:
     """Takes answers, and writes them in a thread of its own; what it has no room for is counted and left out."""
 
-    def __init__(self, config: ExposureLogConfig, folder: Path, *, salt: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        config: ExposureLogConfig,
+        folder: Path,
+        *,
+        salt: str,
+        telemetry: Telemetry,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         """Take the parts.
 
         Args:
@@ -42,13 +50,14 @@ class ExposureLog:
             folder: where the files go, made if it is not there.
             salt: what users' keys are made with.
             telemetry: the server's metrics.
+            clock: nanoseconds since 1970; a simulation has one of its own.
 
         Raises:
             UserError: the folder cannot be written.
         """
         prepare(folder)
         self._config, self._folder, self._salt = config, folder, salt
-        self._telemetry = telemetry
+        self._telemetry, self._clock = telemetry, clock
         self._waiting: deque[bytes] = deque()
         self._journal: Journal | None = None
         self._seal_at = 0.0
@@ -65,7 +74,7 @@ class ExposureLog:
         if len(self._waiting) >= self._config.queue:
             self._telemetry.exposures.labels("dropped").inc()
             return
-        row = as_row(time.time_ns() // 1000, question, answer, self._salt, raw_users=self._config.raw_users)
+        row = as_row(self._clock() // 1000, question, answer, self._salt, raw_users=self._config.raw_users)
         self._waiting.append(_encode(row))
 
     def close(self) -> None:

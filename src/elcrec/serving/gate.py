@@ -12,6 +12,7 @@ from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.config import GateConfig
 from elcrec.errors import UserError
 from elcrec.evaluation.metrics import gains
+from elcrec.serving.counterfactual import OnTheLog, log_markdown, verdict_of
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,8 @@ class GateDecision(msgspec.Struct, frozen=True, kw_only=True):
     """The challenger is the champion's own bundle."""
     serving: str | None
     """The champion's version, which goes on serving where this is a refusal; `None` where no version serves yet."""
+    on_the_log: OnTheLog | None = None
+    """What the challenger would have earned on the champion's log; `None` where that was not asked."""
 
     def document(self) -> dict[str, Any]:
         """Return gate.json."""
@@ -84,6 +87,7 @@ def judge(
     digest: str,
     serving: str | None,
     rejected: str | None = None,
+    on_the_log: OnTheLog | None = None,
 ) -> GateDecision:
     """Decide on a challenger.
 
@@ -96,6 +100,7 @@ def judge(
         serving: version of the registry's champion, measured or not; `None` when there is none.
         rejected: the version under which this very bundle was rejected, by a rollback or a lost test; `None` where it
             was not.
+        on_the_log: what the challenger would have earned on the champion's log; `None` where that was not asked.
 
     Raises:
         UserError: a metric in the configuration does not exist.
@@ -103,7 +108,7 @@ def judge(
     challenger = _gain(ranks, config.metric)
     already = champion is not None and champion.digest == digest
     compared, against, clause = _against_champion(config, challenger, champion, already=already)
-    conditions = [*_floors(config, metrics), *against, *_not_rejected(rejected)]
+    conditions = [*_floors(config, metrics), *against, *_of_the_log(config, on_the_log), *_not_rejected(rejected)]
     failed = [_failure(condition) for condition in conditions if not condition.passed]
     return GateDecision(
         accepted=not failed,
@@ -115,7 +120,16 @@ def judge(
         digest=digest,
         already_champion=already,
         serving=serving,
+        on_the_log=on_the_log,
     )
+
+
+def _of_the_log(config: GateConfig, found: OnTheLog | None) -> list[Condition]:
+    verdict = None if found is None else verdict_of(config.counterfactual, found)
+    if verdict is None:
+        return []
+    name, passed, bound = verdict
+    return [Condition(name=name, passed=passed, observed=bound, required=None if bound is None else 0.0)]
 
 
 def _still_serving(version: str | None) -> str:
@@ -200,7 +214,9 @@ def gate_markdown(decision: GateDecision) -> str:
     ]
     table = ["| condition | observed | required | holds |", "|-|-|-|-|", *rows] if rows else []
     head = [f"# Push {'accepted' if decision.accepted else 'refused'}", "", f"{decision.reason}.", ""]
-    return "\n".join([*head, *table, *([""] if rows else []), *_comparison(decision), ""])
+    return "\n".join(
+        [*head, *table, *([""] if rows else []), *_comparison(decision), *log_markdown(decision.on_the_log), ""]
+    )
 
 
 def _number(value: float | None) -> str:

@@ -66,18 +66,20 @@ class Live:
         *,
         challenged: bool = False,
         alias: Literal["champion", "challenger"] = "champion",
+        seed: int | None = None,
     ) -> None:
         """Load the champion of model `name`, or, where it cannot be served, the newest other version that can.
 
         `items` is what the shop knows of its items, in place of the bundle's copy. `check` raises UserError for a
         bundle that is not to be trusted. `challenged` brings in the challenger too, if it can be served; `alias`
-        serves it in the champion's place.
+        serves it in the champion's place. `seed` seeds what the rules of every version explore; `None` for no two
+        servers alike.
 
         Raises:
             UserError: there is none, or no version can be served.
         """
         self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
-        self._items, self._check = items, check
+        self._items, self._check, self._seed = items, check, seed
         self.problem: str | None = None
         self.challenger = Challenger(name, registry, self._load, telemetry) if challenged else None
         self._alias = alias
@@ -166,7 +168,7 @@ class Live:
         self._features.check(manifest.feature_service, manifest.feature_schema)
         if self._check is not None:
             self._check(champion.bundle)
-        recommender = Recommender.load(champion.bundle)
+        recommender = Recommender.load(champion.bundle, seed=self._seed)
         if self._items is not None:
             self._items.apply(recommender)
         _warm_up(recommender)

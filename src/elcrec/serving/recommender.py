@@ -23,6 +23,7 @@ from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import Encoded, SequenceModel
 from elcrec.ranking.bundled import read_facts, read_rules, read_search
+from elcrec.ranking.chances import Chances
 from elcrec.ranking.item_facts import ItemFacts, align
 from elcrec.ranking.item_index import ItemIndex
 from elcrec.ranking.items import item_intents
@@ -295,6 +296,32 @@ class Recommender:
             rows = slice(start, min(start + _BLOCK, len(histories)))
             yield self._rank_block(histories.part(rows), k, seen=None if seen is None else seen.part(rows))
 
+    def chances(self, queries: Sequence[Query]) -> Iterator[Chances]:
+        """Yield what `recommend` draws each answer from; an index that only approximates the best items is not asked.
+
+        The items are those of the catalogue, by index.
+        """
+        for start in range(0, len(queries), _BLOCK):
+            block = queries[start : start + _BLOCK]
+            histories = [self.catalogue.known(query.history) for query in block]
+            warm = [row for row, history in enumerate(histories) if history]
+            found = iter(self._warm_chances([histories[row] for row in warm], [block[row] for row in warm]))
+            for query, history in zip(block, histories, strict=True):
+                yield next(found) if history else self._cold_chances(query)
+
+    @torch.inference_mode()
+    def _warm_chances(self, histories: list[list[int]], queries: Sequence[Query]) -> list[Chances]:
+        if not queries:
+            return []
+        known = Ragged.from_rows(histories)
+        scores_BV = self._scores(self._encode(known), known, queries)
+        wanted, rows = [query.k for query in queries], [known.row(row) for row in range(len(known))]
+        return list(self._rules.chances(scores_BV, wanted, rows))
+
+    def _cold_chances(self, query: Query) -> Chances:
+        scores_1V = self._popular_scores(self._unwanted_by(query))
+        return next(self._rules.chances(scores_1V, query.k, [np.empty(0, np.int64)]))
+
     def _ranked(self, histories: list[list[int]], queries: list[Query]) -> Iterator[tuple[Picked, int]]:
         """Yield the answer to each query and its intent."""
         for start in range(0, len(queries), _BLOCK):
@@ -356,16 +383,8 @@ class Recommender:
     def _rank_all(
         self, encoded: Encoded, histories: Ragged, k: int, queries: Sequence[Query], seen: Ragged | None
     ) -> Ranked:
-        """Score every item."""
-        rules = self._rules
-        scores_BV = (encoded.vectors @ self._items_DV).numpy()
-        scores_BV[:, PADDING] = -np.inf
-        for met in (seen,) if self._repeats else (histories, seen):
-            if met is not None:
-                scores_BV[met.owners, met.values] = -np.inf
-        for row, query in enumerate(queries):
-            self._filter(scores_BV[row], query)
-        rules.block(scores_BV)
+        """Score every item, and choose."""
+        rules, scores_BV = self._rules, self._scores(encoded, histories, queries, seen)
         intents = encoded.intents.numpy()
         if rules.idle:
             scores, items = top_k(scores_BV, k)
@@ -373,6 +392,20 @@ class Recommender:
         wanted = [min(query.k, k) for query in queries] or k
         picked = rules.pick(scores_BV, wanted, [histories.row(row) for row in range(len(histories))], self._rng)
         return _side_by_side(picked, k, intents)
+
+    def _scores(
+        self, encoded: Encoded, histories: Ragged, queries: Sequence[Query], seen: Ragged | None = None
+    ) -> Scores:
+        """Score every item, [B, V + 1]; -inf for one that is not to be shown."""
+        scores_BV: Scores = (encoded.vectors @ self._items_DV).numpy()
+        scores_BV[:, PADDING] = -np.inf
+        for met in (seen,) if self._repeats else (histories, seen):
+            if met is not None:
+                scores_BV[met.owners, met.values] = -np.inf
+        for row, query in enumerate(queries):
+            self._filter(scores_BV[row], query)
+        self._rules.block(scores_BV)
+        return scores_BV
 
     def _encode(self, histories: Ragged) -> Encoded:
         window = self._model.config.encoder.window
@@ -418,17 +451,23 @@ class Recommender:
         return pa.ListArray.from_arrays(pa.array(before[offsets - offsets[0]], pa.int32()), items)
 
     def _popular_items(self, query: Query) -> tuple[Picked, int]:
+        return self._pick_popular(query.k, self._unwanted_by(query)), _NO_INTENT
+
+    def _unwanted_by(self, query: Query) -> npt.NDArray[np.bool_]:
+        """Say which items a query does not allow, [V + 1]."""
         left_V = np.zeros(len(self.catalogue) + 1, np.float32)
         left_V[PADDING] = -np.inf
         self._filter(left_V, query)
-        return self._pick_popular(query.k, np.isinf(left_V)), _NO_INTENT
+        return np.isinf(left_V)
+
+    def _popular_scores(self, unwanted_V: npt.NDArray[np.bool_]) -> Scores:
+        logs_V = np.log(np.maximum(self._shares, _LEAST_SHARE))
+        scores_1V: Scores = np.where(unwanted_V, -np.inf, logs_V).astype(np.float32)[None]
+        self._rules.block(scores_1V)
+        return scores_1V
 
     def _pick_popular(self, k: int, unwanted_V: npt.NDArray[np.bool_]) -> Picked:
-        rules = self._rules
-        scores_1V = np.where(unwanted_V, -np.inf, np.log(np.maximum(self._shares, _LEAST_SHARE))).astype(np.float32)[
-            None
-        ]
-        rules.block(scores_1V)
+        rules, scores_1V = self._rules, self._popular_scores(unwanted_V)
         if rules.idle:
             best = self._popular[np.isfinite(scores_1V[0, self._popular])][:k]
             return Picked(items=best, scores=self._shares[best], propensities=np.ones(len(best)))

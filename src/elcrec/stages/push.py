@@ -6,6 +6,7 @@ Every step finds what an earlier, killed run has done and leaves it as it is, so
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.provenance import is_of_model
 from elcrec.evaluation.sampling import asked_users
 from elcrec.model.io import CONFIG, WEIGHTS, read_architecture
+from elcrec.monitoring.challenge import challenge
 from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES, SEARCH
-from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, verify_bundle, write_bundle
+from elcrec.serving.bundle import BundleSource, Manifest, describe_bundle, read_manifest, verify_bundle, write_bundle
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.serving.champion import rank_with_champion
+from elcrec.serving.counterfactual import OnTheLog
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
 from elcrec.serving.ports import FeatureStore, FeatureTables, ModelRegistry, RegisteredModel
 from elcrec.serving.publishing import bundle_tables, log_tables
@@ -51,6 +54,7 @@ def push(
     features: FeatureStore,
     run: Mapping[str, str] | None = None,
     sign: Callable[[Path], None] | None = None,
+    salt: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
     """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion or the challenger.
 
@@ -67,6 +71,7 @@ def push(
         run: which run of a pipeline this is, such as its `id` and `name`: kept in the bundle's manifest and as tags
             `elcrec.run.*` of the version.
         sign: signs a bundle folder; `None` leaves bundles unsigned.
+        salt: returns what the keys of users in exposures were made with, for `push.gate.counterfactual`.
 
     Returns:
         The decision and what was done.
@@ -76,7 +81,7 @@ def push(
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
     manifest = _describe(config, source, features)
-    decision = _decide(config, source, manifest, registry)
+    decision = _decide(config, source, manifest, registry, salt)
     with stage_output(out) as scratch:
         write_json(scratch / "gate.json", decision.document())
         (scratch / "gate.md").write_text(gate_markdown(decision), encoding="utf-8")
@@ -125,14 +130,15 @@ def decide(
     *,
     registry: ModelRegistry,
     features: FeatureStore,
+    salt: Callable[[], str] | None = None,
 ) -> GateDecision:
-    """Judge a model by its evaluation and against the champion; write nothing.
+    """Judge a model by its evaluation and against the champion; write nothing. `salt` is as in `push`.
 
     Raises:
         UserError: an input does not fit the others, or a store refuses.
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
-    return _decide(config, source, _describe(config, source, features), registry)
+    return _decide(config, source, _describe(config, source, features), registry, salt)
 
 
 def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) -> Manifest:
@@ -159,7 +165,13 @@ def _require_times(config: PushConfig, sequences: Path) -> None:
         raise UserError(what, where=sequences, fix="set push.idle_days=0")
 
 
-def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, registry: ModelRegistry) -> GateDecision:
+def _decide(
+    config: PushConfig,
+    source: BundleSource,
+    manifest: Manifest,
+    registry: ModelRegistry,
+    salt: Callable[[], str] | None,
+) -> GateDecision:
     data = load_sequences(source.sequences)
     table, test = _read_ranks(source, data)
     ranks = np.asarray(table["rank"], np.int32)
@@ -173,7 +185,26 @@ def _decide(config: PushConfig, source: BundleSource, manifest: Manifest, regist
         digest=manifest.digest,
         serving=serving.version if serving else None,
         rejected=registry.rejected(config.model_name, manifest.digest),
+        on_the_log=_on_the_log(config, source, manifest, serving, salt),
     )
+
+
+def _on_the_log(
+    config: PushConfig,
+    source: BundleSource,
+    manifest: Manifest,
+    champion: RegisteredModel | None,
+    salt: Callable[[], str] | None,
+) -> OnTheLog | None:
+    """Estimate what the challenger would have earned, where that is asked and another bundle serves."""
+    asked = config.gate.counterfactual
+    if asked.attributed is None or champion is None or read_manifest(champion.bundle).digest == manifest.digest:
+        return None
+    assert salt is not None, "who calls a stage with this section gives the salt"
+    with TemporaryDirectory() as folder:
+        challenger = Path(folder) / "bundle"
+        write_bundle(source, manifest, challenger)
+        return challenge(asked, champion, challenger, source.sequences, salt=salt())
 
 
 def _read_ranks(source: BundleSource, data: SequenceData) -> tuple[pa.Table, EvaluationSet]:

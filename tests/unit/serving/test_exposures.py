@@ -153,6 +153,19 @@ def test_what_the_queue_has_no_room_for_is_counted_and_the_rest_is_written(servi
     assert since(telemetry, before) == {"written": 5, "dropped": 3}
 
 
+def test_a_simulation_s_clock_is_that_of_what_it_shows(serving: Serving, tmp_path: Path) -> None:
+    config = ExposureLogConfig(folder=str(tmp_path))
+    moment = datetime(2025, 6, 2, 9, 30, 0, 7, tzinfo=UTC)
+    nanoseconds = int(moment.timestamp()) * 10**9 + 7_900
+    log = ExposureLog(config, tmp_path, salt=SALT, telemetry=Telemetry(), clock=lambda: nanoseconds)
+    log.start()
+    log.add(*shown(serving))
+    log.close()
+
+    (path,) = tmp_path.glob("*.parquet")
+    assert pq.read_table(path)["time"].to_pylist() == [moment]
+
+
 def test_a_file_is_complete_by_its_rows_or_its_age(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from elcrec.config import GateConfig
+from elcrec.config import CounterfactualConfig, GateConfig
 from elcrec.errors import UserError
+from elcrec.evaluation.bootstrap import Estimate
+from elcrec.evaluation.places import Estimates
+from elcrec.serving.counterfactual import OnTheLog
 from elcrec.serving.gate import Champion, GateDecision, gate_markdown, judge
 
 GOOD, BAD = np.array([1, 1, 2, 3], np.int32), np.array([1, 4, 9, 30], np.int32)
@@ -89,3 +92,68 @@ def test_the_page_states_verdict_and_reason(rival: Champion | None) -> None:
     assert page.startswith(f"# Push {'accepted' if verdict.accepted else 'refused'}")
     assert verdict.reason in page
     assert page.count("| floor ndcg@20 |") == 1
+
+
+def on_the_log(low: float, high: float, problem: str | None = None) -> OnTheLog:
+    some = Estimate(mean=0.05, low=0.04, high=0.06)
+    difference = Estimate(mean=(low + high) / 2, low=low, high=high)
+    estimates = Estimates(
+        logged=some,
+        ips=some,
+        snips=some,
+        doubly_robust=some,
+        difference=difference,
+        effective=800.0,
+        reached=0.9,
+        attention=[1.0],
+    )
+    left_out = {"of another bundle": 3, "more than are replayed": 0}
+    return OnTheLog(champion="7", answers=9, estimates=estimates, problem=problem, left_out=left_out)
+
+
+WORSE, UNCLEAR, BETTER = on_the_log(-0.02, -0.01), on_the_log(-0.01, 0.01), on_the_log(0.01, 0.02)
+SILENT = on_the_log(0.01, 0.02, problem="too little")
+
+
+@pytest.mark.parametrize(
+    ("condition", "accepted"),
+    [
+        ("none", [True, True, True, True]),
+        ("not_worse", [False, True, True, True]),
+        ("better", [False, False, True, False]),
+    ],
+)
+def test_the_log_decides_as_far_as_it_is_asked(condition: str, accepted: list[bool]) -> None:
+    gate = GateConfig(counterfactual=CounterfactualConfig(attributed="there", condition=condition))
+    judged = [
+        judge(gate, {"ndcg@20": 0.4}, GOOD, champion(BAD), digest="new", serving="7", on_the_log=each)
+        for each in (WORSE, UNCLEAR, BETTER, SILENT)
+    ]
+
+    assert [one.accepted for one in judged] == accepted
+
+
+def test_a_refusal_by_the_log_says_by_how_much_or_why() -> None:
+    gate = GateConfig(counterfactual=CounterfactualConfig(attributed="there", condition="better"))
+    said = [
+        judge(gate, {}, GOOD, None, digest="new", serving="7", on_the_log=each).reason for each in (UNCLEAR, SILENT)
+    ]
+
+    assert "better on the log (lower bound of the difference): -0.0100 is below 0.0000" in said[0]
+    assert "better on the log: too little" in said[1]
+
+
+def test_the_page_and_the_document_have_the_estimates_and_what_was_left_out() -> None:
+    verdict = judge(GateConfig(), {}, GOOD, None, digest="new", serving="7", on_the_log=SILENT)
+
+    page = gate_markdown(verdict)
+    assert "| challenger, doubly robust | 5.0000% | 4.0000% to 6.0000% |" in page
+    assert "Nothing can be concluded: too little." in page
+    assert "- left out: 3 answers of another bundle" in page
+    assert "more than are replayed" not in page
+    assert verdict.document()["on_the_log"]["estimates"]["difference"]["low"] == 0.01
+
+
+def test_a_condition_without_a_log_is_refused_when_it_is_read() -> None:
+    with pytest.raises(ValueError, match="set attributed"):
+        CounterfactualConfig(condition="better")

@@ -6,10 +6,12 @@ from support.push_inputs import add_model, make_inputs
 from support.serving import NAME, Installation
 
 from elcrec.artifacts import SCHEMA_VERSION, write_json
-from elcrec.config import SearchConfig, to_dict
+from elcrec.config import RulesConfig, SearchConfig, to_dict
 from elcrec.errors import UserError
 from elcrec.ranking.files import SEARCH
+from elcrec.ranking.item_facts import ItemFacts
 from elcrec.serving.live import Live
+from elcrec.serving.recommender import Query
 from elcrec.serving.telemetry import Telemetry
 
 
@@ -51,6 +53,17 @@ def test_a_champion_whose_bundle_is_gone_is_replaced_by_the_version_before_it_an
     found.refresh()
     assert found.current.version == "1"
     assert found.problem is not None
+
+
+def test_two_servers_of_one_seed_explore_alike(installation: Installation) -> None:
+    def answers(seed: int) -> list[list[str]]:
+        given = (NAME, installation.registry, installation.store, Telemetry())
+        recommender = Live(*given, seed=seed).current.recommender
+        recommender.rules = RulesConfig(exploration=0.5, candidates=12)
+        recommender.use_facts(ItemFacts.nothing(len(recommender.catalogue)))
+        return [one.item_ids for one in recommender.recommend([Query(history=["item-1"], k=4)] * 8)]
+
+    assert answers(1) == answers(1) != answers(2)
 
 
 def test_without_any_sound_version_the_champion_s_fault_is_said(installation: Installation) -> None:
