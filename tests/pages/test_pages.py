@@ -9,9 +9,6 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.shown_days import Drift, World
-from support.tests_of_two import Test
 
 from benchmarks.simulation.month import DayPlayed
 from benchmarks.simulation.page import write_page
@@ -31,6 +28,9 @@ from elcrec.stages.sequences import build_sequences
 from elcrec.stages.train import train
 from elcrec.stages.validate import validate
 from tests.support.browser import PROGRAMS, Tab, find_chromium, open_tab
+from tests.support.engines import ENGINE
+from tests.support.shown_days import Drift, World
+from tests.support.tests_of_two import Test
 
 CONFIG = {
     "fetch": {"dataset": "sample", "synthetic": {"users": 300, "items": 80, "intents": 4}},

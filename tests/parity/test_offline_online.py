@@ -10,9 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.push_inputs import Inputs, add_model
-from support.servers import redis_server
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
@@ -25,6 +22,9 @@ from elcrec.serving.ports import Event
 from elcrec.serving.publishing import bundle_tables
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.sequences import build_sequences
+from tests.support.engines import ENGINE
+from tests.support.push_inputs import Inputs, add_model
+from tests.support.servers import redis_server
 
 REPOSITORY = Path(__file__).parents[2] / "features"
 SERVICE = "elcrec_v1"

@@ -7,7 +7,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from support.serving import Server
+
+from tests.support.serving import Server
 
 TINY = (
     "fetch.synthetic.users=200",

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import Installation, serving
 from websockets.asyncio.client import ClientConnection, connect
+
+from tests.support.serving import Installation, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.serving import Installation, Server, eventually, serving
 
 from elcrec.serving.exposure_files import seal_abandoned
+from tests.support.serving import Installation, Server, eventually, serving
 
 REQUEST = {"user_id": "user-2", "k": 3}
 _UNFLUSHED_SECONDS = 1.0

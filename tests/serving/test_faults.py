@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import Installation, Redis, Reply, Server, eventually, serving
+
+from tests.support.serving import Installation, Redis, Reply, Server, eventually, serving
 
 REQUEST = {"user_id": "user-2", "history": ["item-1", "item-2"], "k": 3}
 QUICK = ("poll=0.2", "store_retry=0.1", "store_timeout=1")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.new_items import TWINS, add_new_items
-from support.push_inputs import add_model
-from support.serving import NAME, Installation, Server, serving
+
+from tests.support.new_items import TWINS, add_new_items
+from tests.support.push_inputs import add_model
+from tests.support.serving import NAME, Installation, Server, serving
 
 BUNDLES = sorted((Path(__file__).parents[1] / "unit" / "serving" / "bundles").iterdir())
 ROUNDED = 5.1e-5

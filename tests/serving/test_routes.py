@@ -16,10 +16,10 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
-from support.serving import Installation, Server, serving
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from elcrec.serving.recommender import Query, Recommender
+from tests.support.serving import Installation, Server, serving
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.feature_tables import tables
-from support.servers import RedisServer, free_port, redis_server
-from support.serving import ROOT, eventually
 
 from elcrec.adapters.feast_store import FeastStore
+from tests.support.feature_tables import tables
+from tests.support.servers import RedisServer, free_port, redis_server
+from tests.support.serving import ROOT, eventually
 
 pytestmark = pytest.mark.slow
 USERS, EVENTS = 20, 1500

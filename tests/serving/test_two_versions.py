@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.serving import NAME, ROOT, Client, Installation, Reply, Server, eventually, serving
 
 from elcrec.serving.arms import arm_of
+from tests.support.serving import NAME, ROOT, Client, Installation, Reply, Server, eventually, serving
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
 
 from elcrec.config import FetchConfig, LocalFile, ValidateConfig
 from elcrec.stages.fetch import fetch
 from elcrec.stages.validate import Metrics, validate
+from tests.support.engines import ENGINE
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SMALL = {"min_rows": 1, "min_users": 1, "min_items": 1, "min_interactions_per_user": 0.1}

@@ -1,12 +1,12 @@
 """New items beside the small inputs of a push."""
 
 import pyarrow as pa
-from support.push_inputs import Inputs
 
 from elcrec.artifacts import write_json
 from elcrec.config import RulesConfig, to_dict
 from elcrec.model.io import load_model
 from elcrec.ranking.new_items import NewItems, write_new_items
+from tests.support.push_inputs import Inputs
 
 TWINS = {"new-1": 3, "new-2": 5, "item-9": 7}
 """New items, of which the model has a row for one, and the trained item whose vector each has."""

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from support.servers import RedisServer
-
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.serving.ports import FeatureTables
+from tests.support.servers import RedisServer
 
 REPOSITORY = Path(__file__).parents[2] / "features"
 SERVICE = "elcrec_v1"

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support.engines import ENGINE
 
 from elcrec.artifacts import write_json
 from elcrec.config import SequencesConfig, SyntheticConfig
 from elcrec.data.synthetic import generate
 from elcrec.stages.sequences import build_sequences
+from tests.support.engines import ENGINE
 
 Log = Mapping[str, Sequence[int]]
 

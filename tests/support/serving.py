@@ -19,13 +19,13 @@ import msgspec
 import pytest
 import redis
 import yaml
-from support.push_inputs import Inputs, add_model, make_inputs
 
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.model_registry import MlflowRegistry
 from elcrec.config import GateConfig, PushConfig
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.stages.push import push
+from tests.support.push_inputs import Inputs, add_model, make_inputs
 
 ROOT = Path(__file__).parents[2]
 NAME = "elcrec"

@@ -7,9 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support.engines import ENGINE
-from support.logs import SMALL, checked
-from support.push_inputs import Inputs, bundle_of
 
 from elcrec.config import EncoderConfig, EvaluateConfig, SequencesConfig, TrainConfig
 from elcrec.serving.publishing import log_tables
@@ -17,6 +14,9 @@ from elcrec.stages.evaluate import evaluate
 from elcrec.stages.recommend_all import recommend_all
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.train import train
+from tests.support.engines import ENGINE
+from tests.support.logs import SMALL, checked
+from tests.support.push_inputs import Inputs, bundle_of
 
 TINY = TrainConfig(
     objective="sasrec",

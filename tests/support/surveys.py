@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support.engines import ENGINE
 
 from elcrec.config import LogFormat, ValidateConfig
 from elcrec.data.forgotten import Forgotten
@@ -13,6 +12,7 @@ from elcrec.data.profile import Profile
 from elcrec.data.quality import Assessment, assess
 from elcrec.data.readers import read_log
 from elcrec.data.survey import Limits, survey
+from tests.support.engines import ENGINE
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 SOURCE = {"dataset": "file", "md5": "0" * 32}

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.imports import imports_of
+
+from tests.support.imports import imports_of
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "elcrec"

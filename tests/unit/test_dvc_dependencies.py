@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.imports import Import, imports_in, imports_of
+
+from tests.support.imports import Import, imports_in, imports_of
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"

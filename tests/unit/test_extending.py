@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from support.mixers import require_sound
 
 from elcrec import registry
 from elcrec.config import parse_config
@@ -19,6 +18,7 @@ from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.loop import fit
 from elcrec.training.objective import Objective
 from elcrec.training.step import States
+from tests.support.mixers import require_sound
 from tests.unit.training.helpers import grouped_epoch, packed_epoch, ring_data, tiny_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.imports import imports_at_import
 
 import components
 import pipelines.cli
 from elcrec import cli
 from elcrec.custody import stage_output
 from elcrec.process import ended_by_sigterm
+from tests.support.imports import imports_at_import
 
 pytestmark = pytest.mark.slow
 

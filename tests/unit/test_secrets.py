@@ -11,8 +11,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from support.push_inputs import make_inputs
-from support.servers import free_port
 
 from components import _outcome
 from components._dvc import DvcFile, lineage_of
@@ -22,6 +20,8 @@ from elcrec.config import FetchConfig, SyntheticConfig
 from elcrec.errors import UserError
 from elcrec.masking import mask
 from elcrec.stages.fetch import fetch
+from tests.support.push_inputs import make_inputs
+from tests.support.servers import free_port
 
 PLANTED = [f"s3cr3t{number:02}" for number in range(1, 13)]
 Capture = pytest.CaptureFixture[str]

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from support.servers import RedisServer, redis_server
+
+from tests.support.servers import RedisServer, redis_server
 
 
 @pytest.fixture(scope="module")

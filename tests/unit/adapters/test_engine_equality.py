@@ -11,10 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.engines import ENGINE
-from support.oracle_rows import broken_rows, count_out_of_order, profile_of, sort_out, without_forgotten
-from support.oracle_sequences import write_sequences
-from support.surveys import NOW, SOURCE
 
 from elcrec.adapters.engine import open_engine
 from elcrec.config import EngineConfig, SequencesConfig
@@ -27,6 +23,10 @@ from elcrec.data.survey import Limits, Survey, survey
 from elcrec.data.times import TIMESTAMP
 from elcrec.errors import UserError
 from elcrec.stages.sequences import _build
+from tests.support.engines import ENGINE
+from tests.support.oracle_rows import broken_rows, count_out_of_order, profile_of, sort_out, without_forgotten
+from tests.support.oracle_sequences import write_sequences
+from tests.support.surveys import NOW, SOURCE
 
 FILES = ("sequences.parquet", "histories.parquet", "items.parquet")
 LATEST = 1_769_990_400_000_000

@@ -14,9 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.feature_tables import TIME, tables
-from support.published import REPOSITORY, SERVICE, Published
-from support.servers import RedisServer
 
 from elcrec.adapters.event_export import export_events
 from elcrec.adapters.feast_config import Servers
@@ -24,6 +21,9 @@ from elcrec.adapters.feast_store import FeastStore
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, FeatureTables, StoreUnavailable
 from elcrec.stages.events import replay_events
+from tests.support.feature_tables import TIME, tables
+from tests.support.published import REPOSITORY, SERVICE, Published
+from tests.support.servers import RedisServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ITEMS = [f"i{number}" for number in range(100)]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support import concurrent_apply
-from support.feature_tables import tables
-from support.servers import postgres_server
 
 from elcrec.adapters.feast_config import Servers, connection_string
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.errors import UserError
 from elcrec.serving.ports import StoreUnavailable
+from tests.support import concurrent_apply
+from tests.support.feature_tables import tables
+from tests.support.servers import postgres_server
 
 pytestmark = pytest.mark.slow
 

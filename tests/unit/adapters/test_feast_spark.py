@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pytest
-from support.push_inputs import Inputs, make_inputs
 
 from elcrec.adapters.feast_spark import _failed
 from elcrec.adapters.feast_store import FeastStore, _goes_by_spark
@@ -19,6 +18,7 @@ from elcrec.adapters.offline_files import HISTORY, ITEMS, OUTPUT
 from elcrec.serving.bundle import BundleSource
 from elcrec.serving.ports import Event
 from elcrec.serving.publishing import bundle_tables
+from tests.support.push_inputs import Inputs, make_inputs
 
 spark_sql = pytest.importorskip("pyspark.sql", reason="the extra spark is not installed: make spark")
 engines = pytest.importorskip("feast.infra.compute_engines.spark.compute")

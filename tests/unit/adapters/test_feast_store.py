@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from support.feature_tables import tables
 
 from elcrec.adapters.feast_publishing import merge_of, read_back
 from elcrec.adapters.feast_store import FeastStore, _history_rows
@@ -18,6 +17,7 @@ from elcrec.adapters.quiet import quiet
 from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, PushOutcome, UserHistory
+from tests.support.feature_tables import tables
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"

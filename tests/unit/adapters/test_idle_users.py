@@ -11,15 +11,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.feature_tables import TIME, tables
-from support.published import SERVICE, Published
-from support.servers import RedisServer
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.online_rows import RedisRows, SqliteRows
 from elcrec.serving.histories import microseconds
 from elcrec.serving.ports import Event, FeatureTables
+from tests.support.feature_tables import TIME, tables
+from tests.support.published import SERVICE, Published
+from tests.support.servers import RedisServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 30

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from support.model_registry_server import ModelRegistryServer, model_registry_server
 
 from components._faults import is_passing
 from elcrec.adapters.kubeflow_registry import MirroredRegistry
 from elcrec.adapters.store import open_store
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
+from tests.support.model_registry_server import ModelRegistryServer, model_registry_server
 from tests.unit.adapters.test_model_registry import make_bundle
 
 METRICS = {"ndcg@20": 0.25}

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import feature_tables
-from support.servers import RedisServer, redis_server
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
@@ -18,6 +16,8 @@ from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, StoreReplaced, StoreUnavailable
 from elcrec.stages.events import replay_events
+from tests.support import feature_tables
+from tests.support.servers import RedisServer, redis_server
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"

@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from support.engines import ENGINE
-from support.feature_tables import tables
-from support.servers import RedisServer
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
@@ -18,6 +15,9 @@ from elcrec.config import SequencesConfig, ValidateConfig
 from elcrec.serving.publishing import log_tables
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
+from tests.support.engines import ENGINE
+from tests.support.feature_tables import tables
+from tests.support.servers import RedisServer
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"

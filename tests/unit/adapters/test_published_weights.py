@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.textbook import Textbook
 from torch import Tensor
 
 from elcrec.adapters.published_weights import read_published
@@ -16,6 +15,7 @@ from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.model.grouping import group_rows
 from elcrec.model.sequence_model import SequenceModel
+from tests.support.textbook import Textbook
 
 ITEMS = 30
 ORDER = np.random.default_rng(5).permutation(ITEMS) + 1

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import NAME, ROOT, Installation
 
 from elcrec.adapters.checked_services import QuickCheck, note_checked
 from elcrec.adapters.model_registry import MlflowRegistry
@@ -19,6 +18,7 @@ from elcrec.adapters.store import Store
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
 from elcrec.serving.ports import ModelRegistry
+from tests.support.serving import NAME, ROOT, Installation
 
 SCRIPT = """
 import sys

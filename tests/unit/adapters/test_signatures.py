@@ -14,8 +14,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from support.push_inputs import bundle_of, make_inputs
-from support.serving import NAME, Installation
 
 from elcrec.adapters.signatures import require_signature, signer
 from elcrec.adapters.store import open_store
@@ -23,6 +21,8 @@ from elcrec.errors import UserError
 from elcrec.serving.bundle import BundleSource, describe_bundle, verify_bundle, write_bundle
 from elcrec.serving.live import Live
 from elcrec.serving.telemetry import Telemetry
+from tests.support.push_inputs import bundle_of, make_inputs
+from tests.support.serving import NAME, Installation
 
 PASSWORD = "correct horse"
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey

@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.oracle_sequences import write_sequences
 
 from components._support import engine_on
 from elcrec.adapters import spark_application
@@ -29,6 +27,8 @@ from elcrec.data.engine import Engine
 from elcrec.data.interactions import interaction_schema
 from elcrec.data.sessions import SESSION_MARK
 from elcrec.stages.sequences import build_sequences
+from tests.support.engines import ENGINE
+from tests.support.oracle_sequences import write_sequences
 from tests.support.spark_operator import operating
 from tests.unit.adapters import test_engine_equality as equality
 

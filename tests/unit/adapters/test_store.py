@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.feature_tables import tables
-from support.servers import postgres_server, redis_server
 
 from elcrec.adapters import store
 from elcrec.adapters.quiet import quiet
 from elcrec.adapters.store import open_store
 from elcrec.errors import UserError
+from tests.support.feature_tables import tables
+from tests.support.servers import postgres_server, redis_server
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.feature_tables import tables
-from support.servers import RedisServer, postgres_server, redis_server
 
 from elcrec.adapters.feast_config import FeastConfig, Servers
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event, StoreReplaced, StoreUnavailable
+from tests.support.feature_tables import tables
+from tests.support.servers import RedisServer, postgres_server, redis_server
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kfp import dsl
-from support.push_inputs import Inputs, make_inputs
-from support.serving import Installation
 
 from components._support import write_section
 from components.gate import gate
 from elcrec.config import GateConfig, PushConfig
+from tests.support.push_inputs import Inputs, make_inputs
+from tests.support.serving import Installation
 
 ROOT = Path(__file__).parents[3]
 REFUSING = GateConfig(floors={"ndcg@20": 1.0})

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kfp import dsl
-from support.shown_days import Drift, World
 
 from components._results import FACTS
 from components._support import publish_page, write_sections
@@ -22,6 +21,7 @@ from elcrec.config import parse_config
 from elcrec.data.user_keys import user_key
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.serving.ports import LOG_SCHEMA
+from tests.support.shown_days import Drift, World
 
 CONFIG = parse_config({"monitor": {"reference_days": 4, "cool_down_days": 30}, "engine": {"memory_mb": 256}})
 SECTIONS = write_sections(CONFIG)

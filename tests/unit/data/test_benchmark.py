@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support.engines import ENGINE
 
 from elcrec.data import benchmark
 from elcrec.data.benchmark import refuse_repeated_users
 from elcrec.data.log import stage_log
 from elcrec.data.readers import read_log
 from elcrec.errors import UserError
+from tests.support.engines import ENGINE
 
 
 def read(folder: Path, content: str) -> pa.Table:

@@ -4,7 +4,6 @@ from hashlib import blake2b
 from pathlib import Path
 
 import pytest
-from support.engines import ENGINE
 
 from elcrec.artifacts import read_json, write_json
 from elcrec.config import CsvConfig, FetchConfig, LocalFile, ValidateConfig
@@ -13,6 +12,7 @@ from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
 from elcrec.stages.validate import validate
+from tests.support.engines import ENGINE
 
 SALT = "00" * 16
 GONE = datetime(2026, 10, 1, tzinfo=UTC)

@@ -2,7 +2,9 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
-from support.oracle_sequences import (
+
+from elcrec.data.times import TIMESTAMP
+from tests.support.oracle_sequences import (
     NO_TARGET,
     Codes,
     SplitIndex,
@@ -14,8 +16,6 @@ from support.oracle_sequences import (
     sequence_table,
     temporal,
 )
-
-from elcrec.data.times import TIMESTAMP
 
 Event = tuple[str, str, int]
 logs = st.lists(

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.engines import ENGINE
 
 from elcrec.data.engine import Session
 from elcrec.data.profile import (
@@ -19,6 +18,7 @@ from elcrec.data.profile import (
     row_change,
     stability_index,
 )
+from tests.support.engines import ENGINE
 
 BEFORE = {f"i{n}": 50 - n for n in range(40)}
 

@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from support.surveys import NOW, assess_text, quarantine_in
 
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, judge
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.quality import Assessment
 from elcrec.errors import UserError
+from tests.support.surveys import NOW, assess_text, quarantine_in
 
 LENIENT = ValidateConfig(
     min_rows=1,

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.kustomize import Document, load, render
+
+from tests.support.kustomize import Document, load, render
 
 ROOT = Path(__file__).parents[3]
 OVERLAYS = sorted(path.parent for path in (ROOT / "deploy" / "overlays").glob("*/kustomization.yaml"))

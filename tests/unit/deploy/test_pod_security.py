@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.kustomize import Document, render, sections
-from support.pod_security import pods, violations
+
+from tests.support.kustomize import Document, render, sections
+from tests.support.pod_security import pods, violations
 
 ROOT = Path(__file__).parents[3]
 Pod = dict[str, Any]

@@ -16,7 +16,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, OutOfMemoryError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
-from support.kustomize import render
+
+from tests.support.kustomize import render
 
 ROOT = Path(__file__).parents[3]
 PASSWORD = "p0123456789abcdef"

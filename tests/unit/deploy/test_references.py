@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.kustomize import Document, containers, load, render, sections
 
 from components._image import IMAGE
 from elcrec import cli
 from elcrec.adapters import spark_cluster
 from elcrec.config import load_config
+from tests.support.kustomize import Document, containers, load, render, sections
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from support.kustomize import CLUSTER_SCOPED, Document, containers, render
+
+from tests.support.kustomize import CLUSTER_SCOPED, Document, containers, render
 
 ROOT = Path(__file__).parents[3]
 NAMES = {"elcrec-train", "elcrec-serve", "redis"}

@@ -12,7 +12,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 from referencing import Registry, Resource
-from support.kustomize import Document, load, render
+
+from tests.support.kustomize import Document, load, render
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = Path(__file__).parent / "schemas"

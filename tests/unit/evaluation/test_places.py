@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.logged_worlds import World
 
 from elcrec.evaluation.bootstrap import Estimate
 from elcrec.evaluation.places import Estimates, Places, attention, estimate
+from tests.support.logged_worlds import World
 
 WORLDS, USERS = 6, 150
 Case = tuple[Places, Estimates, float, float]

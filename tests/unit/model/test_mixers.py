@@ -1,9 +1,9 @@
 import pytest
-from support.mixers import require_sound
 
 from elcrec.config import EncoderConfig
 from elcrec.model.mixer import Mixer
 from elcrec.registry import MIXERS, load
+from tests.support.mixers import require_sound
 
 
 @pytest.mark.parametrize("name", MIXERS)

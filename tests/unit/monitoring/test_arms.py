@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.engines import ENGINE
-from support.shown_days import DAY, FIRST, two_arms
 
 from elcrec.data.engine import Session
 from elcrec.monitoring.arms import ARMS, began, daily_sums
 from elcrec.monitoring.daily import RATIOS
+from tests.support.engines import ENGINE
+from tests.support.shown_days import DAY, FIRST, two_arms
 
 DIGESTS = {"champion": "a" * 64, "challenger": "b" * 64}
 METRICS = ("ctr", "conversion", "hit_rate")

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.push_inputs import Inputs, add_model, bundle_of, make_inputs
 
 from elcrec.artifacts import SCHEMA_VERSION, read_json, write_json
 from elcrec.config import CounterfactualConfig, RulesConfig, to_dict
@@ -21,6 +20,7 @@ from elcrec.ranking.files import RULES
 from elcrec.serving.counterfactual import OnTheLog
 from elcrec.serving.ports import RegisteredModel
 from elcrec.serving.recommender import Query, Recommender
+from tests.support.push_inputs import Inputs, add_model, bundle_of, make_inputs
 
 SALT, SHOWN = "salt", 4
 CUT = "1970-01-01T00:00:02.000000Z"

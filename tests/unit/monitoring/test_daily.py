@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.engines import ENGINE
-from support.shown_days import DIGEST, FIRST, World
 
 from elcrec.data.engine import Session
 from elcrec.monitoring.daily import Measured, Ratio, bundles, days, measure, score_edges
+from tests.support.engines import ENGINE
+from tests.support.shown_days import DIGEST, FIRST, World
 
 Row = Mapping[str, Any]
 TABLE = pa.concat_tables(World(seed=4, users=120, intents=3).days(3))

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import pytest
-from support.tests_of_two import Test, ended
 
 from elcrec.config import PromoteConfig
 from elcrec.monitoring.arms import Day
 from elcrec.monitoring.daily import Ratio
 from elcrec.monitoring.promotion import decide, split_chance
+from tests.support.tests_of_two import Test, ended
 
 CONFIG = PromoteConfig(min_users=500)
 

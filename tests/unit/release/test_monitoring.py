@@ -11,7 +11,6 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from support.serving import NAME, Installation
 
 from elcrec.serving.app import App
 from elcrec.serving.live import Live
@@ -21,6 +20,7 @@ from release.alerts import ALERTS
 from release.dashboard import LEFT_OUT
 from release.metrics import defined
 from release.monitoring import FOLDER, main, written
+from tests.support.serving import NAME, Installation
 from tests.unit.serving.test_app import EVENT, PATIENT, REQUEST, asked
 
 ROOT = Path(__file__).parents[3]

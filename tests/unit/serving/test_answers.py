@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.push_inputs import Inputs, add_model, bundle_of, make_inputs
-from support.serving import NAME, Installation
 
 from elcrec.artifacts import write_json
 from elcrec.config import GroupRule, RulesConfig, ServeConfig, to_dict
@@ -26,6 +24,8 @@ from elcrec.serving.live import Live
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.telemetry import Telemetry
 from elcrec.stages.recommend_all import recommend_all
+from tests.support.push_inputs import Inputs, add_model, bundle_of, make_inputs
+from tests.support.serving import NAME, Installation
 
 T = TypeVar("T")
 ITEMS = 15

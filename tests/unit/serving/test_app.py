@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-from support.serving import NAME, Installation
 
 from elcrec.config import LimitsConfig, ServeConfig
 from elcrec.serving.app import App
@@ -14,6 +13,7 @@ from elcrec.serving.live import Live
 from elcrec.serving.ports import StoreReplaced
 from elcrec.serving.recommender import Recommender
 from elcrec.serving.telemetry import Telemetry
+from tests.support.serving import NAME, Installation
 
 T = TypeVar("T")
 PATIENT = ServeConfig(store_timeout=30, event_timeout=30)

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.push_inputs import Inputs, make_inputs
 
 from elcrec.artifacts import write_json
 from elcrec.errors import UserError
 from elcrec.serving.bundle import BundleSource, describe_bundle, verify_bundle, write_bundle
+from tests.support.push_inputs import Inputs, make_inputs
 
 
 @pytest.fixture(scope="module")

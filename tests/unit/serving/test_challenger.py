@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from support.serving import NAME, Installation, eventually
 
 from elcrec.config import ChallengerConfig, ExposureLogConfig, ServeConfig
 from elcrec.errors import UserError
@@ -20,6 +19,7 @@ from elcrec.serving.exposures import ExposureLog
 from elcrec.serving.live import Live
 from elcrec.serving.recommender import Recommender
 from elcrec.serving.telemetry import Telemetry
+from tests.support.serving import NAME, Installation, eventually
 
 USERS = [f"user-{number}" for number in range(1, 13)]
 ARMS = {user: arm_of(user, test=f"{NAME} 2", share=0.5) for user in USERS}

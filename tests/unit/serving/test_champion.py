@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.data.dataset import load_sequences
 from elcrec.serving.catalogue import Catalogue, load_catalogue
 from elcrec.serving.champion import rank_with_champion
+from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.serving import NAME, Installation
 
 from elcrec.config import ServeConfig
 from elcrec.serving.engine import Answer, Engine, Question
 from elcrec.serving.live import Live
 from elcrec.serving.ports import Event, PushOutcome
 from elcrec.serving.telemetry import Telemetry
+from tests.support.serving import NAME, Installation
 
 CONFIG = ServeConfig(store_timeout=30, event_timeout=30)
 

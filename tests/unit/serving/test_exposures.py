@@ -13,7 +13,6 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.serving import NAME, Installation
 
 from elcrec.config import ExposureLogConfig, ServeConfig
 from elcrec.data.user_keys import load_salt, user_key
@@ -27,6 +26,7 @@ from elcrec.serving.exposures import ExposureLog, as_row
 from elcrec.serving.live import Live, Serving
 from elcrec.serving.recommender import Recommendation
 from elcrec.serving.telemetry import Telemetry
+from tests.support.serving import NAME, Installation
 
 SALT = "5a17"
 REQUEST = {"user_id": "user-1", "k": 3, "filters": {"deny": ["item-2"]}}

@@ -9,7 +9,6 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from msgspec import UNSET
-from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.config import LimitsConfig
 from elcrec.ranking.item_facts import align, read_items_file
@@ -18,6 +17,7 @@ from elcrec.serving.inference import parse_infer, questions_of, write_infer
 from elcrec.serving.messages import Refusal, read_recommend
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.responses import response_of, scored_items
+from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
 ROWS = [
     '{"item_id": "elsewhere", "title": "of another log", "category": "none"}',

@@ -2,8 +2,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.push_inputs import add_model, make_inputs
-from support.serving import NAME, Installation
 
 from elcrec.artifacts import SCHEMA_VERSION, write_json
 from elcrec.config import RulesConfig, SearchConfig, to_dict
@@ -13,6 +11,8 @@ from elcrec.ranking.item_facts import ItemFacts
 from elcrec.serving.live import Live
 from elcrec.serving.recommender import Query
 from elcrec.serving.telemetry import Telemetry
+from tests.support.push_inputs import add_model, make_inputs
+from tests.support.serving import NAME, Installation
 
 
 @pytest.fixture(scope="module")

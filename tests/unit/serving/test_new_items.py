@@ -8,8 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.new_items import TWINS, add_new_items
-from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.config import EncoderConfig, GroupRule, ModelConfig, RulesConfig
 from elcrec.data.ragged import Ragged
@@ -20,6 +18,8 @@ from elcrec.serving.catalogue import Catalogue
 from elcrec.serving.new_items import with_new_items
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.recommend_all import recommend_all
+from tests.support.new_items import TWINS, add_new_items
+from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
 ITEMS = 15
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.push_inputs import Inputs, make_inputs
 
 from elcrec.adapters import offline_files
 from elcrec.adapters.offline_files import SERVED_FILE, StoredRows, stored_rows, survey, write_offline
@@ -19,6 +18,7 @@ from elcrec.errors import UserError
 from elcrec.serving.bundle import BundleSource
 from elcrec.serving.ports import FeatureTables
 from elcrec.serving.publishing import bundle_tables, log_tables
+from tests.support.push_inputs import Inputs, make_inputs
 
 MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 NOBODY = pa.array([], pa.string())

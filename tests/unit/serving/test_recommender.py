@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.recommender import Query, Recommendation, Recommender
+from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
 
 @pytest.fixture(scope="module")

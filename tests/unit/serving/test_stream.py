@@ -11,8 +11,6 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer
-from support.servers import redis_server
-from support.serving import eventually
 
 from elcrec.adapters.stream import open_topic
 from elcrec.config import StreamConfig
@@ -20,6 +18,8 @@ from elcrec.errors import UserError
 from elcrec.serving.ports import Event, StoreUnavailable
 from elcrec.serving.stream import BrokerUnavailable, StreamConsumer, Topic
 from elcrec.serving.stream_metrics import StreamMetrics
+from tests.support.servers import redis_server
+from tests.support.serving import eventually
 
 CONFIG = StreamConfig(batch=3, retry=0.01, claim_after=0.001)
 

@@ -12,14 +12,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support.imports import imports_of
-from support.serving import NAME, ROOT, Installation
 
 from elcrec.adapters.tracing import OtelTraces, open_traces
 from elcrec.serving.app import App
 from elcrec.serving.live import Live
 from elcrec.serving.telemetry import Telemetry
 from elcrec.serving.traces import NO_TRACES, Traces
+from tests.support.imports import imports_of
+from tests.support.serving import NAME, ROOT, Installation
 from tests.unit.serving.test_app import EVENT, PATIENT, Ask, asked
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

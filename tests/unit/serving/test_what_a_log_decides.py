@@ -2,12 +2,12 @@
 
 import pyarrow as pa
 import pytest
-from support.push_inputs import bundle_of, make_inputs
 
 from elcrec.artifacts import read_json, write_json
 from elcrec.data.ragged import Ragged
 from elcrec.data.split_points import DISLIKED
 from elcrec.serving.recommender import Query, Recommender
+from tests.support.push_inputs import bundle_of, make_inputs
 
 EVERY = {f"item-{number}" for number in range(1, 16)}
 SEEN = ["item-4", f"{DISLIKED}item-5"]

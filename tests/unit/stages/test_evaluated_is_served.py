@@ -6,12 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.logs import case, written
-from support.small_run import SmallRun, run_on
 
 from elcrec.config import SequencesConfig
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.recommend import read_users
+from tests.support.logs import case, written
+from tests.support.small_run import SmallRun, run_on
 
 pytestmark = pytest.mark.slow
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.feature_tables import tables
 
 from elcrec import cli
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.store import open_store
+from tests.support.feature_tables import tables
 
 REPOSITORY = Path(__file__).parents[3] / "features"
 SERVICE = "elcrec_v1"

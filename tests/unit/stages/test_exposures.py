@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv
-from support.engines import ENGINE
 
 from elcrec.config import ExposuresConfig
 from elcrec.data.user_keys import user_key
@@ -21,6 +20,7 @@ from elcrec.errors import UserError
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.serving.ports import LOG_SCHEMA
 from elcrec.stages.exposures import join_exposures
+from tests.support.engines import ENGINE
 
 SALT = "it's salt"
 WINDOW = 10

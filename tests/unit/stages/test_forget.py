@@ -12,9 +12,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.push_inputs import Inputs, add_model, make_inputs
-from support.serving import Redis
 
 from elcrec import cli
 from elcrec.adapters.event_export import export_events
@@ -31,6 +28,9 @@ from elcrec.stages.push import push
 from elcrec.stages.recommend_all import recommend_all
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
+from tests.support.engines import ENGINE
+from tests.support.push_inputs import Inputs, add_model, make_inputs
+from tests.support.serving import Redis
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.raw_log import Log, benchmark_log, sample_log, write_sequences
-from support.textbook import Textbook, sorted_ranks
 
 from elcrec.adapters.published_weights import read_published
 from elcrec.artifacts import read_json, sha256_of, write_json
@@ -25,6 +23,8 @@ from elcrec.model.sequence_model import SequenceModel
 from elcrec.stages import import_weights as stage
 from elcrec.stages.evaluate import evaluate
 from elcrec.stages.import_weights import table_rows
+from tests.support.raw_log import Log, benchmark_log, sample_log, write_sequences
+from tests.support.textbook import Textbook, sorted_ranks
 
 ROOT = Path(__file__).parents[3]
 import_weights = partial(stage.import_weights, read=read_published)

@@ -8,8 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.logs import SMALL, checked, written
 
 from elcrec.artifacts import write_json
 from elcrec.config import KindsConfig, SequencesConfig
@@ -20,6 +18,8 @@ from elcrec.data.split_points import DISLIKED, ServedHistories
 from elcrec.errors import UserError
 from elcrec.serving.publishing import log_tables
 from elcrec.stages.sequences import build_sequences
+from tests.support.engines import ENGINE
+from tests.support.logs import SMALL, checked, written
 
 MINUTE = 60_000_000
 WATCHED = [("view", "abc"), ("buy", "d"), ("view", "e"), ("buy", "f"), ("view", "g"), ("view", "h")]

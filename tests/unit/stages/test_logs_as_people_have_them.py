@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.logs import SMALL, case, checked, rows_of
 
 from elcrec.artifacts import read_json
 from elcrec.config import CsvConfig, KeepConfig, SequencesConfig
 from elcrec.errors import UserError
 from elcrec.stages.sequences import build_sequences
+from tests.support.engines import ENGINE
+from tests.support.logs import SMALL, case, checked, rows_of
 
 
 def written(folder: Path, times: list[object]) -> Path:

@@ -10,8 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.shown_days import Drift, World
 
 from elcrec import cli
 from elcrec.artifacts import read_json
@@ -19,6 +17,8 @@ from elcrec.config import MonitorConfig
 from elcrec.errors import UserError
 from elcrec.serving.bundle import Manifest
 from elcrec.stages.monitor import monitor
+from tests.support.engines import ENGINE
+from tests.support.shown_days import Drift, World
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DRIFT_DAY = 10

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.engines import ENGINE
-from support.logs import NOW, checked
-from support.sound_logs import SOUND_LOGS, Sound
 
 from elcrec.artifacts import read_json
 from elcrec.config import FetchConfig, SequencesConfig, ValidateConfig, load_config
 from elcrec.stages.fetch import fetch
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
+from tests.support.engines import ENGINE
+from tests.support.logs import NOW, checked
+from tests.support.sound_logs import SOUND_LOGS, Sound
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 BENCHMARKS = ("beauty", "sports", "toys", "yelp")

@@ -11,9 +11,6 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
-from support.serving import NAME, Installation
-from support.shown_days import two_arms
 
 from elcrec import cli
 from elcrec.artifacts import read_json
@@ -21,6 +18,9 @@ from elcrec.config import ChallengerConfig, Config, PromoteConfig, ServeConfig
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
 from elcrec.stages.promote import promote
+from tests.support.engines import ENGINE
+from tests.support.serving import NAME, Installation
+from tests.support.shown_days import two_arms
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 START = datetime(2026, 3, 2, tzinfo=UTC)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
 
 from elcrec.config import CsvConfig, FetchConfig, LocalFile, ValidateConfig
 from elcrec.errors import UserError
 from elcrec.layouts import LAYOUTS
 from elcrec.stages.fetch import fetch
 from elcrec.stages.validate import validate
+from tests.support.engines import ENGINE
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

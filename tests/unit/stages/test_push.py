@@ -10,9 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import killed_push
-from support.killed_push import REPOSITORY
-from support.push_inputs import Inputs, add_model, make_inputs
 
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.model_registry import MlflowRegistry
@@ -26,6 +23,9 @@ from elcrec.evaluation.sampling import asked_users
 from elcrec.serving.bundle import verify_bundle
 from elcrec.stages.push import decide, push
 from elcrec.stages.recommend import recommend
+from tests.support import killed_push
+from tests.support.killed_push import REPOSITORY
+from tests.support.push_inputs import Inputs, add_model, make_inputs
 
 pytestmark = pytest.mark.slow
 

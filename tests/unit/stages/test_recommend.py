@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.push_inputs import Inputs, bundle_of, make_inputs
 
 from elcrec.data.parts import Part
 from elcrec.errors import UserError
@@ -18,6 +17,7 @@ from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages import recommend_all as recommend_all_module
 from elcrec.stages.recommend import first_users, read_users, recommend
 from elcrec.stages.recommend_all import recommend_all
+from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.push_inputs import Inputs, add_model
-from support.serving import NAME, Installation
 
 from elcrec.config import GateConfig, PushConfig
 from elcrec.errors import UserError
 from elcrec.stages.push import push
 from elcrec.stages.rollback import rollback
+from tests.support.push_inputs import Inputs, add_model
+from tests.support.serving import NAME, Installation
 
 CONFIG = PushConfig(gate=GateConfig(max_regression=1.0))
 

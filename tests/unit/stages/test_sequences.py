@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
 
 from elcrec.artifacts import md5_of, read_json, write_json
 from elcrec.config import FetchConfig, SequencesConfig, SyntheticConfig, ValidateConfig, load_config
@@ -13,6 +12,7 @@ from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
 from elcrec.stages.sequences import build_sequences
 from elcrec.stages.validate import validate
+from tests.support.engines import ENGINE
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.engines import ENGINE
 
 from elcrec.artifacts import read_json
 from elcrec.config import FetchConfig, LocalFile, SyntheticConfig, ValidateConfig
 from elcrec.errors import UserError
 from elcrec.stages.fetch import fetch
 from elcrec.stages.validate import validate
+from tests.support.engines import ENGINE
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SAMPLE = FetchConfig(synthetic=SyntheticConfig(users=60, items=30, intents=3))

@@ -5,12 +5,12 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from support.logs import SMALL, case, checked, written
 
 from elcrec.artifacts import read_json, write_json
 from elcrec.data.erasure import erase_user
 from elcrec.data.id_hashes import id_code
 from elcrec.stages.validate import LogRefusedError
+from tests.support.logs import SMALL, case, checked, written
 
 FIRST = date(2024, 3, 1)
 
