@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from elcrec.adapters.train_nodes import Owner
 
 SECTIONS = {"baseline": "train"}
+_WITHOUT_COMPONENT = {"serve", "stream", "promote"}
+"""Sections of what runs beside a pipeline: the servers, and the decision about what they show."""
 LINEAGE = ("data_md5", "data_location", "data_version", "dvc_repository", "dvc_revision", "dvc_path")
 """What artifacts say of the raw log that they were made from; where it came from an object or a DVC
 repository, which version of it."""
@@ -102,8 +104,8 @@ def _nested(path: str, value: object) -> dict[str, Any]:
 
 
 def write_sections(config: Config) -> dict[str, str]:
-    """Return the JSON of every component's section, by component; a server is none."""
-    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name != "serve"}
+    """Return the JSON of every component's section, by component."""
+    sections = {name: getattr(config, name) for name in config.__struct_fields__ if name not in _WITHOUT_COMPONENT}
     sections["baseline"] = config.train.as_baseline()
     return {name: write_section(section) for name, section in sections.items()}
 
