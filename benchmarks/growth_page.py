@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from benchmarks.growth import ASKED_USERS, EVENTS_A_USER, ITEMS, RECOMMENDED_USERS, STAGES, STEPS
 from benchmarks.growth_paper import BATCH, Sizes, paper
 from benchmarks.jobs import Numbers
-from benchmarks.markdown import mib, seconds, table
+from benchmarks.markdown import mib, prose, seconds, table
 from benchmarks.page import measured_by
 
 _RAW = "raw sort and write"
@@ -62,7 +62,7 @@ def _measured(sizes: Sizes) -> str:
 def _growth(sizes: Sizes) -> Iterator[str]:
     found = {stage: exponent for stage in STAGES if (exponent := exponent_of(sizes, stage)) is not None}
     if found:
-        yield "Exponents: " + ", ".join(f"{stage} {exponent:.2f}" for stage, exponent in found.items()) + "."
+        yield prose("Exponents: " + ", ".join(f"{stage} {exponent:.2f}" for stage, exponent in found.items()) + ".")
 
 
 def exponent_of(sizes: Sizes, stage: str) -> float | None:

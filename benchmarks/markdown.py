@@ -1,11 +1,13 @@
 """Figures and tables as Markdown."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 Cells = Sequence[str]
 
 _DECIMALS_MATTER_BELOW = 10
+_LINE = 118
 
 
 def table(head: Cells, rows: Sequence[Cells]) -> str:
@@ -13,6 +15,11 @@ def table(head: Cells, rows: Sequence[Cells]) -> str:
     numeric = [all(re.match(r"-?[\d.,]*[x%]?$", row[column]) for row in rows) for column in range(len(head))]
     rule = ["-:" if right else "-" for right in numeric]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def prose(text: str) -> str:
+    """Return a paragraph in lines that fit."""
+    return textwrap.fill(text, _LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def seconds(value: float) -> str:

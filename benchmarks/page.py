@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.markdown import prose
 from benchmarks.measurements import Section
 from benchmarks.sections import CHART, WRITERS, draw_users
 from elcrec.artifacts import SCHEMA_VERSION, atomic_file, read_json, write_json
@@ -62,6 +63,6 @@ def render(sections: Mapping[str, Section]) -> str:
 
 
 def measured_by(facts: Mapping[str, str]) -> str:
-    """Return the line that says with which command, where and when."""
+    """Return the paragraph that says with which command, where and when."""
     said = "; ".join(f"{name}: {value}" for name, value in facts.items() if name != "command")
-    return f"*Measured by `{facts['command']}`. {said}.*"
+    return prose(f"*Measured by `{facts['command']}`. {said}.*")

@@ -49,3 +49,11 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*PAGES, *sorted((ROOT / "docs" / "adr").glob("*.md"))]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs" / "adr").glob("*.md"))], ids=lambda page: page.name)
+def test_lines_fit_on_a_screen(page: Path) -> None:
+    made_by_script = page.name in {"RESULTS.md", "BENCHMARKS.md"}
+    lines = page.read_text(encoding="utf-8").splitlines()
+    too_long = [line for line in lines if len(line) > 120 and not (made_by_script and line.startswith("|"))]
+    assert too_long == []
