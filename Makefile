@@ -82,6 +82,7 @@ check: setup ## Lint, format check, types, lock files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy features
 	rm -rf $(VENV)/locks && mkdir $(VENV)/locks && cp requirements*.lock $(VENV)/locks/
 	$(MAKE) --no-print-directory locks LOCKS=$(VENV)/locks
 	for lock in requirements*.lock; do diff $$lock $(VENV)/locks/$$lock; done

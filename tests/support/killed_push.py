@@ -79,11 +79,11 @@ def scenario(case: dict[str, Any], point: str | None) -> None:
     root = Path(case["work"]) / (point or "undisturbed").replace(" ", "-")
     store, out = root / "store", root / "push"
     shutil.copytree(case["registry"], store / "mlflow")
-    inputs = [Path(path) for path in case["inputs"]]
+    model, sequences, evaluation = (Path(path) for path in case["inputs"])
 
     def run() -> None:
         sides = {"registry": MlflowRegistry(store / "mlflow"), "features": FeastStore(store, REPOSITORY)}
-        push(PushConfig(), *inputs, out, **sides)
+        push(PushConfig(), model, sequences, evaluation, out, **sides)
 
     def run_killed() -> None:
         kill_at(str(point))

@@ -118,8 +118,8 @@ def log_of(rows: RawRows, *, with_ids: bool) -> pa.Table:
     text = ["soon" if flag else None for flag in flags]
     raw = [other if time is None else str(time) for time, other in zip(micros, text, strict=True)]
     types = (pa.string(), pa.string(), pa.int64(), pa.string())
-    columns = [pa.array(column, kind) for column, kind in zip((users, items, micros, raw), types, strict=True)]
-    whole = part_of(*columns, pa.array(ids, pa.string()) if with_ids else None)
+    first, second, third, fourth = map(pa.array, (users, items, micros, raw), types)
+    whole = part_of(first, second, third, fourth, pa.array(ids, pa.string()) if with_ids else None)
     return insert_torn(whole.filter(~np.array(torn)), np.flatnonzero(torn))
 
 

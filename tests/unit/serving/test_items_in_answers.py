@@ -82,6 +82,7 @@ def test_the_history_and_typical_items_are_named_where_the_history_is_asked_for(
         history=["item-3", "unknown"],
         stale=False,
         store_available=True,
+        arm=None,
     )
     said = response_of(answer, with_history=True)  # type: ignore[arg-type]
     assert said.titles["item-3"] == "Title 3"
@@ -108,7 +109,9 @@ def test_the_inference_protocol_filters_by_category_and_names_items_where_it_is_
     )
     serving = SimpleNamespace(name="m", version="1", recommender=recommender)
     answers = [
-        SimpleNamespace(recommendation=one, serving=serving, answer_id="a", source="request", store_available=True)
+        SimpleNamespace(
+            recommendation=one, serving=serving, answer_id="a", source="request", store_available=True, arm=None
+        )
         for one in found
     ]
     said = {tensor.name: tensor for tensor in write_infer(named, answers).outputs}  # type: ignore[arg-type]
