@@ -31,7 +31,7 @@ export ELCREC_MIRROR ?= $(wildcard ../shared/datasets)
 # Wheels that pip is told of are for uv as well.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: help setup spark run repro recommend test test-slow test-all test-image check docs sbom audit format bench \
+.PHONY: help setup spark run repro recommend test test-slow test-all test-image test-spark-image check docs sbom audit format bench \
 	simulate golden lock locks
 
 help: ## List the targets.
@@ -75,8 +75,11 @@ test-slow: setup ## Run the others: whole pipelines, servers, kills, Spark, seve
 
 test-all: test test-slow ## Run all tests but those of the image.
 
-test-image: setup ## Build the image and run the pipeline in its containers (needs a container engine).
-	$(BIN)/python -m pytest -m container
+test-image: setup ## Build the images and run the pipeline in their containers (needs a container engine).
+	$(BIN)/python -m pytest -m container --ignore tests/container/test_spark_image.py
+
+test-spark-image: setup ## The same of the image with Spark, which is large: some ten minutes.
+	$(BIN)/python -m pytest -m container tests/container/test_spark_image.py
 
 check: setup ## Lint, format check, types, lock files.
 	$(BIN)/ruff check .

@@ -18,9 +18,9 @@ from elcrec.artifacts import code_revision, read_json
 from elcrec.config import Config
 from elcrec.serving.bundle import read_manifest
 from elcrec.training.checkpoint import FILE
-from pipelines.cli import main
 from pipelines.local import NO_IMAGE
 from tests.support.checkpoints import killing_a_training
+from tests.support.packages import elcrec_pipeline
 
 ROOT = Path(__file__).parents[2]
 EPOCHS_BEFORE = 3
@@ -45,7 +45,7 @@ def run_pipeline(workspace: Path, pipeline: str = "training", *arguments: str, s
     places = ["--root", str(root), "--store", str(workspace / "store")]
     places += ["--params", str(workspace / "params.yaml"), "--platform", str(workspace / "platform.yaml")]
     options = [part for argument in arguments for part in ("--param", argument)]
-    assert main(["submit", pipeline, "--local", *places, *options]) == status
+    assert elcrec_pipeline(["submit", pipeline, "--local", *places, *options]) == status
     (run,) = set(root.glob("elcrec-*")) - earlier
     return run
 
