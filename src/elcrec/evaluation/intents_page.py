@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from elcrec.evaluation import intent_charts
-from elcrec.evaluation.answers import Answers
 from elcrec.evaluation.drawing import INTENT_COLORS
 from elcrec.evaluation.findings import Findings, IntentFindings
 from elcrec.evaluation.intent_profiles import mean_cosines, moves
 from elcrec.evaluation.pages import render
+from elcrec.evaluation.predictions import Predictions
 from elcrec.evaluation.sources import Sources, provenance
 
 COLLAPSED = 0.5
@@ -25,9 +25,11 @@ _IMPORTED = (
 )
 
 
-def write_intents_page(path: Path, findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> None:
+def write_intents_page(
+    path: Path, findings: Findings, predictions: Mapping[str, Predictions], sources: Sources
+) -> None:
     """Write the page; of a model without intents one that says so."""
-    model, found = answers["model"], findings.intents
+    model, found = predictions["model"], findings.intents
     page: dict[str, Any] = {
         "model": model,
         "dataset": sources.log.get("dataset"),
@@ -88,7 +90,7 @@ def _planted(found: IntentFindings, intent: int) -> tuple[int, float] | None:
     return int(counts.argmax()), float(counts.max() / counts.sum())
 
 
-def _stay(model: Answers) -> float | None:
+def _stay(model: Predictions) -> float | None:
     """Return the share of the pictured users whose last item did not change their intent."""
     known = model.earlier_intents >= 0
     now = model.intents[model.pictured]
@@ -108,7 +110,7 @@ def _about_order(found: IntentFindings, stay: float | None) -> list[str]:
     return said
 
 
-def _charts(found: IntentFindings, findings: Findings, model: Answers) -> dict[str, str]:
+def _charts(found: IntentFindings, findings: Findings, model: Predictions) -> dict[str, str]:
     chosen, shown = (intent_charts.largest(found.sizes, most) for most in (_COMPARED, _SHOWN))
     sizeable = [intent for intent in shown if found.sizes[intent] >= _SIZEABLE * found.sizes.max()]
     now = model.intents[model.pictured]

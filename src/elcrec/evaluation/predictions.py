@@ -1,4 +1,4 @@
-"""What a trained model answers to the test questions: ranks, recommendations, intents.
+"""What a trained model predicts for the test questions: ranks, recommendations, intents.
 
 Axes: `N` test users, `V` items, `D` hidden size.
 """
@@ -29,8 +29,8 @@ _USERS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """A model's answers, N users.
+class Predictions:
+    """A model's predictions, N users.
 
     Attributes:
         label: the model's name for people.
@@ -55,7 +55,9 @@ class Answers:
     num_intents: int
 
 
-def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int | None, seed: int) -> Answers:
+def predict(
+    folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int | None, seed: int
+) -> Predictions:
     """Load a model, on the GPU where there is one, and rank the test targets.
 
     Args:
@@ -74,7 +76,7 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
     missed = not test.repeats and bool(repeat_targets(test).any())
     starts = range(0, len(test.users), _USERS_AT_ONCE)
     parts = [
-        _answer(model, items_VD, test.slice(start, start + _USERS_AT_ONCE), block_users, missed=missed)
+        _predict(model, items_VD, test.slice(start, start + _USERS_AT_ONCE), block_users, missed=missed)
         for start in starts
     ]
     if not (items_VD.isfinite().all() and all(part.finite for part in parts)):
@@ -83,7 +85,7 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
     intents = np.concatenate([part.intents for part in parts])
     pictured = _sample(np.flatnonzero(intents >= 0), seed)
     seen = test.histories.take(pictured)
-    return Answers(
+    return Predictions(
         label=model_label(config),
         config=config,
         ranking=Ranking(
@@ -101,7 +103,7 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """The answers to neighbouring users, and whether their vectors are finite."""
+    """The predictions for neighbouring users, and whether their vectors are finite."""
 
     ranking: Ranking
     unmasked_ranks: npt.NDArray[np.int32]
@@ -109,7 +111,7 @@ class _Part:
     finite: bool
 
 
-def _answer(
+def _predict(
     model: SequenceModel, items_VD: Tensor, test: EvaluationSet, block_users: int | None, *, missed: bool
 ) -> _Part:
     encoded = model.encode(test.histories)
