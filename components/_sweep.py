@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from components._support import read_section, write_section
+from components._sections import read_section, write_section
 from elcrec.artifacts import read_json
 from elcrec.config import Section, merge, to_dict
 from elcrec.errors import UserError

@@ -34,8 +34,9 @@ def fetch(
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
+    from components._artifacts import describe, log
     from components._dvc import DvcFile, lineage_of, pull, read_from
-    from components._support import describe, log, read_section
+    from components._sections import read_section
     from elcrec.adapters.objects import local_copy
     from elcrec.artifacts import read_json
     from elcrec.stages.fetch import fetch as stage

@@ -11,7 +11,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components._support import choices_of, values_of
+from components._parameters import choices_of, values_of
 from components.champion import champion
 from components.configure import configure
 from components.evaluate import evaluate

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from components import _outcome
+from components._artifacts import describe
 from components._dvc import DvcFile, lineage_of
-from components._support import describe
 from elcrec import cli
 from elcrec.config import FetchConfig, SyntheticConfig
 from elcrec.errors import UserError

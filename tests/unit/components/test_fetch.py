@@ -11,7 +11,7 @@ import pytest
 from kfp import dsl
 
 from components._dvc import DvcFile, find_version, pull
-from components._support import write_section
+from components._sections import write_section
 from components.fetch import fetch
 from elcrec.artifacts import md5_of, read_json
 from elcrec.config import FetchConfig, LocalFile
