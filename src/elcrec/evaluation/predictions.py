@@ -17,7 +17,7 @@ from elcrec.artifacts import read_json
 from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.evaluation.lineage import model_label
+from elcrec.evaluation.provenance import model_label
 from elcrec.evaluation.ranking import Ranking, rank_targets
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import SequenceModel

@@ -10,9 +10,9 @@ import yaml
 
 from elcrec.data.dataset import SequenceData
 from elcrec.evaluation import training_charts
-from elcrec.evaluation.history import SECONDS
-from elcrec.evaluation.lineage import known_settings, model_label, origin
+from elcrec.evaluation.epoch_columns import SECONDS
 from elcrec.evaluation.pages import render
+from elcrec.evaluation.provenance import known_settings, model_label, origin
 
 _LATE = 0.9
 """A best epoch in the last tenth of all that were allowed: more of them may help."""

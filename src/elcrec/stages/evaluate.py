@@ -21,6 +21,7 @@ from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load
 from elcrec.errors import UserError
 from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings, flat_metrics, measure
+from elcrec.evaluation.inputs import Inputs
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.intents_page import write_intents_page
 from elcrec.evaluation.new_item_search import find_new_items, texts_of
@@ -32,7 +33,6 @@ from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sampling import asked_users
-from elcrec.evaluation.sources import Sources
 from elcrec.model.io import CONFIG, WEIGHTS, load_model
 from elcrec.ops.device import choose_device
 from elcrec.ranking.files import FACTS, RULES, SEARCH
@@ -122,7 +122,7 @@ def evaluate(
     )
     numbers = flat_metrics(findings)
     catalogue = None if facts_table is None else CatalogueNames(facts_table, item_ids, counts)
-    sources = Sources(
+    inputs = Inputs(
         config=config,
         sequences=sequences,
         raw=truth,
@@ -149,9 +149,9 @@ def evaluate(
         pq.write_table(mark_model(ranks, model), scratch / "ranks.parquet")
         pq.write_table(_intents_table(user_ids, predictions["model"]), scratch / "intents.parquet")
         write_json(scratch / "intents.json", _intents_document(data, findings, item_ids, catalogue))
-        write_card(scratch / "model_card.md", findings, predictions, sources)
-        write_report(scratch / "report.html", findings, predictions, sources)
-        write_intents_page(scratch / "intents.html", findings, predictions, sources)
+        write_card(scratch / "model_card.md", findings, predictions, inputs)
+        write_report(scratch / "report.html", findings, predictions, inputs)
+        write_intents_page(scratch / "intents.html", findings, predictions, inputs)
     _warn_of_repeats(findings)
     if catalogue is not None:
         logger.info("%s", catalogue.coverage)
