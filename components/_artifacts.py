@@ -12,7 +12,7 @@ from elcrec import __version__
 from elcrec.artifacts import code_revision, md5_of
 from elcrec.masking import mask
 
-LINEAGE = ("data_md5", "data_location", "data_version", "dvc_repository", "dvc_revision", "dvc_path")
+PROVENANCE = ("data_md5", "data_location", "data_version", "dvc_repository", "dvc_revision", "dvc_path")
 """What artifacts say of the raw log that they were made from; where it came from an object or a DVC
 repository, which version of it."""
 
@@ -28,9 +28,9 @@ def describe(*artifacts: Any, config: str, file: str = "", source: Any = None, *
         config: JSON of the component's parameters.
         file: The main file of those that are folders.
         source: The input whose data they were made from; what it says of the log is handed on.
-        facts: What else is to be known; of an output that holds the log itself, some of `LINEAGE`.
+        facts: What else is to be known; of an output that holds the log itself, some of `PROVENANCE`.
     """
-    known = {name: source.metadata[name] for name in LINEAGE if source is not None and name in source.metadata}
+    known = {name: source.metadata[name] for name in PROVENANCE if source is not None and name in source.metadata}
     common = {
         "image": os.environ.get("ELCREC_IMAGE", "unknown"),
         "git_revision": code_revision() or "unknown",

@@ -38,10 +38,10 @@ def test_an_artifact_says_which_bytes_parameters_and_code_made_it(
 
 
 def test_a_page_hands_on_what_its_input_says_of_the_log(tmp_path: Path) -> None:
-    lineage = {"data_md5": "1", "dvc_repository": "r", "dvc_revision": "c", "dvc_path": "p"}
-    source = dsl.Dataset(name="raw", uri="raw", metadata=lineage | {"md5": "2", "params": "other", "file": "log"})
+    provenance = {"data_md5": "1", "dvc_repository": "r", "dvc_revision": "c", "dvc_path": "p"}
+    source = dsl.Dataset(name="raw", uri="raw", metadata=provenance | {"md5": "2", "params": "other", "file": "log"})
     page = dsl.HTML(name="report", uri=str(tmp_path / "report"))
     (tmp_path / "report").write_text("x", encoding="utf-8")
     describe(page, config="{}", source=source)
-    assert lineage.items() <= page.metadata.items()
+    assert provenance.items() <= page.metadata.items()
     assert (page.metadata["md5"], page.metadata["params"]) == (md5_of(tmp_path / "report"), "{}")
