@@ -32,6 +32,8 @@ LogFormat = Literal["csv", "parquet", "jsonl", "benchmark"]
 
 LONGEST_WINDOW = 1024
 """Rows are laid out in groups of one length, up to this one."""
+MAX_ID_LENGTH = 256
+"""Longest id in characters, that servers take and that a log may have by default."""
 
 _PROBES, _OVERSAMPLING = 32, 4
 
@@ -246,7 +248,7 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Least number of distinct items."""
     min_interactions_per_user: PositiveFloat = 3.0
     """Least mean number of interactions a user."""
-    max_id_length: Positive = 256
+    max_id_length: Positive = MAX_ID_LENGTH
     """Longest id in characters; longer ids are faulty rows."""
     max_user_share: Share = 0.1
     """A user with more of the events, and more than five times the mean, is no plausible one, such as a bot: named in

@@ -17,12 +17,13 @@ from elcrec.artifacts import read_json
 from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
+from elcrec.evaluation.metrics import CUTOFFS
 from elcrec.evaluation.provenance import model_label
 from elcrec.evaluation.ranking import Ranking, rank_targets
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import SequenceModel
 
-TOP_K = 20
+TOP_K = max(CUTOFFS)
 _MOST_PICTURED = 1500
 _USERS_AT_ONCE = 65_536
 """Users whose vectors are held at a time."""

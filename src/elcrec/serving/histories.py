@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
+from elcrec.config import MAX_ID_LENGTH
 from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event
-
-MAX_ID_LENGTH = 256
-"""Longest id in characters, as `validate.max_id_length` by default."""
 
 MAX_SEEN = 100_000
 """Most items that a history remembers beyond its window, so that they are not recommended again: a bound that nobody
