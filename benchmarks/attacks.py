@@ -1,4 +1,4 @@
-"""`python -m benchmarks.attacks --port N --pid P`: what a stranger can do to a server, against 127.0.0.1 alone.
+"""`python -m benchmarks.attacks --port N --pid P`: what an unknown client can do to a server, against 127.0.0.1 alone.
 
 Each attack runs for a number of seconds while another thread asks for the server's health, each time on a connection
 of its own. Every loop is bounded by time, so that an attack ends whatever the server does.
@@ -31,7 +31,7 @@ _CHUNK = b"a" * 65_536
 _PAUSE = 0.05
 _HELD_BODIES = 300
 _BODY = 1_000_000
-_STRANGERS = 1000
+_UNKNOWN_USERS = 1000
 _SERVER_ERROR, _OVERLOADED = 500, 503
 
 
@@ -186,11 +186,11 @@ def fuzz(port: int, end: float, statuses: Counter[int]) -> None:
                 _count(connection, statuses, wait=0.02)
 
 
-def strangers(port: int, end: float, statuses: Counter[int]) -> None:
+def unknown_users(port: int, end: float, statuses: Counter[int]) -> None:
     """Send events of users that nobody knows, as many as a request takes."""
     number = 0
     while time.monotonic() < end:
-        events = [{"user_id": f"stranger-{number}-{place}", "item_id": "x"} for place in range(_STRANGERS)]
+        events = [{"user_id": f"unknown-{number}-{place}", "item_id": "x"} for place in range(_UNKNOWN_USERS)]
         number += 1
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection(_HOST, port, timeout=30)
@@ -211,7 +211,7 @@ ATTACKS: dict[str, Attack] = {
     "held bodies": held_bodies,
     "answers that are not read": unread,
     "fuzzed requests": fuzz,
-    "unknown users": strangers,
+    "unknown users": unknown_users,
 }
 
 

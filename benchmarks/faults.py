@@ -42,7 +42,7 @@ _OK = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Push a model, serve it, ill-treat it; return the exit status."""
+    """Push a model, serve it, inject faults; return the exit status."""
     return launch("benchmarks.faults", _parser(), _measure, arguments)
 
 

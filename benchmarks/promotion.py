@@ -1,4 +1,4 @@
-"""`python -m benchmarks.promotion`: how often two equal versions are told apart, and how soon a real lift is found.
+"""`python -m benchmarks.promotion`: how often a test prefers one of two equal versions, and how soon it finds a lift.
 
 Every seed is a test of its own (tests/support/tests_of_two.py), looked at after each of its days.
 """

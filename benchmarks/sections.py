@@ -333,7 +333,7 @@ WRITERS: Mapping[str, tuple[str, Callable[[Section], list[str]]]] = {
     "serving": ("Serving", _serving),
     "search": ("Exact and approximate search by number of items", serving_sections.search),
     "rules": ("Rules", serving_sections.rules),
-    "faults": ("Ill-treatment", _faults),
+    "faults": ("Fault injection", _faults),
     "attacks": ("Attacks", serving_sections.attacks),
     "features": ("Publishing features", _features),
     "components": ("Components of the pipeline", _components),

@@ -121,7 +121,7 @@ def _points(*values: float) -> list[str]:
 
 
 def promotion(section: Section) -> list[str]:
-    """Write how often two equal versions are told apart, and how often and how soon a real lift is found."""
+    """Write how often a difference of equal versions is found, and how often and how soon a real lift is."""
     text = f"""Simulated tests of two versions, half of the users each, looked at after every day for
 {section["days"]} days. Users have lasting click rates and habits, come again, and half of them come first on some later
 day; so the answers to one user are far from independent. The test is told to tell two equal versions apart, in either

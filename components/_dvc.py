@@ -86,7 +86,7 @@ def check_origin(*, repository: str, revision: str, path: str, md5: str) -> None
         raise UserError(f"{md5!r} is no md5", where="parameter dvc_md5", fix="give the 32 hex digits in the .dvc file")
 
 
-def lineage_of(origin: DvcFile) -> dict[str, str]:
+def provenance_of(origin: DvcFile) -> dict[str, str]:
     """Return which version of which file the log is, for `source.json` and the artifact."""
     return {
         "origin": origin.repository,

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from components._support import read_section, write_section
+from components._sections import read_section, write_section
 from elcrec.artifacts import read_json
 from elcrec.config import Section, merge, to_dict
 from elcrec.errors import UserError
@@ -69,7 +69,7 @@ def describe_members(members: Sequence[Member]) -> str:
 
 
 def log_settings(section: Section) -> None:
-    """Log every field of a section, as the members of a sweep are told apart by nothing else in the UI."""
+    """Log every field of a section, as nothing else in the UI distinguishes the members of a sweep."""
     fields = _flatten(to_dict(section))
     logger.info("settings: %s", ", ".join(f"{name}={value}" for name, value in fields.items()))
 

@@ -23,7 +23,8 @@ def champion(config: str, store: str) -> str:
 
     from pathlib import Path
 
-    from components._support import name_champion, read_section
+    from components._champion import name_champion
+    from components._sections import read_section
     from elcrec.adapters.store import open_store
 
     return name_champion(open_store(Path(store)).registry, read_section("push", config).model_name)

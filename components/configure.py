@@ -60,7 +60,8 @@ def configure(
 
     set_up_process()
 
-    from components._support import apply, write_sections
+    from components._parameters import apply
+    from components._sections import write_sections
 
     parameters = {
         "dataset": dataset,

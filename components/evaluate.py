@@ -40,7 +40,8 @@ def evaluate(
 
     from pathlib import Path
 
-    from components._support import describe, log, publish, read_section, run_facts
+    from components._artifacts import describe, log, publish, run_facts
+    from components._sections import read_section
     from elcrec.stages.evaluate import evaluate as stage
 
     out = Path(evaluation.path)

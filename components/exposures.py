@@ -34,7 +34,8 @@ def exposures(
 
     from pathlib import Path
 
-    from components._support import describe, log, publish_page, read_section
+    from components._artifacts import describe, log, publish_page
+    from components._sections import read_section
     from elcrec.adapters.engine import open_engine
     from elcrec.adapters.store import open_store
     from elcrec.stages.exposures import join_exposures as stage

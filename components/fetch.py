@@ -34,21 +34,22 @@ def fetch(
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from components._dvc import DvcFile, lineage_of, pull, read_from
-    from components._support import describe, log, read_section
+    from components._artifacts import describe, log
+    from components._dvc import DvcFile, provenance_of, pull, read_from
+    from components._sections import read_section
     from elcrec.adapters.objects import local_copy
     from elcrec.artifacts import read_json
     from elcrec.stages.fetch import fetch as stage
 
-    section, lineage = read_section("fetch", config), {}
+    section, provenance = read_section("fetch", config), {}
     mirror = Path(os.environ["ELCREC_MIRROR"]) if os.environ.get("ELCREC_MIRROR") else None
     with TemporaryDirectory() as scratch:
         if dvc_repository:
             origin = DvcFile(repository=dvc_repository, revision=dvc_revision, path=dvc_path, md5=dvc_md5)
             pull(origin, Path(scratch, "log"))
-            section, lineage = read_from(Path(scratch, "log"), origin, section), lineage_of(origin)
+            section, provenance = read_from(Path(scratch, "log"), origin, section), provenance_of(origin)
         with local_copy(section) as (local, known):
-            lineage |= known
-            log(metrics, stage(local, Path(raw.path), mirror=mirror, lineage=lineage))
+            provenance |= known
+            log(metrics, stage(local, Path(raw.path), mirror=mirror, provenance=provenance))
     source = read_json(Path(raw.path, "source.json"))
-    describe(raw, file=source["file"], config=config, data_md5=source["md5"], **lineage)
+    describe(raw, file=source["file"], config=config, data_md5=source["md5"], **provenance)

@@ -37,7 +37,8 @@ def gate(
     from functools import partial
     from pathlib import Path
 
-    from components._support import describe, read_section
+    from components._artifacts import describe
+    from components._sections import read_section
     from elcrec.adapters.store import open_store
     from elcrec.serving.gate import gate_markdown
     from elcrec.stages.push import decide, publish_log

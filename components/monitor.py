@@ -42,7 +42,8 @@ def monitor(
     from datetime import UTC, datetime
     from pathlib import Path
 
-    from components._support import describe, log, publish_page, read_section
+    from components._artifacts import describe, log, publish_page
+    from components._sections import read_section
     from elcrec.adapters.engine import open_engine
     from elcrec.adapters.store import open_store
     from elcrec.artifacts import atomic_dir, read_json

@@ -25,9 +25,9 @@ def outcome(
     import os
     from pathlib import Path
 
+    from components._artifacts import describe, run_facts
     from components._outcome import conclude, notify
     from components._results import forget_old_runs, read_results, run_folder
-    from components._support import describe, run_facts
 
     folder, facts = run_folder(os.environ), run_facts(run_name)
     facts |= {"pipeline": pipeline, "run": facts.pop("id", status.pipeline_job_resource_name)}

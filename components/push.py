@@ -35,7 +35,8 @@ def push(
     from functools import partial
     from pathlib import Path
 
-    from components._support import describe, log, read_section, run_facts
+    from components._artifacts import describe, log, run_facts
+    from components._sections import read_section
     from elcrec.adapters.store import open_store
     from elcrec.stages.push import push as stage
 

@@ -35,7 +35,8 @@ def recommend(
     import json
     from pathlib import Path
 
-    from components._support import describe, log, read_count, read_users
+    from components._artifacts import describe, log
+    from components._parameters import read_count, read_users
     from elcrec.adapters.store import open_store
     from elcrec.data.parts import Part
     from elcrec.serving.bundle import read_manifest

@@ -40,7 +40,7 @@ def resolve(
     set_up_process()
 
     from components._dvc import find_version
-    from components._support import read_section, write_section
+    from components._sections import read_section, write_section
     from elcrec.adapters.objects import pinned
 
     if not dvc_repository:

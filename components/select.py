@@ -28,7 +28,7 @@ def select(
     import shutil
     from pathlib import Path
 
-    from components._support import describe
+    from components._artifacts import describe
     from components._sweep import by_validation, describe_members
 
     members = by_validation([Path(member.path) for member in models])

@@ -31,7 +31,9 @@ def sequences(
 
     from pathlib import Path
 
-    from components._support import describe, engine_on, log, read_section
+    from components._artifacts import describe, log
+    from components._execution import engine_on
+    from components._sections import read_section
     from elcrec.stages.sequences import build_sequences
 
     section, asked = read_section("sequences", config), read_section("engine", engine)

@@ -39,7 +39,10 @@ def train(
 
     from pathlib import Path
 
-    from components._support import checkpoint_folder, describe, find_champion, log, publish, read_section, stage_on
+    from components._artifacts import describe, log, publish
+    from components._champion import find_champion
+    from components._execution import checkpoint_folder, stage_on
+    from components._sections import read_section
     from components._sweep import log_settings
     from elcrec.adapters.store import open_store
 

@@ -47,7 +47,9 @@ def validate(
     import logging
     from pathlib import Path
 
-    from components._support import describe, engine_on, log, publish, read_section
+    from components._artifacts import describe, log, publish
+    from components._execution import engine_on
+    from components._sections import read_section
     from elcrec.artifacts import FORGOTTEN_FILE
     from elcrec.stages.validate import LogRefusedError
     from elcrec.stages.validate import validate as stage

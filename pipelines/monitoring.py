@@ -10,7 +10,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components._support import choices_of
+from components._parameters import choices_of
 from components.exposures import exposures
 from components.monitor import monitor
 from components.outcome import outcome

@@ -86,7 +86,7 @@ class Package:
         The body of every `configure` task that depends on nothing but parameters is run as the cluster will.
         """
         from components._dvc import check_origin  # noqa: PLC0415 - imported where it is used, as configure is
-        from components._support import read_count, read_users  # noqa: PLC0415 - as above
+        from components._parameters import read_count, read_users  # noqa: PLC0415 - as above
         from components._sweep import spread  # noqa: PLC0415 - as above
         from components.configure import configure  # noqa: PLC0415 - kfp takes two seconds
 

@@ -101,7 +101,7 @@ class Secret(Section, frozen=True, kw_only=True):
     keys: list[str]
     """Its keys, each an environment variable of that name to the step's own process alone; all are optional."""
     steps: list[str]
-    """Steps that get them; of a step that a pipeline does not have nothing follows."""
+    """Steps that get them; a step that a pipeline does not have is ignored."""
 
 
 class Platform(Section, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from kfp import dsl
 from components.outcome import outcome
 from components.recommend import recommend
 from elcrec.config import Config
+from elcrec.serving.ports import CHAMPION
 from pipelines.platform import Platform
 from pipelines.tasks import RUN_NAME, Places, place
 from pipelines.training import pipeline
@@ -18,7 +19,7 @@ def recommendation(config: Config, platform: Platform, places: Places) -> Any:
     name, parts = "elcrec-recommendation", platform.recommendation_parts
     parameters = {
         "model": config.push.model_name,
-        "version": "champion",
+        "version": CHAMPION,
         "users": "",
         "k": 20,
     }

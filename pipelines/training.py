@@ -1,6 +1,6 @@
 """The pipelines that end in a push: training, retraining from the champion, and a sweep.
 
-All take the same road from a raw log to the gate; they differ in how the model comes about.
+All follow the same steps from a raw log to the gate; they differ in how the model comes about.
 """
 
 import inspect
@@ -11,7 +11,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components._support import choices_of, values_of
+from components._parameters import choices_of, values_of
 from components.champion import champion
 from components.configure import configure
 from components.evaluate import evaluate
@@ -38,8 +38,8 @@ _GRID = '{"seed": [1, 2, 3]}'
 def training(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains one model."""
 
-    def one(road: Road) -> Any:
-        return road.train(road.section["train"])
+    def one(context: PipelineContext) -> Any:
+        return context.train(context.section["train"])
 
     return _ending_in_push("training", "Validate, train, evaluate and push ELCRec.", config, platform, places, one)
 
@@ -50,28 +50,28 @@ def retraining(config: Config, platform: Platform, places: Places) -> Any:
     return _ending_in_push("retraining", about, config, platform, places, from_champion)
 
 
-def from_champion(road: "Road") -> Any:
+def from_champion(context: "PipelineContext") -> Any:
     """Train on from the champion; return the task."""
-    found = road.place("champion", champion(config=road.section["push"], store=road.places.store))
-    return road.train(road.section["train"], warm_start=found.output)
+    found = context.place("champion", champion(config=context.section["push"], store=context.places.store))
+    return context.train(context.section["train"], warm_start=found.output)
 
 
 def sweep(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline that trains a grid of models; the best by validation goes to the gate."""
 
-    def best_of_grid(road: Road) -> Any:
-        grid = road.place("plan", plan(config=road.section["train"], grid=road.given["grid"]))
-        with dsl.ParallelFor(grid.output, name="members", parallelism=road.platform.sweep_width) as section:
-            member = road.train(section)
-        return road.place("select", select(models=dsl.Collected(member.outputs["model"])))
+    def best_of_grid(context: PipelineContext) -> Any:
+        grid = context.place("plan", plan(config=context.section["train"], grid=context.given["grid"]))
+        with dsl.ParallelFor(grid.output, name="members", parallelism=context.platform.sweep_width) as section:
+            member = context.train(section)
+        return context.place("select", select(models=dsl.Collected(member.outputs["model"])))
 
     about = "Train a grid of models, push the best by validation."
     return _ending_in_push("sweep", about, config, platform, places, best_of_grid, grid=_GRID)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Road:
-    """What the way from the sequences to a model is given.
+class PipelineContext:
+    """What the steps from the sequences to a model are given, and how they are placed.
 
     Attributes:
         platform: what steps run on.
@@ -103,7 +103,7 @@ def _ending_in_push(
     config: Config,
     platform: Platform,
     places: Places,
-    model_of: Callable[[Road], Any],
+    model_of: Callable[[PipelineContext], Any],
     **more: str,
 ) -> Any:
     parameters = {**parameters_of(config), **more}
@@ -134,17 +134,17 @@ def to_push(
     section: Mapping[str, Any],
     platform: Platform,
     places: Places,
-    model_of: Callable[[Road], Any],
+    model_of: Callable[[PipelineContext], Any],
 ) -> None:
     """Create the tasks from the raw log to the push; `model_of` creates those that train, and returns the last."""
     raw = _fetch(section["fetch"], given, platform)
     built = _build_sequences(section, given["accept_drift"], places.store, raw, platform)
-    road = Road(platform=platform, places=places, given=given, section=section, sequences=built)
-    model = model_of(road).outputs["model"]
+    context = PipelineContext(platform=platform, places=places, given=given, section=section, sequences=built)
+    model = model_of(context).outputs["model"]
     inputs = {"model": model, "raw": raw}
     if platform.baseline:
-        inputs["baseline"] = road.train(section["baseline"], name="baseline").outputs["model"]
-    _judge_and_push(road, **inputs)
+        inputs["baseline"] = context.train(section["baseline"], name="baseline").outputs["model"]
+    _judge_and_push(context, **inputs)
 
 
 def _fetch(section: Any, given: Mapping[str, Any], platform: Platform) -> Any:
@@ -164,14 +164,14 @@ def _build_sequences(section: Mapping[str, Any], accept_drift: Any, store: str, 
     return place(built, "sequences", platform).outputs["sequences"]
 
 
-def _judge_and_push(road: Road, *, model: Any, raw: Any, **baseline: Any) -> None:
-    inputs = {"model": model, "sequences": road.sequences}
-    judged = evaluate(config=road.section["evaluate"], raw=raw, **inputs, **baseline)
-    evaluation = road.place("evaluate", judged).outputs["evaluation"]
-    challenger = {"config": road.section["push"], "store": road.places.store, "evaluation": evaluation, **inputs}
-    decision = road.place("gate", gate(**challenger))
+def _judge_and_push(context: PipelineContext, *, model: Any, raw: Any, **baseline: Any) -> None:
+    inputs = {"model": model, "sequences": context.sequences}
+    judged = evaluate(config=context.section["evaluate"], raw=raw, **inputs, **baseline)
+    evaluation = context.place("evaluate", judged).outputs["evaluation"]
+    challenger = {"config": context.section["push"], "store": context.places.store, "evaluation": evaluation, **inputs}
+    decision = context.place("gate", gate(**challenger))
     with dsl.If(decision.outputs["Output"] == True, name="accepted"):  # noqa: E712 - kfp builds a condition
-        road.place("push", push(**challenger, run_name=RUN_NAME))
+        context.place("push", push(**challenger, run_name=RUN_NAME))
 
 
 def with_choices(pipeline: Any, choices: Mapping[str, Sequence[str]]) -> Any:

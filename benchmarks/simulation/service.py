@@ -71,7 +71,7 @@ class Clock:
 def serve_day(
     config: Config, store: Store, exposures: Path, shop: Shop, visits: Sequence[Visit], *, mode: Mode, seed: int
 ) -> Served:
-    """Start the server, let everybody come who comes on a day, and stop it."""
+    """Start the server, serve all visits of a day, and stop it."""
     return asyncio.run(_serve(config, store, exposures, shop, visits, mode, seed))
 
 

@@ -144,7 +144,7 @@ class Shop:
     def _visits(self, day: int, share: float) -> list[Visit]:
         users = np.flatnonzero(self._random.random(self.habits.users) < share)
         opens, place = FIRST_DAY + day * _DAY + _OPENS, self._random.permutation(len(users))
-        # No two at the same time, so that nothing hangs on how ties are broken.
+        # No two at the same time, so that nothing depends on how ties are broken.
         moments = place * (_OPEN_SECONDS / max(1, len(users)))
         visits = [
             Visit(int(user), opens + timedelta(microseconds=int(moment * 1e6) + int(user)))

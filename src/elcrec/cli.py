@@ -73,8 +73,8 @@ def _fetch(options: Options) -> None:
     from elcrec.adapters.objects import local_copy
     from elcrec.stages.fetch import fetch
 
-    with local_copy(_config(options).fetch) as (section, lineage):
-        _show(fetch(section, options.out, mirror=_mirror(), lineage=lineage))
+    with local_copy(_config(options).fetch) as (section, provenance):
+        _show(fetch(section, options.out, mirror=_mirror(), provenance=provenance))
 
 
 def _validate(options: Options) -> None:

@@ -32,6 +32,8 @@ LogFormat = Literal["csv", "parquet", "jsonl", "benchmark"]
 
 LONGEST_WINDOW = 1024
 """Rows are laid out in groups of one length, up to this one."""
+MAX_ID_LENGTH = 256
+"""Longest id in characters, that servers take and that a log may have by default."""
 
 _PROBES, _OVERSAMPLING = 32, 4
 
@@ -246,7 +248,7 @@ class ValidateConfig(Section, frozen=True, kw_only=True):
     """Least number of distinct items."""
     min_interactions_per_user: PositiveFloat = 3.0
     """Least mean number of interactions a user."""
-    max_id_length: Positive = 256
+    max_id_length: Positive = MAX_ID_LENGTH
     """Longest id in characters; longer ids are faulty rows."""
     max_user_share: Share = 0.1
     """A user with more of the events, and more than five times the mean, is no plausible one, such as a bot: named in
@@ -441,7 +443,7 @@ class IntentConfig(Section, frozen=True, kw_only=True):
 
 
 class NextItemConfig(Section, frozen=True, kw_only=True):
-    """L_next: how the next item is told apart from others."""
+    """L_next: which other items the next item is compared with, and how."""
 
     loss: Literal["bce", "softmax", "sampled_softmax"] = "bce"
     """`bce`: binary cross entropy against one drawn item a position (the paper); `softmax`: cross entropy among all
@@ -748,7 +750,7 @@ class PushConfig(Section, frozen=True, kw_only=True):
     """The versioned Feast service that serves the model; the bundle names it."""
     idle_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
     """A user whose newest event, live events included, is more than this many days before the newest event of the log
-    is not published, and leaves the online store (real times only); 0 keeps everybody."""
+    is not published, and leaves the online store (real times only); 0 keeps all users."""
     gate: GateConfig = GateConfig()
     """The conditions of a push."""
     alias: Literal["champion", "challenger"] = "champion"
@@ -816,7 +818,7 @@ class ChallengerConfig(Section, frozen=True, kw_only=True):
     """The challenger beside the champion."""
 
     mode: Literal["off", "shadow", "split"] = "off"
-    """`off`: a challenger is not looked at; `shadow`: the champion answers everybody, and the challenger ranks for a
+    """`off`: a challenger is not looked at; `shadow`: the champion answers all users, and the challenger ranks for a
     sample of the same requests, aside; `split`: the challenger answers a part of the users."""
     share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     """Part of the users whom the challenger answers under `split`; `elcrec promote` expects it of the exposures."""
@@ -966,7 +968,7 @@ class PromoteConfig(Section, frozen=True, kw_only=True):
     metric: Rate = "ctr"
     """The rate that the challenger has to raise."""
     false_alarms: Annotated[float, Meta(gt=0, lt=1)] = 0.05
-    """Chance that two versions which are equally good are ever told apart, however often one looks."""
+    """Chance that a difference is ever found between two versions which are equally good, however often one looks."""
     expected_lift: Annotated[float, Meta(gt=0, le=1)] = 0.05
     """Relative lift that the test is tuned for; any other is found too, somewhat later."""
     min_days: Positive = 7

@@ -57,8 +57,8 @@ def _run(config: Config, workdir: Path, mirror: Path | None) -> Generator[str, N
     store.require_history(config.sequences.history)
     if config.evaluate.items_file is not None:
         read_items_file(Path(config.evaluate.items_file))  # before a model is trained, not after
-    with local_copy(config.fetch) as (section, lineage):
-        _stage("fetch", lambda: fetch(section, raw, mirror=mirror, lineage=lineage))
+    with local_copy(config.fetch) as (section, provenance):
+        _stage("fetch", lambda: fetch(section, raw, mirror=mirror, provenance=provenance))
     gone = store.folder / FORGOTTEN_FILE
     judge = partial(validate, engine=engine, accepted=workdir / "accepted", forgotten=gone)
     _stage("validate", lambda: judge(config.validate, raw, validated))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from kfp import dsl
 
-from components._support import write_sections
+from components._sections import write_sections
 from components.evaluate import evaluate
 from components.fetch import fetch
 from components.gate import gate

@@ -1,4 +1,4 @@
-"""Passwords and tokens of settings stand in no message, log, artifact or lineage."""
+"""Passwords and tokens of settings stand in no message, log, artifact or provenance."""
 
 import logging
 import re
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from components import _outcome
-from components._dvc import DvcFile, lineage_of
-from components._support import describe
+from components._artifacts import describe
+from components._dvc import DvcFile, provenance_of
 from elcrec import cli
 from elcrec.config import FetchConfig, SyntheticConfig
 from elcrec.errors import UserError
@@ -86,7 +86,7 @@ def fetch_options(address: str, out: Path) -> list[str]:
 
 
 class Artifact:
-    """What a component writes its lineage on."""
+    """What a component writes its provenance on."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.metadata = str(path), dict[str, Any]()
@@ -124,13 +124,13 @@ def test_twelve_planted_secrets_are_found_nowhere(
         patch.setenv("FEAST_REGISTRY", f"postgresql://ann:{eight}@{dead}/feast")
         assert cli.main(command) == 2
 
-    # Lineage of a component, and the webhook.
+    # Provenance that a component records, and the webhook.
     (work / "page.html").write_text("")
     artifact = Artifact(work / "page.html")
     repository = f"https://{nine}@{dead}/shop.git"
     describe(artifact, config=f'{{"url": "https://ann:{ten}@host/log"}}', dvc_repository=repository)
-    dvc = lineage_of(DvcFile(repository=repository, revision="a" * 40, path="log.csv", md5="b" * 32))
-    fetch(FetchConfig(synthetic=SyntheticConfig(users=20, items=20)), work / "pulled", lineage=dvc)
+    dvc = provenance_of(DvcFile(repository=repository, revision="a" * 40, path="log.csv", md5="b" * 32))
+    fetch(FetchConfig(synthetic=SyntheticConfig(users=20, items=20)), work / "pulled", provenance=dvc)
     monkeypatch.setattr(_outcome, "_WAITS", ())
     outcome = _outcome.Outcome(outcome="failed", pipeline="training", run="1")
     _outcome.notify(f"http://{dead}/hook?token={eleven}", outcome)

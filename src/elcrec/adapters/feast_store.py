@@ -19,7 +19,7 @@ from elcrec.artifacts import FORGOTTEN_FILE
 from elcrec.data.erasure import erase_from_parquet
 from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
-from elcrec.serving.histories import Fate, History, add_events, instant, require_valid
+from elcrec.serving.histories import EventOutcome, History, add_events, instant, require_valid
 from elcrec.serving.ports import (
     PUSH_FIRST,
     Event,
@@ -249,10 +249,10 @@ class FeastStore:
         for event in kept:
             by_user.setdefault(event.user_id, []).append(event)
         opened, catalogue = self._current(), self._published_items() if knows is None else knows
-        fates: dict[str, Counter[Fate]] = {}
+        outcomes: dict[str, Counter[EventOutcome]] = {}
 
         def change(user_id: str, history: History) -> History:
-            history, fates[user_id] = add_events(
+            history, outcomes[user_id] = add_events(
                 history, by_user[user_id], opened.window, knows=catalogue, dislikes=dislikes
             )
             return history
@@ -264,10 +264,10 @@ class FeastStore:
         taken = [] if logged else [event for event in kept if event.user_id not in refused]
         if taken:
             self.event_log.append(taken)
-        total = sum((fates[user_id] for user_id in users if user_id not in refused), Counter())
-        counts = {"accepted": Fate.ACCEPTED, "duplicates": Fate.DUPLICATE, "late": Fate.LATE}
+        total = sum((outcomes[user_id] for user_id in users if user_id not in refused), Counter())
+        counts = {"accepted": EventOutcome.ACCEPTED, "duplicates": EventOutcome.DUPLICATE, "late": EventOutcome.LATE}
         return PushOutcome(
-            **{name: total[fate] for name, fate in counts.items()},
+            **{name: total[outcome] for name, outcome in counts.items()},
             refused=len(events) - len(kept) + sum(len(by_user[user_id]) for user_id in refused),
             users=len({event.user_id for event in events}),
         )

@@ -24,7 +24,7 @@ class IdleUsers:
 
     Attributes:
         days: how many a user may be idle; 0 for any number.
-        since: an event from here on keeps its user, microseconds since 1970; `None` where everybody is kept.
+        since: an event from here on keeps its user, microseconds since 1970; `None` where all users are kept.
         in_log: users who have no such event in the log.
         expired: those of them who have none in the online store either.
     """

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from elcrec.adapters.quiet import quiet
-from elcrec.adapters.registry_names import ARTIFACT, CHALLENGER, CHAMPION, DIGEST, REASON, REJECTED
+from elcrec.adapters.registry_names import ARTIFACT, DIGEST, REASON, REJECTED
 from elcrec.artifacts import atomic_dir, atomic_file
 from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
-from elcrec.serving.ports import RegisteredModel, TrainingRecord
+from elcrec.serving.ports import CHALLENGER, CHAMPION, RegisteredModel, TrainingRecord
 
 with quiet("mlflow", "alembic"):
     from mlflow import MlflowClient

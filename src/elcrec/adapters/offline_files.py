@@ -43,7 +43,7 @@ HISTORY = View(name="user_history", file="history_rows.parquet", key="user_id", 
 OUTPUT = View(name="user_model_output", file="model_outputs.parquet", key="user_id", witnesses=("intent", "bundle"))
 ITEMS = View(name="item_statistics", file="item_statistics.parquet", key="item_id", witnesses=("count", "total"))
 SERVED_FILE = "histories.parquet"
-"""Everybody's history at the last push, a row a user."""
+"""Every user's history at the last push, a row a user."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,7 @@ class _Row:
     def successor(self, history: History) -> tuple[dict[str, Value], datetime]:
         """Return the values and the time of the row that replaces this one.
 
-        The time is that of the newest event, but always later than before: Redis rows are told apart by it,
+        The time is that of the newest event, but always later than before: it tells Redis rows from each other,
         here and in Feast, and a late event changes a row without being its newest.
         """
         time = max(*history.times[-1:], self.time + 1, 0)
@@ -191,7 +191,7 @@ class SqliteRows:
             connection.execute("CREATE TABLE IF NOT EXISTS elcrec_newcomers (user_id TEXT PRIMARY KEY) WITHOUT ROWID")
             written, new = [], []
             found = self._read(user_ids)
-            refused = self._strangers(connection, found, entry)
+            refused = self._without_room(connection, found, entry)
             for user_id, row in found.items():
                 history = change(user_id, row.history)
                 if user_id not in refused and history != row.history:
@@ -250,7 +250,7 @@ class SqliteRows:
         if self._identity is not None and _sqlite_identity(connection) != self._identity:
             raise _replaced()
 
-    def _strangers(self, connection: sqlite3.Connection, found: Mapping[str, _Row], entry: Entry) -> set[str]:
+    def _without_room(self, connection: sqlite3.Connection, found: Mapping[str, _Row], entry: Entry) -> set[str]:
         """Return the users for whom there is no room."""
         new = [user_id for user_id, row in found.items() if not row.history]
         if entry.most is None or not new:

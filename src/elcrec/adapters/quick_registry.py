@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from elcrec.adapters.registry_names import ARTIFACT, CHALLENGER, CHAMPION, DIGEST, REASON, REJECTED
+from elcrec.adapters.registry_names import ARTIFACT, DIGEST, REASON, REJECTED
 from elcrec.errors import UserError
-from elcrec.serving.ports import ModelRegistry, RegisteredModel, TrainingRecord
+from elcrec.serving.ports import CHALLENGER, CHAMPION, ModelRegistry, RegisteredModel, TrainingRecord
 
 LAYOUT = "dc11669786a5"
 """The revision of MLflow's tables, as its migrations number them."""

@@ -1,7 +1,5 @@
-"""What the registry's aliases and tags are called."""
+"""What the registry's tags are called."""
 
-CHAMPION = "champion"
-CHALLENGER = "challenger"
 DIGEST = "elcrec.bundle"
 """Tag of a version and of its run: the bundle's digest."""
 REJECTED = "elcrec.rejected"

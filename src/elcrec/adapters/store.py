@@ -49,7 +49,7 @@ class Store:
 
     @property
     def histories(self) -> Path:
-        """Everybody's history at the last push, a Parquet file with `user_id` and `item_ids`."""
+        """Every user's history at the last push, a Parquet file with `user_id` and `item_ids`."""
         return self.folder / "feast" / "data" / "histories.parquet"
 
     def pushing(self) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from elcrec.evaluation.bootstrap import Bootstrap
 from elcrec.evaluation.drawing import COLORS, MUTED, bars, figure
+from elcrec.evaluation.metrics import CUTOFFS
 
 _CURVE_POINTS = 160
 _ABOVE: dict[str, Any] = {"loc": "outside upper right", "ncols": 3, "fontsize": 9}
@@ -19,14 +20,14 @@ def comparison(resampled: Bootstrap, labels: Labels) -> str:
     """HR and NDCG at every cutoff, a bar a ranking with its interval."""
     with figure(10.4, 3.3, columns=2) as (axes, finish):
         for axis, metric, title in zip(axes, ("hr", "ndcg"), ("Hit rate", "NDCG"), strict=True):
-            names = [f"{metric}@{k}" for k in (5, 10, 20)]
+            names = [f"{metric}@{k}" for k in CUTOFFS]
             for place, ranking in enumerate(labels):
                 estimates = [resampled.estimate(ranking, name) for name in names]
                 means = np.array([e.mean for e in estimates])
                 error = np.abs([means - [e.low for e in estimates], [e.high for e in estimates] - means])
                 bars(axis, place, len(labels), means, COLORS[ranking], labels[ranking], error)
             axis.set_title(title)
-            axis.set_xticks(range(len(names)), [f"@{k}" for k in (5, 10, 20)])
+            axis.set_xticks(range(len(names)), [f"@{k}" for k in CUTOFFS])
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), **_ABOVE)
         return finish("Accuracy of the model beside the baselines")
 

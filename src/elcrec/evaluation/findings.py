@@ -10,7 +10,6 @@ import pandas as pd
 
 from elcrec.config import EvaluateConfig
 from elcrec.data.dataset import EvaluationSet, SequenceData
-from elcrec.evaluation.answers import TOP_K, Answers, repeat_targets
 from elcrec.evaluation.bootstrap import Bootstrap, bootstrap
 from elcrec.evaluation.intent_profiles import profile_intents
 from elcrec.evaluation.intents import (
@@ -23,6 +22,7 @@ from elcrec.evaluation.intents import (
 from elcrec.evaluation.metrics import CUTOFFS, mean_metrics
 from elcrec.evaluation.new_items import NewItemFindings
 from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity, training_counts
+from elcrec.evaluation.predictions import TOP_K, Predictions, repeat_targets
 from elcrec.evaluation.rules import RuleFindings
 from elcrec.evaluation.search import SearchFindings
 from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
@@ -98,25 +98,25 @@ def measure(
     config: EvaluateConfig,
     data: SequenceData,
     test: EvaluationSet,
-    answers: Mapping[str, Answers],
+    predictions: Mapping[str, Predictions],
     truth: Truth | None,
 ) -> Findings:
-    """Turn answers into findings.
+    """Turn predictions into findings.
 
     Args:
         config: the evaluation's knobs.
         data: the sequences.
         test: the test questions, N users.
-        answers: `model` and, where there is one, `baseline`.
+        predictions: `model` and, where there is one, `baseline`.
         truth: the planted intents of a synthetic log.
     """
     counts = training_counts(data)
     by_count = rank_by_popularity(counts, test.excluded, test.target_items, block_users=config.block_users)
-    ranks = {name: given.ranking.ranks for name, given in answers.items()} | {"popularity": by_count}
+    ranks = {name: given.ranking.ranks for name, given in predictions.items()} | {"popularity": by_count}
     drawing = {"samples": config.bootstrap, "seed": config.seed}
     groups = [by_history_length(test.histories.lengths), by_target_popularity(test.target_items, counts)]
-    shown = {name: exposure(given.ranking.top_items, counts) for name, given in answers.items()}
-    unmasked = {name: given.unmasked_ranks for name, given in answers.items()}
+    shown = {name: exposure(given.ranking.top_items, counts) for name, given in predictions.items()}
+    unmasked = {name: given.unmasked_ranks for name, given in predictions.items()}
     return Findings(
         ranks=ranks,
         resampled=bootstrap(ranks, confidence=config.confidence, **drawing),
@@ -125,28 +125,30 @@ def measure(
         segments=segment_table(groups, ranks, confidence=config.confidence, **drawing),
         test_users=len(data.asked("test")),
         shown=shown | {"histories": exposure(test.histories.values, counts)},
-        intents=_intents(config, test, answers["model"], data.num_items, truth),
+        intents=_intents(config, test, predictions["model"], data.num_items, truth),
     )
 
 
 def _intents(
-    config: EvaluateConfig, test: EvaluationSet, answers: Answers, num_items: int, truth: Truth | None
+    config: EvaluateConfig, test: EvaluationSet, predictions: Predictions, num_items: int, truth: Truth | None
 ) -> IntentFindings | None:
-    assigned = np.flatnonzero(answers.intents >= 0)
+    assigned = np.flatnonzero(predictions.intents >= 0)
     if not len(assigned):
         return None
-    intents, histories = answers.intents[assigned], test.histories.take(assigned)
-    sizes = np.bincount(intents, minlength=answers.num_intents)
+    intents, histories = predictions.intents[assigned], test.histories.take(assigned)
+    sizes = np.bincount(intents, minlength=predictions.num_intents)
     if truth is not None:
         truth = Truth(items=truth.items, users=truth.users[assigned])
     return IntentFindings(
         sizes=sizes,
         effective=effective_number(sizes),
         largest_share=float(sizes.max() / len(assigned)),
-        typical=typical_items(intents, histories, answers.num_intents, num_items, config.top_items),
-        profiles=profile_intents(intents, answers.ranking.ranks[assigned], histories.lengths, answers.num_intents),
+        typical=typical_items(intents, histories, predictions.num_intents, num_items, config.top_items),
+        profiles=profile_intents(
+            intents, predictions.ranking.ranks[assigned], histories.lengths, predictions.num_intents
+        ),
         agreement=agreement(intents, histories, truth, seed=config.seed) if truth else {},
-        planted=planted_counts(intents, histories, truth, answers.num_intents) if truth else None,
+        planted=planted_counts(intents, histories, truth, predictions.num_intents) if truth else None,
     )
 
 

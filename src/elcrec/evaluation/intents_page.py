@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from elcrec.evaluation import intent_charts
-from elcrec.evaluation.answers import Answers
 from elcrec.evaluation.drawing import INTENT_COLORS
 from elcrec.evaluation.findings import Findings, IntentFindings
+from elcrec.evaluation.inputs import Inputs, provenance_rows
 from elcrec.evaluation.intent_profiles import mean_cosines, moves
 from elcrec.evaluation.pages import render
-from elcrec.evaluation.sources import Sources, provenance
+from elcrec.evaluation.predictions import Predictions
 
 COLLAPSED = 0.5
 """A largest intent with more than this share of the users explains little."""
@@ -25,16 +25,16 @@ _IMPORTED = (
 )
 
 
-def write_intents_page(path: Path, findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> None:
+def write_intents_page(path: Path, findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> None:
     """Write the page; of a model without intents one that says so."""
-    model, found = answers["model"], findings.intents
+    model, found = predictions["model"], findings.intents
     page: dict[str, Any] = {
         "model": model,
-        "dataset": sources.log.get("dataset"),
+        "dataset": inputs.log.get("dataset"),
         "found": found,
-        "intents": intent_rows(found, sources),
+        "intents": intent_rows(found, inputs),
         "shown_intents": _SHOWN,
-        "provenance": provenance({"model": model}, sources),
+        "provenance": provenance_rows({"model": model}, inputs),
     }
     if found is not None:
         stay = _stay(model)
@@ -56,11 +56,11 @@ def about_intents(found: IntentFindings, config: Mapping[str, Any]) -> list[str]
     return [said, *([_IMPORTED] if "imported" in config else [])]
 
 
-def intent_rows(found: IntentFindings | None, sources: Sources) -> list[dict[str, Any]]:
+def intent_rows(found: IntentFindings | None, inputs: Inputs) -> list[dict[str, Any]]:
     """Return the used intents, largest first, with the raw ids of their typical items, and names by the catalogue."""
     if found is None:
         return []
-    names = sources.catalogue
+    names = inputs.catalogue
     total = found.sizes.sum()
     return [
         {
@@ -70,7 +70,7 @@ def intent_rows(found: IntentFindings | None, sources: Sources) -> list[dict[str
             "color": intent_charts.color_of(place),
             "name": names.name_of(entry["item"] for entry in found.typical[intent]) if names else "",
             "items": [
-                entry | {"id": sources.item_ids[entry["item"] - 1], "title": names and names.title_of(entry["item"])}
+                entry | {"id": inputs.item_ids[entry["item"] - 1], "title": names and names.title_of(entry["item"])}
                 for entry in found.typical[intent]
             ],
             "profile": found.profiles.loc[intent],
@@ -88,7 +88,7 @@ def _planted(found: IntentFindings, intent: int) -> tuple[int, float] | None:
     return int(counts.argmax()), float(counts.max() / counts.sum())
 
 
-def _stay(model: Answers) -> float | None:
+def _stay(model: Predictions) -> float | None:
     """Return the share of the pictured users whose last item did not change their intent."""
     known = model.earlier_intents >= 0
     now = model.intents[model.pictured]
@@ -108,7 +108,7 @@ def _about_order(found: IntentFindings, stay: float | None) -> list[str]:
     return said
 
 
-def _charts(found: IntentFindings, findings: Findings, model: Answers) -> dict[str, str]:
+def _charts(found: IntentFindings, findings: Findings, model: Predictions) -> dict[str, str]:
     chosen, shown = (intent_charts.largest(found.sizes, most) for most in (_COMPARED, _SHOWN))
     sizeable = [intent for intent in shown if found.sizes[intent] >= _SIZEABLE * found.sizes.max()]
     now = model.intents[model.pictured]

@@ -9,39 +9,39 @@ import yaml
 
 from elcrec.config import to_dict
 from elcrec.evaluation import charts, training_charts
-from elcrec.evaluation.answers import TOP_K, Answers
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings
+from elcrec.evaluation.inputs import Inputs, provenance_rows
 from elcrec.evaluation.intents_page import about_intents, intent_rows
-from elcrec.evaluation.lineage import known_settings
 from elcrec.evaluation.new_items import HELD_OUT, NewItemFindings
 from elcrec.evaluation.pages import render
+from elcrec.evaluation.predictions import TOP_K, Predictions
+from elcrec.evaluation.provenance import known_settings
 from elcrec.evaluation.rules import ALL, NONE, RuleFindings
-from elcrec.evaluation.sources import Sources, provenance
 
 _SHOWN_INTENTS = 5
 """The largest intents, for a first look; the others stand on the page of intents."""
 
 
-def write_report(path: Path, findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> None:
+def write_report(path: Path, findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> None:
     """Write the evaluation page; pages are the only output that carries the time of the run."""
-    page = _context(findings, answers, sources)
-    render("report.html.jinja", path, page | {"charts": _charts(findings, answers, sources)})
+    page = _context(findings, predictions, inputs)
+    render("report.html.jinja", path, page | {"charts": _charts(findings, predictions, inputs)})
 
 
-def write_card(path: Path, findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> None:
+def write_card(path: Path, findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> None:
     """Write the model card, after Mitchell et al., "Model Cards for Model Reporting" (2019)."""
-    render("model_card.md.jinja", path, _context(findings, answers, sources))
+    render("model_card.md.jinja", path, _context(findings, predictions, inputs))
 
 
-def labels(answers: Mapping[str, Answers]) -> dict[str, str]:
+def labels(predictions: Mapping[str, Predictions]) -> dict[str, str]:
     """Return the names of the rankings for people, the model first."""
-    named = {"model": answers["model"].label}
-    if "baseline" in answers:
-        named["baseline"] = f"{answers['baseline'].label} (baseline)"
+    named = {"model": predictions["model"].label}
+    if "baseline" in predictions:
+        named["baseline"] = f"{predictions['baseline'].label} (baseline)"
     return named | {"popularity": "Popularity"}
 
 
-def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str, Answers]) -> list[str]:
+def takeaways(findings: Findings, named: Mapping[str, str], predictions: Mapping[str, Predictions]) -> list[str]:
     """Return what the numbers say, a sentence each; claims of a difference only where the interval has it."""
     hit, ndcg = (findings.resampled.estimate("model", name) for name in ("hr@20", "ndcg@20"))
     users = f"the {len(findings.ranks['model']):,} sampled users" if findings.sampled else "the users"
@@ -54,7 +54,9 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
         said.append(_versus_baseline(findings, named))
     else:
         said.append("No baseline model was given, so there is no comparison user by user.")
-    said += [_about_absent(named[name], given.config) for name, given in answers.items() if _absent_items(given.config)]
+    said += [
+        _about_absent(named[name], given.config) for name, given in predictions.items() if _absent_items(given.config)
+    ]
     if findings.unmasked:
         many = findings.repeat_share >= MANY_REPEATS
         said.insert(0 if many else len(said), _about_repeats(findings))
@@ -65,7 +67,7 @@ def takeaways(findings: Findings, named: Mapping[str, str], answers: Mapping[str
     if findings.search is not None:
         said.append(f"The approximate search finds {findings.search.recall:.1%} of the exact answers' first {TOP_K}.")
     if findings.intents:
-        said += about_intents(findings.intents, answers["model"].config)
+        said += about_intents(findings.intents, predictions["model"].config)
     return said
 
 
@@ -112,10 +114,10 @@ def _versus_baseline(findings: Findings, named: Mapping[str, str]) -> str:
     return f"No difference to {named['baseline']} is shown: {gap}."
 
 
-def _context(findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> dict[str, Any]:
+def _context(findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> dict[str, Any]:
     """Return everything that both templates use."""
-    model = answers["model"]
-    named = labels(answers)
+    model = predictions["model"]
+    named = labels(predictions)
     return {
         "labels": named,
         "findings": findings,
@@ -124,30 +126,31 @@ def _context(findings: Findings, answers: Mapping[str, Answers], sources: Source
         "confidence": f"{findings.resampled.confidence:.0%}",
         "metrics": METRICS,
         "top_k": TOP_K,
-        "split": sources.split,
+        "split": inputs.split,
         "model": model,
-        "takeaways": takeaways(findings, named, answers) + ([sources.catalogue.coverage] if sources.catalogue else []),
-        "dataset": sources.log.get("dataset"),
-        "intents": intent_rows(findings.intents, sources),
+        "takeaways": takeaways(findings, named, predictions)
+        + ([inputs.catalogue.coverage] if inputs.catalogue else []),
+        "dataset": inputs.log.get("dataset"),
+        "intents": intent_rows(findings.intents, inputs),
         "shown_intents": _SHOWN_INTENTS,
         "rulings": [] if findings.rules is None else findings.rules.rows,
         "cost_of_new": None if findings.new_items is None else findings.new_items.cost_of_others,
         "worlds": [] if findings.new_items is None else findings.new_items.rows,
-        "provenance": provenance(answers, sources),
+        "provenance": provenance_rows(predictions, inputs),
         "configuration": yaml.safe_dump(
-            {"train": known_settings(model.config), "evaluate": to_dict(sources.config)}, sort_keys=False
+            {"train": known_settings(model.config), "evaluate": to_dict(inputs.config)}, sort_keys=False
         ),
     }
 
 
-def _charts(findings: Findings, answers: Mapping[str, Answers], sources: Sources) -> dict[str, str]:
-    named, model = labels(answers), answers["model"]
+def _charts(findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> dict[str, str]:
+    named, model = labels(predictions), predictions["model"]
     drawn = {
         "comparison": charts.comparison(findings.resampled, named),
-        "hits": charts.hit_curve(findings.ranks, named, len(sources.item_ids)),
+        "hits": charts.hit_curve(findings.ranks, named, len(inputs.item_ids)),
         "segments": charts.segment_bars(findings.segments, named),
     }
-    history = sources.folders["model"] / "history.csv"
+    history = inputs.folders["model"] / "history.csv"
     if history.is_file():
         best = model.config.get("best_epoch") or 0
         drawn["training"] = training_charts.training_curves(pd.read_csv(history), best)

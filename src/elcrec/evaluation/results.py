@@ -16,8 +16,9 @@ import msgspec
 
 from elcrec.artifacts import MEASURED, SCHEMA_VERSION, atomic_file, read_json, write_json
 from elcrec.errors import UserError
+from elcrec.evaluation.metrics import CUTOFFS
 
-METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg") for k in (5, 10, 20))
+METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg") for k in CUTOFFS)
 FACTS = ("effective_intents", "largest_intent_share")
 KEY = ("dataset", "preset", "objective", "seed")
 Row = dict[str, Any]

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from elcrec.config import EvaluateConfig, GroupRule, RulesConfig
 from elcrec.data.dataset import PADDING, EvaluationSet
-from elcrec.evaluation.answers import TOP_K
 from elcrec.evaluation.bootstrap import Bootstrap, bootstrap
 from elcrec.evaluation.popularity import exposure
+from elcrec.evaluation.predictions import TOP_K
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.ranking.item_facts import ItemFacts
 from elcrec.ranking.items import item_intents

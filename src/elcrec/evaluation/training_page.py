@@ -10,9 +10,9 @@ import yaml
 
 from elcrec.data.dataset import SequenceData
 from elcrec.evaluation import training_charts
-from elcrec.evaluation.history import SECONDS
-from elcrec.evaluation.lineage import known_settings, model_label, origin
+from elcrec.evaluation.epoch_columns import SECONDS
 from elcrec.evaluation.pages import render
+from elcrec.evaluation.provenance import known_settings, model_label, origin
 
 _LATE = 0.9
 """A best epoch in the last tenth of all that were allowed: more of them may help."""
@@ -42,7 +42,7 @@ def write_training_page(
         "seconds": float(history[SECONDS].sum()),
         "takeaways": _takeaways(config, history),
         "charts": _charts(config, history),
-        "lineage": _lineage(config, trained_on),
+        "provenance": _provenance(config, trained_on),
         "parameters": yaml.safe_dump(known_settings(config), sort_keys=False),
     }
     render("training.html.jinja", path, page)
@@ -83,6 +83,6 @@ def _charts(config: Mapping[str, Any], history: pd.DataFrame) -> dict[str, str]:
     return drawn | {"pace": training_charts.pace(history, alone=num_intents > 0)}
 
 
-def _lineage(config: Mapping[str, Any], trained_on: str) -> list[tuple[str, str]]:
+def _provenance(config: Mapping[str, Any], trained_on: str) -> list[tuple[str, str]]:
     facts = [("sequences, md5", config["sequences_md5"]), ("trained on", trained_on), *origin(config).items()]
     return [(name.capitalize(), str(value)) for name, value in facts]

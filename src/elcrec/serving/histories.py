@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
+from elcrec.config import MAX_ID_LENGTH
 from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.serving.ports import Event
-
-MAX_ID_LENGTH = 256
-"""Longest id in characters, as `validate.max_id_length` by default."""
 
 MAX_SEEN = 100_000
 """Most items that a history remembers beyond its window, so that they are not recommended again: a bound that nobody
@@ -34,7 +32,7 @@ PUBLISHED = "\0"
 """The id of an event that a publication brought begins with it, and is empty where the log has none."""
 
 
-class Fate(Enum):
+class EventOutcome(Enum):
     """What becomes of one event."""
 
     ACCEPTED = auto()
@@ -72,7 +70,7 @@ def add_events(
     *,
     knows: Container[str] | None = None,
     dislikes: Container[str] = (),
-) -> tuple[History, Counter[Fate]]:
+) -> tuple[History, Counter[EventOutcome]]:
     """Put a user's events in their places and keep the newest `window` of known items.
 
     The order of `events` does not matter but for equal times, and adding an event again changes nothing.
@@ -86,16 +84,16 @@ def add_events(
     """
     logged = [time for time, key in zip(history.times, history.event_ids, strict=True) if is_published(key)]
     rows = _Rows(history, window, knows, _resolution(logged))
-    fates: Counter[Fate] = Counter()
+    outcomes: Counter[EventOutcome] = Counter()
     for event in events:
         if event.kind is not None and event.kind in dislikes:
-            fates[rows.dislike(event.item_id)] += 1
+            outcomes[rows.dislike(event.item_id)] += 1
         else:
-            fates[rows.add(event.item_id, microseconds(event.timestamp), event_key(event))] += 1
+            outcomes[rows.add(event.item_id, microseconds(event.timestamp), event_key(event))] += 1
     # What this call put in and pushed out again was never part of the history that it leaves.
-    fates[Fate.ACCEPTED] -= rows.expelled
-    fates[Fate.LATE] += rows.expelled
-    return rows.history(), fates
+    outcomes[EventOutcome.ACCEPTED] -= rows.expelled
+    outcomes[EventOutcome.LATE] += rows.expelled
+    return rows.history(), outcomes
 
 
 def merge_publication(
@@ -158,16 +156,16 @@ class _Rows:
         self._new: set[str] = set()
         self.expelled = 0
 
-    def add(self, item_id: str, time: int, key: str) -> Fate:
+    def add(self, item_id: str, time: int, key: str) -> EventOutcome:
         known = key.removeprefix(PUBLISHED) in self._keys
         if known or (time, item_id) in self._identities or self._is_logged(item_id, time):
-            return Fate.DUPLICATE
+            return EventOutcome.DUPLICATE
         alike, room = self._alike(item_id)
         # Equal to the oldest where there is no room is too old as well: letting it in would push out its equal,
         # and replaying both would never come to rest.
         if len(alike) >= room and time <= alike[0][0]:
             self.see(item_id)
-            return Fate.LATE
+            return EventOutcome.LATE
         self._rows.insert(bisect_right(self._rows, time, key=lambda row: row[0]), (time, item_id, key))
         # What is pushed out stays known here: the same batch may hold it twice.
         self._identities.add((time, item_id))
@@ -176,7 +174,7 @@ class _Rows:
         self._new.add(key)
         if len(alike) >= room:
             self._expel(alike[0])
-        return Fate.ACCEPTED
+        return EventOutcome.ACCEPTED
 
     def _is_logged(self, item_id: str, time: int) -> bool:
         """Say whether a publication brought the event with its time cut or rounded."""
@@ -188,12 +186,12 @@ class _Rows:
         if self._knows(item_id.removeprefix(DISLIKED)):
             self._seen.setdefault(item_id)
 
-    def dislike(self, item_id: str) -> Fate:
+    def dislike(self, item_id: str) -> EventOutcome:
         if DISLIKED + item_id in self._seen:
-            return Fate.DUPLICATE
+            return EventOutcome.DUPLICATE
         self.see(item_id)
         self.see(DISLIKED + item_id)
-        return Fate.ACCEPTED
+        return EventOutcome.ACCEPTED
 
     def _knows(self, item_id: str) -> bool:
         return self._catalogue is None or item_id in self._catalogue

@@ -12,7 +12,8 @@ from elcrec.errors import UserError
 
 PUSH_FIRST = "run `elcrec push` first, or on a cluster the pipeline training"
 """What to do where nothing has been pushed yet."""
-
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases of versions in the registry: the one that serves, and the one that is tried beside it."""
 
 HistorySource = Literal["store", "request", "none"]
 """Where the history came from that an answer was made of."""

@@ -19,20 +19,20 @@ from elcrec.config import EvaluateConfig, GroupRule, RulesConfig, to_dict
 from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids, user_ids_of
 from elcrec.errors import UserError
-from elcrec.evaluation.answers import Answers, answer
 from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings, flat_metrics, measure
+from elcrec.evaluation.inputs import Inputs
 from elcrec.evaluation.intents import load_truth
 from elcrec.evaluation.intents_page import write_intents_page
 from elcrec.evaluation.new_item_search import find_new_items, texts_of
 from elcrec.evaluation.new_items import NewItemFindings, measure_new_items
 from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.popularity import training_counts
+from elcrec.evaluation.predictions import Predictions, predict
 from elcrec.evaluation.provenance import mark_model
 from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sampling import asked_users
-from elcrec.evaluation.sources import Sources
 from elcrec.model.io import CONFIG, WEIGHTS, load_model
 from elcrec.ops.device import choose_device
 from elcrec.ranking.files import FACTS, RULES, SEARCH
@@ -105,8 +105,8 @@ def evaluate(
         raise UserError("no user has a test target", where=sequences, fix=fix)
     item_ids = load_item_ids(sequences, data.num_items)
     user_ids = user_ids_of(sequences, test.users).to_pylist()
-    answers = {
-        name: answer(folder, data, test, block_users=config.block_users, seed=config.seed)
+    predictions = {
+        name: predict(folder, data, test, block_users=config.block_users, seed=config.seed)
         for name, folder in folders.items()
     }
     planted = load_truth(truth, item_ids, user_ids) if truth else None
@@ -115,14 +115,14 @@ def evaluate(
     new_items, their_findings = _new_items(config, model, data, test, counts, item_ids, sequences, facts_table)
     known = Catalogue(item_ids=pa.array(item_ids, pa.string()), counts=counts[1:])
     findings = replace(
-        measure(config, data, test, answers, planted),
+        measure(config, data, test, predictions, planted),
         rules=_measure_rules(config, folders["model"], test, counts, facts_table, item_ids, sequences),
         new_items=their_findings,
         search=measure_search(config, model, sequences, test, known, facts_table, new_items),
     )
     numbers = flat_metrics(findings)
     catalogue = None if facts_table is None else CatalogueNames(facts_table, item_ids, counts)
-    sources = Sources(
+    inputs = Inputs(
         config=config,
         sequences=sequences,
         raw=truth,
@@ -147,11 +147,11 @@ def evaluate(
         _write_csv(findings.segments, scratch / "segments.csv")
         ranks = _ranks_table(user_ids, test, findings)
         pq.write_table(mark_model(ranks, model), scratch / "ranks.parquet")
-        pq.write_table(_intents_table(user_ids, answers["model"]), scratch / "intents.parquet")
+        pq.write_table(_intents_table(user_ids, predictions["model"]), scratch / "intents.parquet")
         write_json(scratch / "intents.json", _intents_document(data, findings, item_ids, catalogue))
-        write_card(scratch / "model_card.md", findings, answers, sources)
-        write_report(scratch / "report.html", findings, answers, sources)
-        write_intents_page(scratch / "intents.html", findings, answers, sources)
+        write_card(scratch / "model_card.md", findings, predictions, inputs)
+        write_report(scratch / "report.html", findings, predictions, inputs)
+        write_intents_page(scratch / "intents.html", findings, predictions, inputs)
     _warn_of_repeats(findings)
     if catalogue is not None:
         logger.info("%s", catalogue.coverage)
@@ -254,8 +254,8 @@ def _ranks_table(user_ids: list[str], test: EvaluationSet, findings: Findings) -
     )
 
 
-def _intents_table(user_ids: list[str], answers: Answers) -> pa.Table:
-    return pa.table({"user_id": pa.array(user_ids, pa.string()), "intent": pa.array(answers.intents)})
+def _intents_table(user_ids: list[str], predictions: Predictions) -> pa.Table:
+    return pa.table({"user_id": pa.array(user_ids, pa.string()), "intent": pa.array(predictions.intents)})
 
 
 def _intents_document(

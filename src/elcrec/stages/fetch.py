@@ -26,7 +26,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def fetch(
-    config: FetchConfig, out: Path, *, mirror: Path | None = None, lineage: Mapping[str, str] | None = None
+    config: FetchConfig, out: Path, *, mirror: Path | None = None, provenance: Mapping[str, str] | None = None
 ) -> Metrics:
     """Write `data.<ext>` and `source.json`, and for the sample the truth that was planted.
 
@@ -34,7 +34,7 @@ def fetch(
         config: which data set.
         out: the folder to write.
         mirror: a folder that is asked for public files before their URL.
-        lineage: what else is known of the file's origin (`dvc_repository`, `dvc_revision`, `dvc_path`;
+        provenance: what else is known of the file's origin (`dvc_repository`, `dvc_revision`, `dvc_path`;
             `data_location`, `data_version`), or known better (`origin`); goes into `source.json` as it is.
 
     Raises:
@@ -47,7 +47,7 @@ def fetch(
             origin, data = _copy_file(config, folder)
         else:
             origin, data = _fetch_public(config.dataset, config.sources[config.dataset], folder, mirror)
-        source = _describe(config, data, origin) | {name: mask(value) for name, value in (lineage or {}).items()}
+        source = _describe(config, data, origin) | {name: mask(value) for name, value in (provenance or {}).items()}
         write_json(folder / "source.json", source)
         size = data.stat().st_size
     return {"dataset": config.dataset, "bytes": size, "md5": source["md5"], "origin": source["origin"]}

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from elcrec.artifacts import FORGOTTEN_FILE
-from elcrec.config import CsvConfig
+from elcrec.config import MAX_ID_LENGTH, CsvConfig
 from elcrec.data.erasure import erase_user
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.text import AS_FOUND
 from elcrec.errors import UserError
 from elcrec.serving.exposure_files import erase_exposures
-from elcrec.serving.histories import MAX_ID_LENGTH
 from elcrec.serving.ports import FeatureStore
 
 logger = logging.getLogger(__name__)

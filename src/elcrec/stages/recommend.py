@@ -7,11 +7,9 @@ import pyarrow.parquet as pq
 
 from elcrec.data.ids import normal_id
 from elcrec.errors import UserError
-from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel
+from elcrec.serving.ports import CHAMPION, PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel
 from elcrec.serving.recommender import Query, Recommendation, Recommender
 
-CHAMPION = "champion"
-"""Stands for the version that serves."""
 _TYPICAL = 5
 _SEED = 0
 """Seeds what rules explore: the same command gives the same file."""

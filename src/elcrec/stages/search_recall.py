@@ -12,7 +12,7 @@ from elcrec.artifacts import read_json
 from elcrec.config import EvaluateConfig, SearchConfig
 from elcrec.data.dataset import EvaluationSet
 from elcrec.data.ragged import Ragged
-from elcrec.evaluation.answers import TOP_K
+from elcrec.evaluation.predictions import TOP_K
 from elcrec.evaluation.search import Lists, SearchFindings, recall_of
 from elcrec.model.io import load_model
 from elcrec.ranking.item_facts import align

@@ -32,10 +32,10 @@ def consume(
 
     def store(events: Sequence[Event]) -> dict[str, int]:
         outcome = features.push_events(events, dislikes=dislikes)
-        fates = {name: getattr(outcome, name) for name in ("accepted", "duplicates", "late")}
-        for name, number in (fates | {"events": len(events)}).items():
+        counts = {name: getattr(outcome, name) for name in ("accepted", "duplicates", "late")}
+        for name, number in (counts | {"events": len(events)}).items():
             totals[name] += number
-        return fates
+        return counts
 
     StreamConsumer(config, topic, store, metrics, stop).run()
     return totals

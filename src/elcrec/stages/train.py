@@ -20,7 +20,7 @@ from elcrec.data.dataset import (
     load_sequences,
     require_served_window,
 )
-from elcrec.evaluation.history import SECONDS, columns_for
+from elcrec.evaluation.epoch_columns import SECONDS, columns_for
 from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.sampling import asked_users
 from elcrec.evaluation.training_page import write_training_page

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from components._support import read_section, write_section
+from components._sections import read_section, write_section
 from components.fetch import fetch
 from components.resolve import resolve
 from elcrec.adapters.objects import download, find_version, pinned

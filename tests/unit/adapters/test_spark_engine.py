@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components._support import engine_on
+from components._execution import engine_on
 from elcrec.adapters import spark_application
 from elcrec.adapters.engine import open_engine
 from elcrec.adapters.spark_cluster import SparkCluster

@@ -11,7 +11,7 @@ import pytest
 from kfp import dsl
 
 from components._dvc import DvcFile, find_version, pull
-from components._support import write_section
+from components._sections import write_section
 from components.fetch import fetch
 from elcrec.artifacts import md5_of, read_json
 from elcrec.config import FetchConfig, LocalFile
@@ -107,7 +107,7 @@ def test_a_tampered_remote_is_refused(wanted: DvcFile, repository: Path, tmp_pat
         pull(replace(wanted, repository=str(clone), revision=revision), tmp_path / "log")
 
 
-def test_the_component_records_the_lineage(wanted: DvcFile, repository: Path, tmp_path: Path) -> None:
+def test_the_component_records_the_provenance(wanted: DvcFile, repository: Path, tmp_path: Path) -> None:
     raw = dsl.Dataset(name="raw", uri=str(tmp_path / "raw"))
     metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"))
     config = FetchConfig(file=LocalFile(format="benchmark"))
@@ -120,12 +120,12 @@ def test_the_component_records_the_lineage(wanted: DvcFile, repository: Path, tm
         raw=raw,
         metrics=metrics,
     )
-    lineage = {
+    provenance = {
         "dvc_repository": str(repository),
         "dvc_revision": run("git", "rev-parse", "v1", cwd=repository),
         "dvc_path": "log.txt",
         "md5": BEAUTY,
     }
-    assert lineage.items() <= raw.metadata.items()
-    assert lineage.items() <= read_json(tmp_path / "raw" / "source.json").items()
+    assert provenance.items() <= raw.metadata.items()
+    assert provenance.items() <= read_json(tmp_path / "raw" / "source.json").items()
     assert md5_of(tmp_path / "raw" / raw.metadata["file"]) == BEAUTY

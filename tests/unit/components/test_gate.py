@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from kfp import dsl
 
-from components._support import write_section
+from components._sections import write_section
 from components.gate import gate
 from elcrec.config import GateConfig, PushConfig
 from tests.support.push_inputs import Inputs, make_inputs

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from kfp import dsl
 
+from components._artifacts import publish_page
 from components._results import FACTS
-from components._support import publish_page, write_sections
+from components._sections import write_sections
 from components.exposures import exposures
 from components.monitor import monitor
 from elcrec.adapters import store as store_module

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from components._support import write_section
+from components._sections import write_section
 from components.push import push
 from elcrec.config import PushConfig
 from elcrec.stages import push as stage

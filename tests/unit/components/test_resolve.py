@@ -8,7 +8,7 @@ import pytest
 from dvc.repo import Repo
 from kfp import dsl
 
-from components._support import write_section
+from components._sections import write_section
 from components.fetch import fetch
 from components.resolve import resolve
 from elcrec.artifacts import md5_of, read_json

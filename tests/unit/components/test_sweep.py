@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from components._support import write_section
+from components._sections import write_section
 from components._sweep import spread
 from components.select import select
 from elcrec.config import Config, to_dict

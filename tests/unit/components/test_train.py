@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from components._support import write_section
+from components._sections import write_section
 from components.train import train
 from elcrec.artifacts import read_json
 from elcrec.config import SyntheticConfig

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from components._support import write_section
+from components._sections import write_section
 from components.fetch import fetch
 from components.require_valid import require_valid
 from components.validate import validate

@@ -11,7 +11,7 @@ from elcrec.errors import UserError
 from elcrec.serving import histories
 from elcrec.serving.histories import (
     MAX_UNKNOWN,
-    Fate,
+    EventOutcome,
     History,
     add_events,
     instant,
@@ -46,9 +46,9 @@ def test_whatever_the_order_and_the_repeats_the_newest_window_is_left(times: lis
 
     found, total = History(), 0
     for start, stop in zip([0, *cuts], [*cuts, len(replay)], strict=True):
-        found, fates = add_events(found, replay[start:stop], WINDOW)
-        total += sum(fates.values())
-        assert min(fates.values(), default=0) >= 0
+        found, outcomes = add_events(found, replay[start:stop], WINDOW)
+        total += sum(outcomes.values())
+        assert min(outcomes.values(), default=0) >= 0
 
     assert found.times == sorted(times)[-WINDOW:]
     assert found.item_ids == [f"i{time}" for time in found.times]
@@ -57,12 +57,12 @@ def test_whatever_the_order_and_the_repeats_the_newest_window_is_left(times: lis
 
 def test_a_dislike_is_no_part_of_a_history_and_stays_known_whatever_is_published() -> None:
     events = [event("i1", 1, kind="view"), event("i2", 2, kind="no"), event("elsewhere", 3, kind="no")]
-    found, fates = add_events(History(), events, WINDOW, knows=CATALOGUE, dislikes=("no",))
+    found, outcomes = add_events(History(), events, WINDOW, knows=CATALOGUE, dislikes=("no",))
     again, repeated = add_events(found, events, WINDOW, knows=CATALOGUE, dislikes=("no",))
 
     assert (found.item_ids, found.seen) == (["i1"], ["i2", f"{DISLIKED}i2"])
-    assert (fates[Fate.ACCEPTED], again) == (3, found)
-    assert repeated[Fate.DUPLICATE] == 2
+    assert (outcomes[EventOutcome.ACCEPTED], again) == (3, found)
+    assert repeated[EventOutcome.DUPLICATE] == 2
     assert merge_publication(found, history(("i7", 9)), WINDOW, knows=CATALOGUE).seen == found.seen
 
 
@@ -72,31 +72,31 @@ def test_without_kinds_that_say_no_a_kind_means_nothing() -> None:
 
 
 def test_a_late_event_takes_its_place_in_time() -> None:
-    found, fates = add_events(history(("a", 10), ("c", 30)), [event("b", 20)], WINDOW)
+    found, outcomes = add_events(history(("a", 10), ("c", 30)), [event("b", 20)], WINDOW)
 
     assert found.item_ids == ["a", "b", "c"]
-    assert fates[Fate.ACCEPTED] == 1
+    assert outcomes[EventOutcome.ACCEPTED] == 1
 
 
 def test_equal_times_stand_in_order_of_arrival_and_a_replay_of_them_rests() -> None:
     events = [event(item, 7) for item in "abcdefg"]
 
-    found, fates = add_events(History(), events, WINDOW)
+    found, outcomes = add_events(History(), events, WINDOW)
     again, repeated = add_events(found, events, WINDOW)
 
     assert found.item_ids == list("abcde")
-    assert (fates[Fate.ACCEPTED], fates[Fate.LATE]) == (5, 2)
+    assert (outcomes[EventOutcome.ACCEPTED], outcomes[EventOutcome.LATE]) == (5, 2)
     assert again == found
-    assert (repeated[Fate.DUPLICATE], repeated[Fate.LATE]) == (5, 2)
+    assert (repeated[EventOutcome.DUPLICATE], repeated[EventOutcome.LATE]) == (5, 2)
 
 
 def test_an_event_id_is_known_again_whatever_its_time() -> None:
     found, _ = add_events(History(), [event("a", 1, "click-1")], WINDOW)
 
-    again, fates = add_events(found, [event("a", 2, "click-1"), event("a", 3, "click-2")], WINDOW)
+    again, outcomes = add_events(found, [event("a", 2, "click-1"), event("a", 3, "click-2")], WINDOW)
 
     assert again.times == [1, 3]
-    assert fates == {Fate.DUPLICATE: 1, Fate.ACCEPTED: 1, Fate.LATE: 0}
+    assert outcomes == {EventOutcome.DUPLICATE: 1, EventOutcome.ACCEPTED: 1, EventOutcome.LATE: 0}
 
 
 def test_a_user_who_comes_back_to_an_item_has_it_twice() -> None:
@@ -138,13 +138,13 @@ def test_a_live_event_that_the_log_has_by_now_is_a_published_one() -> None:
 
 
 def test_what_leaves_the_window_and_what_comes_too_late_is_remembered_as_seen() -> None:
-    found, fates = add_events(History(), [event(f"i{time}", time) for time in range(1, 9)], WINDOW)
+    found, outcomes = add_events(History(), [event(f"i{time}", time) for time in range(1, 9)], WINDOW)
     later, _ = add_events(found, [event("old", 1)], WINDOW)
 
     assert found.seen == ["i1", "i2", "i3"]
     assert later.seen == ["i1", "i2", "i3", "old"]
     assert add_events(later, [event("old", 1)], WINDOW)[0] == later
-    assert fates[Fate.ACCEPTED] == WINDOW
+    assert outcomes[EventOutcome.ACCEPTED] == WINDOW
 
 
 def test_what_is_remembered_as_seen_is_bounded_and_survives_a_publication(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,12 +163,12 @@ def test_items_that_the_catalogue_lacks_push_out_no_known_one_and_are_bounded() 
     known, _ = add_events(History(), [event(f"i{time}", time) for time in range(WINDOW)], WINDOW, knows=CATALOGUE)
 
     bogus = [event(f"bogus-{time}", 100 + time) for time in range(50)]
-    found, fates = add_events(known, bogus, WINDOW, knows=CATALOGUE)
+    found, outcomes = add_events(known, bogus, WINDOW, knows=CATALOGUE)
 
     assert found.item_ids[:WINDOW] == known.item_ids
     assert found.item_ids[WINDOW:] == [f"bogus-{time}" for time in range(50 - MAX_UNKNOWN, 50)]
     assert found.seen == []
-    assert fates == {Fate.ACCEPTED: MAX_UNKNOWN, Fate.LATE: 50 - MAX_UNKNOWN}
+    assert outcomes == {EventOutcome.ACCEPTED: MAX_UNKNOWN, EventOutcome.LATE: 50 - MAX_UNKNOWN}
 
 
 @pytest.mark.parametrize("logged", [7_000_000, 8_000_000])

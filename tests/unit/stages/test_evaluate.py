@@ -26,7 +26,7 @@ from elcrec.config import (
 )
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
-from elcrec.evaluation import answers, findings, pages, report
+from elcrec.evaluation import findings, pages, predictions, report
 from elcrec.evaluation.metrics import MISS, mean_metrics
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
@@ -347,7 +347,7 @@ def test_a_sample_of_users_is_asked_the_same_and_said_to_be_one(workdir: Path, o
 def test_users_that_are_answered_in_parts_get_the_same_answers(
     workdir: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "_USERS_AT_ONCE", 7)
+    monkeypatch.setattr(predictions, "_USERS_AT_ONCE", 7)
     parts = again(workdir, tmp_path / "out", baseline=workdir / "baseline")
     for name in ("ranks.parquet", "intents.parquet", "segments.csv"):
         assert (parts / name).read_bytes() == (out / name).read_bytes()
@@ -573,7 +573,7 @@ def test_a_configured_block_size_is_what_every_ranking_takes(
 
         return call
 
-    monkeypatch.setattr(answers, "rank_targets", recorded(answers.rank_targets))
+    monkeypatch.setattr(predictions, "rank_targets", recorded(predictions.rank_targets))
     monkeypatch.setattr(findings, "rank_by_popularity", recorded(findings.rank_by_popularity))
     for block in (None, 16):
         asked.clear()

@@ -129,13 +129,13 @@ def test_an_unreachable_or_odd_url_is_refused(tmp_path: Path, url: str) -> None:
     assert nothing_left(tmp_path)
 
 
-def test_your_own_file_is_copied_with_its_lineage(tmp_path: Path, md5: str) -> None:
+def test_your_own_file_is_copied_with_its_provenance(tmp_path: Path, md5: str) -> None:
     file = LocalFile(path=str(tmp_path / "content"), md5=md5, format="benchmark")
-    lineage = {"dvc_repository": "https://example.org/repo", "dvc_revision": "abc", "dvc_path": "data/log"}
-    fetch(FetchConfig(dataset="file", file=file), tmp_path / "raw", lineage=lineage)
+    provenance = {"dvc_repository": "https://example.org/repo", "dvc_revision": "abc", "dvc_path": "data/log"}
+    fetch(FetchConfig(dataset="file", file=file), tmp_path / "raw", provenance=provenance)
     source = read_json(tmp_path / "raw" / "source.json")
     assert source["origin"] == file.path
-    assert {key: source[key] for key in lineage} == lineage
+    assert {key: source[key] for key in provenance} == provenance
 
 
 @pytest.mark.data

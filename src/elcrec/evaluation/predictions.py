@@ -1,4 +1,4 @@
-"""What a trained model answers to the test questions: ranks, recommendations, intents.
+"""What a trained model predicts for the test questions: ranks, recommendations, intents.
 
 Axes: `N` test users, `V` items, `D` hidden size.
 """
@@ -17,20 +17,21 @@ from elcrec.artifacts import read_json
 from elcrec.data.dataset import EvaluationSet, SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
-from elcrec.evaluation.lineage import model_label
+from elcrec.evaluation.metrics import CUTOFFS
+from elcrec.evaluation.provenance import model_label
 from elcrec.evaluation.ranking import Ranking, rank_targets
 from elcrec.model.io import load_model
 from elcrec.model.sequence_model import SequenceModel
 
-TOP_K = 20
+TOP_K = max(CUTOFFS)
 _MOST_PICTURED = 1500
 _USERS_AT_ONCE = 65_536
 """Users whose vectors are held at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """A model's answers, N users.
+class Predictions:
+    """A model's predictions, N users.
 
     Attributes:
         label: the model's name for people.
@@ -55,7 +56,9 @@ class Answers:
     num_intents: int
 
 
-def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int | None, seed: int) -> Answers:
+def predict(
+    folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int | None, seed: int
+) -> Predictions:
     """Load a model, on the GPU where there is one, and rank the test targets.
 
     Args:
@@ -74,7 +77,7 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
     missed = not test.repeats and bool(repeat_targets(test).any())
     starts = range(0, len(test.users), _USERS_AT_ONCE)
     parts = [
-        _answer(model, items_VD, test.slice(start, start + _USERS_AT_ONCE), block_users, missed=missed)
+        _predict(model, items_VD, test.slice(start, start + _USERS_AT_ONCE), block_users, missed=missed)
         for start in starts
     ]
     if not (items_VD.isfinite().all() and all(part.finite for part in parts)):
@@ -83,7 +86,7 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
     intents = np.concatenate([part.intents for part in parts])
     pictured = _sample(np.flatnonzero(intents >= 0), seed)
     seen = test.histories.take(pictured)
-    return Answers(
+    return Predictions(
         label=model_label(config),
         config=config,
         ranking=Ranking(
@@ -101,7 +104,7 @@ def answer(folder: Path, data: SequenceData, test: EvaluationSet, *, block_users
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """The answers to neighbouring users, and whether their vectors are finite."""
+    """The predictions for neighbouring users, and whether their vectors are finite."""
 
     ranking: Ranking
     unmasked_ranks: npt.NDArray[np.int32]
@@ -109,7 +112,7 @@ class _Part:
     finite: bool
 
 
-def _answer(
+def _predict(
     model: SequenceModel, items_VD: Tensor, test: EvaluationSet, block_users: int | None, *, missed: bool
 ) -> _Part:
     encoded = model.encode(test.histories)

@@ -7,13 +7,13 @@ from typing import Any
 
 from elcrec.artifacts import code_revision, read_json
 from elcrec.config import EvaluateConfig
-from elcrec.evaluation.answers import Answers
 from elcrec.evaluation.catalogue_names import CatalogueNames
-from elcrec.evaluation.lineage import origin
+from elcrec.evaluation.predictions import Predictions
+from elcrec.evaluation.provenance import origin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class Inputs:
     """What the findings were made from.
 
     Attributes:
@@ -46,13 +46,13 @@ class Sources:
         return read_json(source) if source and source.is_file() else {}
 
 
-def provenance(answers: Mapping[str, Answers], sources: Sources) -> list[tuple[str, str]]:
+def provenance_rows(predictions: Mapping[str, Predictions], inputs: Inputs) -> list[tuple[str, str]]:
     """Return the rows of a page's table of provenance."""
-    rows = [("Sequences, md5", sources.split["md5"])]
-    log = sources.log
+    rows = [("Sequences, md5", inputs.split["md5"])]
+    log = inputs.log
     rows += [(f"Raw log, {key}", str(log[key])) for key in ("dataset", "origin", "md5") if key in log]
-    for name, given in answers.items():
+    for name, given in predictions.items():
         rows += [(f"{name.capitalize()}, {key}", str(value)) for key, value in origin(given.config).items()]
     rows.append(("Evaluation, git revision", code_revision() or "not in a repository"))
-    rows += [(f"Run, {key}", value) for key, value in sources.run.items()]
+    rows += [(f"Run, {key}", value) for key, value in inputs.run.items()]
     return rows
