@@ -917,7 +917,9 @@ class ExposuresConfig(Section, frozen=True, kw_only=True):
     """Whether a page is written (with the extra `report`)."""
 
 
-Check = Literal["ctr", "conversion", "hit_rate", "cold", "overlap", "intent", "mix", "calibration", "staleness"]
+Check = Literal[
+    "ctr", "conversion", "hit_rate", "cold", "overlap", "intent", "mix", "history", "calibration", "staleness"
+]
 """What the monitor looks at (docs/monitoring.md)."""
 
 
