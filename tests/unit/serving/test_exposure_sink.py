@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,10 +19,9 @@ from elcrec.serving import exposure_sink as module
 from elcrec.serving.engine import Answer, Question
 from elcrec.serving.exposure_sink import ExposureSink
 from elcrec.serving.exposures import ExposureLog
-from elcrec.serving.live import Live
+from elcrec.serving.live import Serving
 from elcrec.serving.recommender import Recommendation
 from elcrec.serving.telemetry import Telemetry
-from tests.support.serving import NAME, Installation
 
 Batch = tuple[Mapping[str, str], list[dict[str, Any]]]
 
@@ -190,9 +190,9 @@ def test_a_sink_that_does_not_answer_keeps_nobody_waiting_and_ends_in_time() -> 
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Question, Answer]:
-    installation = Installation.make(tmp_path_factory.mktemp("sink"))
-    serving = Live(NAME, installation.registry, installation.store, Telemetry()).current
+def shown() -> tuple[Question, Answer]:
+    recommender = SimpleNamespace(manifest=SimpleNamespace(digest="0" * 64))
+    serving = cast("Serving", SimpleNamespace(name="elcrec", version="3", recommender=recommender))
     known = {"item_ids": ["i1"], "scores": [2.0], "intent": 3, "known": 4, "skipped": 0, "fallback": False}
     answer = Answer(
         answer_id="a1",
