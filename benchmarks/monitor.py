@@ -30,6 +30,7 @@ DRIFTS = {
     "click rates fall by 20 %": Drift(clicks=0.8),
     "10 % of the users turn to one intent": Drift(moved=0.1),
     "4 % more of the users are new, every day": Drift(cold=0.04),
+    "known histories are 30 % shorter": Drift(lengths=0.7),
 }
 _WITHIN = 3
 """Days in which a drift is to be found."""

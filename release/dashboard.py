@@ -15,7 +15,16 @@ LEFT_OUT = {
 
 _ROWS = (
     ("Requests", ("elcrec_request_seconds", "elcrec_batch_size")),
-    ("Answers", ("elcrec_recommendations", "elcrec_impressions", "elcrec_following_events", "elcrec_exposures")),
+    (
+        "Answers",
+        (
+            "elcrec_recommendations",
+            "elcrec_impressions",
+            "elcrec_following_events",
+            "elcrec_exposures",
+            "elcrec_sent_exposures",
+        ),
+    ),
     ("Histories", ("elcrec_cold_users", "elcrec_unknown_items", "elcrec_stale_features")),
     ("Online store and events", ("elcrec_store_", "elcrec_events")),
     ("Bundle", ("elcrec_problem", "elcrec_bundle_info", "elcrec_search_info", "elcrec_swaps", "elcrec_registry_")),

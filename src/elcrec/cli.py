@@ -176,7 +176,7 @@ def _serve(options: Options) -> None:
     config, store = _config(options), open_store(options.store)
     users = first_users(store.histories) if config.serve.demo else []
     name = config.push.model_name
-    salt = "" if config.serve.exposures.folder is None else store.user_salt
+    salt = store.user_salt if config.serve.exposures.wanted else ""
     check = None
     if config.serve.verify_key is not None:
         from elcrec.adapters.signatures import require_signature

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -812,6 +813,28 @@ class ExposureLogConfig(Section, frozen=True, kw_only=True):
     """Answers from which a file is complete."""
     seconds: PositiveFloat = 300.0
     """Age from which a file is complete, however few answers it has."""
+    sink: str | None = None
+    """Address (http or https) that answers are posted to as batches of CloudEvents, with or without a folder; a queue
+    of its own has `queue` places. `None`: nothing is posted."""
+    sink_timeout: PositiveFloat = 2.0
+    """Seconds that the sink has for each step of taking a batch, and for all that is left after SIGTERM."""
+
+    def __post_init__(self) -> None:
+        """Check that the sink is an address, and holds no password that a log might show."""
+        if self.sink is None:
+            return
+        try:
+            parts = urlsplit(self.sink)
+            sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            sound = False
+        if not sound or "@" in parts.netloc or parts.fragment or any(letter <= " " for letter in self.sink):
+            raise ValueError("sink: not an http or https address without user, password and fragment")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether answers go anywhere."""
+        return self.folder is not None or self.sink is not None
 
 
 class ChallengerConfig(Section, frozen=True, kw_only=True):
@@ -919,7 +942,9 @@ class ExposuresConfig(Section, frozen=True, kw_only=True):
     """Whether a page is written (with the extra `report`)."""
 
 
-Check = Literal["ctr", "conversion", "hit_rate", "cold", "overlap", "intent", "mix", "calibration", "staleness"]
+Check = Literal[
+    "ctr", "conversion", "hit_rate", "cold", "overlap", "intent", "mix", "history", "calibration", "staleness"
+]
 """What the monitor looks at (docs/monitoring.md)."""
 
 

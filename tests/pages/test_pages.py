@@ -59,6 +59,7 @@ PAGES = {
         "Click-through rate fell",
         "Distance from the reference days, 1 is the limit",
         "Share of each intent",
+        "Share of known histories by length",
         "furthest intent",
     ),
     "simulation/simulation.html": (

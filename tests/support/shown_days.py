@@ -1,8 +1,8 @@
 """A seeded world that is shown recommendations, day after day: tables as `elcrec exposures` writes them.
 
 Users have persistent tastes and click rates, come again, leave and are replaced. Days differ by the day of the week in
-traffic and tastes, and by chance in tastes and click rates. From any day on, intents, click rates and the share of new
-users can drift.
+traffic and tastes, and by chance in tastes and click rates. From any day on, intents, click rates, the share of new
+users and the lengths of known histories can drift.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,12 +34,14 @@ class Drift:
         moved: share of the users whose taste becomes that of `to`.
         to: an intent.
         cold: share of the users who are replaced by new ones, beside those who always are.
+        lengths: factor of the length of every known history.
     """
 
     clicks: float = 1.0
     moved: float = 0.0
     to: int = 5
     cold: float = 0.0
+    lengths: float = 1.0
 
 
 UNDISTURBED = Drift()
@@ -66,12 +68,13 @@ class World:
 
     def __post_init__(self) -> None:
         """Draw the users."""
-        self.rng = np.random.default_rng(self.seed)
+        self.rng, self.length_rng = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
         self.popular = 1 / np.arange(1, self.intents + 1) ** 0.6
         self.weights = np.log(1 / np.arange(1, ITEMS_AN_INTENT + 1) ** 0.8)
         self.key = np.zeros(self.users, np.int64)
         self.taste, self.clicking = np.zeros((self.users, self.intents)), np.zeros(self.users)
         self.activity, self.since = np.zeros(self.users), np.zeros(self.users, np.int64)
+        self.length = np.zeros(self.users)
         self._replace(np.arange(self.users), known=True)
 
     def days(self, number: int, drift: Drift = UNDISTURBED) -> Iterator[pa.Table]:
@@ -91,6 +94,7 @@ class World:
         self.taste[places] = self._tastes(rng.choice(self.intents, number, p=self.popular / self.popular.sum()))
         self.clicking[places] = rng.beta(2, 18, number)
         self.activity[places] = rng.gamma(1.0, 0.3, number)
+        self.length[places] = self.length_rng.lognormal(2.0, 0.8, number)
         self.since[places] = self.day - (99 if known else 0)
 
     def _tastes(self, main: Ints) -> Floats:
@@ -111,9 +115,17 @@ class World:
         score = np.sort(rng.normal(1, 0.5, (len(who), SHOWN)), axis=1)[:, ::-1]
         effect = np.exp(rng.normal(0, self.noise)) * drift.clicks
         clicked = rng.random(score.shape) < np.clip(self.clicking[who, None] * np.exp(0.6 * (score - 1)) * effect, 0, 1)
-        return self._rows(who, intent, items, score, clicked)
+        return self._rows(who, intent, items, score, clicked, self._known_items(who, drift))
 
-    def _rows(self, who: Ints, intent: Ints, items: Ints, score: Floats, clicked: npt.NDArray[np.bool_]) -> pa.Table:
+    def _known_items(self, who: Ints, drift: Drift) -> Ints:
+        """Lengths of the known histories of answers: each user's own, which days and answers differ a little from."""
+        rng = self.length_rng
+        mean = self.length[who] * np.exp(rng.normal(0, self.noise)) * drift.lengths
+        return np.clip(rng.poisson(mean), 1, 50)
+
+    def _rows(
+        self, who: Ints, intent: Ints, items: Ints, score: Floats, clicked: npt.NDArray[np.bool_], known: Ints
+    ) -> pa.Table:
         rng, answers = self.rng, len(who)
         each, flat = np.repeat(np.arange(answers), SHOWN), np.arange(answers * SHOWN)
         moment = np.sort(rng.integers(0, DAY, answers)) + (FIRST + self.day) * DAY
@@ -134,7 +146,7 @@ class World:
             "propensity": np.ones(len(flat)),
             "intent": pa.array(intent[each], mask=cold[each]),
             "policy": pa.array(["model", "popular"]).take(cold[each].astype(np.int64)),
-            "known": np.where(cold, 0, 5)[each],
+            "known": np.where(cold, 0, known)[each],
             "model": pa.array(["elcrec"]).take(each * 0),
             "version": pa.array(["1"]).take(each * 0),
             "digest": pa.array([self.digest]).take(each * 0),

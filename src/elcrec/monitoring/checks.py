@@ -27,6 +27,7 @@ SIDES = {
     "overlap": "both",
     "intent": "both",
     "mix": "rise",
+    "history": "rise",
     "calibration": "rise",
 }
 """Every check that compares a day with the reference, and which way of leaving it is bad."""
@@ -75,7 +76,7 @@ def scores(day: Measured, reference: Sequence[Measured], pooled: Measured) -> li
         none = [Ratio(0.0, 0.0, each.answers) for each in (day, *reference, pooled)]
         taken = [each.intents.get(cell, zero) for each, zero in zip((day, *reference, pooled), none, strict=True)]
         found.append(_score("intent", cell, taken[0], taken[1:-1], taken[-1]))
-    for check, cells in (("mix", _intents), ("calibration", _deciles)):
+    for check, cells in (("mix", _intents), ("history", _lengths), ("calibration", _deciles)):
         if all(cells(each) for each in (day, *reference)):
             found.append(_distance(check, cells, day, reference))
     return found
@@ -83,6 +84,10 @@ def scores(day: Measured, reference: Sequence[Measured], pooled: Measured) -> li
 
 def _intents(measured: Measured) -> Mapping[str, Ratio]:
     return measured.intents
+
+
+def _lengths(measured: Measured) -> Mapping[str, Ratio]:
+    return measured.lengths
 
 
 def _deciles(measured: Measured) -> Mapping[str, Ratio]:
@@ -129,5 +134,5 @@ def _apart(one: Mapping[str, Ratio], others: Sequence[Mapping[str, Ratio]]) -> f
 
 
 def _weight(own: Ratio, rest: Sequence[Ratio]) -> float:
-    """Return how much a cell counts: by its trials, which are the same for all intents."""
+    """Return how much a cell counts: by its trials, which are the same for all intents and for all lengths."""
     return own.trials or sum(each.trials for each in rest) / len(rest)

@@ -22,6 +22,8 @@ RATIOS = {
 }
 """Ratios of sums over answers: what is counted, and of how many."""
 DECILES = 10
+LENGTHS = tuple(1 << power for power in range(11))
+"""Shortest history of each group of known histories; the last group has no longest one."""
 
 Period = tuple[str, int, int]
 """Digest of a bundle, a day (since 1970, UTC), and the number of the period that it is a part of."""
@@ -49,6 +51,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
             are the same one.
         intents: share of each intent among the answers that have one.
         deciles: click rate of the shown items by decile of their score.
+        lengths: share of each group of LENGTHS among the answers to a known history; earlier versions did not count it.
     """
 
     users: int
@@ -58,6 +61,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     ratios: dict[str, Ratio]
     intents: dict[str, Ratio]
     deciles: dict[str, Ratio]
+    lengths: dict[str, Ratio] = {}
 
 
 _DAY = "CAST(floor(unix_micros(time) / 86400000000.0) AS BIGINT)"
@@ -83,13 +87,19 @@ FROM attributed JOIN periods ON periods.digest = attributed.digest AND periods.d
 """
 _ANSWERS = """
 SELECT digest, period, who, answer_id, min(intent) AS intent, CAST(min(known) = 0 AS BIGINT) AS cold,
+    {length} AS length,
     count(*) AS impressions, count(*) FILTER (events > 0) AS clicks,
     CAST(max(events) > 0 AS BIGINT) AS converted, CAST(count(next_time) > 0 AS BIGINT) AS followed,
     count(*) FILTER (is_next) AS hits
 FROM shown GROUP BY digest, period, who, answer_id
-"""
+""".format(
+    length=" ".join(
+        ["CASE", *(f"WHEN min(known) >= {least} THEN {least}" for least in reversed(LENGTHS)), "ELSE NULL END"]
+    )
+)
 _USERS = """
 SELECT digest, period, who, CAST(count(*) AS DOUBLE) AS answers, CAST(count(intent) AS DOUBLE) AS with_intent,
+    CAST(count(length) AS DOUBLE) AS with_length,
     {sums} FROM answers GROUP BY digest, period, who
 """.format(
     sums=", ".join(
@@ -99,7 +109,9 @@ SELECT digest, period, who, CAST(count(*) AS DOUBLE) AS answers, CAST(count(inte
 )
 _TOTALS = """
 SELECT digest, period, count(*) AS users, sum(answers) AS answers, sum(impressions) AS impressions,
-    count(*) FILTER (with_intent > 0) AS n, sum(with_intent) AS x, sum(with_intent * with_intent) AS xx
+    count(*) FILTER (with_intent > 0) AS n_intent, sum(with_intent) AS x_intent,
+    sum(with_intent * with_intent) AS xx_intent, count(*) FILTER (with_length > 0) AS n_length,
+    sum(with_length) AS x_length, sum(with_length * with_length) AS xx_length
 FROM users GROUP BY digest, period
 """
 _MOMENTS = """
@@ -107,11 +119,11 @@ count(*) AS n, sum(y) AS y, sum(x) AS x, sum(y * y) AS yy, sum(x * y) AS xy, sum
 """
 _RATIO = "SELECT digest, period, {moments} FROM (SELECT digest, period, {y} AS y, {x} AS x FROM {table}) WHERE x > 0"
 _RATIO += " GROUP BY digest, period"
-_INTENTS = f"""
+_SHARES = f"""
 SELECT digest, period, cell, {_MOMENTS} FROM (
-    SELECT users.digest, users.period, cell, taken.y, with_intent AS x FROM (
-        SELECT digest, period, who, CAST(intent AS VARCHAR) AS cell, CAST(count(*) AS DOUBLE) AS y
-        FROM answers WHERE intent IS NOT NULL GROUP BY digest, period, who, intent
+    SELECT users.digest, users.period, cell, taken.y, with_{{column}} AS x FROM (
+        SELECT digest, period, who, CAST({{column}} AS VARCHAR) AS cell, CAST(count(*) AS DOUBLE) AS y
+        FROM answers WHERE {{column}} IS NOT NULL GROUP BY digest, period, who, {{column}}
     ) AS taken JOIN users
         ON users.digest = taken.digest AND users.period = taken.period AND users.who = taken.who
 ) GROUP BY digest, period, cell
@@ -189,7 +201,8 @@ def measure(
     totals, items = dict(_rows(session, _TOTALS)), dict(_rows(session, _ITEMS))
     for key, row in _rows(session, _RATIO.format(moments=_MOMENTS, y="met", x="impressions", table="meetings")):
         ratios[key]["overlap"] = _overlap(row, items[key]["pairs"])
-    intents, deciles = _cells(_rows(session, _INTENTS), totals), _cells(_rows(session, _BY_SCORE), {})
+    intents, lengths = (_shares(session, totals, column) for column in ("intent", "length"))
+    deciles = _cells(_rows(session, _BY_SCORE))
     return {
         key: Measured(
             **{name: int(row[name]) for name in ("users", "answers", "impressions")},
@@ -197,6 +210,7 @@ def measure(
             ratios=ratios[key],
             intents=intents.get(key, {}),
             deciles=deciles.get(key, {}),
+            lengths=lengths.get(key, {}),
         )
         for key, row in totals.items()
     }
@@ -234,12 +248,18 @@ def _overlap(row: Mapping[str, Any], same: float) -> Ratio:
     return Ratio(same / pairs if pairs else 0.0, 4 * one_place.variance, row["x"])
 
 
-def _cells(
-    rows: Iterable[tuple[tuple[str, int], dict[str, Any]]], totals: Mapping[tuple[str, int], Mapping[str, Any]]
+def _shares(
+    session: Session, totals: Mapping[tuple[str, int], Mapping[str, Any]], column: str
 ) -> dict[tuple[str, int], dict[str, Ratio]]:
-    """Return the ratio of each cell; with `totals` each is a share of the whole, so users outside it count too."""
+    """Return the share of each value of a column among the answers that have one; users without the value count too."""
+    rows = _rows(session, _SHARES.format(column=column))
+    whole = {key: {name: row[f"{name}_{column}"] for name in ("n", "x", "xx")} for key, row in totals.items()}
+    return _cells((key, {**row, **whole[key]}) for key, row in rows)
+
+
+def _cells(rows: Iterable[tuple[tuple[str, int], dict[str, Any]]]) -> dict[tuple[str, int], dict[str, Ratio]]:
+    """Return the ratio of each cell, in the order of their numbers."""
     found: dict[tuple[str, int], dict[str, Ratio]] = defaultdict(dict)
     for key, row in rows:
-        whole = {name: totals[key][name] for name in ("n", "x", "xx")} if totals else {}
-        found[key][row["cell"]] = ratio_of({**row, **whole})
+        found[key][row["cell"]] = ratio_of(row)
     return {key: dict(sorted(cells.items(), key=lambda cell: int(cell[0]))) for key, cells in found.items()}

@@ -9,6 +9,8 @@ import numpy as np
 from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, OTHERS, figure
 from elcrec.evaluation.pages import render
 from elcrec.monitoring.checks import SIDES, Score
+from elcrec.monitoring.daily import Ratio
+from elcrec.monitoring.profile import NO_PROFILE, Profile
 from elcrec.monitoring.sentences import NAMES
 from elcrec.monitoring.state import BundleState, State
 from elcrec.monitoring.thresholds import HORIZON
@@ -18,13 +20,13 @@ _TONES = {"fine": "good", "warn": "main", "retrain": "bad", "learning": ""}
 _MOST_TICKS, _MOST_INTENTS, _MOST_DAYS = 8, 24, 60
 
 
-def write_monitor_page(path: Path, state: State, training: Mapping[str, float]) -> None:
+def write_monitor_page(path: Path, state: State, training: Profile = NO_PROFILE) -> None:
     """Write the page.
 
     Args:
         path: the file to write.
         state: what was found.
-        training: share of each intent at the champion's evaluation, where that is known.
+        training: what the champion met at its evaluation, where that is known.
     """
     shown = next((each for each in state.bundles if each.digest == state.bundle), None)
     days = [] if shown is None else _days(shown)[-_MOST_DAYS:]
@@ -72,7 +74,7 @@ def _checks(bundle: BundleState | None) -> list[dict[str, Any]]:
             "limit": limits[check],
             "bad": score.beyond(limits[check]),
         }
-        | {"share": check not in {"mix", "calibration"}, "side": SIDES[check]}
+        | {"share": check not in {"mix", "history", "calibration"}, "side": SIDES[check]}
         for check, (date, score) in last.items()
     ]
 
@@ -83,12 +85,16 @@ def _called(score: Score) -> str:
 
 
 def _charts(
-    bundle: BundleState | None, days: Sequence[Day], judged: Sequence[Judgement], training: Mapping[str, float]
+    bundle: BundleState | None, days: Sequence[Day], judged: Sequence[Judgement], training: Profile
 ) -> dict[str, str]:
     charts = {"rates": _rates(days)}
     if bundle is not None and judged:
         charts["scores"] = _scores(bundle, judged[-_MOST_DAYS:])
-    charts["intents"] = _intents(bundle, days, training)
+    shown = {days[-1].date: days[-1].measured}
+    if bundle is not None and bundle.reference is not None:
+        shown = {"reference days": bundle.reference.pooled} | shown
+    charts["intents"] = _intents({name: each.intents for name, each in shown.items()}, training.intents)
+    charts["lengths"] = _lengths({name: each.lengths for name, each in shown.items()}, training.lengths)
     return {name: chart for name, chart in charts.items() if chart}
 
 
@@ -138,29 +144,43 @@ def _drawn(score: Score) -> float:
     return max(score.score, 0.0) if SIDES[score.check] == "rise" else score.score
 
 
-def _intents(bundle: BundleState | None, days: Sequence[Day], training: Mapping[str, float]) -> str:
-    """Share of each intent: on the reference days, now, and at the evaluation."""
-    now = days[-1].measured.intents
-    pooled = bundle.reference.pooled.intents if bundle is not None and bundle.reference is not None else {}
-    names = sorted({*now, *pooled}, key=lambda name: -(pooled or now)[name].value if name in (pooled or now) else 0)
-    names = names[:_MOST_INTENTS]
+def _intents(shown: Mapping[str, Mapping[str, Ratio]], training: Mapping[str, float]) -> str:
+    """Share of each intent: on the reference days, now, and at the evaluation; the largest ones first."""
+    first, *_ = [each for each in shown.values() if each] or [{}]
+    names = sorted(
+        {name for each in shown.values() for name in each},
+        key=lambda name: -first[name].value if name in first else 0,
+    )
+    return _shares("Share of each intent", names[:_MOST_INTENTS], shown, training)
+
+
+def _lengths(shown: Mapping[str, Mapping[str, Ratio]], training: Mapping[str, float]) -> str:
+    """Share of each group of known histories: on the reference days, now, and at the evaluation."""
+    names = sorted({name for each in shown.values() for name in each}, key=int)
+    title = "Share of known histories by length, from so many items on"
+    return _shares(title, names, shown, training)
+
+
+def _shares(
+    title: str, names: Sequence[str], shown: Mapping[str, Mapping[str, Ratio]], training: Mapping[str, float]
+) -> str:
+    """Bars side by side; without any name there is no chart."""
     if not names:
         return ""
-    series = [(days[-1].date, {name: ratio.value for name, ratio in now.items()}, COLORS["model"])]
-    if pooled:
-        series.insert(0, ("reference days", {name: ratio.value for name, ratio in pooled.items()}, COLORS["baseline"]))
-    if training:
-        series.insert(0, ("evaluation", dict(training), OTHERS))
+    colors = {"evaluation": OTHERS, "reference days": COLORS["baseline"]}
+    series = {"evaluation": training} if training else {}
+    series |= {label: {name: ratio.value for name, ratio in each.items()} for label, each in shown.items() if each}
     with figure(10.4, 3.0) as ((axis,), finish):
         width = 0.8 / len(series)
-        for place, (label, shares, color) in enumerate(series):
+        for place, (label, shares) in enumerate(series.items()):
             x = np.arange(len(names)) + (place - (len(series) - 1) / 2) * width
+            color = colors.get(label, COLORS["model"])
             axis.bar(x, [shares.get(name, 0.0) for name in names], width * 0.92, color=color, label=label)
         axis.set_xticks(range(len(names)), names, fontsize=8.5)
         axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        axis.set_title("Share of each intent")
+        axis.set_title(title)
         axis.legend(fontsize=8)
-        return finish("Share of each intent")
+        return finish(title)
 
 
 def _date_axis(axis: Any, dates: Sequence[str]) -> None:

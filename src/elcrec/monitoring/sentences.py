@@ -10,6 +10,7 @@ NAMES = {
     "overlap": "overlap between users",
     "intent": "share of an intent",
     "mix": "mix of intents",
+    "history": "lengths of known histories",
     "calibration": "click rate by score",
     "staleness": "age of the bundle",
 }
@@ -33,6 +34,8 @@ def say(score: Score) -> str:
             return f"Intent {score.cell} {_moved(score)}: {_share(score.reference)} -> {_share(score.value)}."
         case "mix":
             return f"The mix of intents has moved: {_apart(score)}"
+        case "history":
+            return f"The lengths of known histories have moved: {_apart(score)}"
         case "calibration":
             return f"Scores say something else about clicks than they did: {_apart(score)}"
         case _:

@@ -20,6 +20,7 @@ from elcrec.config import ExposureLogConfig
 from elcrec.data.user_keys import user_key
 from elcrec.serving.engine import Answer, Question
 from elcrec.serving.exposure_files import Journal, prepare
+from elcrec.serving.exposure_sink import ExposureSink
 from elcrec.serving.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class ExposureLog:
     def __init__(
         self,
         config: ExposureLogConfig,
-        folder: Path,
+        folder: Path | None,
         *,
         salt: str,
         telemetry: Telemetry,
@@ -47,7 +48,7 @@ class ExposureLog:
 
         Args:
             config: the section `serve.exposures`.
-            folder: where the files go, made if it is not there.
+            folder: where the files go, made if it is not there; `None`: there are none, and the sink alone gets all.
             salt: what users' keys are made with.
             telemetry: the server's metrics.
             clock: nanoseconds since 1970; a simulation has one of its own.
@@ -55,7 +56,8 @@ class ExposureLog:
         Raises:
             UserError: the folder cannot be written.
         """
-        prepare(folder)
+        if folder is not None:
+            prepare(folder)
         self._config, self._folder, self._salt = config, folder, salt
         self._telemetry, self._clock = telemetry, clock
         self._waiting: deque[bytes] = deque()
@@ -63,24 +65,41 @@ class ExposureLog:
         self._seal_at = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="exposures", daemon=True)
-        self.problem: str | None = None
+        self._sink = None if config.sink is None else ExposureSink(config, config.sink, telemetry)
+        self._problem: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why exposures do not get where they should; `None` where they do."""
+        return self._problem or (None if self._sink is None else self._sink.problem)
 
     def start(self) -> None:
-        """Begin to write."""
-        self._thread.start()
+        """Begin to write and to post."""
+        if self._folder is not None:
+            self._thread.start()
+        if self._sink is not None:
+            self._sink.start()
 
     def add(self, question: Question, answer: Answer) -> None:
         """Take an answer that is about to be sent; returns at once."""
+        row = as_row(self._clock() // 1000, question, answer, self._salt, raw_users=self._config.raw_users)
+        line = _encode(row)
+        if self._sink is not None:
+            self._sink.add(line)
+        if self._folder is None:
+            return
         if len(self._waiting) >= self._config.queue:
             self._telemetry.exposures.labels("dropped").inc()
-            return
-        row = as_row(self._clock() // 1000, question, answer, self._salt, raw_users=self._config.raw_users)
-        self._waiting.append(_encode(row))
+        else:
+            self._waiting.append(line)
 
     def close(self) -> None:
-        """Write down all that was taken, as whole files."""
+        """Write down all that was taken, as whole files; post it as far as the time for it allows."""
         self._over.set()
-        self._thread.join()
+        if self._folder is not None:
+            self._thread.join()
+        if self._sink is not None:
+            self._sink.close()
 
     def _run(self) -> None:
         while not self._over.wait(_FLUSH_SECONDS):
@@ -102,11 +121,12 @@ class ExposureLog:
 
     def _append(self, lines: Sequence[bytes]) -> None:
         if self._journal is None:
+            assert self._folder is not None, "without a folder nothing waits to be written"
             self._journal = Journal(self._folder)
             self._seal_at = time.monotonic() + self._config.seconds
         self._journal.append(lines)
         self._telemetry.exposures.labels("written").inc(len(lines))
-        self.problem = None
+        self._problem = None
 
     def _seal(self, journal: Journal) -> None:
         self._journal = None
@@ -121,7 +141,7 @@ class ExposureLog:
             self._journal.abandon()
             self._journal = None
         self._telemetry.exposures.labels("failed").inc(rows)
-        self.problem = f"exposures are not written: {type(error).__name__}"
+        self._problem = f"exposures are not written: {type(error).__name__}"
         logger.warning("exposures were not written", extra={"fields": {"kind": type(error).__name__, "rows": rows}})
 
 

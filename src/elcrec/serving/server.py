@@ -67,8 +67,9 @@ def serve(
     challenged = config.challenger.mode != "off"
     live = Live(name, registry, features, telemetry, items, check, challenged=challenged, alias=config.alias)
     folder, exposures = config.exposures.folder, None
-    if folder is not None:
-        exposures = ExposureLog(config.exposures, Path(folder), salt=salt, telemetry=telemetry)
+    if config.exposures.wanted:
+        place = None if folder is None else Path(folder)
+        exposures = ExposureLog(config.exposures, place, salt=salt, telemetry=telemetry)
     app = App(
         config,
         live,

@@ -71,6 +71,12 @@ class Telemetry:
         self.exposures = Counter(
             "elcrec_exposures", "Answers to be written down, by what became of them.", ("outcome",), registry=own
         )
+        self.sent_exposures = Counter(
+            "elcrec_sent_exposures",
+            "Answers to be posted to serve.exposures.sink, by what became of them.",
+            ("outcome",),
+            registry=own,
+        )
         self.swaps = Counter("elcrec_swaps", "New champions by what became of them.", ("outcome",), registry=own)
         self.registry_errors = Counter(
             "elcrec_registry_errors", "Failed looks at the registry's champion.", registry=own
@@ -85,6 +91,8 @@ class Telemetry:
             self.store_errors.labels(operation)
         for outcome in ("written", "dropped", "failed"):
             self.exposures.labels(outcome)
+        for outcome in ("sent", "dropped", "failed"):
+            self.sent_exposures.labels(outcome)
         for outcome in ("swapped", "refused"):
             self.swaps.labels(outcome)
 

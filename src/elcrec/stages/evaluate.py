@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, write_json
+from elcrec.artifacts import SCHEMA_VERSION, read_json, write_json
 from elcrec.config import EvaluateConfig, GroupRule, RulesConfig, to_dict
 from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids, user_ids_of
@@ -34,6 +34,7 @@ from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sampling import asked_users
 from elcrec.model.io import CONFIG, WEIGHTS, load_model
+from elcrec.monitoring.profile import history_lengths
 from elcrec.ops.device import choose_device
 from elcrec.ranking.files import FACTS, RULES, SEARCH
 from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
@@ -122,6 +123,7 @@ def evaluate(
     )
     numbers = flat_metrics(findings)
     catalogue = None if facts_table is None else CatalogueNames(facts_table, item_ids, counts)
+    lengths = history_lengths(test.histories, read_json(sequences / "split.json")["history"])
     inputs = Inputs(
         config=config,
         sequences=sequences,
@@ -148,7 +150,10 @@ def evaluate(
         ranks = _ranks_table(user_ids, test, findings)
         pq.write_table(mark_model(ranks, model), scratch / "ranks.parquet")
         pq.write_table(_intents_table(user_ids, predictions["model"]), scratch / "intents.parquet")
-        write_json(scratch / "intents.json", _intents_document(data, findings, item_ids, catalogue))
+        write_json(
+            scratch / "intents.json",
+            _intents_document(data, findings, item_ids, catalogue) | {"history_lengths": lengths},
+        )
         write_card(scratch / "model_card.md", findings, predictions, inputs)
         write_report(scratch / "report.html", findings, predictions, inputs)
         write_intents_page(scratch / "intents.html", findings, predictions, inputs)

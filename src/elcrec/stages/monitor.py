@@ -14,6 +14,7 @@ from elcrec.evaluation.pages import can_write_pages
 from elcrec.monitoring.attributed import is_settled, read_window
 from elcrec.monitoring.daily import Measured, Period, bundles, days, measure, score_edges
 from elcrec.monitoring.monitor_page import write_monitor_page
+from elcrec.monitoring.profile import NO_PROFILE, Profile, read_profile
 from elcrec.monitoring.sentences import say_stale
 from elcrec.monitoring.state import MONITOR_FILE, BundleState, Request, State, document, read_state
 from elcrec.monitoring.verdict import Day, Reference, Verdict, judge, limits, may_ask
@@ -27,11 +28,11 @@ _TOGETHER = -1
 
 
 class Champion(NamedTuple):
-    """What is known of the bundle that serves: its identity, its age in days, its intents' shares at the evaluation."""
+    """What is known of the bundle that serves: its identity, its age in days, what it met at its evaluation."""
 
     digest: str
     age: float
-    intents: Mapping[str, float]
+    profile: Profile
 
 
 def monitor(
@@ -56,7 +57,8 @@ def monitor(
         engine: runs the SQL.
         now: the present; a day is whole when it is over by then.
         earlier: what an earlier run wrote; `None`: it is in `out`, if there is one.
-        bundle: the champion's bundle, which tells its age and its intents; `None`: the newest that was shown counts.
+        bundle: the champion's bundle, which tells its age and its training profile; `None`: the newest that was
+            shown counts.
 
     Raises:
         UserError: an input is missing or not what it should be.
@@ -72,7 +74,7 @@ def monitor(
         state = msgspec.structs.replace(state, config=to_dict(config), window=window, time=now)
         write_json(scratch / MONITOR_FILE, document(state))
         if config.page and can_write_pages():
-            write_monitor_page(scratch / "monitor.html", state, {} if champion is None else champion.intents)
+            write_monitor_page(scratch / "monitor.html", state, NO_PROFILE if champion is None else champion.profile)
     judged = [one.date for each in found for one in each.judgements if one.judged]
     numbers = {"bundles": len(found), "judged_days": len(judged), "requests": len(state.requests)}
     return {"verdict": state.verdict, "retrain": state.retrain, **numbers}
@@ -80,10 +82,8 @@ def monitor(
 
 def _champion(bundle: Path, now: datetime) -> Champion:
     manifest, written = read_manifest(bundle), read_json(bundle / MANIFEST)
-    intents = read_json(bundle / "intents.json").get("intents", [])
     age = (now - datetime.fromisoformat(written["created"])) / timedelta(days=1)
-    shares = {str(one["intent"]): float(one["share"]) for one in intents}
-    return Champion(manifest.digest, age, shares)
+    return Champion(manifest.digest, age, read_profile(bundle))
 
 
 def _remeasured(

@@ -91,6 +91,18 @@ def test_shares_of_intents_are_of_the_answers_that_have_one(measured: dict[tuple
         assert same(ratio, clustered([(who(row), float(str(row["intent"]) == name), 1.0) for row in answers]))
 
 
+def test_shares_of_history_lengths_are_of_the_answers_to_a_known_history(
+    measured: dict[tuple[str, int], Measured],
+) -> None:
+    answers = [answer[0] for answer in answers_of(rows_of(FIRST)) if answer[0]["known"] > 0]
+    found = measured[DIGEST, FIRST].lengths
+    groups = [1 << row["known"].bit_length() - 1 for row in answers]
+    assert list(found) == [str(group) for group in sorted(set(groups))]
+    for name, ratio in found.items():
+        pairs = zip(answers, groups, strict=True)
+        assert same(ratio, clustered([(who(row), float(str(group) == name), 1.0) for row, group in pairs]))
+
+
 def test_deciles_of_scores_are_those_of_the_first_day(
     measured: dict[tuple[str, int], Measured], session: Session
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from elcrec.config import MonitorConfig, parse_config
 from elcrec.errors import UserError
@@ -15,6 +16,7 @@ from elcrec.monitoring.verdict import Day, Judgement, Reference, judge, limits, 
 
 CONFIG = MonitorConfig()
 SHARES = (0.4, 0.3, 0.2, 0.07, 0.03)
+LENGTHS = {"1": 0.1, "2": 0.2, "4": 0.3, "8": 0.25, "16": 0.15}
 RNG = np.random.default_rng(5)
 NOISE = [RNG.normal(size=30) for _ in range(14)]
 
@@ -27,7 +29,8 @@ def ratio(value: float, noise: float = 0.0, users: float = 2000.0) -> Ratio:
 def a_day(noise: Sequence[float] = (0.0,) * 30, *, users: int = 2000, **changes: Any) -> Measured:
     """A day of 2,000 users, whose numbers are off by so many standard errors."""
     usual = {"ctr": 0.1, "conversion": 0.5, "hit_rate": 0.3, "cold": 0.05, "overlap": 0.01}
-    mix, deciles = changes.get("mix", SHARES), changes.get("deciles", [0.05 + 0.01 * place for place in range(10)])
+    mix, lengths = changes.get("mix", SHARES), changes.get("lengths", LENGTHS)
+    deciles = changes.get("deciles", [0.05 + 0.01 * place for place in range(10)])
     return Measured(
         users=users,
         answers=users,
@@ -38,6 +41,7 @@ def a_day(noise: Sequence[float] = (0.0,) * 30, *, users: int = 2000, **changes:
         },
         intents={str(k): ratio(share, noise[5 + k]) for k, share in enumerate(mix)},
         deciles={str(d): ratio(rate, noise[10 + d]) for d, rate in enumerate(deciles, start=1)},
+        lengths={name: ratio(share, noise[21 + k]) for k, (name, share) in enumerate(lengths.items())},
     )
 
 
@@ -108,6 +112,22 @@ def test_a_mix_that_moves_a_little_everywhere_is_seen_as_a_whole() -> None:
     assert any(reason.startswith("The mix of intents has moved: ") for reason in last.reasons)
 
 
+def test_histories_that_are_shorter_than_before_are_a_warning_in_words() -> None:
+    shorter = a_day(lengths={"1": 0.14, "2": 0.24, "4": 0.3, "8": 0.21, "16": 0.11})
+    last = judged(shorter, shorter)[-1]
+    assert (last.alarms, last.verdict) == (("history",), "warn")
+    assert last.reasons[0].startswith("The lengths of known histories have moved: ")
+    assert judged(shorter, shorter, retrain_on=("history",))[-1].verdict == "retrain"
+
+
+def test_a_reference_of_an_earlier_version_has_no_lengths_and_is_judged_without_them() -> None:
+    old = tuple(structs.replace(day, measured=structs.replace(day.measured, lengths={})) for day in REFERENCE.days)
+    reference = Reference(days=old, pooled=together())
+    found = judge(CONFIG, dated([a_day(lengths={"1": 1.0})] * 2, first=15), reference)
+    assert "history" not in {score.check for score in found[-1].scores}
+    assert found[-1].verdict == "fine"
+
+
 def test_scores_that_no_longer_tell_clicks_are_seen_though_the_rate_is_the_same() -> None:
     flat = a_day(deciles=[0.095] * 10)
     assert judged(flat, flat)[-1].alarms == ("calibration",)
@@ -137,7 +157,13 @@ def test_a_day_of_few_users_is_further_off_by_chance() -> None:
 
 def test_what_needs_events_waits_until_the_day_is_settled() -> None:
     day = a_day(ctr=0.02, conversion=0.1, hit_rate=0.0, cold=0.1, deciles=[0.02] * 10)
-    assert {score.check for score in judged(day, settled=False)[0].scores} == {"cold", "overlap", "intent", "mix"}
+    assert {score.check for score in judged(day, settled=False)[0].scores} == {
+        "cold",
+        "overlap",
+        "intent",
+        "mix",
+        "history",
+    }
     assert judged(day, day, settled=False)[-1].alarms == ("cold",)
 
 

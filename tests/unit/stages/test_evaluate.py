@@ -225,6 +225,7 @@ def test_intents_are_those_of_the_model_with_raw_item_ids(workdir: Path, out: Pa
     test = load_sequences(workdir / "sequences").evaluation("test")
     intents = load_model(workdir / "model").encode(test.histories).intents.tolist()
     table, document = pq.read_table(out / "intents.parquet"), read_json(out / "intents.json")
+    assert sum(document["history_lengths"].values()) == pytest.approx(1)
     assert table["intent"].to_pylist() == intents
     assert table["user_id"].to_pylist()[-1] == f"u{USERS - 1}"
     assert intents[-1] == -1

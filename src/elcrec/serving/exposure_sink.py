@@ -1,0 +1,162 @@
+"""Exposures as CloudEvents to an HTTP address, in batches, by a thread of its own: nobody waits for it.
+
+CloudEvents 1.0, HTTP binding, batched content mode. A batch that the address did not take is posted again, so an event
+may arrive twice; its id is that of the answer.
+"""
+
+import logging
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from elcrec.config import ExposureLogConfig
+from elcrec.serving.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE, EVENT_TYPE = "application/cloudevents-batch+json", "org.elcrec.exposure.v1"
+_FLUSH_SECONDS = 0.25
+_AT_ONCE = 200
+"""Answers in a batch."""
+_BACK_OFF = (0.25, 0.5, 1.0, 2.0)
+"""Seconds before each further attempt to post a batch."""
+_BUSY = frozenset({408, 425, 429})
+"""Refusals of a client that may pass; like all faults of the server."""
+
+
+class _Head(msgspec.Struct):
+    """What an event says of an exposure outside its data."""
+
+    answer_id: str
+    time: int
+    model: str
+    version: str
+
+
+_head, _encode = msgspec.json.Decoder(_Head).decode, msgspec.json.Encoder().encode
+
+
+class ExposureSink:
+    """Takes exposures as lines of JSON and posts them; what it cannot hand over is counted and left out."""
+
+    def __init__(self, config: ExposureLogConfig, address: str, telemetry: Telemetry) -> None:
+        """Take the parts.
+
+        Args:
+            config: the section `serve.exposures`.
+            address: `config.sink`.
+            telemetry: the server's metrics.
+        """
+        parts = urlsplit(address)
+        self._host, self._port, self._secure = parts.hostname or "", parts.port, parts.scheme == "https"
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._config, self._counted = config, telemetry.sent_exposures
+        self._waiting: deque[bytes] = deque()
+        self._posting, self._given_up = 0, False
+        self._connection: HTTPConnection | None = None
+        self._over, self._until = threading.Event(), float("inf")
+        self._thread = threading.Thread(target=self._run, name="exposure-sink", daemon=True)
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Begin to post."""
+        self._thread.start()
+
+    def add(self, line: bytes) -> None:
+        """Take an exposure; returns at once."""
+        if len(self._waiting) >= self._config.queue:
+            self._counted.labels("dropped").inc()
+        else:
+            self._waiting.append(line)
+
+    def close(self) -> None:
+        """Post what was taken, as far as `sink_timeout` allows; count the rest as failed."""
+        self._until = time.monotonic() + self._config.sink_timeout
+        self._over.set()
+        self._thread.join(self._config.sink_timeout)
+        self._given_up, left = self._thread.is_alive(), len(self._waiting) + self._posting
+        if left:
+            self._counted.labels("failed").inc(left)
+            logger.warning("exposures were not posted before the end", extra={"fields": {"rows": left}})
+
+    def _run(self) -> None:
+        while not self._over.wait(_FLUSH_SECONDS):
+            self._flush()
+        self._flush()
+        self._disconnect()
+
+    def _flush(self) -> None:
+        while self._waiting and time.monotonic() < self._until:
+            self._posting = min(_AT_ONCE, len(self._waiting))
+            lines = [self._waiting.popleft() for _ in range(self._posting)]
+            self._deliver(lines)
+            self._posting = 0
+
+    def _deliver(self, lines: Sequence[bytes]) -> None:
+        """Post a batch until it is taken, refused for good, or tried often enough."""
+        body = as_batch(lines)
+        for seconds in (*_BACK_OFF, None):
+            problem, passing = self._post(body)
+            self.problem = None if problem is None else f"exposures are not posted: {problem}"
+            if problem is None:
+                self._count("sent", len(lines))
+                return
+            if not passing or seconds is None or time.monotonic() >= self._until:
+                break
+            self._over.wait(seconds)
+        self._count("failed", len(lines))
+        logger.warning("exposures were not posted", extra={"fields": {"kind": problem, "rows": len(lines)}})
+
+    def _count(self, outcome: str, rows: int) -> None:
+        """Count what became of a batch, unless it has been counted as given up."""
+        if not self._given_up:
+            self._counted.labels(outcome).inc(rows)
+
+    def _post(self, body: bytes) -> tuple[str | None, bool]:
+        """Return what was wrong, `None` where the batch was taken, and whether it may pass."""
+        try:
+            connection = self._connection = self._connection or self._connect()
+            connection.request("POST", self._target, body, {"Content-Type": CONTENT_TYPE})
+            response = connection.getresponse()
+            response.read()
+        except (OSError, HTTPException) as error:
+            self._disconnect()
+            return type(error).__name__, True
+        taken = 200 <= response.status < 300  # noqa: PLR2004 - what HTTP calls success
+        passing = response.status >= 500 or response.status in _BUSY  # noqa: PLR2004 - faults of the server
+        return None if taken else f"status {response.status}", passing
+
+    def _connect(self) -> HTTPConnection:
+        seconds = self._config.sink_timeout
+        if self._secure:
+            return HTTPSConnection(self._host, self._port, timeout=seconds, context=ssl.create_default_context())
+        return HTTPConnection(self._host, self._port, timeout=seconds)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def as_batch(lines: Sequence[bytes]) -> bytes:
+    """Return exposures, a line of JSON each, as a batch of CloudEvents; the data are the lines as they are."""
+    return _encode([_event(_head(line), line) for line in lines])
+
+
+def _event(head: _Head, line: bytes) -> dict[str, object]:
+    return {
+        "specversion": "1.0",
+        "type": EVENT_TYPE,
+        "source": f"/models/{quote(head.model, safe='')}/versions/{quote(head.version, safe='')}",
+        "id": head.answer_id,
+        "time": datetime.fromtimestamp(head.time / 1_000_000, UTC).isoformat(),
+        "datacontenttype": "application/json",
+        "data": msgspec.Raw(line),
+    }
