@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from elcrec.data.engine import Session
+from elcrec.data.history_lengths import LENGTHS
 
 RATIOS = {
     "ctr": ("clicks", "impressions"),
@@ -22,8 +23,6 @@ RATIOS = {
 }
 """Ratios of sums over answers: what is counted, and of how many."""
 DECILES = 10
-LENGTHS = tuple(1 << power for power in range(11))
-"""Shortest history of each group of known histories; the last group has no longest one."""
 
 Period = tuple[str, int, int]
 """Digest of a bundle, a day (since 1970, UTC), and the number of the period that it is a part of."""

@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from elcrec.artifacts import read_json
-from elcrec.data.ragged import Ragged
-from elcrec.monitoring.daily import LENGTHS
 
 PROFILE_FILE = "intents.json"
 """The file of a bundle that holds it."""
@@ -22,18 +18,6 @@ class Profile(NamedTuple):
 
 
 NO_PROFILE = Profile({}, {})
-
-
-def history_lengths(histories: Ragged, most: int) -> dict[str, float]:
-    """Return the share of each group of LENGTHS among histories, as a server would know them.
-
-    Args:
-        histories: N rows, none of them empty.
-        most: the longest history that is published; of a longer one that many items count.
-    """
-    lengths = np.minimum(histories.lengths, most)
-    groups, counts = np.unique(np.searchsorted(LENGTHS, lengths, side="right") - 1, return_counts=True)
-    return {str(LENGTHS[group]): int(count) / len(lengths) for group, count in zip(groups, counts, strict=True)}
 
 
 def read_profile(bundle: Path) -> Profile:

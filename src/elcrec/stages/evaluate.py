@@ -18,6 +18,7 @@ from elcrec.artifacts import SCHEMA_VERSION, read_json, write_json
 from elcrec.config import EvaluateConfig, GroupRule, RulesConfig, to_dict
 from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids, user_ids_of
+from elcrec.data.history_lengths import history_lengths
 from elcrec.errors import UserError
 from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings, flat_metrics, measure
@@ -34,7 +35,6 @@ from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sampling import asked_users
 from elcrec.model.io import CONFIG, WEIGHTS, load_model
-from elcrec.monitoring.profile import history_lengths
 from elcrec.ops.device import choose_device
 from elcrec.ranking.files import FACTS, RULES, SEARCH
 from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
@@ -123,7 +123,7 @@ def evaluate(
     )
     numbers = flat_metrics(findings)
     catalogue = None if facts_table is None else CatalogueNames(facts_table, item_ids, counts)
-    lengths = history_lengths(test.histories, read_json(sequences / "split.json")["history"])
+    lengths = history_lengths(test.histories, read_json(sequences / "split.json").get("history"))
     inputs = Inputs(
         config=config,
         sequences=sequences,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from elcrec.data.history_lengths import history_lengths
 from elcrec.data.ragged import Ragged
-from elcrec.monitoring.profile import Profile, history_lengths, read_profile
+from elcrec.monitoring.profile import Profile, read_profile
 
 OLD = Path(__file__).parents[1] / "serving/bundles/1-first/bundle"
 
@@ -14,6 +15,7 @@ OLD = Path(__file__).parents[1] / "serving/bundles/1-first/bundle"
 def test_histories_are_grouped_by_length_and_count_as_what_is_published_of_them() -> None:
     histories = Ragged.from_rows([np.arange(length) + 1 for length in (1, 2, 3, 4, 60, 90, 7, 8)])
     assert history_lengths(histories, 50) == {"1": 1 / 8, "2": 2 / 8, "4": 2 / 8, "8": 1 / 8, "32": 2 / 8}
+    assert history_lengths(histories, None)["64"] == 1 / 8
 
 
 def test_a_bundle_says_what_it_met_and_an_old_one_knows_its_intents_alone(tmp_path: Path) -> None:
