@@ -81,13 +81,18 @@ def test_a_new_item_that_was_met_or_denied_is_not_shown_and_one_that_is_allowed_
     assert allowed.item_ids == ["new-2"]
 
 
+def _with_twins_as_one(item_ids: list[str]) -> list[str]:
+    """A new item and its twin score alike up to rounding, which differs between one row and many on some processors."""
+    return [f"item-{TWINS[item]}" if item in TWINS else item for item in item_ids]
+
+
 def test_one_alone_is_answered_as_in_a_batch(recommender: Recommender) -> None:
     queries = [Query(history=["new-1", f"item-{item}"], k=6) for item in range(1, 13)]
 
     batch = recommender.recommend(queries)
     for query, expected in zip(queries, batch, strict=True):
         (alone,) = recommender.recommend([query])
-        assert alone.item_ids == expected.item_ids
+        assert _with_twins_as_one(alone.item_ids) == _with_twins_as_one(expected.item_ids)
         np.testing.assert_allclose(alone.scores, expected.scores, atol=1e-5)
 
 
