@@ -68,6 +68,8 @@ def _content(path: Path) -> str:
         return str([read_json(path)[name] for name in ("accepted", "digest", "challenger")])
     if path.name == "manifest.json":  # which says when the bundle was written
         return str({name: value for name, value in read_json(path).items() if name != "created"})
+    if path.name == "checked.json":  # which goes by definitions that say when they were made
+        return str(read_json(path)["services"])
     if path.suffix == ".db":
         return _digest(_rows(path))
     if path.suffix == ".parquet" and "feast" in path.parts:
