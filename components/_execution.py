@@ -57,6 +57,10 @@ def engine_on(cluster: str, config: EngineConfig, given: Path) -> Iterator[tuple
     spark = msgspec.structs.replace(parse_spark(cluster), owner=_owner())
     # A step that is tried again in the same run finds what the attempt before has left.
     key = "/".join(os.environ.get(name, "") for name in ("ELCREC_RUN_ID", "ELCREC_STEP")) + str(given)
+    if spark.bucket:
+        with spark_connect(key, spark) as address:
+            yield open_engine(msgspec.structs.replace(config, master=address, spill=spark.bucket)), given
+        return
     with on_shared_volume(given, spark, key) as (copy, work), spark_connect(key, spark) as address:
         yield open_engine(msgspec.structs.replace(config, master=address, spill=str(work))), copy
 

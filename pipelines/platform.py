@@ -146,8 +146,8 @@ class Platform(Section, frozen=True, kw_only=True):
             raise ValueError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
         if self.nodes > 1 and not self.claims.workspace:
             raise ValueError("nodes > 1 needs claims.workspace, where the nodes meet")
-        if self.spark.executors and not self.claims.workspace:
-            raise ValueError("spark.executors needs claims.workspace, which all executors mount")
+        if self.spark.executors and not (self.claims.workspace or self.spark.bucket):
+            raise ValueError("spark.executors needs spark.bucket, or claims.workspace, which all executors mount")
 
     def on_spark(self, step: str) -> bool:
         """Say whether a step may run on a SparkApplication."""

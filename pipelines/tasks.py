@@ -77,12 +77,20 @@ def spark_of(platform: Platform) -> str:
         return ""
     cluster = SparkCluster(
         workspace_claim=platform.claims.workspace,
+        secrets=_secrets_on_spark(platform),
         workspace=WORKSPACE_MOUNT,
         tolerations=tuple(NodeToleration(**to_dict(taint)) for taint in platform.tolerations),
         timeout_seconds=60 * max(platform.pending_minutes, 1),
         **to_dict(platform.spark),
     )
     return msgspec.json.encode(cluster).decode()
+
+
+def _secrets_on_spark(platform: Platform) -> dict[str, list[str]]:
+    """Return what driver and executors get to reach a bucket: what the steps get that hand them tables."""
+    if not platform.spark.bucket:
+        return {}
+    return platform.secrets_of("validate") | platform.secrets_of("sequences")
 
 
 def _tolerated(platform: Platform) -> list[Toleration]:
@@ -119,7 +127,7 @@ def place(task: Any, step: str, platform: Platform, *, name: str | None = None) 
     kubernetes.set_security_context(task, run_as_non_root=True)
     if step in {"resolve", "fetch"} and platform.claims.data:
         kubernetes.mount_pvc(task, pvc_name=platform.claims.data, mount_path=DATA_MOUNT)
-    if platform.on_spark(step):
+    if platform.on_spark(step) and not platform.spark.bucket:
         kubernetes.mount_pvc(task, pvc_name=platform.claims.workspace, mount_path=WORKSPACE_MOUNT)
     if step == "train":
         _place_training(task, platform)

@@ -367,15 +367,24 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     threads: Positive | None = None
     """Most threads; `None`: as many as this process may use. Little memory makes it fewer."""
     spill: str | None = None
-    """Folder for what does not fit memory, up to some times the size of the log; no address of an object store. `None`:
-    beside the output."""
+    """Folder for what does not fit memory, up to some times the size of the log. `None`: beside the output. With Spark
+    also `s3://BUCKET/FOLDER`, through which driver and executors hand each other tables where they share no folder."""
 
     def __post_init__(self) -> None:
         """Refuse a master that nobody would ask, and a folder that is none."""
         if self.master is not None and self.kind != "spark":
             raise ValueError("master is Spark's: set kind to spark")
         if self.spill is not None and "://" in self.spill:
-            raise ValueError("spill is a folder, not an address: name one that the driver and all executors see")
+            if not is_bucket(self.spill):
+                raise ValueError("spill is a folder, or with Spark s3://BUCKET/FOLDER")
+            if self.kind != "spark":
+                raise ValueError("spill in a bucket is Spark's: name a folder, or set kind to spark")
+
+
+def is_bucket(address: str) -> bool:
+    """Whether an address names a bucket of S3, or a folder in one."""
+    parts = urlsplit(address)
+    return parts.scheme == "s3" and bool(parts.netloc)
 
 
 class EncoderConfig(Section, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from elcrec.adapters.train_nodes import NO_SIDECAR, POD_PRIVILEGES, PRIVILEGES, Owner, Toleration, set_fields
-from elcrec.config import NonNegative, Positive, Section
+from elcrec.config import NonNegative, Positive, Section, is_bucket
 from elcrec.errors import UserError
 
 GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"
@@ -43,22 +43,38 @@ class SparkSettings(Section, frozen=True, kw_only=True):
     """Further settings of Spark, such as `spark.dynamicAllocation.enabled`."""
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     """Labels of the application, such as Kueue's queue name, or a team."""
+    bucket: str = ""
+    """`s3://BUCKET/FOLDER` through which step, driver and executors hand each other tables; then they need no claim.
+    All of them get the secrets of the step."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no bucket."""
+        if self.bucket and not is_bucket(self.bucket):
+            raise ValueError("bucket is s3://BUCKET/FOLDER")
 
 
 class SparkCluster(SparkSettings, frozen=True, kw_only=True):
     """Where and on what the application runs."""
 
-    workspace_claim: str
-    """PersistentVolumeClaim that the step, the driver and every executor mount; it must be ReadWriteMany where they are
-    not on one machine."""
+    workspace_claim: str = ""
+    """PersistentVolumeClaim that the step, the driver and every executor mount, unless they use a bucket; it must be
+    ReadWriteMany where they are not on one machine."""
     workspace: str = "/workspace"
     """Where it is mounted, there and here."""
+    secrets: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    """Secret -> its keys that driver and executors get as environment variables."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints that the machines may have."""
     timeout_seconds: Positive = 3600
     """Longest time from the creation of the application until its driver is there."""
     owner: Owner | None = None
     """With whom the application goes; `None`: it stays until somebody deletes it."""
+
+    def __post_init__(self) -> None:
+        """Refuse a cluster whose machines share nothing."""
+        super().__post_init__()
+        if not (self.bucket or self.workspace_claim):
+            raise ValueError("executors need workspace_claim or bucket")
 
 
 def parse_spark(text: str) -> SparkCluster:
@@ -101,18 +117,28 @@ def application(name: str, cluster: SparkCluster) -> dict[str, Any]:
                 "onSubmissionFailureRetries": 3,
                 "onSubmissionFailureRetryInterval": 10,
             },
-            "volumes": [{"name": "workspace", "persistentVolumeClaim": {"claimName": cluster.workspace_claim}}],
             "driver": driver | _pod(cluster),
             "executor": executor | _pod(cluster),
-        },
+        }
+        | _volumes(cluster),
     }
 
 
+def _volumes(cluster: SparkCluster) -> dict[str, Any]:
+    if cluster.bucket:
+        return {}
+    return {"volumes": [{"name": "workspace", "persistentVolumeClaim": {"claimName": cluster.workspace_claim}}]}
+
+
 def _pod(cluster: SparkCluster) -> dict[str, Any]:
-    tolerations = [set_fields(toleration) for toleration in cluster.tolerations]
-    return {
-        "labels": LABELS | NO_SIDECAR,
-        "volumeMounts": [{"name": "workspace", "mountPath": cluster.workspace}],
-        "securityContext": PRIVILEGES,
-        "podSecurityContext": POD_PRIVILEGES,
-    } | ({"tolerations": tolerations} if tolerations else {})
+    optional = {
+        "tolerations": [set_fields(toleration) for toleration in cluster.tolerations],
+        "volumeMounts": [] if cluster.bucket else [{"name": "workspace", "mountPath": cluster.workspace}],
+        "env": [
+            {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
+            for secret, keys in cluster.secrets.items()
+            for key in keys
+        ],
+    }
+    pod = {"labels": LABELS | NO_SIDECAR, "securityContext": PRIVILEGES, "podSecurityContext": POD_PRIVILEGES}
+    return pod | {name: value for name, value in optional.items() if value}

@@ -1,35 +1,34 @@
 """Spark as the engine of a cluster, of this machine, or behind Spark Connect: the same SQL as DuckDB's.
 
 Results that are kept are Parquet files in the work folder, which the driver and all executors must see under the same
-path.
+path, or in a bucket that all of them reach.
 """
 
 import logging
 import os
 import re
-import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from elcrec.adapters.environment import environment
+from elcrec.adapters.spark_folder import FolderTables, Tables
 from elcrec.adapters.work_folder import disk_full, work_folder
-from elcrec.config import EngineConfig
+from elcrec.config import EngineConfig, is_bucket
 from elcrec.data.engine import ascending
 from elcrec.errors import UserError
 from elcrec.memory import granted_mb, processors
 from elcrec.progress import watch
 
-_ROWS_AT_ONCE = 1 << 17
 _PARTITIONS_A_THREAD = 4
-_SPECIAL = re.compile(r"([\\*?\[\]{}])")
 _FULL = re.compile("no space left|quota exceeded", re.IGNORECASE)
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception)\b")
 _CONNECT_MODE = "SPARK_CONNECT_MODE_ENABLED"
-_ADDRESS = "SPARK_LOCAL_IP"
+_ADDRESS, _PYTHON = "SPARK_LOCAL_IP", "PYSPARK_PYTHON"
 _INSTALL = "install the extra spark (pip install 'elcrec[spark]') and a Java runtime of version 17 or later"
 
 
@@ -46,39 +45,32 @@ class SparkEngine:
         Raises:
             UserError: Spark or Java is not installed, there is no such master, a disk is full, or Spark failed.
         """
-        master = self._config.master or f"local[{self._config.threads or processors()}]"
-        with work_folder(self._config.spill, out) as folder, environment(**_variables(master)):
+        master, spill = self._config.master or f"local[{self._config.threads or processors()}]", self._config.spill
+        bucket = spill if spill is not None and is_bucket(spill) else None
+        with work_folder(None if bucket else spill, out) as folder, environment(**_variables(master)):
             spark = _connect(self._config, master, folder)
             try:
-                with _clear_errors(folder):
-                    yield SparkSession(spark, folder)
+                with _clear_errors(folder), _tables(spark, folder, bucket) as tables:
+                    yield SparkSession(spark, folder, tables)
             finally:
                 spark.stop()
 
 
 class SparkSession:
-    """Temporary views, and tables as folders of Parquet files."""
+    """Temporary views, and tables as files."""
 
-    def __init__(self, spark: Any, folder: Path) -> None:
-        self._spark, self._kept = spark, 0
-        self._folders: dict[str, Path] = {}
+    def __init__(self, spark: Any, folder: Path, tables: Tables) -> None:
+        self._spark, self._tables, self._kept = spark, tables, 0
+        self._keys: dict[str, str] = {}
         self.folder = folder
 
     def scan(self, name: str, files: Sequence[Path]) -> None:
-        """Make Parquet files a view; Spark numbers the rows of one file, so those of earlier files are added."""
-        parts, before = [], 0
-        for place, file in enumerate(files):
-            part = f"{name}_file_{place}"
-            self._read(file).selectExpr("*", f"_metadata.row_index + {before} AS row").createOrReplaceTempView(part)
-            parts.append(f"SELECT * FROM {part}")
-            before += pq.read_metadata(file).num_rows
-        self.view(name, " UNION ALL ".join(parts))
+        """Make Parquet files a view."""
+        self._tables.scan(files).createOrReplaceTempView(name)
 
     def enter(self, name: str, table: pa.Table) -> None:
         """Make a small table known by a name."""
-        file = self._new(name)
-        pq.write_table(table, file)
-        self._read(file).createOrReplaceTempView(name)
+        self._tables.enter(self._new(name), table).createOrReplaceTempView(name)
 
     def view(self, name: str, sql: str) -> None:
         """Give a query a name."""
@@ -86,17 +78,17 @@ class SparkSession:
 
     def table(self, name: str, sql: str) -> None:
         """Keep the result of a query as files, in any order."""
-        folder = self._write(name, sql)
+        key = self._write(name, sql)
         self._forget(name)
-        self._read(folder).createOrReplaceTempView(name)
-        self._folders[name] = folder
+        self._tables.read(key).createOrReplaceTempView(name)
+        self._keys[name] = key
 
     def rename(self, name: str, to: str) -> None:
         """Give a table the name of another, which is forgotten."""
         self._forget(to)
-        self._folders[to] = self._folders.pop(name)
+        self._keys[to] = self._keys.pop(name)
         self._spark.catalog.dropTempView(name)
-        self._read(self._folders[to]).createOrReplaceTempView(to)
+        self._tables.read(self._keys[to]).createOrReplaceTempView(to)
 
     def drop(self, name: str) -> None:
         """Forget a table."""
@@ -113,38 +105,45 @@ class SparkSession:
         return ascending(self._batches(sql), order)
 
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
-        folder = self._write("sorted", sql)
-        for file in sorted(folder.glob("part-*")):
-            with pq.ParquetFile(file) as parquet:
-                yield from parquet.iter_batches(batch_size=_ROWS_AT_ONCE)
-            file.unlink()
+        yield from self._tables.batches(self._write("sorted", sql))
 
-    def _write(self, name: str, sql: str) -> Path:
-        folder = self._new(name)
+    def _write(self, name: str, sql: str) -> str:
+        key = self._new(name)
         with watch(name, lambda: None):
-            self._spark.sql(sql).write.parquet(str(folder.absolute()))
-        return folder
+            self._tables.write(key, self._spark.sql(sql))
+        return key
 
-    def _new(self, name: str) -> Path:
+    def _new(self, name: str) -> str:
         self._kept += 1
-        return self.folder / f"{name}-{self._kept}"
-
-    def _read(self, path: Path) -> Any:
-        return self._spark.read.parquet(_SPECIAL.sub(r"\\\1", str(path.absolute())))
+        return f"{name}-{self._kept}"
 
     def _forget(self, name: str) -> None:
-        if name in self._folders:
-            shutil.rmtree(self._folders.pop(name), ignore_errors=True)
+        if name in self._keys:
+            self._tables.remove(self._keys.pop(name))
+
+
+@contextmanager
+def _tables(spark: Any, folder: Path, bucket: str | None) -> Iterator[Tables]:
+    """Yield where a session keeps its tables."""
+    if bucket is None:
+        yield FolderTables(spark, folder)
+        return
+    from elcrec.adapters.spark_bucket import bucket_tables  # noqa: PLC0415 - the extra `spark`
+
+    with bucket_tables(spark, bucket) as tables:
+        yield tables
 
 
 def _variables(master: str) -> dict[str, str | None]:
     """Return the environment of one session.
 
     PySpark leaves its mark of Spark Connect there, for later sessions and children. And Spark on this machine looks up
-    the machine's own name, which need not be in any name service, unless it is told an address.
+    the machine's own name, which need not be in any name service, unless it is told an address; its workers are the
+    first Python in the path, which need not be this one.
     """
-    here = {_ADDRESS: os.environ.get(_ADDRESS, "127.0.0.1")} if master.startswith("local") else {}
-    return {_CONNECT_MODE: None, **here}
+    if not master.startswith("local"):
+        return {_CONNECT_MODE: None}
+    return {_CONNECT_MODE: None, _ADDRESS: os.environ.get(_ADDRESS, "127.0.0.1"), _PYTHON: sys.executable}
 
 
 def _connect(config: EngineConfig, master: str, folder: Path) -> Any:
@@ -166,7 +165,7 @@ def _connect(config: EngineConfig, master: str, folder: Path) -> Any:
     try:
         spark = builder.getOrCreate()
     except (PySparkException, OSError, RuntimeError) as error:
-        raise UserError(f"Spark does not start ({_first_line(error)})", where=master, fix=_INSTALL) from error
+        raise UserError(f"Spark does not start ({_reason(error)})", where=master, fix=_INSTALL) from error
     return spark
 
 
@@ -198,11 +197,15 @@ def _clear_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except PySparkException as error:
-        reason = _first_line(error)
+        reason = _reason(error)
         if _FULL.search(str(error)):
             raise disk_full(folder, reason) from error
         raise UserError(f"Spark cannot go on ({reason})", where=folder, fix="see Spark's log") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split("\n")[0].split())[:200]
+def _reason(error: BaseException) -> str:
+    """Return the first line, and where that only announces the traceback of a worker, the exception at its end."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    if "Traceback (most recent call last)" in first:
+        first = next((line for line in reversed(others) if _EXCEPTION.match(line.strip())), first)
+    return " ".join(first.split())[:200]

@@ -105,7 +105,20 @@ def test_every_setting_arrives() -> None:
         assert pod["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-@pytest.mark.parametrize("text", ["{}", '{"workspace_claim": "c", "executers": 2}', "no json"])
+def test_with_a_bucket_pods_mount_nothing_and_get_what_reaches_it(operator: Operator) -> None:
+    asked = SparkCluster(executors=2, bucket="s3://b/tables", secrets={"s3": ["AWS_ACCESS_KEY_ID"]})
+    with spark_connect("run/validate", asked):
+        (created,) = operator.created  # whose schema the operator has checked
+    key = {"name": "s3", "key": "AWS_ACCESS_KEY_ID", "optional": True}
+    assert "volumes" not in created["spec"]
+    for pod in (created["spec"]["driver"], created["spec"]["executor"]):
+        assert "volumeMounts" not in pod
+        assert pod["env"] == [{"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": key}}]
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"workspace_claim": "c", "executers": 2}', '{"bucket": "/mnt"}', '{"bucket": "s3://"}', "no json"]
+)
 def test_a_description_that_breaks_the_schema_is_one_line(text: str) -> None:
     with pytest.raises(UserError, match=r"^spark: .*its fields are in"):
         parse_spark(text)

@@ -1,4 +1,4 @@
-"""Spark gives the files that the oracle gives: on this machine, and through Spark Connect."""
+"""Spark gives the files that the oracle gives: on this machine, through Spark Connect, and by way of a bucket."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,8 +27,10 @@ from elcrec.data import fold
 from elcrec.data.engine import Engine
 from elcrec.data.interactions import interaction_schema
 from elcrec.data.sessions import SESSION_MARK
+from elcrec.errors import UserError
 from elcrec.stages.sequences import build_sequences
 from tests.support.engines import ENGINE
+from tests.support.object_stores import s3_server
 from tests.support.oracle_sequences import write_sequences
 from tests.support.spark_operator import operating
 from tests.unit.adapters import test_engine_equality as equality
@@ -48,9 +51,20 @@ def local() -> Engine:
     return open_engine(EngineConfig(kind="spark", threads=2, memory_mb=768))
 
 
+BUCKET = "tables"
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a server of Spark Connect."""
+def bucket() -> Iterator[Any]:
+    """A client of S3 that has a bucket; Spark's workers find the same server by their environment."""
+    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as client:
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, bucket: Any) -> Iterator[int]:
+    """The port of a server of Spark Connect, which reaches the bucket."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,7 +73,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     command = [home / "bin" / "spark-submit", "--master", "local[2]", "--class", _SERVER]
     command += [word for setting in settings for word in ("--conf", setting)]
     log = (tmp_path_factory.mktemp("connect") / "log").open("wb")
-    with log, subprocess.Popen([*command, "spark-internal"], stdout=log, stderr=log, start_new_session=True) as server:
+    started = {
+        "stdout": log,
+        "stderr": log,
+        "start_new_session": True,
+        "env": {**os.environ, "PYSPARK_PYTHON": sys.executable},
+    }
+    with log, subprocess.Popen([*command, "spark-internal"], **started) as server:
         try:
             _wait_for(port, server, Path(log.name))
             yield port
@@ -127,6 +147,38 @@ def test_spark_and_duckdb_take_the_same_events_by_kind_session_tie_and_number(
     assert pc.any(pc.match_substring(table["user_id"], SESSION_MARK)).as_py()
 
 
+def test_an_empty_result_and_one_of_a_retried_task_are_what_the_query_says(
+    server: int, bucket: Any, tmp_path: Path
+) -> None:
+    engine = open_engine(EngineConfig(kind="spark", master=f"sc://127.0.0.1:{server}", spill=f"s3://{BUCKET}"))
+    with engine.session(tmp_path / "out") as session:
+        session.enter("numbers", pa.table({"n": pa.array(range(1000), pa.int64())}))
+        session.table("none", "SELECT n FROM numbers WHERE n < 0")
+        assert session.fetch("SELECT count(*) AS n FROM none").to_pylist() == [{"n": 0}]
+        assert list(session.stream("SELECT n FROM none ORDER BY n", ["n"])) == []
+        session.table("some", "SELECT n FROM numbers")
+        # What a task that was started twice leaves beside the file that counts.
+        name = next(name for name in _files_of(bucket) if "/some-" in name and name.endswith(".parquet"))
+        left = {"Bucket": BUCKET, "Key": f"{name}.left.parquet"}
+        bucket.copy_object(CopySource={"Bucket": BUCKET, "Key": name}, **left)
+        assert session.fetch("SELECT count(*) AS n FROM some").to_pylist() == [{"n": 1000}]
+    assert _files_of(bucket) == []
+
+
+def _files_of(client: Any) -> list[str]:
+    """Return all names but those of folders, which PyArrow leaves."""
+    found = client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+    return [each["Key"] for each in found if not each["Key"].endswith("/")]
+
+
+def test_a_bucket_that_is_not_there_is_one_clear_error(bucket: Any, tmp_path: Path) -> None:
+    assert bucket is not None
+    engine = open_engine(EngineConfig(kind="spark", spill="s3://absent/folder", threads=2, memory_mb=768))
+    said = r"s3://absent/folder: the bucket of engine\.spill fails"
+    with pytest.raises(UserError, match=said), engine.session(tmp_path / "out"):
+        pass
+
+
 def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Path) -> None:
     validated = tmp_path / "validated"
     validated.mkdir()
@@ -159,18 +211,20 @@ def test_after_spark_connect_this_process_starts_a_spark_of_its_own(
         assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize("shared", [{"workspace_claim": "w"}, {"bucket": f"s3://{BUCKET}/a folder/"}], ids="-".join)
 def test_a_step_on_a_spark_application_makes_the_sequences_of_the_oracle(
-    server: int, log: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: dict[str, str], server: int, bucket: Any, log: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The operator is a fake; its driver is a real server, and the volume that they share a folder."""
+    """The operator is a fake; its driver is a real server, and what they share a folder or a bucket."""
     monkeypatch.setattr(spark_application, "PORT", server)
     monkeypatch.setattr(spark_application, "POLL_SECONDS", 0.05)
-    validated, config = tmp_path / "validated", SequencesConfig()
+    validated, config = tmp_path / "validated", SequencesConfig(k_core=2)
     validated.mkdir()
+    (tmp_path / "workspace" / "spark").mkdir(parents=True)
     accepted = _accepted(log, tmp_path)
     pq.write_table(accepted, validated / "interactions.parquet")
     write_json(validated / "validation.json", {"time": "real"})
-    described = SparkCluster(executors=1, workspace_claim="w", workspace=str(tmp_path / "workspace"))
+    described = SparkCluster(executors=1, workspace=str(tmp_path / "workspace"), **shared)
     with operating(tmp_path) as operator:
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(operator.kubeconfig))
         text = msgspec.json.encode(described).decode()
@@ -180,3 +234,4 @@ def test_a_step_on_a_spark_application_makes_the_sequences_of_the_oracle(
     assert equality.files_in(tmp_path / "out") == equality.files_in(tmp_path / "expected")
     assert (len(operator.created), operator.applications) == (1, {})
     assert list((tmp_path / "workspace" / "spark").iterdir()) == []
+    assert _files_of(bucket) == []

@@ -235,6 +235,16 @@ class TestSpark:
         assert {package.constants(step)["spark"] for step in ("validate", "sequences")} == {""}
         assert package.image("validate") == package.image("evaluate")
 
-    def test_executors_need_a_volume_that_all_mount(self) -> None:
-        with pytest.raises(UserError, match=r"spark\.executors needs claims\.workspace"):
+    def test_with_a_bucket_no_claim_is_needed_and_its_keys_go_along(self, compiled: Compile) -> None:
+        secrets = {"s3": {"keys": ["AWS_ACCESS_KEY_ID"], "steps": ["validate", "sequences"]}}
+        package = compiled("training", spark={"executors": 2, "bucket": "s3://b/tables"}, secrets=secrets)
+        for step in ("validate", "sequences"):
+            given = parse_spark(package.constants(step)["spark"])
+            assert (given.bucket, given.workspace_claim) == ("s3://b/tables", "")
+            assert given.secrets == {"s3": ["AWS_ACCESS_KEY_ID"]}
+            mounts = {mount["mountPath"] for mount in package.on_cluster[step].get("pvcMount", [])}
+            assert "/workspace" not in mounts
+
+    def test_executors_need_a_bucket_or_a_volume_that_all_mount(self) -> None:
+        with pytest.raises(UserError, match=r"spark\.executors needs spark\.bucket, or claims\.workspace"):
             load_platform(SHIPPED, {"spark": {"executors": 2}})
