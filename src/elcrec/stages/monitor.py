@@ -10,14 +10,14 @@ import msgspec
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import MonitorConfig, to_dict
 from elcrec.data.engine import Engine, Session
-from elcrec.evaluation.pages import can_write_pages
 from elcrec.monitoring.attributed import is_settled, read_window
 from elcrec.monitoring.daily import Measured, Period, bundles, days, measure, score_edges
-from elcrec.monitoring.monitor_page import write_monitor_page
 from elcrec.monitoring.profile import NO_PROFILE, Profile, read_profile
 from elcrec.monitoring.sentences import say_stale
 from elcrec.monitoring.state import MONITOR_FILE, BundleState, Request, State, document, read_state
 from elcrec.monitoring.verdict import Day, Reference, Verdict, judge, limits, may_ask
+from elcrec.pages.monitor import write_monitor_page
+from elcrec.pages.render import can_write_pages
 from elcrec.serving.bundle import MANIFEST, read_manifest
 from elcrec.serving.exposure_files import LATER_COLUMNS
 

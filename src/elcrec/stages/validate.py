@@ -17,8 +17,8 @@ from elcrec.data.profile import Profile
 from elcrec.data.quality import DRIFT, Assessment, assess, check_rows, with_drift_accepted
 from elcrec.data.readers import Columns, read_log
 from elcrec.data.survey import Survey, limits_of, survey
-from elcrec.data.validation_page import render_page
 from elcrec.errors import UserError
+from elcrec.pages.validation import write_validation_page
 
 Metrics = dict[str, float | int | str]
 
@@ -93,8 +93,7 @@ def validate(
             assessment = with_drift_accepted(assessment, accept_drift)
         report = _report(assessment, source)
         write_json(folder / "validation.json", report)
-        page = render_page(report, assessment, created=now)
-        (folder / "validation.html").write_text(page, encoding="utf-8")
+        write_validation_page(folder / "validation.html", report, assessment, created=now)
         if not assessment.passed:
             (folder / "interactions.parquet").unlink()
             with atomic_dir(failed) as evidence:

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, OTHERS, figure
-from elcrec.evaluation.pages import render
 from elcrec.monitoring.checks import SIDES, Score
 from elcrec.monitoring.daily import Ratio
 from elcrec.monitoring.profile import NO_PROFILE, Profile
@@ -15,6 +13,8 @@ from elcrec.monitoring.sentences import NAMES
 from elcrec.monitoring.state import BundleState, State
 from elcrec.monitoring.thresholds import HORIZON
 from elcrec.monitoring.verdict import Day, Judgement
+from elcrec.pages.drawing import COLORS, INTENT_COLORS, OTHERS, figure
+from elcrec.pages.render import render
 
 _TONES = {"fine": "good", "warn": "main", "retrain": "bad", "learning": ""}
 _MOST_TICKS, _MOST_INTENTS, _MOST_DAYS = 8, 24, 60

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from elcrec.config import PromoteConfig
-from elcrec.evaluation.drawing import COLORS, INK, figure
-from elcrec.evaluation.pages import render
 from elcrec.monitoring.promotion import NAMES, Decision, Look
+from elcrec.pages.drawing import COLORS, INK, figure
+from elcrec.pages.render import render
 
 _TONES = {"promote": "good", "drop": "bad", "refused": "bad", "collect": "main"}
 _TITLES = {

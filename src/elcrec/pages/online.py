@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from elcrec.evaluation.drawing import COLORS, INK, figure
-from elcrec.evaluation.pages import render
+from elcrec.pages.drawing import COLORS, INK, figure
+from elcrec.pages.render import render
 
 _TITLES = {
     "day": "By day",
