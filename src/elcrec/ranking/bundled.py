@@ -39,7 +39,7 @@ def _read(path: Path, name: str, kind: type[T]) -> T:
     if document.get("schema_version") != SCHEMA_VERSION:
         what = f"schema version {document.get('schema_version')}, this program reads {SCHEMA_VERSION}"
         raise UserError(what, where=path, fix="evaluate and push the model again with this version")
-    return parse_section(document.get(name, {}), kind, source=path, described_in="src/elcrec/config.py")
+    return parse_section(document.get(name, {}), kind, source=path, described_in="src/elcrec/config/evaluate.py")
 
 
 def read_facts(folder: Path) -> pa.Table | None:
