@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from elcrec.evaluation.intent_profiles import largest, principal_axes
-from elcrec.pages.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, figure
+from elcrec.pages.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, WHISKERS, figure
 
 _HALO = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
 _CELL_TEXT = 8
@@ -77,9 +77,8 @@ def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> s
         rows = profiles.loc[list(chosen)]
         place = np.arange(len(rows))
         error = 1.96 * rows["ndcg@20_error"].fillna(0)
-        whiskers = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2}
         colors = [color_of(index) for index in place.tolist()]
-        axis.bar(place, rows["ndcg@20"], width=0.8, color=colors, yerr=error, error_kw=whiskers)
+        axis.bar(place, rows["ndcg@20"], width=0.8, color=colors, yerr=error, error_kw=WHISKERS)
         axis.axhline(overall, color=INK, linewidth=0.8, linestyle=(0, (3, 3)), label="all users")
         axis.margins(y=0.16)
         axis.set_ylim(bottom=0)
