@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from elcrec.adapters.online_rows import HistoryRows
+from elcrec.adapters.history_rows import HistoryRows
 
 logger = logging.getLogger(__name__)
 

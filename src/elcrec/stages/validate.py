@@ -15,7 +15,8 @@ from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog, TimeKind, shown
 from elcrec.data.profile import Profile
 from elcrec.data.quality import DRIFT, Assessment, assess, check_rows, with_drift_accepted
-from elcrec.data.readers import Columns, read_log
+from elcrec.data.raw_columns import Columns
+from elcrec.data.readers import read_log
 from elcrec.data.survey import Survey, limits_of, survey
 from elcrec.errors import UserError
 from elcrec.pages.validation import write_validation_page
