@@ -12,7 +12,9 @@ from elcrec.artifacts import read_document
 from elcrec.errors import UserError
 from elcrec.monitoring.attribution import ATTRIBUTED_SCHEMA
 
-ATTRIBUTED_FILE = "attributed.parquet"
+ATTRIBUTED_FILE, EXPOSURES_FILE = "attributed.parquet", "exposures.json"
+DAY_SQL = "CAST(floor(unix_micros(time) / 86400000000.0) AS BIGINT)"
+"""The day of an answer since 1970, UTC."""
 _RUN_FIRST = "run `elcrec exposures` first"
 
 
@@ -33,7 +35,7 @@ def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
         UserError: the folder is not what `elcrec exposures` writes, or another column is missing.
     """
     name, table = "what `elcrec exposures` writes", folder / ATTRIBUTED_FILE
-    written = read_document(folder / "exposures.json", _Written, name=name, fix=_RUN_FIRST)
+    written = read_document(folder / EXPOSURES_FILE, _Written, name=name, fix=_RUN_FIRST)
     try:
         names = pq.read_schema(table).names
     except (OSError, pa.ArrowException) as error:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from elcrec.data.profile import DAY, LENGTH_EDGES, Figures
+from elcrec.data.profile import LENGTH_EDGES, Figures
 from elcrec.data.quality import Assessment
 from elcrec.data.survey import Survey
+from elcrec.data.times import DAY
 from elcrec.pages.render import render
 
 _PERIODS = 40

@@ -10,7 +10,7 @@ import msgspec
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import MonitorConfig, to_dict
 from elcrec.data.engine import Engine, Session
-from elcrec.monitoring.attributed import is_settled, read_window
+from elcrec.monitoring.attributed import ATTRIBUTED_FILE, is_settled, read_window
 from elcrec.monitoring.daily import Measured, Period, bundles, days, measure, score_edges
 from elcrec.monitoring.profile import NO_PROFILE, Profile, read_profile
 from elcrec.monitoring.sentences import say_stale
@@ -67,7 +67,7 @@ def monitor(
     champion = None if bundle is None else _champion(bundle, now)
     with atomic_dir(out) as scratch:
         with engine.session(out) as session:
-            session.scan("attributed", [attributed / "attributed.parquet"])
+            session.scan("attributed", [attributed / ATTRIBUTED_FILE])
             known = {state.digest: state for state in before.bundles}
             found = [_judged(config, state) for state in _remeasured(config, session, known, now, window)]
         state = _concluded(config, before, found, champion, now)
