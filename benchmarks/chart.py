@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from elcrec.evaluation.drawing import GRID, INK, INTENT_COLORS, MUTED
+from elcrec.pages.drawing import GRID, INK, INTENT_COLORS, MUTED
 
 Points = Sequence[tuple[float, float]]
 

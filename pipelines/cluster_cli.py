@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipelines.options import COMPILED, arguments_of, refuse
+from pipelines.settings import add_cluster_settings, add_param, add_settings, build_pipeline, compile_to
 
 if TYPE_CHECKING:  # kfp takes two seconds, and --help should not
     from pipelines.client import Status, Submitted
@@ -20,32 +21,21 @@ EXPERIMENT = "Default"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def add_commands(
-    commands: Any, *, add_settings: Callable[[argparse.ArgumentParser], None], build: Callable[[Options], Any]
-) -> argparse.ArgumentParser:
-    """Add the commands that talk to a cluster.
-
-    Args:
-        commands: Subparsers of `elcrec-pipeline`.
-        add_settings: Adds the options that say what is compiled, as `compile` has them.
-        build: Makes the pipeline of these options.
-
-    Returns:
-        The parser of `submit`.
-    """
+def add_commands(commands: Any) -> None:
+    """Add the commands that talk to a cluster to the subparsers of `elcrec-pipeline`."""
 
     def add(name: str, command: Callable[..., int], text: str) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=command, build=build)
+        sub.set_defaults(command=command)
         _add_connection(sub)
         return sub
 
-    starting = add("submit", submit, "start a run on Kubeflow Pipelines")
-    add_settings(starting)
+    starting = add("submit", _submit, "start a run on Kubeflow Pipelines")
+    _add_settings(starting)
     _add_run(starting, name="name of the run (default: the pipeline's and the time)")
     starting.add_argument("--wait", action="store_true", help="follow it to its end; exit status 1 if it fails")
     schedule = add("schedule", _schedule, "let Kubeflow Pipelines start runs by itself")
-    add_settings(schedule)
+    _add_settings(schedule)
     _add_run(schedule, name="name of the recurring run", required=True)
     when = schedule.add_mutually_exclusive_group(required=True)
     when.add_argument("--cron", metavar="FIELDS", help="six fields, seconds first: '0 30 3 * * 1'")
@@ -55,7 +45,11 @@ def add_commands(
     status = add("status", _status, "say how a run is getting on; exit status 1 once it has failed")
     status.add_argument("run", metavar="RUN", help="id of the run")
     status.add_argument("--wait", action="store_true", help="follow it to its end")
-    return starting
+
+
+def _add_settings(sub: argparse.ArgumentParser) -> None:
+    add_settings(sub)
+    add_cluster_settings(sub)
 
 
 def _add_connection(sub: argparse.ArgumentParser) -> None:
@@ -67,15 +61,7 @@ def _add_connection(sub: argparse.ArgumentParser) -> None:
 def _add_run(sub: argparse.ArgumentParser, *, name: str, required: bool = False) -> None:
     package = "a compiled package, instead of compiling one with the options of `compile`"
     sub.add_argument("--package", type=Path, metavar="FILE", help=package)
-    sub.add_argument(
-        "--param",
-        dest="arguments",
-        type=_argument,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of the run; may be repeated",
-    )
+    add_param(sub)
     sub.add_argument("--name", required=required, help=name)
     sub.add_argument("--experiment", metavar="NAME", help=f"(default {EXPERIMENT})")
     sub.add_argument("--create-experiment", action="store_true", help="create it where it does not exist")
@@ -83,8 +69,7 @@ def _add_run(sub: argparse.ArgumentParser, *, name: str, required: bool = False)
     sub.add_argument("--no-cache", action="store_true", help="take no task from the cache")
 
 
-def submit(options: Options) -> int:
-    """Start a run on the cluster."""
+def _submit(options: Options) -> int:
     from pipelines import client
 
     connection = _connection(options)
@@ -143,8 +128,6 @@ def _show_submitted(what: str, submitted: "Submitted") -> None:
 @contextmanager
 def _package(options: Options) -> Iterator["Package"]:
     """Yield the package that is named, or one compiled of the options."""
-    from kfp import compiler
-
     from pipelines.package import load_package
 
     if options.package:
@@ -152,7 +135,7 @@ def _package(options: Options) -> Iterator["Package"]:
     with TemporaryDirectory() as scratch:
         path = options.package or Path(scratch, "pipeline.yaml")
         if not options.package:
-            compiler.Compiler().compile(options.build(options), str(path))
+            compile_to(path, build_pipeline(options))
         package = load_package(path)
         yield package.without_cache(Path(scratch, "uncached.yaml")) if options.no_cache else package
 
@@ -166,13 +149,6 @@ def _connection(options: Options) -> "Connection":
 def _placing(options: Options) -> dict[str, Any]:
     names = ("create_experiment", "service_account")
     return {"experiment": options.experiment or EXPERIMENT} | {name: getattr(options, name) for name in names}
-
-
-def _argument(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
 
 
 def _seconds(text: str) -> int:

@@ -5,24 +5,6 @@ from collections.abc import Iterable
 
 from elcrec.errors import UserError
 
-CLUSTER = (
-    "host",
-    "namespace",
-    "ca_file",
-    "package",
-    "name",
-    "experiment",
-    "create_experiment",
-    "service_account",
-    "no_cache",
-    "wait",
-    "accelerators",
-    "store_claim",
-    "workspace_claim",
-)
-"""What only a run on a cluster has."""
-LOCAL = ("docker", "root", "store")
-"""What only a run on this machine has."""
 COMPILED = (
     "pipeline",
     "params",

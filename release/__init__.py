@@ -1,1 +1,1 @@
-"""What a release says of the packages in its images."""
+"""What a release is made with: results, licences, dashboards, the documentation's site."""

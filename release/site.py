@@ -1,6 +1,6 @@
 """Pages of the documentation that are made from the code: `make docs` has MkDocs call this.
 
-Commands come from the parsers, parameters from config.py and its docstrings, and a file of the sources that a page
+Commands come from the parsers, parameters from elcrec.config and its docstrings, and a file of the sources that a page
 links to becomes a page of its own, so that the site holds all that it points to.
 """
 
@@ -17,7 +17,8 @@ import msgspec
 ROOT = Path(__file__).parents[1]
 _PYTHON: dict[str, str | tuple[str, ...]] = {
     "Stages": "stages",
-    "Parameters, names and artifacts": ("config", "registry", "artifacts", "errors"),
+    "Parameters": "config",
+    "Names and artifacts": ("registry", "artifacts", "errors"),
     "What stages and the server need of the outside world": ("serving.ports", "data.engine"),
     "Loss terms": "training.terms",
     "Attribution and monitoring": "monitoring",
@@ -71,11 +72,12 @@ def _subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 
 def parameters() -> str:
-    """Return the page of all parameters: name, type, default and what it says in config.py."""
+    """Return the page of all parameters: name, type, default and what stands below it in elcrec.config."""
     from elcrec.config import Config  # noqa: PLC0415 - not needed to read a page
 
-    told = _docstrings(ROOT / "src" / "elcrec" / "config.py")
-    lines = ["# Parameters", "", "Every parameter of `params.yaml`, as `elcrec/config.py` documents it."]
+    modules = sorted((ROOT / "src" / "elcrec" / "config").glob("*.py"))
+    told = {key: text for path in modules for key, text in _docstrings(path).items()}
+    lines = ["# Parameters", "", "Every parameter of `params.yaml`, as `elcrec.config` documents it."]
     for section in msgspec.structs.fields(Config):
         lines += ["", f"## {section.name}", "", told["Config", section.name]]
         for name, field, owner in _fields(section.type, section.name):

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.simulation.month import DayPlayed
 from benchmarks.simulation.shop import Habits
-from elcrec.evaluation.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, figure
-from elcrec.evaluation.pages import render
+from elcrec.pages.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, figure
+from elcrec.pages.render import render
 from elcrec.serving.arms import Arm
 
 _MARKS = {

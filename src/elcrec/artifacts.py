@@ -10,8 +10,10 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
+
+import msgspec
 
 from elcrec.errors import UserError
 
@@ -21,6 +23,8 @@ MEASURED = "measured.json"
 FORGOTTEN_FILE = "forgotten.json"
 """The list of users who were forgotten, in a store folder."""
 _BLOCK = 1 << 20
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -157,8 +161,36 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_document(path: Path, kind: type[T], *, name: str, fix: str) -> T:
+    """Read a JSON document that this project wrote.
+
+    The version is checked before the fields: those of another version need not mean what they mean here. A field that
+    the struct lacks is skipped, or refused where the struct forbids unknown fields.
+
+    Args:
+        path: the file.
+        kind: the struct that it fills.
+        name: what it should be, for the error, such as "a bundle's manifest".
+        fix: how one comes by a sound one.
+
+    Raises:
+        UserError: the file is missing, torn, of another schema version, or something else.
+    """
+    document = read_json(path, fix=fix)
+    version = document.get("schema_version")
+    if version is None:
+        raise UserError(f"not {name} (it says no schema version)", where=path, fix=fix)
+    if version != SCHEMA_VERSION:
+        what = f"schema version {version} of another release, this program reads {SCHEMA_VERSION}"
+        raise UserError(what, where=path, fix=fix)
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"not {name} ({error})", where=path, fix=fix) from error
+
+
+def read_json(path: Path, *, fix: str | None = None) -> dict[str, Any]:
+    """Read a JSON object; `fix` is how one comes by a sound one.
 
     Raises:
         UserError: the file is missing, not JSON, or not an object.
@@ -166,11 +198,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError("no such file", where=path, fix="run the stage that writes it first") from error
+        raise UserError("no such file", where=path, fix=fix or "run the stage that writes it first") from error
     except (ValueError, OSError) as error:
-        raise UserError(f"not readable as JSON ({error})", where=path) from error
+        raise UserError(f"not readable as JSON ({error})", where=path, fix=fix) from error
     if not isinstance(document, dict):
-        raise UserError("a JSON object was expected", where=path)
+        raise UserError("a JSON object was expected", where=path, fix=fix)
     return document
 
 

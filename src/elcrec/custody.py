@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from elcrec.artifacts import MEASURED, SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
+from elcrec.artifacts import MEASURED, SCHEMA_VERSION, atomic_dir, read_document, sha256_of, write_json
 from elcrec.errors import UserError
 from elcrec.faults import explain
 from elcrec.locks import held
@@ -117,15 +117,7 @@ def _is_covered(name: str) -> bool:
 
 
 def _read(folder: Path) -> Checksums:
-    path = folder / CHECKSUMS
-    try:
-        recorded = msgspec.convert(read_json(path), Checksums)
-    except msgspec.ValidationError as error:
-        raise UserError(f"not a list of checksums ({error})", where=path, fix=_FIX) from error
-    if recorded.schema_version != SCHEMA_VERSION:
-        what = f"schema version {recorded.schema_version}, this program reads {SCHEMA_VERSION}"
-        raise UserError(what, where=path, fix="read it with the release that wrote it, or run its stage again")
-    return recorded
+    return read_document(folder / CHECKSUMS, Checksums, name="a list of checksums", fix=_FIX)
 
 
 _FIX = "restore it, or run the stage that writes it again"

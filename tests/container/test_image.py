@@ -88,15 +88,15 @@ def pushed(image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evaluate": {"bootstrap": 20},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    submit(folder, image, "seed=3")
+    run_pipeline(folder, image, "seed=3")
     return folder / "store"
 
 
-def submit(folder: Path, image: str, *parameters: str) -> Path:
+def run_pipeline(folder: Path, image: str, *parameters: str) -> Path:
     """Run the pipeline in containers; return the folder of the run."""
     earlier = set((folder / "runs").glob("elcrec-*/"))
     places = ["--root", str(folder / "runs"), "--store", str(folder / "store")]
-    command = ["submit", "--local", "--docker", "--image", image, "--params", str(folder / "params.yaml")]
+    command = ["run", "--docker", "--image", image, "--params", str(folder / "params.yaml")]
     assert main([*command, *places, *(part for name in parameters for part in ("--param", name))]) == 0
     (run,) = (path for path in set((folder / "runs").glob("elcrec-*/")) - earlier if path.is_dir())
     return run
@@ -124,7 +124,7 @@ def test_a_train_container_that_was_killed_goes_on_where_it_was_and_a_refused_mo
 ) -> None:
     folder = pushed.parent
     with killing_a_training(folder / "runs" / "workspace", epochs=3, kill=kill_the_train_container) as killed:
-        run = submit(folder, image, "epochs=60", "min_ndcg=1", 'overrides={"train": {"patience": 60}}')
+        run = run_pipeline(folder, image, "epochs=60", "min_ndcg=1", 'overrides={"train": {"patience": 60}}')
 
     assert killed.is_set()
     (resumed,) = re.findall(r"resuming after epoch (\d+)", (run / "log.txt").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from benchmarks.simulation.shop import Habits
 from elcrec.config import MonitorConfig, PromoteConfig, parse_config, to_dict
 from elcrec.data.user_keys import user_key
 from elcrec.monitoring.promotion import decide
-from elcrec.monitoring.promotion_page import write_promotion_page
+from elcrec.pages.promote import write_promotion_page
 from elcrec.serving.arms import Arm
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA
 from elcrec.stages.evaluate import evaluate

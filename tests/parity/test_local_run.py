@@ -45,7 +45,7 @@ def run_pipeline(workspace: Path, pipeline: str = "training", *arguments: str, s
     places = ["--root", str(root), "--store", str(workspace / "store")]
     places += ["--params", str(workspace / "params.yaml"), "--platform", str(workspace / "platform.yaml")]
     options = [part for argument in arguments for part in ("--param", argument)]
-    assert elcrec_pipeline(["submit", pipeline, "--local", *places, *options]) == status
+    assert elcrec_pipeline(["run", pipeline, *places, *options]) == status
     (run,) = set(root.glob("elcrec-*")) - earlier
     return run
 

@@ -46,7 +46,7 @@ def test_a_source_that_a_page_links_to_is_a_page(site: Path) -> None:
 
 def test_every_command_has_its_help(site: Path) -> None:
     page = (site / "reference" / "commands.html").read_text(encoding="utf-8")
-    for command in ("elcrec train", "elcrec serve", "elcrec events", "elcrec-pipeline submit"):
+    for command in ("elcrec train", "elcrec serve", "elcrec events", "elcrec-pipeline run", "elcrec-pipeline submit"):
         assert f"usage: {command} " in page
 
 

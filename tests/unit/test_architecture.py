@@ -48,6 +48,16 @@ def test_the_core_knows_no_adapter_stage_or_command_line(package: str) -> None:
     assert offences(SOURCE / package, ("elcrec.adapters", "elcrec.stages", "elcrec.cli")) == []
 
 
+@pytest.mark.parametrize("package", [*CORE, "adapters"])
+def test_only_stages_write_pages(package: str) -> None:
+    assert offences(SOURCE / package, ("elcrec.pages",)) == []
+
+
+def test_pages_draw_what_they_are_handed() -> None:
+    outer = ("elcrec.adapters", "elcrec.stages", "elcrec.cli", "elcrec.serving", "duckdb")
+    assert offences(SOURCE / "pages", outer) == []
+
+
 def test_operations_know_nothing_of_the_model() -> None:
     others = tuple(f"elcrec.{name}" for name in (*CORE, "config", "registry") if name != "ops")
     assert offences(SOURCE / "ops", others) == []

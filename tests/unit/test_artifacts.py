@@ -2,9 +2,10 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from elcrec.artifacts import atomic_dir, atomic_file, md5_of, read_json, write_json
+from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, atomic_file, md5_of, read_document, read_json, write_json
 from elcrec.errors import UserError
 
 
@@ -86,6 +87,38 @@ def test_json_survives_and_what_is_not_json_is_named(tmp_path: Path) -> None:
             read_json(path)
     with pytest.raises(UserError, match="no such file"):
         read_json(tmp_path / "missing.json")
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    size: int
+    schema_version: int = SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"schema_version": 1, "size": 3', "not readable as JSON"),
+        ("[1]", "a JSON object was expected"),
+        ('{"size": 3}', r"not a size \(it says no schema version\)"),
+        ('{"schema_version": 2, "length": 3}', "schema version 2 of another release, this program reads 1"),
+        ('{"schema_version": 1, "size": "3"}', r"not a size \(Expected `int`, got `str` - at `\$.size`\)"),
+        ('{"schema_version": 1, "size": 3, "unit": "m"}', r"not a size \(Object contains unknown field `unit`\)"),
+        (None, "no such file"),
+    ],
+)
+def test_a_document_that_is_not_what_it_should_be_says_what_it_is_and_what_to_do(
+    text: str | None, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "size.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=f"size.json: {said}.*; measure it again$"):
+        read_document(path, Strict, name="a size", fix="measure it again")
+
+
+def test_a_document_is_read_as_its_type(tmp_path: Path) -> None:
+    write_json(tmp_path / "size.json", {"schema_version": SCHEMA_VERSION, "size": 3})
+    assert read_document(tmp_path / "size.json", Strict, name="a size", fix="measure it again") == Strict(size=3)
 
 
 def test_md5_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import yaml
 
 from elcrec import registry
 from elcrec.config import parse_config
-from elcrec.evaluation.training_charts import loss_terms
 from elcrec.model.sequence_model import SequenceModel
+from elcrec.pages.training_charts import loss_terms
 from elcrec.training.loop import fit
 from elcrec.training.objective import Objective
 from elcrec.training.step import States

@@ -19,7 +19,8 @@ from typing import Any
 import pyarrow as pa
 import redis
 
-from elcrec.adapters.online_rows import erase_deleted, redis_errors
+from elcrec.adapters.redis_rows import redis_errors
+from elcrec.adapters.sqlite_rows import erase_deleted
 from elcrec.data.ids import normal_id
 from elcrec.serving.histories import event_key, microseconds
 from elcrec.serving.ports import LOG_SCHEMA, Event, StoreUnavailable

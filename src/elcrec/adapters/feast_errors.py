@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from feast.errors import FeastError
 from sqlalchemy.exc import SQLAlchemyError
 
-from elcrec.adapters.online_rows import redis_errors
+from elcrec.adapters.redis_rows import redis_errors
 from elcrec.errors import UserError
 from elcrec.faults import explain
 from elcrec.serving.ports import StoreUnavailable

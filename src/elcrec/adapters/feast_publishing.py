@@ -9,8 +9,8 @@ import pyarrow as pa
 from feast import FeatureStore
 
 from elcrec.adapters.feast_errors import feast_errors
+from elcrec.adapters.history_rows import Entry, HistoryRows
 from elcrec.adapters.offline_files import HISTORY, StoredRows, Survey, View
-from elcrec.adapters.online_rows import Entry, HistoryRows
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
 from elcrec.serving.histories import MAX_SEEN, History, merge_publication

@@ -60,6 +60,7 @@ with quiet("feast"):
         was_published,
     )
     from elcrec.adapters.feast_spark import by_spark, materialize
+    from elcrec.adapters.history_rows import Entry, HistoryRows
     from elcrec.adapters.idle_users import IdleUsers
     from elcrec.adapters.offline_files import (
         HISTORY,
@@ -75,7 +76,7 @@ with quiet("feast"):
         survey,
         write_offline,
     )
-    from elcrec.adapters.online_rows import Entry, HistoryRows, open_rows
+    from elcrec.adapters.online_rows import open_rows
     from elcrec.adapters.publication import Publication
 
 logger = logging.getLogger(__name__)

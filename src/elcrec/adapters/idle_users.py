@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from elcrec.adapters.online_rows import HistoryRows
+from elcrec.adapters.history_rows import HistoryRows
+from elcrec.data.times import DAY
 
 logger = logging.getLogger(__name__)
 
-_DAY = 86_400_000_000
 _READ_AT_ONCE = 500
 
 
@@ -40,7 +40,7 @@ class IdleUsers:
         nobody = pa.chunked_array([], pa.string())
         if not days:
             return cls(days=days, since=None, in_log=nobody, expired=nobody)
-        since = newest - days * _DAY
+        since = newest - days * DAY
         found = [chunk for table in histories for chunk in _last_seen_before(since, table).chunks]
         idle = pa.chunked_array(found, pa.string())
         kept = _with_events(rows, idle, since)

@@ -10,15 +10,13 @@ from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.data.engine import Session
 from elcrec.data.log import TimeKind
 from elcrec.data.suspects import Alike, Suspect, find_alike, largest
+from elcrec.data.times import DAY
 from elcrec.data.versions import Sketches, longest_gap, sketch
 
 LENGTH_EDGES = [1, 2, 3, 4, 5, 6, 8, 11, 16, 26, 51, 101]
 """Where the classes of history length begin; the last one is open."""
 POPULAR_ITEMS = 1000
 """Items whose shares a profile keeps; all others count together."""
-
-DAY = 86_400_000_000
-"""Microseconds."""
 
 _GROUPS = 10
 _SMALLEST_SHARE = 1e-4

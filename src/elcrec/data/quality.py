@@ -8,11 +8,11 @@ import pandas as pd
 
 from elcrec.config import ValidateConfig
 from elcrec.data.bounds import Bound, Severity, judge
-from elcrec.data.profile import DAY, Profile, length_drift, popularity_drift, row_change
+from elcrec.data.profile import Profile, length_drift, popularity_drift, row_change
 from elcrec.data.rows import PLAUSIBLE, UNIQUE, latest_time
 from elcrec.data.survey import Survey
 from elcrec.data.suspects import most_events
-from elcrec.data.times import likely_unit
+from elcrec.data.times import DAY, likely_unit
 from elcrec.data.versions import known_share
 
 _DAY = timedelta(days=1)

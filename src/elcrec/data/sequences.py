@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from elcrec.data.engine import Session
 from elcrec.data.interactions import TIE
-from elcrec.data.profile import DAY
+from elcrec.data.times import DAY
 
 _PRIME = 2**31 - 1
 _KEYS = {"u": "user_id", "i": "item_id"}

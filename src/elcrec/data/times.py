@@ -11,8 +11,9 @@ EpochUnit = Literal["s", "ms", "us", "ns", "day", "excel"]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-_DAY = 86_400_000_000
-_MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1, "day": _DAY, "excel": _DAY}
+DAY = 86_400_000_000
+"""Microseconds."""
+_MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1, "day": DAY, "excel": DAY}
 _EXCEL_EPOCH = 25_569
 """The serial that a spreadsheet gives to the first day of 1970."""
 _LAST = 253_402_300_800_000_000  # the year 10000: what lies beyond is no time but a mistake

@@ -19,7 +19,7 @@ from elcrec.evaluation.intents import (
     planted_counts,
     typical_items,
 )
-from elcrec.evaluation.metrics import CUTOFFS, mean_metrics
+from elcrec.evaluation.metrics import CUTOFFS, HEADLINE, mean_metrics
 from elcrec.evaluation.new_items import NewItemFindings
 from elcrec.evaluation.popularity import Exposure, exposure, rank_by_popularity, training_counts
 from elcrec.evaluation.predictions import TOP_K, Predictions, repeat_targets
@@ -30,8 +30,6 @@ from elcrec.evaluation.segments import by_history_length, by_target_popularity, 
 MANY_REPEATS = 0.1
 """Share of targets that are repeats from which on it is said first of all."""
 METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS)
-COMPARED = ("hr@20", "ndcg@20")
-"""Metrics whose paired difference to the baseline is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +183,7 @@ def _differences(findings: Findings) -> dict[str, float]:
     if "baseline" not in findings.ranks:
         return {}
     numbers: dict[str, float] = {}
-    for metric in COMPARED:
+    for metric in HEADLINE:
         delta = findings.resampled.difference("model", "baseline", metric)
         name = f"delta_{metric}"
         numbers |= {name: delta.mean, f"{name}_low": delta.low, f"{name}_high": delta.high}

@@ -1,6 +1,6 @@
 """How intents differ: what their users have in common, how alike they are, who moves between them.
 
-Axes: `N` users, `D` hidden size, `C` chosen intents.
+Axes: `N` users, `D` hidden size, `K` intents, `C` chosen intents.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,12 @@ def profile_intents(intents: IntArray, ranks: IntArray, lengths: IntArray, num_i
     return groups.mean().join(errors).reindex(range(num_intents))
 
 
+def largest(sizes: npt.NDArray[np.int64], most: int) -> list[int]:
+    """Return the used intents, largest first, at most `most`."""
+    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
+    return [int(intent) for intent in order[:most]]
+
+
 def moves(before: IntArray, after: IntArray, chosen: Sequence[int]) -> FloatArray:
     """Return where the users of each chosen intent go, [C, C + 1]; a row sums to 1, or is NaN without users.
 
@@ -63,3 +69,18 @@ def mean_cosines(vectors: npt.NDArray[np.float32], intents: IntArray, chosen: Se
             means[place] = vectors[own].mean(axis=0)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     return np.asarray(means @ means.T)
+
+
+def principal_axes(
+    vectors: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the mean, [D], and the first two principal axes, [2, D]; zeros for axes that do not exist.
+
+    The sign of an axis is chosen so that its largest entry is positive.
+    """
+    middle = vectors.mean(axis=0, dtype=np.float64)
+    _, _, axes = np.linalg.svd(vectors - middle, full_matrices=False)
+    axes_2D = np.zeros((2, vectors.shape[1]))
+    axes_2D[: len(axes)] = axes[:2]
+    extreme = axes_2D[range(2), np.abs(axes_2D).argmax(axis=1)]
+    return middle, axes_2D * np.where(extreme < 0, -1, 1)[:, None]

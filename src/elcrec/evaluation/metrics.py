@@ -6,6 +6,8 @@ import numpy.typing as npt
 MISS = np.iinfo(np.int32).max
 """The rank of a target that cannot be found, because it is excluded or its score is no number."""
 CUTOFFS = (5, 10, 20)
+HEADLINE = ("hr@20", "ndcg@20")
+"""Metrics that stand for all, where groups or models are compared."""
 Gains = dict[str, npt.NDArray[np.float64]]
 
 

@@ -26,6 +26,7 @@ from elcrec.config import EvaluateConfig, NewItemsConfig, RulesConfig
 from elcrec.data.dataset import PADDING, EvaluationSet, SequenceData
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.bootstrap import Bootstrap, Estimate, bootstrap
+from elcrec.evaluation.metrics import HEADLINE
 from elcrec.evaluation.popularity import rank_by_popularity
 from elcrec.evaluation.rules import answer_lists, ranks_in
 from elcrec.model.sequence_model import SequenceModel
@@ -40,7 +41,6 @@ HELD_OUT, NEVER_TRAINED, OTHERS = "held out", "never trained", "others"
 GROUPS = (HELD_OUT, NEVER_TRAINED, OTHERS)
 WORLDS = ("given", "popularity", "trained", "unknown")
 """How the users are answered; in `popularity` a held out item counts as often as the sources may read of it."""
-METRICS = ("hr@20", "ndcg@20")
 _HASHES = 1 << 64
 
 
@@ -67,7 +67,7 @@ class NewItemFindings:
         numbers: dict[str, float] = {"new_items": self.published}
         if HELD_OUT in self.resampled:
             drawn = self.resampled[HELD_OUT]
-            for metric in METRICS:
+            for metric in HEADLINE:
                 found = drawn.estimate("given", metric)
                 name = f"new_items_{metric}"
                 numbers |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
@@ -193,7 +193,7 @@ def _resample(config: EvaluateConfig, ranks: dict[str, npt.NDArray[np.integer]],
 
 def _row(group: str, users: int, world: str, drawn: Bootstrap) -> dict[str, Any]:
     row: dict[str, Any] = {"targets": group, "users": users, "items": world}
-    for metric in METRICS:
+    for metric in HEADLINE:
         found = drawn.estimate(world, metric)
         row |= {metric: found.mean, f"{metric}_low": found.low, f"{metric}_high": found.high}
     return row

@@ -1,8 +1,4 @@
-"""Where a model and its ranks come from.
-
-What a model's config.json says of it is put in words for people. Ranks say which model they are of: the weights' sha256
-travels in the Parquet file's metadata.
-"""
+"""Which model ranks are of: its name, and the weights' sha256, which travels in the Parquet file's metadata."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,28 +17,6 @@ def model_label(config: Mapping[str, Any]) -> str:
     """Return the model's name."""
     label = find_objective(config["train"]["objective"]).label
     return f"Imported {label}" if "imported" in config else label
-
-
-def origin(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where a model came from: its training, or the file that it was imported from."""
-    facts = {"objective": config["train"]["objective"]}
-    if "imported" in config:
-        facts |= {"imported from": config["imported"]["file"], "sha256 of that file": config["imported"]["sha256"]}
-    else:
-        facts["seed"] = config["train"]["seed"]
-        facts["epochs"] = f"{config.get('epochs')} (best {config.get('best_epoch')})"
-    return facts | {"git revision": config.get("git_revision") or "not in a repository"}
-
-
-def known_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the train section; of an imported model what its tensors tell, as nobody knows how it was trained."""
-    settings: dict[str, Any] = config["train"]
-    if "imported" not in config:
-        return settings
-    encoder = {name: settings["encoder"][name] for name in ("window", "hidden_size", "num_blocks", "num_heads")}
-    known = {"objective": settings["objective"], "encoder": encoder}
-    num_intents = settings["intents"]["num_intents"]
-    return known | ({"intents": {"num_intents": num_intents}} if find_objective(settings["objective"]).intents else {})
 
 
 def mark_model(ranks: pa.Table, model: Path) -> pa.Table:

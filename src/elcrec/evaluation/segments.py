@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from elcrec.evaluation.bootstrap import Bootstrap, bootstrap
+from elcrec.evaluation.metrics import HEADLINE
 
 IntArray = npt.NDArray[np.integer]
 
-METRICS = ("hr@20", "ndcg@20")
 _LENGTHS = ((0, 0), (1, 2), (3, 5), (6, 10), (11, 20), (21, None))
 _TAIL, _HEAD = 0.5, 0.8
 
@@ -91,7 +91,7 @@ def _numbers(drawn: Bootstrap) -> dict[str, float]:
     numbers = {"ndcg@20_low": interval.low, "ndcg@20_high": interval.high}
     for name, means in drawn.means.items():
         prefix = "" if name == "model" else f"{name}_"
-        numbers |= {f"{prefix}{metric}": means[metric] for metric in METRICS}
+        numbers |= {f"{prefix}{metric}": means[metric] for metric in HEADLINE}
     return numbers
 
 

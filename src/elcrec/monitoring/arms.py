@@ -8,24 +8,24 @@ import msgspec
 import pyarrow as pa
 
 from elcrec.data.engine import Session
+from elcrec.monitoring.attributed import DAY_SQL
 from elcrec.monitoring.daily import RATIOS, Ratio, ratio_of
 from elcrec.serving.arms import Arm
 
 ARMS: tuple[Arm, Arm] = ("champion", "challenger")
-_DAY = "CAST(floor(unix_micros(time) / 86400000000.0) AS BIGINT)"
 _MOMENTS = ("n", "y", "x", "yy", "xy", "xx")
 
 # A bundle may have served before, and an arm may be answered by the other's bundle where its own cannot be served.
 _BEGAN = f"""
 SELECT max(day) AS day, count(*) AS arms FROM (
-    SELECT attributed.arm, min({_DAY}) AS day FROM attributed
+    SELECT attributed.arm, min({DAY_SQL}) AS day FROM attributed
     JOIN own ON own.arm = attributed.arm AND own.digest = attributed.digest GROUP BY attributed.arm
 )
 """
 _TESTED = f"""
-SELECT user_key AS who, attributed.arm, answer_id, events, {_DAY} AS day, next_time, is_next FROM attributed
+SELECT user_key AS who, attributed.arm, answer_id, events, {DAY_SQL} AS day, next_time, is_next FROM attributed
 WHERE arm IS NOT NULL AND user_key IS NOT NULL AND digest IN (SELECT digest FROM own)
-    AND {_DAY} BETWEEN {{first}} AND {{last}}
+    AND {DAY_SQL} BETWEEN {{first}} AND {{last}}
 """
 _MEMBERS = "SELECT who, min(arm) AS arm, max(arm) AS other, min(day) AS day FROM tested GROUP BY who"
 _SUMS = """

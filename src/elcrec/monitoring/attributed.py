@@ -4,15 +4,28 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, read_json
+from elcrec.artifacts import read_document
 from elcrec.errors import UserError
 from elcrec.monitoring.attribution import ATTRIBUTED_SCHEMA
 
-ATTRIBUTED_FILE = "attributed.parquet"
+ATTRIBUTED_FILE, EXPOSURES_FILE = "attributed.parquet", "exposures.json"
+DAY_SQL = "CAST(floor(unix_micros(time) / 86400000000.0) AS BIGINT)"
+"""The day of an answer since 1970, UTC."""
 _RUN_FIRST = "run `elcrec exposures` first"
+
+
+class _Section(msgspec.Struct):
+    window: float
+
+
+class _Written(msgspec.Struct):
+    """What is read of exposures.json."""
+
+    config: _Section
 
 
 def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
@@ -21,20 +34,16 @@ def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
     Raises:
         UserError: the folder is not what `elcrec exposures` writes, or another column is missing.
     """
-    written, table = read_json(folder / "exposures.json"), folder / ATTRIBUTED_FILE
+    name, table = "what `elcrec exposures` writes", folder / ATTRIBUTED_FILE
+    written = read_document(folder / EXPOSURES_FILE, _Written, name=name, fix=_RUN_FIRST)
     try:
         names = pq.read_schema(table).names
-        window = float(written["config"]["window"])
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"not readable as Parquet ({error})", where=table, fix=_RUN_FIRST) from error
-    except (KeyError, TypeError, ValueError) as error:
-        where = folder / "exposures.json"
-        raise UserError("not what `elcrec exposures` writes", where=where, fix=_RUN_FIRST) from error
     missing = [name for name in ATTRIBUTED_SCHEMA.names if name not in names and name not in lacking]
-    if missing or written.get("schema_version") != SCHEMA_VERSION:
-        lacks = f"no column {', '.join(missing)}" if missing else "another schema version"
-        raise UserError(lacks, where=table, fix=_RUN_FIRST)
-    return window
+    if missing:
+        raise UserError(f"no column {', '.join(missing)}", where=table, fix=_RUN_FIRST)
+    return written.config.window
 
 
 def is_settled(day: int, now: datetime, window: float) -> bool:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from elcrec.data.engine import Session
 from elcrec.data.history_lengths import LENGTHS
+from elcrec.monitoring.attributed import DAY_SQL
 
 RATIOS = {
     "ctr": ("clicks", "impressions"),
@@ -63,26 +64,25 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     lengths: dict[str, Ratio] = {}
 
 
-_DAY = "CAST(floor(unix_micros(time) / 86400000000.0) AS BIGINT)"
 _BUNDLES = f"""
-SELECT digest, min_by(model, time) AS model, max_by(version, time) AS version, min({_DAY}) AS first
+SELECT digest, min_by(model, time) AS model, max_by(version, time) AS version, min({DAY_SQL}) AS first
 FROM attributed GROUP BY digest ORDER BY min(time), digest
 """
 _DAYS = f"""
-SELECT digest, {_DAY} AS day, count(DISTINCT coalesce(user_key, answer_id)) AS users FROM attributed
+SELECT digest, {DAY_SQL} AS day, count(DISTINCT coalesce(user_key, answer_id)) AS users FROM attributed
 GROUP BY ALL ORDER BY day, digest
 """
 _EDGES = f"""
 SELECT digest, decile, CAST(min(score) AS DOUBLE) AS edge FROM (
     SELECT first.digest, score, ntile({DECILES}) OVER (PARTITION BY first.digest ORDER BY score) AS decile
-    FROM attributed JOIN first ON first.digest = attributed.digest AND first.day = {_DAY}
+    FROM attributed JOIN first ON first.digest = attributed.digest AND first.day = {DAY_SQL}
     WHERE starts_with(policy, 'model')
 ) GROUP BY digest, decile ORDER BY digest, decile
 """
 _SHOWN = f"""
 SELECT attributed.digest, periods.period, coalesce(user_key, answer_id) AS who, answer_id, item_id, score, policy,
     intent, known, events, next_time, is_next
-FROM attributed JOIN periods ON periods.digest = attributed.digest AND periods.day = {_DAY}
+FROM attributed JOIN periods ON periods.digest = attributed.digest AND periods.day = {DAY_SQL}
 """
 _ANSWERS = """
 SELECT digest, period, who, answer_id, min(intent) AS intent, CAST(min(known) = 0 AS BIGINT) AS cold,

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from elcrec.artifacts import SCHEMA_VERSION, read_json
-from elcrec.errors import UserError
+from elcrec.artifacts import SCHEMA_VERSION, read_document
 from elcrec.monitoring.verdict import Day, Judgement, Reference, Verdict
 
 MONITOR_FILE = "monitor.json"
@@ -80,14 +79,7 @@ def read_state(folder: Path) -> State:
     if not path.exists():
         return State()
     fix = "name the folder of an earlier `elcrec monitor`, or move it away to begin anew"
-    try:
-        state = msgspec.convert(read_json(path), State)
-    except msgspec.ValidationError as error:
-        raise UserError(f"not what a monitor has written ({error})", where=path, fix=fix) from error
-    if state.schema_version != SCHEMA_VERSION:
-        what = f"schema version {state.schema_version}, this program reads {SCHEMA_VERSION}"
-        raise UserError(what, where=path, fix=fix)
-    return state
+    return read_document(path, State, name="what a monitor has written", fix=fix)
 
 
 def document(state: State) -> Mapping[str, Any]:

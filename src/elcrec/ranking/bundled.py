@@ -1,17 +1,24 @@
 """Reading the rules and the search that a model is pushed with, and what the shop knew of its items."""
 
 from pathlib import Path
-from typing import TypeVar
 
+import msgspec
 import pyarrow as pa
 
-from elcrec.artifacts import SCHEMA_VERSION, read_json
-from elcrec.config import RulesConfig, SearchConfig, Section, parse_section
-from elcrec.errors import UserError
+from elcrec.artifacts import read_document
+from elcrec.config import RulesConfig, SearchConfig
 from elcrec.ranking.files import FACTS, RULES, SEARCH
 from elcrec.ranking.item_facts import read_items_file
 
-T = TypeVar("T", bound=Section)
+_FIX = "evaluate and push the model again with this version"
+
+
+class _Rules(msgspec.Struct):
+    rules: RulesConfig = RulesConfig()
+
+
+class _Search(msgspec.Struct):
+    search: SearchConfig = SearchConfig()
 
 
 def read_rules(folder: Path) -> RulesConfig:
@@ -20,7 +27,8 @@ def read_rules(folder: Path) -> RulesConfig:
     Raises:
         UserError: the file is not what this program reads.
     """
-    return _read(folder / RULES, "rules", RulesConfig)
+    path = folder / RULES
+    return read_document(path, _Rules, name="rules", fix=_FIX).rules if path.is_file() else RulesConfig()
 
 
 def read_search(folder: Path) -> SearchConfig:
@@ -29,17 +37,8 @@ def read_search(folder: Path) -> SearchConfig:
     Raises:
         UserError: the file is not what this program reads.
     """
-    return _read(folder / SEARCH, "search", SearchConfig)
-
-
-def _read(path: Path, name: str, kind: type[T]) -> T:
-    if not path.is_file():
-        return kind()
-    document = read_json(path)
-    if document.get("schema_version") != SCHEMA_VERSION:
-        what = f"schema version {document.get('schema_version')}, this program reads {SCHEMA_VERSION}"
-        raise UserError(what, where=path, fix="evaluate and push the model again with this version")
-    return parse_section(document.get(name, {}), kind, source=path, described_in="src/elcrec/config.py")
+    path = folder / SEARCH
+    return read_document(path, _Search, name="a search", fix=_FIX).search if path.is_file() else SearchConfig()
 
 
 def read_facts(folder: Path) -> pa.Table | None:

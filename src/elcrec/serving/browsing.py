@@ -9,6 +9,7 @@ from elcrec.config import LimitsConfig
 from elcrec.ranking.topk import Scores, top_k
 from elcrec.serving.live import Serving
 from elcrec.serving.messages import (
+    DEFAULT_K,
     IntentItemsResponse,
     IntentsResponse,
     IntentSummary,
@@ -20,7 +21,8 @@ from elcrec.serving.messages import (
 from elcrec.serving.recommender import Recommender
 
 _UNKNOWN, _INVALID = 404, 422
-_DEFAULT_K = 10
+_DIGITS = 9
+"""Most digits of a number in a URL."""
 
 
 def read_k(query: Mapping[str, str], limits: LimitsConfig) -> int:
@@ -29,8 +31,8 @@ def read_k(query: Mapping[str, str], limits: LimitsConfig) -> int:
     Raises:
         Refusal: it is no whole number within the limits.
     """
-    text = query.get("k", str(_DEFAULT_K))
-    if not (text.isascii() and text.isdigit() and len(text) < _DEFAULT_K and int(text)):
+    text = query.get("k", str(DEFAULT_K))
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text)):
         raise Refusal(_INVALID, "k is one whole number from 1")
     require_at_most(int(text), limits.k, "k")
     return int(text)
@@ -95,7 +97,7 @@ def items_of(serving: Serving, index: str, k: int) -> IntentItemsResponse:
     """
     recommender = serving.recommender
     own = recommender.item_intents
-    known = index.isascii() and index.isdigit() and len(index) < _DEFAULT_K
+    known = index.isascii() and index.isdigit() and len(index) <= _DIGITS
     if own is None or not known or int(index) >= recommender.num_intents:
         raise Refusal(_UNKNOWN, "the model has no such intent")
     shares_V = np.where(own == int(index), recommender.shares_V, -np.inf).astype(np.float32)

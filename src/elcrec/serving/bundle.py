@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_json, sha256_of, write_json
+from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, read_document, read_json, sha256_of, write_json
 from elcrec.errors import UserError
 from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES, SEARCH
 
@@ -124,16 +124,8 @@ def read_manifest(folder: Path) -> Manifest:
         UserError: there is none, it has another schema, or its digest does not fit its content.
     """
     path = folder / MANIFEST
-    document = read_json(path)
-    digest = document.pop("digest", None)
-    try:
-        manifest = msgspec.convert(document, Manifest)
-    except msgspec.ValidationError as error:
-        raise UserError(f"not a bundle's manifest ({error})", where=path, fix=_REPAIR) from error
-    if manifest.schema_version != SCHEMA_VERSION:
-        what = f"schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"
-        raise UserError(what, where=path, fix="push the model again with this version")
-    if manifest.digest != digest:
+    manifest = read_document(path, Manifest, name="a bundle's manifest", fix=_REPAIR)
+    if manifest.digest != read_json(path).get("digest"):
         raise UserError("the manifest was changed after it was written", where=path, fix=_REPAIR)
     return manifest
 

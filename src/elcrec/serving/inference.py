@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from elcrec.config import LimitsConfig
 from elcrec.data.ids import normal_id
 from elcrec.serving.engine import Answer, Question
-from elcrec.serving.messages import Refusal, decode, require_at_most
+from elcrec.serving.messages import DEFAULT_K, Refusal, decode, require_at_most
 from elcrec.serving.recommender import Recommendation
 
 NO_INTENT = -1
@@ -20,7 +20,6 @@ NO_INTENT = -1
 Datatype = Literal["BYTES", "FP32", "INT64", "BOOL"]
 
 _INVALID = 422
-_DEFAULT_K = 10
 _LONGEST_ID = 256
 
 INPUTS: tuple[dict[str, Any], ...] = (
@@ -221,7 +220,7 @@ def _filter(tensors: dict[str, Tensor], name: str, limits: LimitsConfig) -> froz
 
 def _count(tensor: Tensor | None, limits: LimitsConfig) -> int:
     if tensor is None:
-        return _DEFAULT_K
+        return DEFAULT_K
     values = _flat(tensor, 1)
     valid = len(values) == 1 and isinstance(values[0], int) and not isinstance(values[0], bool) and values[0] > 0
     _require(valid, "k is one whole number from 1")

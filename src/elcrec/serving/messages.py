@@ -21,6 +21,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Id = Name | int
 """A raw id; a number means the id that is written so."""
 
+DEFAULT_K = 10
+"""Items of an answer where a request does not say how many."""
 _NOT_JSON, _INVALID = 400, 422
 _ZONE = re.compile(r"^[0-9.]+$|(Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})$", re.IGNORECASE)
 
@@ -54,7 +56,7 @@ class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The user's history is read from the online store."""
     history: list[Id] | UnsetType = UNSET
     """Raw item ids, oldest first; beside a `user_id`, what is used when the store does not answer."""
-    k: Annotated[int, Meta(ge=1)] = 10
+    k: Annotated[int, Meta(ge=1)] = DEFAULT_K
     """How many items."""
     filters: Filters = Filters()
     """What may be recommended."""

@@ -20,22 +20,22 @@ from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids, user_ids_of
 from elcrec.data.history_lengths import history_lengths
 from elcrec.errors import UserError
-from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings, flat_metrics, measure
-from elcrec.evaluation.inputs import Inputs
 from elcrec.evaluation.intents import load_truth
-from elcrec.evaluation.intents_page import write_intents_page
 from elcrec.evaluation.new_item_search import find_new_items, texts_of
 from elcrec.evaluation.new_items import NewItemFindings, measure_new_items
-from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.popularity import training_counts
 from elcrec.evaluation.predictions import Predictions, predict
 from elcrec.evaluation.provenance import mark_model
-from elcrec.evaluation.report import write_card, write_report
 from elcrec.evaluation.rules import RuleFindings, measure_rules
 from elcrec.evaluation.sampling import asked_users
 from elcrec.model.io import CONFIG, WEIGHTS, load_model
 from elcrec.ops.device import choose_device
+from elcrec.pages.catalogue_names import CatalogueNames
+from elcrec.pages.inputs import Inputs
+from elcrec.pages.intents import write_intents_page
+from elcrec.pages.render import INSTALL, can_write_pages
+from elcrec.pages.report import write_card, write_report
 from elcrec.ranking.files import FACTS, RULES, SEARCH
 from elcrec.ranking.item_facts import ItemFacts, align, read_items_file
 from elcrec.ranking.new_items import NewItems, write_new_items

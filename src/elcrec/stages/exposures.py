@@ -12,11 +12,11 @@ from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
 from elcrec.config import ExposuresConfig, to_dict
 from elcrec.data.engine import Engine
 from elcrec.errors import UserError
-from elcrec.evaluation.pages import can_write_pages
-from elcrec.monitoring.attributed import ATTRIBUTED_FILE
+from elcrec.monitoring.attributed import ATTRIBUTED_FILE, EXPOSURES_FILE
 from elcrec.monitoring.attribution import ATTRIBUTED_SCHEMA, attribute, attributed, counts, write_events
 from elcrec.monitoring.online import online_metrics
-from elcrec.monitoring.online_page import write_online_page
+from elcrec.pages.online import write_online_page
+from elcrec.pages.render import can_write_pages
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, LATER_COLUMNS, seal_abandoned
 from elcrec.serving.ports import LOG_SCHEMA, EventLog
 
@@ -75,7 +75,7 @@ def join_exposures(
         if config.page and online.num_rows and can_write_pages():
             write_online_page(scratch / "online.html", online.to_pylist(), numbers)
         document = {"schema_version": SCHEMA_VERSION, "config": to_dict(config), "counts": numbers}
-        write_json(scratch / "exposures.json", document)
+        write_json(scratch / EXPOSURES_FILE, document)
     return numbers
 
 

@@ -10,14 +10,14 @@ import msgspec
 from elcrec.artifacts import atomic_dir, read_json, write_json
 from elcrec.config import MonitorConfig, to_dict
 from elcrec.data.engine import Engine, Session
-from elcrec.evaluation.pages import can_write_pages
-from elcrec.monitoring.attributed import is_settled, read_window
+from elcrec.monitoring.attributed import ATTRIBUTED_FILE, is_settled, read_window
 from elcrec.monitoring.daily import Measured, Period, bundles, days, measure, score_edges
-from elcrec.monitoring.monitor_page import write_monitor_page
 from elcrec.monitoring.profile import NO_PROFILE, Profile, read_profile
 from elcrec.monitoring.sentences import say_stale
 from elcrec.monitoring.state import MONITOR_FILE, BundleState, Request, State, document, read_state
 from elcrec.monitoring.verdict import Day, Reference, Verdict, judge, limits, may_ask
+from elcrec.pages.monitor import write_monitor_page
+from elcrec.pages.render import can_write_pages
 from elcrec.serving.bundle import MANIFEST, read_manifest
 from elcrec.serving.exposure_files import LATER_COLUMNS
 
@@ -67,7 +67,7 @@ def monitor(
     champion = None if bundle is None else _champion(bundle, now)
     with atomic_dir(out) as scratch:
         with engine.session(out) as session:
-            session.scan("attributed", [attributed / "attributed.parquet"])
+            session.scan("attributed", [attributed / ATTRIBUTED_FILE])
             known = {state.digest: state for state in before.bundles}
             found = [_judged(config, state) for state in _remeasured(config, session, known, now, window)]
         state = _concluded(config, before, found, champion, now)

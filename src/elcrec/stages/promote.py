@@ -11,11 +11,11 @@ from elcrec.artifacts import SCHEMA_VERSION, atomic_dir, write_json
 from elcrec.config import Config, to_dict
 from elcrec.data.engine import Engine
 from elcrec.errors import UserError
-from elcrec.evaluation.pages import can_write_pages
 from elcrec.monitoring.arms import began, daily_sums
 from elcrec.monitoring.attributed import ATTRIBUTED_FILE, is_settled, read_window
 from elcrec.monitoring.promotion import Decision, decide
-from elcrec.monitoring.promotion_page import write_promotion_page
+from elcrec.pages.promote import write_promotion_page
+from elcrec.pages.render import can_write_pages
 from elcrec.serving.bundle import read_manifest, verify_bundle
 from elcrec.serving.ports import PUSH_FIRST, ModelRegistry, RegisteredModel, ServiceCheck
 

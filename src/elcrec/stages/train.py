@@ -20,16 +20,16 @@ from elcrec.data.dataset import (
     load_sequences,
     require_served_window,
 )
-from elcrec.evaluation.epoch_columns import SECONDS, columns_for
-from elcrec.evaluation.pages import INSTALL, can_write_pages
 from elcrec.evaluation.sampling import asked_users
-from elcrec.evaluation.training_page import write_training_page
 from elcrec.model.io import CONFIG, load_model, save_model
 from elcrec.ops.device import choose_device
+from elcrec.pages.render import INSTALL, can_write_pages
+from elcrec.pages.training import write_training_page
 from elcrec.serving.bundle import verify_bundle
 from elcrec.serving.catalogue import load_catalogue
 from elcrec.training.checkpoint import discard_checkpoint
 from elcrec.training.distributed import Ranks, process_group
+from elcrec.training.epoch_columns import SECONDS, columns_for
 from elcrec.training.loop import Fitted, fit
 from elcrec.training.warm_start import WarmStart
 

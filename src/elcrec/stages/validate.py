@@ -15,10 +15,11 @@ from elcrec.data.forgotten import Forgotten
 from elcrec.data.log import RawLog, TimeKind, shown
 from elcrec.data.profile import Profile
 from elcrec.data.quality import DRIFT, Assessment, assess, check_rows, with_drift_accepted
-from elcrec.data.readers import Columns, read_log
+from elcrec.data.raw_columns import Columns
+from elcrec.data.readers import read_log
 from elcrec.data.survey import Survey, limits_of, survey
-from elcrec.data.validation_page import render_page
 from elcrec.errors import UserError
+from elcrec.pages.validation import write_validation_page
 
 Metrics = dict[str, float | int | str]
 
@@ -93,8 +94,7 @@ def validate(
             assessment = with_drift_accepted(assessment, accept_drift)
         report = _report(assessment, source)
         write_json(folder / "validation.json", report)
-        page = render_page(report, assessment, created=now)
-        (folder / "validation.html").write_text(page, encoding="utf-8")
+        write_validation_page(folder / "validation.html", report, assessment, created=now)
         if not assessment.passed:
             (folder / "interactions.parquet").unlink()
             with atomic_dir(failed) as evidence:

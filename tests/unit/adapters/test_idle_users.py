@@ -14,7 +14,8 @@ import pytest
 
 from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
-from elcrec.adapters.online_rows import RedisRows, SqliteRows
+from elcrec.adapters.redis_rows import RedisRows
+from elcrec.adapters.sqlite_rows import SqliteRows
 from elcrec.serving.histories import microseconds
 from elcrec.serving.ports import Event, FeatureTables
 from tests.support.feature_tables import TIME, tables

@@ -12,7 +12,8 @@ import pytest
 
 from elcrec.data import lines, readers
 from elcrec.data.json_lines import scan_json_lines
-from elcrec.data.readers import Columns, read_log
+from elcrec.data.raw_columns import Columns
+from elcrec.data.readers import read_log
 from elcrec.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""What containers of `submit --local --docker` are given."""
+"""What containers of `run --docker` are given."""
 
 from pathlib import Path
 

@@ -5,19 +5,15 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import _parser
-from pipelines.options import CLUSTER, COMPILED, LOCAL
+from pipelines.options import COMPILED
 from tests.support.packages import elcrec_pipeline
 
 ROOT = Path(__file__).parents[3]
 VALUES = {
     "accelerators": "--accelerators=0",
-    "create_experiment": "--create-experiment",
-    "docker": "--docker",
-    "no_cache": "--no-cache",
     "nodes": "--nodes=1",
     "pipeline": "sweep",
     "presets": "--preset=params.yaml",
-    "wait": "--wait",
 }
 """How an option is given, where it is not one with any text."""
 
@@ -31,9 +27,9 @@ def given(name: str) -> str:
     return VALUES.get(name, f"--{name.replace('_', '-')}=x")
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "submit") -> str:
     """Return the one line of a refusal."""
-    assert elcrec_pipeline(["submit", *arguments]) == 2
+    assert elcrec_pipeline([command, *arguments]) == 2
     out, complaint = capsys.readouterr()
     assert out == ""
     assert complaint.count("\n") == 1
@@ -44,18 +40,6 @@ def written(name: str) -> str:
     return {"pipeline": "PIPELINE"}.get(name, given(name).partition("=")[0])
 
 
-@pytest.mark.parametrize("name", LOCAL)
-def test_a_run_on_a_cluster_refuses_what_only_this_machine_has(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, given(name))
-    assert said == f"{written(name)}: only a run with --local has that; leave it away"
-
-
-@pytest.mark.parametrize("name", CLUSTER)
-def test_a_run_on_this_machine_refuses_what_only_a_cluster_has(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "--local", given(name))
-    assert said == f"{written(name)}: only a run on a cluster has that, not one with --local; leave it away"
-
-
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_package_refuses_what_is_compiled(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--package=tests/golden/training.yaml", "--host=http://127.0.0.1:1", given(name))
@@ -63,15 +47,15 @@ def test_a_package_refuses_what_is_compiled(name: str, capsys: pytest.CaptureFix
 
 
 def test_several_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "--local", "--wait", "--name=x")
-    assert said == "--name, --wait: only a run on a cluster has that, not one with --local; leave them away"
+    said = refused(capsys, "--package=tests/golden/training.yaml", "--host=http://127.0.0.1:1", "sweep", "--image=x")
+    assert said == "PIPELINE, --image: --package is compiled already; leave them away"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--image=x"], "--image: components run in an image only with --docker; leave it away"),
-        (["--nodes=2", "--platform=PLATFORM"], "nodes: 2: --local trains in one process; give --nodes 1"),
+        (["--nodes=2", "--platform=PLATFORM"], "nodes: 2: a run on this machine trains in one process; give --nodes 1"),
     ],
     ids=["image", "nodes"],
 )
@@ -80,10 +64,23 @@ def test_a_run_on_this_machine_refuses_what_it_cannot_honour(
 ) -> None:
     (tmp_path / "platform.yaml").write_text("claims: {workspace: w}\n", encoding="utf-8")
     arguments = [argument.replace("PLATFORM", str(tmp_path / "platform.yaml")) for argument in arguments]
-    assert refused(capsys, "--local", *arguments).startswith(message)
+    assert refused(capsys, *arguments, command="run").startswith(message)
 
 
-def test_every_option_of_submit_is_one_of_both_or_refused_by_one() -> None:
-    both = {"pipeline", "params", "presets", "platform", "image", "nodes", "arguments", "local"}
-    options = set(vars(_parser().parse_args(["submit"]))) - {"command", "build"}
-    assert options == both | set(CLUSTER) | set(LOCAL)
+def test_the_commands_share_what_is_compiled_and_nothing_of_where_it_runs() -> None:
+    here, there = (set(vars(_parser().parse_args([command]))) for command in ("run", "submit"))
+    assert here & there == {"command", "pipeline", "params", "presets", "platform", "image", "nodes", "arguments"}
+    assert here - there == {"docker", "root", "store"}
+
+
+@pytest.mark.parametrize("option", ["--wait", "--host=x", "--package=x", "--store-claim=x"])
+def test_a_run_on_this_machine_knows_no_option_of_a_cluster(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["run", option])
+    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
+def test_the_earlier_spelling_is_told_what_to_type_now(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "sweep", "--local", "--root", "my runs", "--docker")
+    command = "elcrec-pipeline run sweep --root 'my runs' --docker"
+    assert said == f"submit --local has become a command of its own, run; type: {command}"

@@ -26,10 +26,11 @@ from elcrec.config import (
 )
 from elcrec.data.dataset import load_sequences
 from elcrec.errors import UserError
-from elcrec.evaluation import findings, pages, predictions, report
+from elcrec.evaluation import findings, predictions
 from elcrec.evaluation.metrics import MISS, mean_metrics
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
+from elcrec.pages import render, report
 from elcrec.ranking.bundled import read_facts, read_rules, read_search
 from elcrec.ranking.new_items import read_new_items
 from elcrec.stages import evaluate as evaluate_stage
@@ -308,7 +309,7 @@ def test_raw_ids_are_escaped_in_the_pages(workdir: Path, tmp_path: Path) -> None
 def test_without_the_extra_nothing_is_written_and_the_error_names_it(
     workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "find_spec", lambda _: None)
+    monkeypatch.setattr(render, "find_spec", lambda _: None)
     refused("extra report", workdir / "model", workdir / "sequences", tmp_path / "out")
 
 

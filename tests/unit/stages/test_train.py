@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from elcrec.artifacts import read_json
-from elcrec.evaluation import pages
+from elcrec.pages import render
 from elcrec.stages.train import train
 from tests.support.raw_log import write_sequences
 from tests.unit.training.helpers import ring_data, tiny_config
@@ -62,7 +62,7 @@ def test_the_same_inputs_give_the_same_model_wherever_it_is_trained(sequences: P
 def test_without_the_extra_the_model_is_trained_and_one_line_says_what_is_missing(
     sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pages, "find_spec", lambda _: None)
+    monkeypatch.setattr(render, "find_spec", lambda _: None)
     model = _train_here(sequences, tmp_path)
     assert sorted(path.name for path in model.iterdir()) == [
         "checksums.json",

@@ -1,4 +1,4 @@
-"""Keep docs/RESULTS.md: `python -m elcrec.evaluation.results --run artifacts --preset paper --device "2 CPU cores"`.
+"""Keep docs/RESULTS.md: `python -m release.results --run artifacts --preset paper --device "2 CPU cores"`.
 
 The rows live in results.json beside it, one a (data set, preset, objective, seed); the page is rendered from them and
 never edited by hand.
@@ -8,7 +8,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ Row = dict[str, Any]
 _HEAD = """# Results
 
 Test split, ranking over all items, the history excluded, ties against the target. Written by
-`python -m elcrec.evaluation.results`; the rows are in results.json. Published figures are those of Liu et al.
+`python -m release.results`; the rows are in results.json. Published figures are those of Liu et al.
 (NeurIPS 2024), which names no cutoff of 10. *Effective* is the effective number of intents, *largest* the share of the
 users in the largest one. *Of published* is NDCG@20 and HR@20 in percent of the published row of the same objective, for
 the preset `paper`. Seeds are also given as mean ± standard deviation.
@@ -117,7 +116,7 @@ def render(rows: Sequence[Row]) -> str:
 
 def published() -> dict[str, dict[str, dict[str, float]]]:
     """Return data set -> model -> metric -> the published figure."""
-    document = files("elcrec.evaluation").joinpath("published.json").read_bytes()
+    document = Path(__file__).with_name("published.json").read_bytes()
     return msgspec.json.decode(document, type=dict[str, dict[str, dict[str, float]]])
 
 
@@ -188,7 +187,7 @@ def _table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="elcrec.evaluation.results", description="Add a run to docs/RESULTS.md.")
+    parser = argparse.ArgumentParser(prog="python -m release.results", description="Add a run to docs/RESULTS.md.")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the folder of raw, model, evaluation")
     parser.add_argument("--preset", required=True, help="name of the settings, such as paper")
     parser.add_argument("--device", default="", help="the machine, in words")

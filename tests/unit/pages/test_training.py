@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from elcrec.config import TrainConfig, to_dict
-from elcrec.evaluation.training_page import write_training_page
+from elcrec.pages.training import write_training_page
 from tests.unit.training.helpers import ring_data
 
 

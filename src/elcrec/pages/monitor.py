@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, OTHERS, figure
-from elcrec.evaluation.pages import render
 from elcrec.monitoring.checks import SIDES, Score
 from elcrec.monitoring.daily import Ratio
 from elcrec.monitoring.profile import NO_PROFILE, Profile
@@ -15,6 +13,8 @@ from elcrec.monitoring.sentences import NAMES
 from elcrec.monitoring.state import BundleState, State
 from elcrec.monitoring.thresholds import HORIZON
 from elcrec.monitoring.verdict import Day, Judgement
+from elcrec.pages.drawing import COLORS, INTENT_COLORS, OTHERS, figure, label_some
+from elcrec.pages.render import render
 
 _TONES = {"fine": "good", "warn": "main", "retrain": "bad", "learning": ""}
 _MOST_TICKS, _MOST_INTENTS, _MOST_DAYS = 8, 24, 60
@@ -109,7 +109,7 @@ def _rates(days: Sequence[Day]) -> str:
             half = 1.96 * np.sqrt([ratio.variance for _, ratio in known])
             axis.fill_between(x, value - half, value + half, color=COLORS["model"], alpha=0.15, linewidth=0)
             axis.plot(x, value, color=COLORS["model"], marker="o", markersize=3)
-            _date_axis(axis, [day.date for day in days])
+            label_some(axis, [day.date[5:] for day in days], most=_MOST_TICKS)
             axis.set_ylim(bottom=0)
             axis.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}")
             axis.set_title(f"{NAMES[name][0].upper()}{NAMES[name][1:]} by day")
@@ -131,7 +131,7 @@ def _scores(bundle: BundleState, judged: Sequence[Judgement]) -> str:
                 axis.plot(x, y, color=color, marker="o", markersize=3, linewidth=1.2, label=NAMES[check])
         for side in (-1, 1):
             axis.axhline(side, color="#b42318", linewidth=1, linestyle="--")
-        _date_axis(axis, [judgement.date for judgement in judged])
+        label_some(axis, [judgement.date[5:] for judgement in judged], most=_MOST_TICKS)
         axis.set_title("Distance from the reference days, 1 is the limit")
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return finish("Distance of each check from the reference days by day")
@@ -181,8 +181,3 @@ def _shares(
         axis.set_title(title)
         axis.legend(fontsize=8)
         return finish(title)
-
-
-def _date_axis(axis: Any, dates: Sequence[str]) -> None:
-    step = max(1, -(-len(dates) // _MOST_TICKS))
-    axis.set_xticks(range(0, len(dates), step), [date[5:] for date in dates[::step]], fontsize=8.5)

@@ -1,4 +1,4 @@
-"""What the findings were made from, as every page says it."""
+"""What the findings were made from, as every page of an evaluation says it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from typing import Any
 
 from elcrec.artifacts import code_revision, read_json
 from elcrec.config import EvaluateConfig
-from elcrec.evaluation.catalogue_names import CatalogueNames
 from elcrec.evaluation.predictions import Predictions
-from elcrec.evaluation.provenance import origin
+from elcrec.pages.catalogue_names import CatalogueNames
+from elcrec.pages.provenance import origin
 
 
 @dataclass(frozen=True, kw_only=True)

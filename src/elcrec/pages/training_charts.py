@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from elcrec.evaluation.drawing import COLORS, INTENT_COLORS, MUTED, figure
-from elcrec.evaluation.epoch_columns import SECONDS, terms_among
+from elcrec.pages.drawing import COLORS, INTENT_COLORS, MUTED, figure
+from elcrec.training.epoch_columns import SECONDS, terms_among
 
 SIDE_BY_SIDE = (5.2, 3.2)
 """Inches of a chart that shares a row with another."""

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from elcrec.evaluation import intent_charts
-from elcrec.evaluation.drawing import INTENT_COLORS
 from elcrec.evaluation.findings import Findings, IntentFindings
-from elcrec.evaluation.inputs import Inputs, provenance_rows
-from elcrec.evaluation.intent_profiles import mean_cosines, moves
-from elcrec.evaluation.pages import render
+from elcrec.evaluation.intent_profiles import largest, mean_cosines, moves
 from elcrec.evaluation.predictions import Predictions
+from elcrec.pages import intent_charts
+from elcrec.pages.drawing import INTENT_COLORS
+from elcrec.pages.inputs import Inputs, provenance_rows
+from elcrec.pages.render import render
 
 COLLAPSED = 0.5
 """A largest intent with more than this share of the users explains little."""
@@ -76,7 +76,7 @@ def intent_rows(found: IntentFindings | None, inputs: Inputs) -> list[dict[str, 
             "profile": found.profiles.loc[intent],
             "planted": _planted(found, intent),
         }
-        for place, intent in enumerate(intent_charts.largest(found.sizes, len(found.sizes)))
+        for place, intent in enumerate(largest(found.sizes, len(found.sizes)))
     ]
 
 
@@ -109,7 +109,7 @@ def _about_order(found: IntentFindings, stay: float | None) -> list[str]:
 
 
 def _charts(found: IntentFindings, findings: Findings, model: Predictions) -> dict[str, str]:
-    chosen, shown = (intent_charts.largest(found.sizes, most) for most in (_COMPARED, _SHOWN))
+    chosen, shown = (largest(found.sizes, most) for most in (_COMPARED, _SHOWN))
     sizeable = [intent for intent in shown if found.sizes[intent] >= _SIZEABLE * found.sizes.max()]
     now = model.intents[model.pictured]
     overall = findings.resampled.means["model"]["ndcg@20"]

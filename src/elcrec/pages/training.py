@@ -9,10 +9,11 @@ import pandas as pd
 import yaml
 
 from elcrec.data.dataset import SequenceData
-from elcrec.evaluation import training_charts
-from elcrec.evaluation.epoch_columns import SECONDS
-from elcrec.evaluation.pages import render
-from elcrec.evaluation.provenance import known_settings, model_label, origin
+from elcrec.evaluation.provenance import model_label
+from elcrec.pages import training_charts
+from elcrec.pages.provenance import known_settings, origin
+from elcrec.pages.render import render
+from elcrec.training.epoch_columns import SECONDS
 
 _LATE = 0.9
 """A best epoch in the last tenth of all that were allowed: more of them may help."""

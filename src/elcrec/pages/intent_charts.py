@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from elcrec.evaluation.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, figure
+from elcrec.evaluation.intent_profiles import largest, principal_axes
+from elcrec.pages.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, WHISKERS, figure
 
 _HALO = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
 _CELL_TEXT = 8
@@ -20,12 +21,6 @@ _MOST_LABELLED = 14
 """Cells of a wider grid are too small for a number."""
 
 FloatArray = npt.NDArray[np.float64]
-
-
-def largest(sizes: npt.NDArray[np.int64], most: int) -> list[int]:
-    """Return the used intents, largest first, at most `most`."""
-    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
-    return [int(intent) for intent in order[:most]]
 
 
 def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
@@ -70,21 +65,6 @@ def intent_map(vectors: npt.NDArray[np.float32], intents: npt.NDArray[np.integer
         return finish("Map of users and intents")
 
 
-def principal_axes(
-    vectors: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the mean, [D], and the first two principal axes, [2, D]; zeros for axes that do not exist.
-
-    The sign of an axis is chosen so that its largest entry is positive.
-    """
-    middle = vectors.mean(axis=0, dtype=np.float64)
-    _, _, axes = np.linalg.svd(vectors - middle, full_matrices=False)
-    axes_2D = np.zeros((2, vectors.shape[1]))
-    axes_2D[: len(axes)] = axes[:2]
-    extreme = axes_2D[range(2), np.abs(axes_2D).argmax(axis=1)]
-    return middle, axes_2D * np.where(extreme < 0, -1, 1)[:, None]
-
-
 def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> str:
     """NDCG@20 of the users of each chosen intent, beside that of all users.
 
@@ -97,9 +77,8 @@ def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> s
         rows = profiles.loc[list(chosen)]
         place = np.arange(len(rows))
         error = 1.96 * rows["ndcg@20_error"].fillna(0)
-        whiskers = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2}
         colors = [color_of(index) for index in place.tolist()]
-        axis.bar(place, rows["ndcg@20"], width=0.8, color=colors, yerr=error, error_kw=whiskers)
+        axis.bar(place, rows["ndcg@20"], width=0.8, color=colors, yerr=error, error_kw=WHISKERS)
         axis.axhline(overall, color=INK, linewidth=0.8, linestyle=(0, (3, 3)), label="all users")
         axis.margins(y=0.16)
         axis.set_ylim(bottom=0)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from elcrec.artifacts import write_json
-from elcrec.evaluation.results import METRICS, main
+from release.results import METRICS, main
 
 
 def run_folder(folder: Path, *, seed: int = 1, level: float = 0.05, **metrics: float) -> Path:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from elcrec.config import PromoteConfig
-from elcrec.evaluation.drawing import COLORS, INK, figure
-from elcrec.evaluation.pages import render
 from elcrec.monitoring.promotion import NAMES, Decision, Look
+from elcrec.pages.drawing import COLORS, INK, figure, label_some
+from elcrec.pages.render import render
 
 _TONES = {"promote": "good", "drop": "bad", "refused": "bad", "collect": "main"}
 _TITLES = {
@@ -60,8 +60,7 @@ def _sequence(name: str, dates: Sequence[str], looks: Sequence[Look], margin: fl
         axis.axhline(0, color=INK, linewidth=1)
         if margin is not None:
             axis.axhline(-margin, color="#b42318", linewidth=1, linestyle="--")
-        step = max(1, -(-len(dates) // _MOST_TICKS))
-        axis.set_xticks(range(0, len(dates), step), [each[5:] for each in dates[::step]], fontsize=8.5)
+        label_some(axis, [date[5:] for date in dates], most=_MOST_TICKS)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
         reach = _reach(low, high, lift, counts)
         axis.set_ylim(-reach, reach)

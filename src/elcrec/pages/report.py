@@ -8,15 +8,15 @@ import pandas as pd
 import yaml
 
 from elcrec.config import to_dict
-from elcrec.evaluation import charts, training_charts
 from elcrec.evaluation.findings import MANY_REPEATS, METRICS, Findings
-from elcrec.evaluation.inputs import Inputs, provenance_rows
-from elcrec.evaluation.intents_page import about_intents, intent_rows
 from elcrec.evaluation.new_items import HELD_OUT, NewItemFindings
-from elcrec.evaluation.pages import render
 from elcrec.evaluation.predictions import TOP_K, Predictions
-from elcrec.evaluation.provenance import known_settings
 from elcrec.evaluation.rules import ALL, NONE, RuleFindings
+from elcrec.pages import accuracy_charts, training_charts
+from elcrec.pages.inputs import Inputs, provenance_rows
+from elcrec.pages.intents import about_intents, intent_rows
+from elcrec.pages.provenance import known_settings
+from elcrec.pages.render import render
 
 _SHOWN_INTENTS = 5
 """The largest intents, for a first look; the others stand on the page of intents."""
@@ -146,9 +146,9 @@ def _context(findings: Findings, predictions: Mapping[str, Predictions], inputs:
 def _charts(findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> dict[str, str]:
     named, model = labels(predictions), predictions["model"]
     drawn = {
-        "comparison": charts.comparison(findings.resampled, named),
-        "hits": charts.hit_curve(findings.ranks, named, len(inputs.item_ids)),
-        "segments": charts.segment_bars(findings.segments, named),
+        "comparison": accuracy_charts.comparison(findings.resampled, named),
+        "hits": accuracy_charts.hit_curve(findings.ranks, named, len(inputs.item_ids)),
+        "segments": accuracy_charts.segment_bars(findings.segments, named),
     }
     history = inputs.folders["model"] / "history.csv"
     if history.is_file():

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from elcrec.data.profile import DAY, LENGTH_EDGES, Figures
+from elcrec.data.profile import LENGTH_EDGES, Figures
 from elcrec.data.quality import Assessment
 from elcrec.data.survey import Survey
-from elcrec.errors import UserError
+from elcrec.data.times import DAY
+from elcrec.pages.render import render
 
 _PERIODS = 40
 
@@ -34,29 +36,19 @@ class Chart:
     bars: list[Bar]
 
 
-def render_page(report: Mapping[str, Any], assessment: Assessment, *, created: datetime) -> str:
-    """Return the page for a report (the content of `validation.json`).
+def write_validation_page(path: Path, report: Mapping[str, Any], assessment: Assessment, *, created: datetime) -> None:
+    """Write the page for a report (the content of `validation.json`).
 
     Raises:
         UserError: jinja2 is not installed.
     """
-    try:
-        import jinja2  # noqa: PLC0415 - an optional dependency that only the page needs
-    except ImportError as error:
-        raise UserError("the report needs jinja2", fix="install it with `pip install elcrec[validate]`") from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("elcrec.data"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("validation.html").render(
-        report=report,
-        charts=charts(assessment.survey),
-        faults=assessment.survey.sorted.faults,
-        created=f"{created:%Y-%m-%d %H:%M} UTC",
-    )
+    page = {
+        "report": report,
+        "charts": charts(assessment.survey),
+        "faults": assessment.survey.sorted.faults,
+        "created": created,
+    }
+    render("validation.html.jinja", path, page)
 
 
 def charts(survey: Survey) -> list[Chart]:

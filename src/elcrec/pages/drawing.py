@@ -16,6 +16,8 @@ INTENT_COLORS = (
 )  # fmt: skip
 OTHERS = "#cbd2dc"
 INK, MUTED, GRID = "#1d2433", "#667085", "#e8ebf0"
+WHISKERS: dict[str, Any] = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2}
+"""How an interval is drawn."""
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -54,8 +56,13 @@ def bars(
     """Draw the bars of ranking number `place` among `total`, beside those of the others."""
     width = 0.8 / total
     x = np.arange(len(values)) + (place - (total - 1) / 2) * width
-    style = {"ecolor": INK, "elinewidth": 0.9, "capsize": 2}
-    axis.bar(x, values, width * 0.92, color=color, label=label, yerr=error, error_kw=style)
+    axis.bar(x, values, width * 0.92, color=color, label=label, yerr=error, error_kw=WHISKERS)
+
+
+def label_some(axis: Any, labels: Sequence[str], *, most: int) -> None:
+    """Label at most `most` of the places 0, 1, 2, … along the x axis, evenly chosen."""
+    step = max(1, -(-len(labels) // most))
+    axis.set_xticks(range(0, len(labels), step), labels[::step], fontsize=8.5)
 
 
 @contextmanager

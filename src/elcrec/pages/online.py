@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from elcrec.evaluation.drawing import COLORS, INK, figure
-from elcrec.evaluation.pages import render
+from elcrec.pages.drawing import COLORS, WHISKERS, figure, label_some
+from elcrec.pages.render import render
 
 _TITLES = {
     "day": "By day",
@@ -61,10 +61,9 @@ def _shares(rows: Rows, title: str) -> str:
     with figure(5.2, 3.2) as ((axis,), finish):
         x, ctr = np.arange(len(rows)), np.array([row["ctr"] for row in rows])
         error = np.array([ctr - [row["ctr_low"] for row in rows], [row["ctr_high"] for row in rows] - ctr])
-        style = {"color": COLORS["model"], "ecolor": INK, "elinewidth": 0.9, "capsize": 2}
+        style = {"color": COLORS["model"], **WHISKERS}
         axis.errorbar(x, ctr, yerr=error.clip(0), fmt="o", markersize=4, **style)
-        step = max(1, -(-len(rows) // _MOST_TICKS))
-        axis.set_xticks(x[::step], [row["group"] for row in rows][::step], fontsize=8.5)
+        label_some(axis, [row["group"] for row in rows], most=_MOST_TICKS)
         axis.tick_params(axis="x", rotation=0 if str(rows[0]["group"]).isdecimal() else 30)
         axis.set_ylim(bottom=0)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from elcrec.evaluation.bootstrap import Bootstrap
-from elcrec.evaluation.drawing import COLORS, MUTED, bars, figure
 from elcrec.evaluation.metrics import CUTOFFS
+from elcrec.pages.drawing import COLORS, MUTED, bars, figure
 
 _CURVE_POINTS = 160
 _ABOVE: dict[str, Any] = {"loc": "outside upper right", "ncols": 3, "fontsize": 9}

@@ -1,0 +1,28 @@
+"""Where a model comes from, in words for people: what its config.json says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from elcrec.registry import find_objective
+
+
+def origin(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a model came from: its training, or the file that it was imported from."""
+    facts = {"objective": config["train"]["objective"]}
+    if "imported" in config:
+        facts |= {"imported from": config["imported"]["file"], "sha256 of that file": config["imported"]["sha256"]}
+    else:
+        facts["seed"] = config["train"]["seed"]
+        facts["epochs"] = f"{config.get('epochs')} (best {config.get('best_epoch')})"
+    return facts | {"git revision": config.get("git_revision") or "not in a repository"}
+
+
+def known_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the train section; of an imported model what its tensors tell, as nobody knows how it was trained."""
+    settings: dict[str, Any] = config["train"]
+    if "imported" not in config:
+        return settings
+    encoder = {name: settings["encoder"][name] for name in ("window", "hidden_size", "num_blocks", "num_heads")}
+    known = {"objective": settings["objective"], "encoder": encoder}
+    num_intents = settings["intents"]["num_intents"]
+    return known | ({"intents": {"num_intents": num_intents}} if find_objective(settings["objective"]).intents else {})
