@@ -31,6 +31,9 @@ _DRAWN_TAGS = {"mlflow.runName"}
 _UNREAD = {"feature_view_version_history"}
 """Tables that nothing reads. Feast writes a view and the row of its version in two transactions, so a kill between them
 loses that row for good."""
+_COMPARED = {"gate.json": ("accepted", "digest", "challenger"), "checked.json": ("services",)}
+"""Fields of documents that are compared. The gate's reason tells a champion that was there before from none; what Feast
+was found to serve is noted with a digest of definitions that say when they were made."""
 
 
 def outcome_of(folder: Path) -> Outcome:
@@ -64,12 +67,10 @@ def _content(path: Path) -> str:
     of_a_gate = path.name in {CHECKSUMS, "gate.md"} and (path.parent / "gate.json").exists()
     if of_a_gate or path.name == MEASURED or path.suffix in {".html", ".lock"}:
         return "there"
-    if path.name == "gate.json":  # whose reason tells a champion that was there before from none
-        return str([read_json(path)[name] for name in ("accepted", "digest", "challenger")])
+    if path.name in _COMPARED:
+        return str([read_json(path)[name] for name in _COMPARED[path.name]])
     if path.name == "manifest.json":  # which says when the bundle was written
         return str({name: value for name, value in read_json(path).items() if name != "created"})
-    if path.name == "checked.json":  # which goes by definitions that say when they were made
-        return str(read_json(path)["services"])
     if path.suffix == ".db":
         return _digest(_rows(path))
     if path.suffix == ".parquet" and "feast" in path.parts:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def parse_part(name: str, document: Mapping[str, Any], *, source: object = "configuration") -> Any:
-    """Check one section of `Config` alone, without the other sections and what holds between them.
+    """Check one section of `Config` alone, without conditions between sections.
 
     Raises:
         UserError: a key is unknown, or a value has the wrong type or range.
@@ -27,7 +27,7 @@ def parse_part(name: str, document: Mapping[str, Any], *, source: object = "conf
 
 
 def load_config(params: Path, *, presets: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
-    """Read `params`, lay `presets` over it in their order, then `overrides` such as `train.epochs=5`.
+    """Read `params`, then apply `presets` in their order, then `overrides` such as `train.epochs=5`.
 
     Raises:
         UserError: a file is missing or not YAML, a key is unknown, or a value has the wrong type or range.
@@ -50,10 +50,10 @@ def parse_config(document: Mapping[str, Any], *, source: object = "configuration
 
 
 def parse_section(document: Mapping[str, Any], kind: type[T], *, source: object, described_in: str) -> T:
-    """Check a nested mapping against a section's type; `described_in` is where its fields are explained.
+    """Check a nested mapping against a section's type; `described_in` is the file that explains its fields.
 
     Raises:
-        UserError: a key is unknown, or a value has the wrong type or range, or is not plain.
+        UserError: a key is unknown, or a value has the wrong type or range or is not plain.
     """
     require_plain(document, source=source)
     try:
@@ -70,7 +70,7 @@ def to_dict(section: Section) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one nested mapping over another; mappings join, everything else is replaced."""
+    """Merge one nested mapping into another; mappings are merged, everything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -100,7 +100,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        UserError: the file is missing, not readable, or holds something else.
+        UserError: the file is missing, cannot be read, or does not hold a mapping.
     """
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"), source=path)
@@ -109,5 +109,5 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"not readable ({error})", where=path) from error
     if not isinstance(document, dict):
-        raise UserError("a mapping of sections was expected", where=path)
+        raise UserError("expected a mapping of sections", where=path)
     return document

@@ -16,7 +16,7 @@ from elcrec.config.validate import ValidateConfig
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """The whole of params.yaml."""
+    """The whole configuration (params.yaml)."""
 
     fetch: FetchConfig = FetchConfig()
     """Stage fetch."""
@@ -41,10 +41,10 @@ class Config(Section, frozen=True, kw_only=True):
     promote: PromoteConfig = PromoteConfig()
     """Stage promote."""
     engine: EngineConfig = EngineConfig()
-    """What validate, sequences, exposures, monitor and promote run on."""
+    """The engine of validate, sequences, exposures, monitor and promote."""
 
     def __post_init__(self) -> None:
-        """Check that a model is served all the history that it was evaluated on."""
+        """Check that a model is served histories as long as those in the evaluation."""
         window, kept = self.train.encoder.window, self.sequences.history
         if window > kept:
             raise ValueError(

@@ -11,12 +11,12 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Name = Annotated[str, Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
-"""Text that is part of file names and addresses: without slashes, spaces or two dots in a row."""
+"""Text for file names and addresses: without slashes, spaces or two consecutive dots."""
 Md5 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Day = Annotated[str, Meta(pattern="^(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$")]
 
 FAULT_STATUSES = (1, 2, 130, 143)
-"""Exit statuses that say that a command failed or was ended."""
+"""Exit statuses of a command that failed or was ended."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
