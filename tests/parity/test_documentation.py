@@ -54,11 +54,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_params: Callable[[Path], 
     """Return a folder as `elcrec run` leaves it, with the logs that pages name."""
     folder = tmp_path_factory.mktemp("documented") / "run"
     folder.mkdir()
-    tiny_params(folder)
+    tiny = yaml.safe_load(tiny_params(folder).read_text(encoding="utf-8"))
+    params = merge(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")), tiny)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     command = [sys.executable, "-m", "elcrec", "run", "--workdir", "runs/sample"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (folder / "data").mkdir()
+    (folder / "exports").mkdir()
     log = folder / "runs" / "sample" / "raw" / "data.csv"
     shutil.copy(log, folder / "data" / "log.csv")
     pq.write_table(pyarrow.csv.read_csv(log), folder / "data" / "log.parquet")

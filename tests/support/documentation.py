@@ -46,6 +46,7 @@ PARSED_ONLY = {
     "elcrec fetch --set fetch.dataset=beauty": "is a download",
     "elcrec import-weights": "needs a published checkpoint; see tests/unit/stages/test_import_weights.py",
     "elcrec evaluate": "needs a published checkpoint; see tests/unit/stages/test_import_weights.py",
+    "elcrec rollback": "needs two versions; see tests/unit/stages/test_rollback.py",
     "elcrec run": "has made the folder in which the blocks run",
     "elcrec serve": "never ends; one real server answers the requests of all pages",
     "elcrec train": "takes long; tests/unit/training trains in all these ways",
@@ -60,9 +61,9 @@ PARSED_ONLY = {
     "less": "never ends",
     "make": "takes long; `make --dry-run` runs instead",
     "pip": "tests/parity/test_wheel.py installs the wheel",
-    "pytest": "takes long",
     "python -c from mlflow": "needs a server of MLflow",
     "python -m benchmarks": "takes up to an hour",
+    "python -m pytest": "takes long",
     "torchrun": "takes long; see tests/unit/training/test_distributed.py",
 }
 """First words of the commands that are checked and not run, and why."""
@@ -144,6 +145,7 @@ class Folder:
         (path / ".venv" / "bin").mkdir(parents=True)
         (path / ".venv" / "bin" / "activate").touch()
         self._add_programs(path / ".programs")
+        (path / ".venv" / "bin" / "python").symlink_to(path / ".programs" / "python")
         user = ["-c", "user.name=Reader", "-c", "user.email=reader@example.org"]
         for arguments in (["init"], ["add", "params.yaml"], [*user, "commit", "--message", "A first commit"]):
             subprocess.run(["git", *arguments], cwd=path, check=True, capture_output=True)
@@ -152,16 +154,18 @@ class Folder:
         """Write a script for each program: it notes the call, and then ends or calls the program."""
         folder.mkdir()
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        modules = {"elcrec": "elcrec", "elcrec-pipeline": "pipelines.cli"}
+        modules = {"elcrec": "elcrec.cli", "elcrec-pipeline": "pipelines.cli"}
         for name in sorted({*_RUN, *(words.split()[0] for words in PARSED_ONLY)}):
-            real = f"{sys.executable} -m {modules[name]}" if name in modules else shutil.which(name, path=programs)
+            real = shutil.which(name, path=programs)
+            if name in modules:
+                real = f"{sys.executable} -c 'import sys; from {modules[name]} import main; sys.exit(main())'"
             given = '"$@"'
             if name == "curl":
                 given = f'--fail-with-body --no-progress-meter "${{@//localhost:8080/127.0.0.1:{self._port}}}"'
-            cases = [f'"{words} "*' for words in PARSED_ONLY if words.split()[0] == name]
+            cases = [f'"{words}"*' for words in PARSED_ONLY if words.split()[0] == name]
             script = ["#!/bin/bash", f"printf '%s{_WORD}' {name} \"$@\" >>'{self._calls}'"]
             script += [f"printf '{_CALL}' >>'{self._calls}'"]
-            script += [f'case "{name} $* " in {" | ".join(cases)}) exit ;; esac'] if cases else []
+            script += [f'case "{name} $*" in {" | ".join(cases)}) exit ;; esac'] if cases else []
             script += [f"PATH='{programs}' exec {real} {given}"]
             (folder / name).write_text("\n".join(script) + "\n", encoding="utf-8")
             (folder / name).chmod(0o755)
@@ -197,7 +201,7 @@ class Folder:
             yield done.stdout
 
     def _execute(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        variables = {**os.environ, "PATH": str(self.path / ".programs"), "EDITOR": "cat", "PYTHONOPTIMIZE": "1"}
+        variables = {**os.environ, "PATH": str(self.path / ".programs"), "EDITOR": "touch", "PYTHONOPTIMIZE": "1"}
         variables["ELCREC_FEATURES"] = str(self.path / "features")
         return subprocess.run(
             command,
