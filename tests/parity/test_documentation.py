@@ -117,6 +117,29 @@ def test_what_a_page_tells_you_to_type_runs(page: Path, run: Path, port: int, tm
     assert not wrong, "\n\n".join(wrong)
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "complaint"),
+    [
+        ("bash", "frobnicate\n", "frobnicate: the documentation may not call it"),
+        ("bash", "cat absent.txt\n", "No such file"),
+        ("bash", "elcrec serve --prot 8080\n", "unrecognized arguments"),
+        ("bash", "elcrec train --set train.epoch=1\n", "train.epoch"),
+        ("bash", "elcrec-pipeline schedule training\n", "--name"),
+        ("bash", "docker build --target absent .\n", "no target absent"),
+        ("bash", "kubectl apply -k deploy/overlays/absent\n", "no deploy/overlays/absent"),
+        ("bash", "make absent\n", "No rule to make target"),
+        ("bash", "python -m benchmarks.absent\n", "no module benchmarks.absent"),
+        ("bash", "for name in 1; do\n", "bash could not read it"),
+        ("console", "$ git rev-parse HEAD\nabsent\n", "'absent' was not printed"),
+    ],
+)
+def test_a_block_that_is_wrong_is_found(
+    language: str, text: str, complaint: str, run: Path, port: int, tmp_path: Path
+) -> None:
+    block = Block(ROOT / "docs" / "index.md", 1, language, text)
+    assert complaint in "\n".join(Folder(tmp_path / "checkout", run, port).run(block))
+
+
 @pytest.mark.parametrize("block", blocks_in("yaml"), ids=str)
 def test_yaml_on_a_page_is_configuration_that_we_read(block: Block) -> None:
     content = yaml.safe_load(block.text)

@@ -67,7 +67,7 @@ PARSED_ONLY = {
     "torchrun": "takes long; see tests/unit/training/test_distributed.py",
 }
 """First words of the commands that are checked and not run, and why."""
-_RUN = ("cat", "cp", "curl", "dvc", "feast", "git", "ls", "mkdir", "mktemp", "mv", "openssl", "python", "rm")
+_RUN = ("cat", "cp", "curl", "dvc", "feast", "git", "ls", "mkdir", "mktemp", "mv", "openssl", "python", "rm", "touch")
 _SECONDS = 300
 _MARK, _FAILED, _WORD, _CALL = "\x1c", "\x1d", "\x1f", "\x1e"
 _PREAMBLE = f"""set -E
@@ -242,12 +242,16 @@ class Folder:
                 yield str(error)
 
     def _of_kubectl(self, arguments: Sequence[str]) -> Iterator[str]:
-        named = [after for one, after in zip(arguments, arguments[1:], strict=False) if one in {"-f", "-k", "kustomize"}]
+        named = [
+            after for one, after in zip(arguments, arguments[1:], strict=False) if one in {"-f", "-k", "kustomize"}
+        ]
         yield from (f"no {name}" for name in named if name != "-" and not (self.path / name).exists())
 
     def _of_docker(self, arguments: Sequence[str]) -> Iterator[str]:
         targets = [after for one, after in zip(arguments, arguments[1:], strict=False) if one == "--target"]
-        given = [after.split("=")[0] for one, after in zip(arguments, arguments[1:], strict=False) if one == "--build-arg"]
+        given = [
+            after.split("=")[0] for one, after in zip(arguments, arguments[1:], strict=False) if one == "--build-arg"
+        ]
         text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
         yield from (f"no target {name}" for name in targets if not re.search(rf"(?m)^FROM .* AS {name}$", text))
         yield from (f"no argument {name}" for name in given if not re.search(rf"(?m)^ARG {name}\b", text))
@@ -278,4 +282,3 @@ def _of_python(arguments: Sequence[str]) -> Iterator[str]:
             yield f"no module {module}"
         case ["-c", program, *_]:
             compile(program, "<documentation>", "exec")
-
