@@ -12,10 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -242,19 +242,19 @@ class Folder:
                 yield str(error)
 
     def _of_kubectl(self, arguments: Sequence[str]) -> Iterator[str]:
-        named = [
-            after for one, after in zip(arguments, arguments[1:], strict=False) if one in {"-f", "-k", "kustomize"}
-        ]
+        named = _values(arguments, "-f", "-k", "kustomize")
         yield from (f"no {name}" for name in named if name != "-" and not (self.path / name).exists())
 
     def _of_docker(self, arguments: Sequence[str]) -> Iterator[str]:
-        targets = [after for one, after in zip(arguments, arguments[1:], strict=False) if one == "--target"]
-        given = [
-            after.split("=")[0] for one, after in zip(arguments, arguments[1:], strict=False) if one == "--build-arg"
-        ]
         text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-        yield from (f"no target {name}" for name in targets if not re.search(rf"(?m)^FROM .* AS {name}$", text))
+        given = [value.split("=")[0] for value in _values(arguments, "--build-arg")]
         yield from (f"no argument {name}" for name in given if not re.search(rf"(?m)^ARG {name}\b", text))
+        targets = _values(arguments, "--target")
+        yield from (f"no target {name}" for name in targets if not re.search(rf"(?m)^FROM .* AS {name}$", text))
+
+
+def _values(arguments: Sequence[str], *options: str) -> list[str]:
+    return [value for option, value in pairwise(arguments) if option in options]
 
 
 def complaints_of_parser(program: str, arguments: Sequence[str]) -> Iterator[str]:
