@@ -26,12 +26,14 @@ from tests.support.documentation import (
     PAGES,
     PARSERS,
     ROOT,
+    RUN,
     TESTED_ELSEWHERE,
     Block,
     Folder,
     blocks_of,
     complaints_of_make,
     complaints_of_parser,
+    locate,
 )
 from tests.support.serving import Installation, eventually, serving
 
@@ -52,6 +54,9 @@ def spoken_of() -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_params: Callable[[Path], Path]) -> Path:
     """Return a folder as `elcrec run` leaves it, with the logs that pages name."""
+    missing = [program for program in RUN if locate(program) is None]
+    if missing:
+        pytest.skip(f"not on this machine: {', '.join(missing)}")
     folder = tmp_path_factory.mktemp("documented") / "run"
     folder.mkdir()
     tiny = yaml.safe_load(tiny_params(folder).read_text(encoding="utf-8"))
@@ -105,15 +110,15 @@ def test_what_a_page_tells_you_to_type_runs(page: Path, run: Path, port: int, tm
     programs = [block.text for block in blocks_of(page) if block.language == "python"]
     wrong: list[str] = []
     for block in blocks_of(page):
-        found: Iterator[str] = iter(())
+        complaints: Iterator[str] = iter(())
         if block.language in {"bash", "console"}:
-            found = folder.run(block)
+            complaints = folder.run(block)
         elif block.language == "python" and programs:
-            found = folder.run_python("\n".join(programs))
+            complaints = folder.run_python("\n".join(programs))
             programs = []
         elif block.file:
             folder.write(block)
-        wrong += [f"{block}: {each}" for each in found]
+        wrong += [f"{block}: {each}" for each in complaints]
     assert not wrong, "\n\n".join(wrong)
 
 

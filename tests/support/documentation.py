@@ -67,8 +67,10 @@ PARSED_ONLY = {
     "torchrun": "takes long; see tests/unit/training/test_distributed.py",
 }
 """First words of the commands that are checked and not run, and why."""
-_RUN = ("cat", "cp", "curl", "dvc", "feast", "git", "ls", "mkdir", "mktemp", "mv", "openssl", "python", "rm", "touch")
+RUN = ("cat", "cp", "curl", "dvc", "feast", "git", "ls", "mkdir", "mktemp", "mv", "openssl", "python", "rm", "touch")
+"""Programs that run."""
 _SECONDS = 300
+_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 _MARK, _FAILED, _WORD, _CALL = "\x1c", "\x1d", "\x1f", "\x1e"
 _PREAMBLE = f"""set -E
 trap 'printf "{_FAILED}status %s of: %s{_FAILED}" $? "$BASH_COMMAND"' ERR
@@ -118,6 +120,11 @@ def blocks_of(page: Path) -> list[Block]:
     ]
 
 
+def locate(program: str) -> str | None:
+    """Return where a program is: beside Python, or on this machine."""
+    return shutil.which(program, path=_PATH)
+
+
 def _is_whole(command: str) -> bool:
     done = subprocess.run(["bash", "-n"], input=command, capture_output=True, text=True, check=False)
     return done.returncode == 0 and not command.endswith("\\\n")
@@ -153,10 +160,9 @@ class Folder:
     def _add_programs(self, folder: Path) -> None:
         """Write a script for each program: it notes the call, and then ends or calls the program."""
         folder.mkdir()
-        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         modules = {"elcrec": "elcrec.cli", "elcrec-pipeline": "pipelines.cli"}
-        for name in sorted({*_RUN, *(words.split()[0] for words in PARSED_ONLY)}):
-            real = shutil.which(name, path=programs)
+        for name in sorted({*RUN, *(words.split()[0] for words in PARSED_ONLY)}):
+            real = locate(name)
             if name in modules:
                 real = f"{sys.executable} -c 'import sys; from {modules[name]} import main; sys.exit(main())'"
             given = '"$@"'
@@ -166,7 +172,7 @@ class Folder:
             script = ["#!/bin/bash", f"printf '%s{_WORD}' {name} \"$@\" >>'{self._calls}'"]
             script += [f"printf '{_CALL}' >>'{self._calls}'"]
             script += [f'case "{name} $*" in {" | ".join(cases)}) exit ;; esac'] if cases else []
-            script += [f"PATH='{programs}' exec {real} {given}"]
+            script += [f"PATH='{_PATH}' exec {real} {given}"]
             (folder / name).write_text("\n".join(script) + "\n", encoding="utf-8")
             (folder / name).chmod(0o755)
 
