@@ -23,7 +23,7 @@ from tests.unit.training.helpers import grouped_epoch, packed_epoch, ring_data, 
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 _FILE = r"`src/(?P<path>\S+)\.py`: a subclass.*?```python\n(?P<code>.*?)```"
-_LINE = r"in `(?P<known>TERMS|MIXERS)`:\s+```\n(?P<line>.*?)\n\s*```"
+_LINE = r"in `(?P<known>TERMS|MIXERS)`:\s+```diff\n\s*\+(?P<line>.*?)\n\s*```"
 
 
 def _examples() -> list[tuple[str, str, str, str]]:
