@@ -146,5 +146,5 @@ def test_a_bundle_whose_parts_do_not_fit_is_refused(inputs: Inputs, tmp_path: Pa
     mixed = BundleSource(model=source.model, sequences=copy, evaluation=source.evaluation)
     write_bundle(mixed, describe_bundle(mixed, name="m", feature_service="s", feature_schema="d"), tmp_path / "bundle")
 
-    with pytest.raises(UserError, match=r"knows 15 items, items\.parquet 16"):
+    with pytest.raises(UserError, match=r"knows 15 items, but items\.parquet has 16"):
         Recommender.load(tmp_path / "bundle")
