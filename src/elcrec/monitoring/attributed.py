@@ -1,4 +1,4 @@
-"""What `elcrec exposures` wrote, as its readers take it."""
+"""Reading the output of `elcrec exposures`."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -16,10 +16,10 @@ _RUN_FIRST = "run `elcrec exposures` first"
 
 
 def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
-    """Return the window of attribution in seconds; the table may lack columns of an older revision.
+    """Return the window of attribution in seconds; a table of an older version may lack some columns.
 
     Raises:
-        UserError: the folder is not what `elcrec exposures` writes, or another column is missing.
+        UserError: the folder is not an output of `elcrec exposures`, or another column is missing.
     """
     written, table = read_json(folder / "exposures.json"), folder / ATTRIBUTED_FILE
     try:
@@ -29,7 +29,7 @@ def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
         raise UserError(f"not readable as Parquet ({error})", where=table, fix=_RUN_FIRST) from error
     except (KeyError, TypeError, ValueError) as error:
         where = folder / "exposures.json"
-        raise UserError("not what `elcrec exposures` writes", where=where, fix=_RUN_FIRST) from error
+        raise UserError("not an output of `elcrec exposures`", where=where, fix=_RUN_FIRST) from error
     missing = [name for name in ATTRIBUTED_SCHEMA.names if name not in names and name not in lacking]
     if missing or written.get("schema_version") != SCHEMA_VERSION:
         lacks = f"no column {', '.join(missing)}" if missing else "another schema version"
@@ -38,6 +38,6 @@ def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
 
 
 def is_settled(day: int, now: datetime, window: float) -> bool:
-    """Say whether all events that may follow from a day's answers (since 1970, UTC) have happened."""
+    """Return whether all events that may follow from the answers of a day (since 1970, UTC) have happened."""
     end = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day + 1)
     return end + timedelta(seconds=window) <= now

@@ -154,7 +154,7 @@ def test_a_log_that_says_too_little_says_how_little(case: Case) -> None:
     found = case.judge(least_effective=10_000)
 
     assert found.problem is not None
-    assert "least_effective (10,000); log longer, or explore more" in found.problem
+    assert "least_effective (10,000); log for a longer time, or explore more" in found.problem
 
 
 def test_a_challenger_that_is_only_different_is_not_said_to_be_worse(case: Case) -> None:

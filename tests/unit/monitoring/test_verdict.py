@@ -109,14 +109,14 @@ def test_a_mix_that_moves_a_little_everywhere_is_seen_as_a_whole() -> None:
     moved = a_day(mix=(0.36, 0.265, 0.235, 0.095, 0.045))
     last = judged(moved, moved)[-1]
     assert "mix" in last.alarms
-    assert any(reason.startswith("The mix of intents has moved: ") for reason in last.reasons)
+    assert any(reason.startswith("The mix of intents has changed: ") for reason in last.reasons)
 
 
 def test_histories_that_are_shorter_than_before_are_a_warning_in_words() -> None:
     shorter = a_day(lengths={"1": 0.14, "2": 0.24, "4": 0.3, "8": 0.21, "16": 0.11})
     last = judged(shorter, shorter)[-1]
     assert (last.alarms, last.verdict) == (("history",), "warn")
-    assert last.reasons[0].startswith("The lengths of known histories have moved: ")
+    assert last.reasons[0].startswith("The lengths of known histories have changed: ")
     assert judged(shorter, shorter, retrain_on=("history",))[-1].verdict == "retrain"
 
 
