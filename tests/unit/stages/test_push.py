@@ -294,7 +294,7 @@ def test_an_evaluation_of_other_users_is_refused(empty: Store, ranked: tuple[Inp
     pq.write_table(mark_model(pq.read_table(ranks), ranked[0].model), ranks)
     mixed = Inputs(model=ranked[0].model, sequences=ranked[0].sequences, evaluation=other.evaluation)
 
-    with pytest.raises(UserError, match="not the ranks of these test users"):
+    with pytest.raises(UserError, match="not the ranks of the test users"):
         empty.push(mixed)
 
     assert not empty.out.exists()
@@ -333,7 +333,7 @@ def test_users_whom_somebody_else_chose_are_refused(
     ranks = pq.read_table(ranked[0].evaluation / "ranks.parquet")
     for chosen in (ranks.slice(0, 9), ranks.slice(0, 0)):
         pq.write_table(chosen, inputs.evaluation / "ranks.parquet")
-        with pytest.raises(UserError, match="not the ranks of these test users"):
+        with pytest.raises(UserError, match="not the ranks of the test users"):
             empty.push(inputs)
 
 

@@ -115,7 +115,7 @@ def test_the_parts_together_are_the_whole(
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
 def test_a_part_that_does_not_exist_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="write the number of the part and of all parts, as 1/4"):
+    with pytest.raises(UserError, match="write the part's number and the number of parts, such as 1/4"):
         Part.parse(text)
 
 
@@ -154,7 +154,7 @@ class KnowsOne:
 def test_who_has_met_all_items_is_told_that_nothing_is_left(bundle: Path) -> None:
     everything = KnowsOne(bundle, 15)
     said = list(recommend("elcrec", " ann", 3, registry=everything, features=everything))
-    assert said[-1] == "nothing is left to recommend: no item is new to this user"
+    assert said[-1] == "nothing is left to recommend: this user has seen every item"
 
 
 @given(met=st.sets(st.integers(1, 15), min_size=1), window=st.integers(1, 15), k=st.integers(1, 20))

@@ -113,7 +113,7 @@ def test_a_drifted_log_is_compared_with_the_last_accepted_one_and_not_remembered
     accepted = tmp_path / "accepted"
     first, second = fetch_rows(tmp_path, good_rows()), fetch_rows(tmp_path, good_rows(items=90), "b.csv")
     validate(ValidateConfig(), first, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
-    with pytest.raises(UserError, match=r"drift of item popularity.*say so with accept_drift"):
+    with pytest.raises(UserError, match=r"drift of item popularity.*set accept_drift"):
         validate(ValidateConfig(), second, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
     remembered = read_json(accepted / "profile.json")
     assert remembered["profile"]["md5"] == read_json(first / "source.json")["md5"]
