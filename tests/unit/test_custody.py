@@ -85,7 +85,9 @@ def test_an_erasure_that_was_killed_is_said_and_finished_by_another(folder: Path
     announce_rewrite(path)
     pq.write_table(pq.read_table(path).slice(1), path)  # killed here
 
-    with pytest.raises(UserError, match=r"histories\.parquet: an erasure was broken off; run the same `elcrec forget`"):
+    with pytest.raises(
+        UserError, match=r"histories\.parquet: an erasure was interrupted; run the same `elcrec forget`"
+    ):
         verify(folder, "data.bin")
     erase_user(folder, "ann", ("user_id",))
 
