@@ -1,7 +1,7 @@
-"""Histories in the online store, changed atomically: what one writer read is what it replaces.
+"""Histories in the online store, changed atomically: a writer replaces exactly the row that it read.
 
-Rows are Feast's own, so Feast's SDK and feature server read them. Feast's push is not enough to write them: it
-replaces a row whatever happened to it since it was read.
+Rows have Feast's own format, so Feast's SDK and feature server can read them. Feast's push cannot write them safely: it
+replaces a row even if the row has changed since it was read.
 """
 
 import sqlite3
@@ -31,7 +31,7 @@ from elcrec.serving.histories import History, instant, microseconds
 from elcrec.serving.ports import StoreReplaced, StoreUnavailable
 
 Change = Callable[[str, History], History]
-"""From a user and their history to the new history; called again where another writer came first."""
+"""Function from a user and their history to the new history; called again if another writer came first."""
 
 _EMPTY = History()
 _FIELDS = ("item_ids", "event_times", "event_ids", "seen_items")
@@ -39,36 +39,36 @@ _SQLITE_WAIT_MS = 5_000
 _CHECKPOINTS, _CHECKPOINT_SECONDS = 100, 0.05
 _ROUNDS = 200
 _NEWCOMERS = "elcrec_newcomers"
-"""Users whom the store knows from events alone: a set on Redis; on SQLite a table of this name."""
+"""Name of the list of users whom the store knows from events alone: a set on Redis, a table on SQLite."""
 _REFUSED = -1
 _EXPIRED_AT_ONCE = 1000
-"""Users who are looked at together: a short transaction on SQLite, a pipeline on Redis."""
+"""Number of users handled together: in a short transaction on SQLite, in a pipeline on Redis."""
 
 
 class HistoryRows(Protocol):
     """The rows of the view that holds histories."""
 
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
-        """Return the histories of the users that have one."""
+        """Return the histories of those users who have one."""
 
     def update(self, user_ids: Sequence[str], change: Change, entry: "Entry") -> set[str]:
-        """Change distinct users' histories, each of them in one indivisible step; return who was not let in.
+        """Change the histories of distinct users, each atomically; return the users who were refused.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
 
     def forget(self, user_id: str) -> int:
-        """Erase all that the store has under a user's keys, one a spelling of the id; return how many rows there were.
+        """Erase everything under a user's keys, one per spelling of the id; return the number of rows.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
 
     def expire(self, before: int) -> int:
-        """Remove all that the store has of users whose newest event is older; return how many they were.
+        """Remove everything of users whose newest event is older; return the number of users.
 
-        A user who is given an event meanwhile stays.
+        A user who gets an event meanwhile stays.
 
         Args:
             before: microseconds since 1970.
@@ -78,19 +78,19 @@ class HistoryRows(Protocol):
         """
 
     def identity(self) -> str | None:
-        """Return what the last complete publication has named the store; `None` where there was none."""
+        """Return the name that the last complete publication gave the store; `None` if there was none."""
 
     def name(self, identity: str) -> None:
-        """Name the store, once a publication is complete."""
+        """Name the store when a publication is complete."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How users come into the store, which keeps a list of those whom it knows from events alone.
+    """How new users enter the store, which keeps a list of those whom it knows from events alone.
 
     Attributes:
-        published: they are in a publication, so they leave that list.
-        most: longest that the list may be for one more to be let in; `None` for any length.
+        published: whether the users are in a publication, and so leave that list.
+        most: largest length of the list; `None` for any length.
     """
 
     published: bool = False
@@ -101,9 +101,9 @@ def open_rows(config: RepoConfig, view: FeatureView, identity: str | None = None
     """Return the rows of `view` in the online store that `config` names.
 
     Args:
-        config: names the store.
-        view: that of histories.
-        identity: the store's name; one of another name is not read, nor given events. `None` takes any.
+        config: the configuration that names the store.
+        view: the view of histories.
+        identity: the store's name; a store of another name is neither read nor written. `None` accepts any.
 
     Raises:
         UserError: histories cannot be updated atomically in a store of this kind.
@@ -118,7 +118,7 @@ def open_rows(config: RepoConfig, view: FeatureView, identity: str | None = None
 
 @dataclass(frozen=True)
 class _Row:
-    """A row as Feast holds it: the history and the time that Feast compares rows by, microseconds."""
+    """A row in Feast's form: the history, and the time by which Feast compares rows, in microseconds."""
 
     history: History = _EMPTY
     time: int = -1
@@ -126,8 +126,8 @@ class _Row:
     def successor(self, history: History) -> tuple[dict[str, Value], datetime]:
         """Return the values and the time of the row that replaces this one.
 
-        The time is that of the newest event, but always later than before: it tells Redis rows from each other,
-        here and in Feast, and a late event changes a row without being its newest.
+        The time is that of the newest event, but always later than before: on Redis, we and Feast use it to distinguish
+        rows, and a late event changes a row without being its newest.
         """
         time = max(*history.times[-1:], self.time + 1, 0)
         values = {
@@ -144,7 +144,7 @@ def _history(values: dict[str, Value]) -> History:
         item_ids=list(values["item_ids"].string_list_val.val),
         times=list(values["event_times"].int64_list_val.val),
         event_ids=list(values["event_ids"].string_list_val.val),
-        # Rows of earlier versions lack it.
+        # Rows of earlier versions lack this column.
         seen=list(values["seen_items"].string_list_val.val) if "seen_items" in values else [],
     )
 
@@ -154,22 +154,22 @@ def _key(user_id: str) -> EntityKey:
 
 
 _KEY_PREFIX: bytes = _redis_key_prefix(["user_id"])
-"""How the serialized key of every user begins."""
+"""Prefix of the serialized key of every user."""
 
 
 def _user_of(key: bytes) -> str:
-    """Return the id in a serialized key, where it stands behind its type and its length, four bytes each."""
+    """Return the id in a serialized key, after its type and its length of four bytes each."""
     return key[len(_KEY_PREFIX) + 8 :].decode(errors="replace")
 
 
 def _newest(event_times: bytes) -> int:
-    """Return the last time in a serialized column; before all others where there is none."""
+    """Return the last time in a serialized column; the earliest possible one if there is none."""
     times = Value.FromString(event_times).int64_list_val.val
     return int(times[-1]) if times else -1
 
 
 class SqliteRows:
-    """A write transaction around reading and writing: SQLite has one writer at a time, over all processes."""
+    """Rows on SQLite: a write transaction covers reading and writing, because SQLite allows one writer at a time."""
 
     def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
         self._config, self._view, self._identity = config, view, identity
@@ -202,7 +202,7 @@ class SqliteRows:
                 connection.executemany("DELETE FROM elcrec_newcomers WHERE user_id = ?", [(user,) for user in user_ids])
             else:
                 connection.executemany("INSERT OR IGNORE INTO elcrec_newcomers VALUES (?)", [(user,) for user in new])
-            # Feast ends the transaction, with all that stands above.
+            # Feast commits the transaction, including the statements above.
             self._store.online_write_batch(self._config, self._view, written, None)
         return refused
 
@@ -251,7 +251,7 @@ class SqliteRows:
             raise _replaced()
 
     def _without_room(self, connection: sqlite3.Connection, found: Mapping[str, _Row], entry: Entry) -> set[str]:
-        """Return the users for whom there is no room."""
+        """Return the users for whom the store has no room."""
         new = [user_id for user_id, row in found.items() if not row.history]
         if entry.most is None or not new:
             return set()
@@ -267,9 +267,9 @@ class SqliteRows:
 
     def _open(self) -> sqlite3.Connection:
         if self._opened is None:
-            connection = self._store._get_conn(self._config)  # noqa: SLF001 - the transactions that Feast lacks
+            connection = self._store._get_conn(self._config)  # noqa: SLF001 - Feast has no transactions
             connection.execute(f"PRAGMA busy_timeout={_SQLITE_WAIT_MS}")
-            # Readers go on reading the last state while a writer is at work: no reader ever waits.
+            # Readers read the last committed state while a writer works, so no reader waits.
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             self._opened = connection
@@ -289,7 +289,7 @@ class SqliteRows:
 
 
 def _other_spellings(connection: sqlite3.Connection, key: bytes) -> set[bytes]:
-    """Return the keys of the same user: stores of earlier versions have ids as they stood in the log."""
+    """Return the other keys of the same user: stores of earlier versions have ids exactly as in the log."""
     user_id, found = normal_id(_user_of(key)), set[bytes]()
     for table in _tables(connection):
         for (other,) in connection.execute(f"SELECT DISTINCT entity_key FROM {_quote_id(table)}"):
@@ -305,7 +305,7 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def _delete(connection: sqlite3.Connection, keys: Sequence[bytes]) -> int:
-    """Delete users from all tables; return in how many of Feast's there was one of them."""
+    """Delete users from all tables; return the number of Feast's tables that held one of them."""
     found = 0
     for table in _tables(connection):
         deleted = connection.executemany(f"DELETE FROM {_quote_id(table)} WHERE entity_key = ?", zip(keys))
@@ -327,7 +327,7 @@ def _sqlite_identity(connection: sqlite3.Connection) -> str | None:
 
 
 def _replaced() -> StoreReplaced:
-    what = "the online store is not the one that was published: it was emptied, replaced, or published in part"
+    what = "the online store is not the one that was published: it was emptied, replaced, or published only in part"
     return StoreReplaced(what, fix="run `elcrec push` again, or restore it")
 
 
@@ -352,20 +352,20 @@ return redis.call('DEL', KEYS[1])
 
 
 class RedisRows:
-    """Compare and set: a row is written only if it still is the one that was read, else it is read again.
+    """Rows on Redis, with compare and set: a row is written only if it is unchanged since it was read, else read again.
 
-    The time of a row serves as its version, because it rises with every write. No lock is held, so none is left
-    behind by a writer that dies, and a writer that must try again does so because another one has succeeded.
+    The time of a row serves as its version, because it increases with every write. There is no lock that a dying writer
+    could leave behind, and a writer tries again only if another one has succeeded.
     """
 
     def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
         self._config, self._identity = config, identity
         self._identity_key = f"elcrec_identity:{config.project}"
         self._newcomers = f"{_NEWCOMERS}:{config.project}"
-        # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown
-        # away closes the connections that others use.
+        # Created once, before threads share it: otherwise several threads could each make Feast create a client, and a
+        # discarded client closes connections that others use.
         self._store = RedisOnlineStore()
-        self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
+        self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - as Feast creates its own
         self._time_field = f"_ts:{view.name}".encode()
         self._fields = {name: _mmh3(f"{view.name}:{name}") for name in _FIELDS}
 
@@ -425,7 +425,7 @@ class RedisRows:
         self._identity = identity
 
     def _try(self, user_ids: Sequence[str], change: Change, entry: Entry, refused: set[str]) -> list[str]:
-        """Return the users whose rows another writer changed in the meantime; add to `refused` who is not let in."""
+        """Try to write once; return the users whose rows changed meanwhile, and add refused users to `refused`."""
         tried = []
         with self._client.pipeline(transaction=False) as pipe:
             for user_id, (row, version) in self._read(user_ids, check=not entry.published).items():
@@ -478,7 +478,7 @@ class RedisRows:
         return pattern
 
     def _own_user(self, key: bytes) -> str | None:
-        """Return whose key it is; one of a project whose name ends like this one's matches the pattern as well."""
+        """Return the user of a key, `None` for a key of another project whose name has the same ending."""
         user_id = _user_of(key.removesuffix(self._config.project.encode()))
         return user_id if self._redis_key(user_id) == key else None
 
@@ -494,10 +494,10 @@ class RedisRows:
 
 
 def erase_deleted(connection: sqlite3.Connection) -> None:
-    """Write a database anew, and its write-ahead log into it, so that nothing that was deleted stays on the disk.
+    """Rewrite a database, including its write-ahead log, so that no deleted data stays on the disk.
 
     Raises:
-        StoreUnavailable: somebody reads the database for too long.
+        StoreUnavailable: another process reads the database for too long.
     """
     connection.execute("VACUUM")
     for _ in range(_CHECKPOINTS):
@@ -505,12 +505,12 @@ def erase_deleted(connection: sqlite3.Connection) -> None:
         if not busy:
             return
         time.sleep(_CHECKPOINT_SECONDS)
-    raise StoreUnavailable("somebody else reads the database for too long", fix="run it again")
+    raise StoreUnavailable("another process reads the database for too long", fix="run it again")
 
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn what redis-py raises into one clear line; its messages hold the address, never the password."""
+    """Turn exceptions of redis-py into an error of one line; their text has the address, never the password."""
     try:
         yield
     except redis.RedisError as error:

@@ -1,7 +1,6 @@
 """Spark as the engine of a cluster, of this machine, or behind Spark Connect: the same SQL as DuckDB's.
 
-Results that are kept are Parquet files in the work folder, which the driver and all executors must see under the same
-path.
+Stored results are Parquet files in the work folder, which the driver and all executors must see under the same path.
 """
 
 import logging
@@ -44,7 +43,7 @@ class SparkEngine:
         """Open a session for the stage that writes `out`.
 
         Raises:
-            UserError: Spark or Java is not installed, there is no such master, a disk is full, or Spark failed.
+            UserError: Spark or Java is not installed, the master does not exist, a disk is full, or Spark failed.
         """
         master = self._config.master or f"local[{self._config.threads or processors()}]"
         with work_folder(self._config.spill, out) as folder, environment(**_variables(master)):
@@ -65,7 +64,7 @@ class SparkSession:
         self.folder = folder
 
     def scan(self, name: str, files: Sequence[Path]) -> None:
-        """Make Parquet files a view; Spark numbers the rows of one file, so those of earlier files are added."""
+        """Create a view of Parquet files. Spark numbers rows per file, so the rows of earlier files are added."""
         parts, before = [], 0
         for place, file in enumerate(files):
             part = f"{name}_file_{place}"
@@ -75,7 +74,7 @@ class SparkSession:
         self.view(name, " UNION ALL ".join(parts))
 
     def enter(self, name: str, table: pa.Table) -> None:
-        """Make a small table known by a name."""
+        """Register a small table under a name."""
         file = self._new(name)
         pq.write_table(table, file)
         self._read(file).createOrReplaceTempView(name)
@@ -85,21 +84,21 @@ class SparkSession:
         self._spark.sql(sql).createOrReplaceTempView(name)
 
     def table(self, name: str, sql: str) -> None:
-        """Keep the result of a query as files, in any order."""
+        """Store the result of a query as files, in any order."""
         folder = self._write(name, sql)
         self._forget(name)
         self._read(folder).createOrReplaceTempView(name)
         self._folders[name] = folder
 
     def rename(self, name: str, to: str) -> None:
-        """Give a table the name of another, which is forgotten."""
+        """Rename a table; a table that had the name is dropped."""
         self._forget(to)
         self._folders[to] = self._folders.pop(name)
         self._spark.catalog.dropTempView(name)
         self._read(self._folders[to]).createOrReplaceTempView(to)
 
     def drop(self, name: str) -> None:
-        """Forget a table."""
+        """Drop a table."""
         self._spark.catalog.dropTempView(name)
         self._forget(name)
 
@@ -109,7 +108,7 @@ class SparkSession:
             return self._spark.sql(sql).toArrow()
 
     def stream(self, sql: str, order: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield an ordered result: sorted files, one after another, so that the driver holds none of them whole."""
+        """Yield an ordered result from sorted files, one after another, so that the driver never holds a whole one."""
         return ascending(self._batches(sql), order)
 
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
@@ -140,18 +139,18 @@ class SparkSession:
 def _variables(master: str) -> dict[str, str | None]:
     """Return the environment of one session.
 
-    PySpark leaves its mark of Spark Connect there, for later sessions and children. And Spark on this machine looks up
-    the machine's own name, which need not be in any name service, unless it is told an address.
+    PySpark leaves a variable for Spark Connect, which would affect later sessions and child processes. And Spark on
+    this machine looks up the machine's own name, which may be unknown to name services, unless an address is given.
     """
     here = {_ADDRESS: os.environ.get(_ADDRESS, "127.0.0.1")} if master.startswith("local") else {}
     return {_CONNECT_MODE: None, **here}
 
 
 def _connect(config: EngineConfig, master: str, folder: Path) -> Any:
-    """Start Spark, or reach it where it runs.
+    """Start Spark, or connect to a running one.
 
     Raises:
-        UserError: it is not installed, or not reached.
+        UserError: it is not installed, or cannot be reached.
     """
     try:
         from pyspark.errors import PySparkException  # noqa: PLC0415 - the extra `spark`
@@ -171,7 +170,7 @@ def _connect(config: EngineConfig, master: str, folder: Path) -> Any:
 
 
 def _settings(config: EngineConfig, master: str, folder: Path) -> dict[str, str]:
-    """Return what results depend on, and on this machine the memory and the folder that are granted."""
+    """Return the settings that results depend on, and for Spark on this machine the granted memory and folder."""
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",

@@ -166,7 +166,7 @@ def test_an_empty_log_and_a_base_of_other_columns_are_one_clear_line(store: Feas
     with pytest.raises(UserError, match="the event log is empty"):
         export(store, tmp_path / "log.parquet")
     pq.write_table(pa.table({"user": ["ann"]}), tmp_path / "base.parquet")
-    with pytest.raises(UserError, match="not user_id and item_id as text"):
+    with pytest.raises(UserError, match="expected user_id and item_id as text"):
         export(store, tmp_path / "log.parquet", base=tmp_path / "base.parquet")
     assert not (tmp_path / "log.parquet").exists()
 

@@ -91,7 +91,7 @@ def test_the_variable_turns_it_on_and_an_address_of_another_kind_is_refused(
     monkeypatch.setenv("MODEL_REGISTRY_URL", "http://127.0.0.1:1")
     assert isinstance(open_store(tmp_path).registry, MirroredRegistry)
     monkeypatch.setenv("MODEL_REGISTRY_URL", "127.0.0.1:1")
-    with pytest.raises(UserError, match="MODEL_REGISTRY_URL: not an address of HTTP"):
+    with pytest.raises(UserError, match="MODEL_REGISTRY_URL: not an http or https address"):
         assert open_store(tmp_path).registry
 
 

@@ -107,7 +107,7 @@ def test_every_setting_arrives() -> None:
 
 @pytest.mark.parametrize("text", ["{}", '{"workspace_claim": "c", "executers": 2}', "no json"])
 def test_a_description_that_breaks_the_schema_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match=r"^spark: .*its fields are in"):
+    with pytest.raises(UserError, match=r"^spark: .*see the fields in"):
         parse_spark(text)
 
 
@@ -154,7 +154,7 @@ def test_a_driver_that_died_or_was_preempted_is_lost_work_and_stays_to_be_looked
 def test_an_application_that_somebody_deletes_is_lost_work(
     operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(LostWorkError, match="somebody deleted it"):
+    with pytest.raises(LostWorkError, match="the application was deleted"):
         fail(operator, caplog, "gone")
 
 
@@ -180,7 +180,7 @@ def test_what_is_never_submitted_is_a_mistake_and_a_driver_that_never_ran_is_los
 
 def test_a_driver_without_a_machine_is_given_up_and_says_why(operator: Operator) -> None:
     operator.states = ["SUBMITTED"]
-    with pytest.raises(LostWorkError, match="does not run after 1 s") as raised:
+    with pytest.raises(LostWorkError, match="is not running after 1 s") as raised:
         start("a", timeout_seconds=1)
     assert "insufficient memory" in raised.value.details
     assert len(operator.deleted) == 1
@@ -203,7 +203,7 @@ def test_a_missing_permission_is_named(operator: Operator) -> None:
 
 def test_without_a_cluster_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
-    with pytest.raises(UserError, match="no Kubernetes to create a SparkApplication in"):
+    with pytest.raises(UserError, match="no Kubernetes cluster for a SparkApplication"):
         start("a")
 
 

@@ -72,7 +72,7 @@ def test_a_redis_that_another_store_took_over_says_so(
         tables({"ann": ["i3"]}), service=SERVICE
     )
 
-    assert "belongs to this one from now on" in caplog.text
+    assert "from now on it belongs to this one" in caplog.text
     with pytest.raises(StoreReplaced):
         items(first)
 

@@ -147,7 +147,7 @@ class TestRequest:
 
     def test_a_runtime_of_the_namespace_will_do(self, cluster: Cluster) -> None:
         cluster.runtimes = {"ours": cluster.runtimes["torch-distributed"]}
-        with pytest.raises(UserError, match=r"torch-distributed.*is Kubeflow Trainer 2.2 or later installed"):
+        with pytest.raises(UserError, match=r"torch-distributed.*check that Kubeflow Trainer 2.2 or later"):
             self.create(cluster)
         assert cluster.created == []
 
@@ -293,7 +293,7 @@ class TestTraining:
     ) -> None:
         monkeypatch.setattr("elcrec.adapters.trainer.command", lambda *_: python("pass"))
         workspace = tmp_path / "workspace"
-        with pytest.raises(UserError, match="left no model here; does every node mount the same claim"):
+        with pytest.raises(UserError, match="left no model here; check that every node mounts the same claim"):
             train_on_nodes(config, sequences, tmp_path / "m", checkpoint=workspace / "run", nodes=nodes(workspace))
 
 
@@ -352,7 +352,7 @@ class TestJob:
 
     def test_without_a_cluster_the_way_out_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
-        with pytest.raises(UserError, match=r"no Kubernetes to create a TrainJob in.*or set KUBECONFIG"):
+        with pytest.raises(UserError, match=r"no Kubernetes cluster for a TrainJob.*or set KUBECONFIG"):
             run_job(NAME, python("pass"), nodes())
 
     def test_sigterm_deletes_the_job(self, cluster: Cluster, tmp_path: Path) -> None:
