@@ -1,4 +1,4 @@
-"""Raw logs of any layout as parts of one form; rows that make no sense stay, with nulls, for validation to judge."""
+"""Readers of raw logs of any layout into the common form; invalid rows are kept, with nulls, for validation."""
 
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from elcrec.data.text import AS_FOUND, TextLayout, open_bytes, packing_of
 from elcrec.data.times import TIMESTAMP, EpochUnit, parse_times
 from elcrec.errors import UserError
 
-_BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
+_BLOCK_BYTES = 16 << 20  # pyarrow refuses a row longer than a block
 _ROWS_AT_ONCE = 1 << 17
 _TORN_EXAMPLES, _TORN_SHOWN = 5, 80
 _LOOKED_AT = 64
@@ -33,7 +33,7 @@ _LOOKED_AT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where a CSV or Parquet log keeps what; a benchmark file needs no names."""
+    """The names of columns in a CSV or Parquet log; a benchmark file needs no names."""
 
     user: str = "user_id"
     item: str = "item_id"
@@ -45,13 +45,13 @@ class Columns:
     kind: TimeKind = "real"
     time_format: str | None = None
     keep: KeepConfig | None = None
-    """Which rows count; `None` asks for nothing."""
+    """Which rows count; `None` for all."""
     event_kind: str | None = None
-    """Says what kind of event a row is; `None` does not ask."""
+    """Column with the kind of event; `None` if not used."""
     tie: str | None = None
-    """Orders events of the same time; `None` does not ask."""
+    """Column that orders events of the same time; `None` if not used."""
     spellings: bool = False
-    """Whether it is asked how ids of users stand in the log."""
+    """Whether to read also the users' ids exactly as in the log."""
 
     @property
     def required(self) -> list[str]:
@@ -61,17 +61,17 @@ class Columns:
         return [name for name in dict.fromkeys([self.user, self.item, self.time, *asked]) if name]
 
     def found_in(self, names: list[str]) -> list[str]:
-        """Return those to read of a log with these columns."""
+        """Return the columns to read from a log with these columns."""
         more = [name for name in (self.event,) if name in names]
         return list(dict.fromkeys([*self.required, *more]))
 
 
 def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None = None) -> RawLog:
-    """Open a log that one file holds, or several one after the other.
+    """Open a log in one file, or in several files one after another.
 
     Raises:
-        UserError: a file is absent, empty or not in this layout, a column is missing or of no usable type. Much of
-            that shows only while the parts are read.
+        UserError: a file is missing, empty or not in this layout, or a column is missing or of an unusable type. Much
+            of this is raised only while the parts are read.
     """
     columns = columns or Columns()
     logs = [_open(file, layout, columns) for file in files]
@@ -94,7 +94,7 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
 
 
 def _as_they_stand(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Give rows their places as times."""
+    """Use the positions of rows as their times."""
     start = 1
     for part in parts:
         whole = pc.invert(part["torn"])
@@ -105,7 +105,7 @@ def _as_they_stand(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
-    """Give a part of a file without ids of events a column without values, where another file has them."""
+    """Add an empty column of event ids to a part of a file that lacks it, if another file has ids."""
     if not wanted or EVENT_ID in part.column_names:
         return part
     return part.append_column(EVENT_ID, pa.nulls(len(part), pa.string()))
@@ -155,7 +155,7 @@ def _present(parts: Iterator[pa.Table], file: Path) -> Iterator[pa.Table]:
 
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
-    """Read text of rows, written as `validate.csv` says or its beginning shows; an empty field is a null."""
+    """Read CSV text, in the layout of `validate.csv` or as detected from its beginning; an empty field is a null."""
     layout = TextLayout.found(path, columns.csv)
     names = _require(path, columns, list(layout.names), layout=layout)
     torn_lines: list[TornLine] = []
@@ -177,18 +177,18 @@ def _csv_parts(
     torn: list[int] = []
 
     def skip(row: Any) -> str:
-        # Numbered from 1, and the header is a row.
+        # The parser counts rows from 1, including the header.
         place = row.number - 1 - layout.header
         torn.append(place)
         if len(torn_lines) < _TORN_EXAMPLES:
             text = str(row.text).replace(layout.separator, layout.delimiter)
-            fault = f"{row.actual_columns} fields where there are {row.expected_columns} columns"
+            fault = f"{row.actual_columns} fields, but there are {row.expected_columns} columns"
             torn_lines.append(TornLine(place, _short(text, _TORN_SHOWN), fault))
         return "skip"
 
     reader = pyarrow.csv.open_csv(
         layout.open(path),
-        # One thread: rows are numbered only then.
+        # One thread, because rows are numbered only then.
         read_options=pyarrow.csv.ReadOptions(
             use_threads=False, block_size=_BLOCK_BYTES, column_names=None if layout.header else list(layout.names)
         ),
@@ -209,7 +209,7 @@ def _csv_parts(
     start = 0
     for batch in reader:
         part = _part(path, pa.Table.from_batches([batch]), columns)
-        # The parser reads ahead: what is torn after this batch belongs to a later one.
+        # The parser reads ahead: torn lines after this batch belong to a later one.
         places = np.asarray(torn, np.int64) - start
         within = int(np.searchsorted(places - np.arange(len(places)), len(part)))
         del torn[:within]
@@ -224,7 +224,7 @@ def read_parquet(path: Path, columns: Columns) -> RawLog:
     with pq.ParquetFile(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     names = _require(path, columns, schema.names)
-    _part(path, schema.empty_table().select(names), columns)  # refuses types that nothing could be made of
+    _part(path, schema.empty_table().select(names), columns)  # refuses types that cannot be used
     return RawLog(
         parts=_parquet_parts(path, columns, names),
         file=path,
@@ -240,12 +240,12 @@ def _parquet_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[p
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
             table = pa.Table.from_batches([batch]).select(names)
-            table.validate(full=True)  # text that is no UTF-8
+            table.validate(full=True)  # text that is not UTF-8
             yield _part(path, table, columns)
 
 
 def read_json_lines(path: Path, columns: Columns) -> RawLog:
-    """Read a file with a JSON object a line; a key that a line lacks is a null."""
+    """Read a file with one JSON object per line; a key that a line lacks is a null."""
     types = dict.fromkeys(columns.required, "text or number")
     torn_lines: list[TornLine] = []
     return RawLog(
@@ -255,7 +255,7 @@ def read_json_lines(path: Path, columns: Columns) -> RawLog:
         types=types,
         event_ids=None,
         whole="line is a JSON object of text and numbers",
-        found=f"json lines, {packing_of(path) or 'not packed'}, an object a line",
+        found=f"json lines, {packing_of(path) or 'not packed'}, one object per line",
         lines=scan_json_lines(path),
         torn_lines=torn_lines,
     )
@@ -273,7 +273,7 @@ def _json_parts(path: Path, columns: Columns, torn_lines: list[TornLine]) -> Ite
     missing = [name for name in columns.required if name not in rows.found]
     if missing and read:
         fix = (
-            "write an object a line (of an array: jq -c '.[]'; of objects over several lines: jq -c .); set "
+            "write one object per line (from an array: jq -c '.[]'; from objects over several lines: jq -c .); set "
             "validate.user_column, item_column and time_column to its keys"
         )
         raise UserError(f"no line has a value of {', '.join(map(repr, missing))}", where=path, fix=fix)
@@ -298,7 +298,7 @@ def _part(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
 
 
 def _tie_order(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Numbers or times as numbers; a row without one comes first."""
+    """Return numbers or times as numbers; a row without a value comes first."""
     column = table[name]
     places = _places(column)
     places = parse_times(column, "us") if places is None else places
@@ -308,7 +308,7 @@ def _tie_order(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _kept(path: Path, table: pa.Table, micros: pa.ChunkedArray, keep: KeepConfig) -> pa.ChunkedArray:
-    """Say which rows count; one whose time is not known does, for the rules to judge."""
+    """Return which rows count; a row with an unknown time counts, and is left to the rules."""
     kept = pa.chunked_array([pa.repeat(pa.scalar(True), len(table))])
     if keep.column:
         kinds = _text_of_ids(path, table, keep.column)
@@ -326,7 +326,7 @@ def _numbers(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
     try:
         return table[name].cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise _wrong_type(path, name, "something that is no number", "numbers") from error
+        raise _wrong_type(path, name, "something that is not a number", "numbers") from error
 
 
 def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.ChunkedArray:
@@ -334,7 +334,7 @@ def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.Chunked
 
 
 def _text_of_ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Ids as text. Whole floats count as integers: pandas makes floats of integers with a gap."""
+    """Return ids as text. Whole floats count as integers, because pandas turns integers with gaps into floats."""
     column = table[name]
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -356,12 +356,12 @@ def _text(value: object) -> str | None:
 
 
 def _text_of_bytes(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Bytes are UTF-8 text; sixteen bytes of fixed size that are none are a UUID."""
+    """Return bytes as UTF-8 text, or, for a fixed size of sixteen bytes that are not UTF-8, as a UUID."""
     try:
         return column.cast(pa.binary()).cast(pa.string())
     except pa.ArrowInvalid as error:
         if column.type != pa.binary(16):
-            raise _wrong_type(path, name, "bytes that are no UTF-8", "text or integers") from error
+            raise _wrong_type(path, name, "bytes that are not UTF-8", "text or integers") from error
     values = (value if value is None else str(UUID(bytes=value)) for value in column.to_pylist())
     return pa.chunked_array([pa.array(values, pa.string())])
 
@@ -376,7 +376,7 @@ def _whole_numbers(path: Path, column: pa.ChunkedArray, name: str) -> pa.Chunked
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         large = pc.any(pc.greater(pc.abs(column.cast(pa.float64())), float(LARGEST_WHOLE_FLOAT))).as_py()
         if large:
-            raise _wrong_type(path, name, "floats beyond 2^53, which do not tell ids apart", "text or integers")
+            raise _wrong_type(path, name, "floats beyond 2^53, which cannot distinguish ids", "text or integers")
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid as error:
@@ -391,7 +391,7 @@ def _times(path: Path, raw: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArra
 
 
 def _places(raw: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return whole numbers that tell an order as if they were microseconds; null for anything else."""
+    """Return whole numbers that only give an order as microseconds; null for anything else."""
     if pa.types.is_integer(raw.type) or pa.types.is_null(raw.type):
         return raw.cast(pa.int64()).cast(TIMESTAMP)
     if not (pa.types.is_string(raw.type) or pa.types.is_large_string(raw.type)):
@@ -402,7 +402,7 @@ def _places(raw: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def _wrong_type(path: Path, name: str, kind: object, wanted: str) -> UserError:
-    return UserError(f"column {name!r} has type {kind}, but {wanted} are needed", where=path)
+    return UserError(f"column {name!r} has type {kind}, but must have {wanted}", where=path)
 
 
 def _check_file(path: Path) -> None:
@@ -413,7 +413,7 @@ def _check_file(path: Path) -> None:
 
 
 def _refuse_other_formats(path: Path, layout: LogFormat) -> None:
-    """Say what a file is that begins as another format does."""
+    """Refuse a file that begins like another format, and name that format."""
     with open_bytes(path) as file:
         start = bytes(file.read(_LOOKED_AT)).removeprefix(BOM_UTF8).lstrip()
     if start.startswith(b"PK\x03\x04"):
@@ -422,12 +422,12 @@ def _refuse_other_formats(path: Path, layout: LogFormat) -> None:
     if start.startswith(b"PAR1"):
         raise UserError(f"the file is Parquet, not {layout}", where=path, fix="set fetch.file.format=parquet")
     if layout == "csv" and start.startswith((b"{", b"[{")):
-        fix = "set fetch.file.format=jsonl, with an object a line (of an array: jq -c '.[]')"
+        fix = "set fetch.file.format=jsonl, with one object per line (from an array: jq -c '.[]')"
         raise UserError("the file is JSON, not CSV", where=path, fix=fix)
 
 
 def _require(path: Path, columns: Columns, found: list[str], *, layout: TextLayout | None = None) -> list[str]:
-    """Return the columns to read, once they are known to be there."""
+    """Return the columns to read, after checking that they exist."""
     missing = [name for name in columns.required if name not in found]
     if missing:
         fix = "set validate.user_column, item_column and time_column to its names"
@@ -438,7 +438,7 @@ def _require(path: Path, columns: Columns, found: list[str], *, layout: TextLayo
     names = columns.found_in(found)
     twice = [name for name in names if found.count(name) > 1]
     if twice:
-        raise UserError(f"column {twice[0]!r} stands twice in the header", where=path)
+        raise UserError(f"column {twice[0]!r} occurs twice in the header", where=path)
     return names
 
 
@@ -447,6 +447,6 @@ def _is_number(text: str) -> bool:
 
 
 def _short(text: object, limit: int = 200) -> str:
-    """One printable line of bounded length, whatever bytes a broken file put into it."""
+    """Return one printable line of bounded length, even for the bytes of a broken file."""
     line = "".join(character if character.isprintable() else "?" for character in str(text))
     return line if len(line) <= limit else f"{line[:limit]}…"

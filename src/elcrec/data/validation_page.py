@@ -18,7 +18,7 @@ _PERIODS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar of a chart; `height` is relative to the highest, from 0 to 1."""
+    """A bar of a chart; `height` is relative to the highest bar, from 0 to 1."""
 
     label: str
     count: int
@@ -27,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A bar chart: what is counted, and along what."""
+    """A bar chart: its title, its axis and its bars."""
 
     title: str
     axis: str
@@ -41,7 +41,7 @@ def render_page(report: Mapping[str, Any], assessment: Assessment, *, created: d
         UserError: jinja2 is not installed.
     """
     try:
-        import jinja2  # noqa: PLC0415 - an optional dependency that only the page needs
+        import jinja2  # noqa: PLC0415 - an optional dependency, needed only for the page
     except ImportError as error:
         raise UserError("the report needs jinja2", fix="install it with `pip install elcrec[validate]`") from error
     environment = jinja2.Environment(
@@ -60,7 +60,7 @@ def render_page(report: Mapping[str, Any], assessment: Assessment, *, created: d
 
 
 def charts(survey: Survey) -> list[Chart]:
-    """Return the charts that the log allows."""
+    """Return the charts for which the log has data."""
     figures = survey.figures
     if not figures.users:
         return []

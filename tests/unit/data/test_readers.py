@@ -226,7 +226,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
         ("benchmark", bz2.compress(b"PK\x03\x04 and more"), "is a zip archive"),
         ("csv", b'\xef\xbb\xbf {"user_id": 1}\n', "is JSON, not CSV; set fetch.file.format=jsonl"),
         ("csv", b'[{"user_id": 1}]', r"is JSON, not CSV; .*jq -c"),
-        ("csv", b"user_id,item_id,timestamp\ru,i,1\r", "a carriage return alone"),
+        ("csv", b"user_id,item_id,timestamp\ru,i,1\r", "a carriage return only"),
         ("jsonl", b'[{"user_id": 1},\n{"user_id": 2}]', r"no line has a value .*of an array: jq -c"),
     ],
 )
