@@ -1,4 +1,4 @@
-"""Pages for people: each one self-contained file that asks the network for nothing.
+"""HTML pages, each one self-contained file that needs no network.
 
 jinja2 and matplotlib are the extra `report`, imported when a page is written.
 """
@@ -15,16 +15,16 @@ INSTALL = "install it with `pip install elcrec[report]`"
 
 
 def can_write_pages() -> bool:
-    """Say whether the extra `report` is installed."""
+    """Return whether the extra `report` is installed."""
     return all(find_spec(name) for name in ("jinja2", "matplotlib"))
 
 
 def render(template: str, path: Path, context: Mapping[str, Any], *, folder: Path | None = None) -> None:
-    """Write a template of this package to `path`; HTML is escaped and may say when it was `created`.
+    """Render a template of this package to `path`; HTML is escaped and may show when it was `created`.
 
-    `folder` has templates of somebody else, which may extend and import those of this package.
+    `folder` holds further templates, which may extend and import those of this package.
     """
-    import jinja2  # noqa: PLC0415 - only needed once everything is measured
+    import jinja2  # noqa: PLC0415 - needed only after everything is measured
 
     own = [] if folder is None else [jinja2.FileSystemLoader(folder)]
     environment = jinja2.Environment(

@@ -1,7 +1,7 @@
-"""Where a model and its ranks come from.
+"""The provenance of a model and of its ranks.
 
-What a model's config.json says of it is put in words for people. Ranks say which model they are of: the weights' sha256
-travels in the Parquet file's metadata.
+Facts in a model's config.json are put into words. Ranks identify their model: the sha256 of the weights is in the
+metadata of the Parquet file.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def model_label(config: Mapping[str, Any]) -> str:
 
 
 def origin(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where a model came from: its training, or the file that it was imported from."""
+    """Return the origin of a model: its training, or the file from which it was imported."""
     facts = {"objective": config["train"]["objective"]}
     if "imported" in config:
         facts |= {"imported from": config["imported"]["file"], "sha256 of that file": config["imported"]["sha256"]}
@@ -35,7 +35,7 @@ def origin(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the train section; of an imported model what its tensors tell, as nobody knows how it was trained."""
+    """Return the section `train`; for an imported model only what its tensors show, as its training is unknown."""
     settings: dict[str, Any] = config["train"]
     if "imported" not in config:
         return settings
@@ -51,6 +51,6 @@ def mark_model(ranks: pa.Table, model: Path) -> pa.Table:
 
 
 def is_of_model(ranks: pa.Table, model: Path) -> bool:
-    """Say whether `ranks` was marked with the weights in the folder `model`."""
+    """Return whether `ranks` was marked with the weights in the folder `model`."""
     marked = (ranks.schema.metadata or {}).get(_KEY, b"")
     return bool(marked == sha256_of(model / WEIGHTS).encode())
