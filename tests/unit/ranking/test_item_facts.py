@@ -62,7 +62,7 @@ def test_an_item_goes_at_the_moment_it_expires_and_comes_back_with_an_earlier_cl
         ("id,category\n1,a\n", "no column item_id"),
         ("item_id,available\ni1,maybe\n", "available is neither true nor false"),
         ("item_id,available_until\ni1,soon\n", "available_until is not a time"),
-        ("item_id\ni1\ni1\n", "stands in several rows"),
+        ("item_id\ni1\ni1\n", "occurs in several rows"),
         ("item_id,category\n,toys\n", "an item_id is empty"),
         ("", "not readable"),
     ],
