@@ -221,7 +221,7 @@ def test_inference_takes_histories_filled_up_nested_or_flat(server: Server) -> N
         ({"user_id": [""]}, "empty id"),
         ({"user_id": ["a"], "history": [["i"], ["j"]]}, "different numbers of rows"),
         ({"user_id": ["a"] * 9}, "at most 8"),
-        ({"user_id": ["a"], "k": [0]}, "k is one whole number"),
+        ({"user_id": ["a"], "k": [0]}, "k must be one whole number"),
         ({"user_id": ["a"], "k": [13]}, "at most 12"),
         ({"k": [1]}, "send one of them"),
     ],

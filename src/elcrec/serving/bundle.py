@@ -132,7 +132,7 @@ def read_manifest(folder: Path) -> Manifest:
     except msgspec.ValidationError as error:
         raise UserError(f"not a bundle's manifest ({error})", where=path, fix=_REPAIR) from error
     if manifest.schema_version != SCHEMA_VERSION:
-        what = f"schema version {manifest.schema_version}, but this program reads {SCHEMA_VERSION}"
+        what = f"schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"
         raise UserError(what, where=path, fix="push the model again with this version")
     if manifest.digest != digest:
         raise UserError("the manifest was changed after it was written", where=path, fix=_REPAIR)

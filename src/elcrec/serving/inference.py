@@ -223,7 +223,7 @@ def _count(tensor: Tensor | None, limits: LimitsConfig) -> int:
         return _DEFAULT_K
     values = _flat(tensor, 1)
     valid = len(values) == 1 and isinstance(values[0], int) and not isinstance(values[0], bool) and values[0] > 0
-    _require(valid, "k is one whole number from 1")
+    _require(valid, "k must be one whole number from 1")
     require_at_most(values[0], limits.k, "k")
     return int(values[0])
 

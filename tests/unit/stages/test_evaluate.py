@@ -493,7 +493,7 @@ def test_the_report_says_what_such_vectors_are_worth_and_what_they_cost(with_new
     assert metrics["new_items_others_delta_ndcg@20"] == pytest.approx(cost, abs=2e-6)
     assert {name: metrics[name] for name in plain} == plain, "new items are beside the model's own numbers"
     assert "New items" in (with_new / "report.html").read_text()
-    assert "As if they were new" in (with_new / "model_card.md").read_text()
+    assert "Treated as new" in (with_new / "model_card.md").read_text()
 
 
 def test_a_cap_of_no_new_item_leaves_none_to_be_found(workdir: Path, new_items: dict[str, Any], tmp_path: Path) -> None:

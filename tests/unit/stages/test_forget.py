@@ -279,7 +279,7 @@ def test_the_list_names_nobody_and_a_damaged_one_is_an_error(plain: World) -> No
 
     write_json(path, {"users": []})
 
-    with pytest.raises(UserError, match="no list of forgotten users"):
+    with pytest.raises(UserError, match="not a list of forgotten users"):
         plain.forget("user-4")
 
 
