@@ -16,7 +16,7 @@ from pipelines.cluster_cli import submit as submit_to_cluster
 from pipelines.options import CLUSTER, LOCAL, arguments_of, refuse
 from pipelines.platform import Platform, load_platform
 
-if TYPE_CHECKING:  # kfp takes two seconds, and --help should not
+if TYPE_CHECKING:  # importing kfp takes two seconds, which --help should not
     from pipelines.tasks import Places
 
 Options = argparse.Namespace
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compile(options: Options) -> int:
     output = options.output or Path(f"build/{options.pipeline or PIPELINES[0]}.yaml")
     if output.suffix not in {".yaml", ".yml"}:
-        raise UserError("a package ends in .yaml", where=output)
+        raise UserError("the name of a package must end in .yaml", where=output)
     output.parent.mkdir(parents=True, exist_ok=True)
     _compile_to(output, _pipeline(options))
     print(f"wrote {output}: upload it in the Kubeflow UI (Pipelines, Upload pipeline)")

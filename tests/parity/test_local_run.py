@@ -158,7 +158,7 @@ def test_a_wrong_input_fails_at_once_though_the_backend_tries_every_failure_agai
     run = run_pipeline(workspace, "recommendation", "model=nobody", status=1)
     log, wrong = text(run / "log.txt"), "no champion of model 'nobody'; run `elcrec push` first"
     assert log.count(f"elcrec: error: {wrong}") == 2
-    assert log.count("not tried again, as it would fail alike") == 1
+    assert log.count("not tried again, because it would fail in the same way") == 1
     assert f"): step recommend: {wrong}" in text(run / "outcome" / "summary")
 
 

@@ -135,6 +135,6 @@ def test_an_mlflow_server_that_does_not_answer_passes(monkeypatch: pytest.Monkey
 def test_a_git_server_that_does_not_answer_passes_and_a_repository_that_is_absent_does_not(
     repository: str, passes: bool
 ) -> None:
-    with pytest.raises(UserError, match="DVC cannot bring the file") as raised:
+    with pytest.raises(UserError, match="DVC cannot get the file") as raised:
         find_version(repository, "main", "log.csv")
     assert is_passing(raised.value) == passes

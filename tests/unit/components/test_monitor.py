@@ -102,4 +102,4 @@ def test_exposures_become_a_table_and_a_page(tmp_path: Path) -> None:
 def test_a_page_that_is_not_wanted_says_so(tmp_path: Path) -> None:
     page = dsl.HTML(name="page", uri=str(tmp_path / "page"))
     publish_page(tmp_path / "missing.html", page)
-    assert "No page was asked for" in Path(page.path).read_text(encoding="utf-8")
+    assert "The page is disabled" in Path(page.path).read_text(encoding="utf-8")

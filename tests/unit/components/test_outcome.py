@@ -81,7 +81,7 @@ def test_a_step_that_never_started_is_no_success_unless_the_backend_is_sure(word
     ended = conclude(results([*DONE]), word, pipeline="p", run="r")
     sure = word in {"COMPLETE", "SUCCEEDED"}
     assert (ended.outcome, ended.message) == (
-        ("succeeded", "") if sure else ("failed", "what follows step evaluate did not start")
+        ("succeeded", "") if sure else ("failed", "the steps after evaluate did not start")
     )
 
 
@@ -203,5 +203,5 @@ def test_an_address_that_does_not_answer_fails_nothing_and_is_not_shown(
     monkeypatch.setattr(_outcome, "_WAITS", (0.0,))
     monkeypatch.setenv("ELCREC_WEBHOOK", address)
     report(tmp_path)
-    assert "the webhook was not told" in caplog.text
+    assert "the webhook was not called" in caplog.text
     assert "secret" not in caplog.text

@@ -122,8 +122,8 @@ def test_a_given_md5_must_be_the_one_of_the_revision(repository: Path) -> None:
     [
         ("", "log.csv", "dvc_repository needs dvc_revision and dvc_path"),
         ("main", "", "dvc_repository needs dvc_revision and dvc_path"),
-        ("absent", "log.csv", "DVC cannot bring the file"),
-        ("main", "absent.csv", "DVC cannot bring the file"),
+        ("absent", "log.csv", "DVC cannot get the file"),
+        ("main", "absent.csv", "DVC cannot get the file"),
         ("main", "dvc.yaml", "not a file that DVC tracks"),
     ],
 )

@@ -135,7 +135,7 @@ class TestSubmit:
             ('overrides={"train": {"epoch": 5}}', "parameter train: Object contains unknown field `epoch`"),
             ('overrides={"train": {"epochs": 0}}', "train.epochs"),
             ("min_ndcg=2", "floors: ndcg@20 is 1 at most, so no model could reach 2"),
-            ("dvc_path=log.txt", "dvc_path says nothing without dvc_repository"),
+            ("dvc_path=log.txt", "dvc_path has no effect without dvc_repository"),
             (f"dvc_md5={MD5}", "dvc_md5 says nothing without dvc_repository"),
             ("dvc_revision=main", "dvc_revision says nothing without dvc_repository"),
             ("dvc_repository=r", "r: dvc_repository needs dvc_revision and dvc_path"),
@@ -368,7 +368,7 @@ class TestConnection:
     def test_no_address_is_told_before_anything_else(self, run: Run) -> None:
         code, _, err = run("status", "r1")
         assert code == 2
-        assert "no Kubeflow Pipelines server is named; give --host or set KF_PIPELINES_ENDPOINT" in err
+        assert "no address of a Kubeflow Pipelines server is set; give --host or set KF_PIPELINES_ENDPOINT" in err
 
     @pytest.mark.parametrize("host", ["ftp://foo", "https://", "http://[foo"])
     def test_an_address_of_another_kind_is_one_line(
@@ -385,7 +385,7 @@ class TestConnection:
             host = f"http://127.0.0.1:{closed.getsockname()[1]}"
             code, out, err = run("status", "r1", "--host", host)
         assert (code, out) == (2, "")
-        assert err.startswith(f"{host}: no answer ([Errno 111] Connection refused); is the address right")
+        assert err.startswith(f"{host}: no answer ([Errno 111] Connection refused); check the address")
 
     def test_plain_http_behind_https(self, server: Server, run: Run) -> None:
         code, _, err = run("status", "r1", "--host", server.host.removeprefix("http://"))
@@ -437,7 +437,7 @@ class TestConnection:
     ) -> None:
         server.token, server.runs["r1"] = "secret", [FAILED]
         monkeypatch.setenv("KFP_EXISTING_TOKEN", "old")
-        assert "401: the token is stale" in run("status", "r1")[2]
+        assert "401: the token has expired" in run("status", "r1")[2]
         monkeypatch.setenv("KFP_EXISTING_TOKEN", "secret")
         assert run("status", "r1")[0] == 1
 
@@ -460,7 +460,7 @@ class TestConnection:
         self, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", "/absent/token")
-        assert run("status", "r1")[2] == "/absent/token: not readable, but named for the connection"
+        assert run("status", "r1")[2] == "/absent/token: not readable, but needed for the connection"
         assert server.requests == []
 
     @pytest.mark.parametrize(

@@ -47,30 +47,30 @@ def written(name: str) -> str:
 @pytest.mark.parametrize("name", LOCAL)
 def test_a_run_on_a_cluster_refuses_what_only_this_machine_has(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, given(name))
-    assert said == f"{written(name)}: only a run with --local has that; leave it away"
+    assert said == f"{written(name)}: only a run with --local has that; leave it out"
 
 
 @pytest.mark.parametrize("name", CLUSTER)
 def test_a_run_on_this_machine_refuses_what_only_a_cluster_has(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--local", given(name))
-    assert said == f"{written(name)}: only a run on a cluster has that, not one with --local; leave it away"
+    assert said == f"{written(name)}: only a run on a cluster has that, not one with --local; leave it out"
 
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_package_refuses_what_is_compiled(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--package=tests/golden/training.yaml", "--host=http://127.0.0.1:1", given(name))
-    assert said == f"{written(name)}: --package is compiled already; leave it away"
+    assert said == f"{written(name)}: --package is compiled already; leave it out"
 
 
 def test_several_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--local", "--wait", "--name=x")
-    assert said == "--name, --wait: only a run on a cluster has that, not one with --local; leave them away"
+    assert said == "--name, --wait: only a run on a cluster has that, not one with --local; leave them out"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--image=x"], "--image: components run in an image only with --docker; leave it away"),
+        (["--image=x"], "--image: components run in an image only with --docker; leave it out"),
         (["--nodes=2", "--platform=PLATFORM"], "nodes: 2: --local trains in one process; give --nodes 1"),
     ],
     ids=["image", "nodes"],
