@@ -1,1 +1,1 @@
-"""What a release says of the packages in its images."""
+"""Tools for a release: documentation, monitoring files and licences."""
