@@ -145,7 +145,7 @@ class TestRecord:
     ) -> None:
         (tmp_path / "run-1").write_text("a file", encoding="utf-8")
         assert run(Component(), Record.of(environ, "{}"), OUTPUT) == SUCCESS
-        assert "the result of the step is not written down" in caplog.text
+        assert "the result of the step is not recorded" in caplog.text
 
     def test_old_runs_are_forgotten(self, tmp_path: Path) -> None:
         ages = {"old": KEPT_DAYS + 1, "young": KEPT_DAYS - 1, "run": 0}

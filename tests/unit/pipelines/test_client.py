@@ -136,12 +136,12 @@ class TestSubmit:
             ('overrides={"train": {"epochs": 0}}', "train.epochs"),
             ("min_ndcg=2", "floors: ndcg@20 is 1 at most, so no model could reach 2"),
             ("dvc_path=log.txt", "dvc_path has no effect without dvc_repository"),
-            (f"dvc_md5={MD5}", "dvc_md5 says nothing without dvc_repository"),
-            ("dvc_revision=main", "dvc_revision says nothing without dvc_repository"),
+            (f"dvc_md5={MD5}", "dvc_md5 has no effect without dvc_repository"),
+            ("dvc_revision=main", "dvc_revision has no effect without dvc_repository"),
             ("dvc_repository=r", "r: dvc_repository needs dvc_revision and dvc_path"),
             ("dvc_repository=r dvc_revision=main", "r: dvc_repository needs dvc_revision and dvc_path"),
             (f"dvc_repository=r dvc_path=p dvc_md5={MD5}", "r: dvc_repository needs dvc_revision and dvc_path"),
-            ("dvc_repository=r dvc_revision=v1 dvc_path=p dvc_md5=abc", "parameter dvc_md5: 'abc' is no md5"),
+            ("dvc_repository=r dvc_revision=v1 dvc_path=p dvc_md5=abc", "parameter dvc_md5: 'abc' is not an md5"),
             ("epochs=5 epochs=6", "parameter epochs is given twice"),
         ],
     )
@@ -468,7 +468,7 @@ class TestConnection:
         [
             (True, None, "several users, each with a namespace; give --namespace or set KFP_NAMESPACE"),
             (True, "absent", "403: not allowed namespace absent: PermissionDenied: User 'ann' is not authorized"),
-            (False, "team", "a single user and no namespaces; leave --namespace"),
+            (False, "team", "a single user and no namespaces; leave out --namespace"),
         ],
     )
     def test_a_namespace_that_does_not_fit_is_explained(
