@@ -100,7 +100,7 @@ def test_a_looser_check_of_the_same_log_trains_nothing(tree: Path) -> None:
     assert ran(repro(tree)) == ["validate", "sequences"]
 
 
-def test_another_seed_trains_again_and_the_store_survives(tree: Path) -> None:
+def test_another_seed_trains_again_and_keeps_the_store(tree: Path) -> None:
     before = {path for path in (tree / "artifacts" / "store").rglob("*") if path.is_file()}
     change(tree, "train", seed=2)
     assert ran(repro(tree)) == ["train", "baseline", "evaluate", "push"]

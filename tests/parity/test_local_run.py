@@ -71,7 +71,7 @@ def progress_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [re.sub(r"\d+ s ", "", " ".join(line.split())) for line in out.splitlines()]
 
 
-def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_model_is_pushed_and_the_outcome_reports_it(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_pipeline(workspace)
     said = progress_of(capsys)
     assert f"log: {run / 'log.txt'}" in said
@@ -136,7 +136,7 @@ def test_a_model_under_its_floor_is_not_pushed_the_run_succeeds_and_all_outputs_
     require_origins(run)
 
 
-def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(
+def test_a_refused_log_fails_the_run_and_the_outcome_reports_it(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_pipeline(workspace, "training", overrides(validate={"min_rows": 1_000_000}), status=1)
@@ -202,9 +202,7 @@ def kill_the_train_step() -> bool:
     return bool(trains)
 
 
-def test_a_train_step_that_was_killed_is_tried_again_and_goes_on_where_it_was(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_train_step_is_retried_and_resumes(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = workspace / "runs" / "workspace"
     with killing_a_training(checkpoints, epochs=EPOCHS_BEFORE, kill=kill_the_train_step) as killed:
         run = run_pipeline(workspace, "training", "epochs=60", "min_ndcg=1", overrides(train={"patience": 60}))

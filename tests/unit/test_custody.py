@@ -80,7 +80,7 @@ def test_an_erasure_leaves_a_folder_that_verifies(folder: Path) -> None:
     assert pq.read_table(folder / "histories.parquet")["user_id"].to_pylist() == ["bob"]
 
 
-def test_an_erasure_that_was_killed_is_said_and_finished_by_another(folder: Path) -> None:
+def test_a_killed_erasure_is_reported_and_completed_by_another(folder: Path) -> None:
     path = folder / "histories.parquet"
     announce_rewrite(path)
     pq.write_table(pq.read_table(path).slice(1), path)  # killed here

@@ -75,7 +75,7 @@ def test_what_a_cut_off_call_left_is_completed_and_nothing_is_there_twice(
     assert [len(each) for each in (server.models, server.versions, server.artifacts)] == [1, 1, 1]
 
 
-def test_a_number_that_another_model_has_there_is_not_taken_for_this_one(
+def test_a_version_number_of_another_model_is_refused(
     registry: MirroredRegistry, server: ModelRegistryServer, bundle: Path, empty_registry: Path, tmp_path: Path
 ) -> None:
     registry.register("m", bundle, METRICS, TAGS)

@@ -84,7 +84,9 @@ def test_a_file_that_was_replaced_after_it_was_resolved_is_refused(store: Store,
     store.put(FIRST)
     config = resolved(section_of(store.address))
     store.put(SECOND)
-    with pytest.raises(UserError, match=r"no longer has version .*; the file was replaced|md5 is .* expected") as raised:
+    with pytest.raises(
+        UserError, match=r"no longer has version .*; the file was replaced|md5 is .* expected"
+    ) as raised:
         fetched(config, tmp_path / "raw")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "raw").exists()
@@ -98,7 +100,7 @@ def test_a_file_that_is_not_there_is_one_clear_line(store: Store) -> None:
     assert "s3cr3t" not in str(raised.value)
 
 
-def test_the_artifact_says_which_version_of_which_object_it_is(store: Store, tmp_path: Path) -> None:
+def test_the_artifact_names_the_object_and_its_version(store: Store, tmp_path: Path) -> None:
     store.put(FIRST)
     config = resolved(section_of(store.address))
     raw = fetched(config, tmp_path / "raw")
@@ -113,7 +115,7 @@ def test_the_artifact_says_which_version_of_which_object_it_is(store: Store, tmp
     assert source["origin"] == origin["data_location"]
 
 
-def test_a_bucket_that_refuses_is_told_from_one_that_lacks_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_permission_is_distinguished_from_a_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
     with google_server(monkeypatch) as files:
         files.contents["/logs/x"] = FIRST
         files.forbidden.add("/logs/x")
@@ -152,7 +154,7 @@ def test_a_version_or_an_md5_that_is_given_is_taken() -> None:
         ("https://me:secret@example.org/log.csv", "a password would be visible"),
     ],
 )
-def test_an_address_that_cannot_be_meant_is_refused_before_anything_is_asked(address: str, message: str) -> None:
+def test_an_invalid_address_is_refused_before_any_request(address: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         find_version(address)
     assert "secret" not in str(raised.value)

@@ -69,7 +69,7 @@ def test_a_signed_bundle_is_sound_and_its_signature_fits_wherever_it_is_copied(
     assert verify_bundle(copied).digest == before
 
 
-def test_what_was_altered_after_it_was_signed_is_refused_though_the_manifest_was_written_anew(
+def test_a_bundle_changed_after_signing_is_refused_even_with_a_new_manifest(
     tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
     inputs, check = make_inputs(tmp_path / "inputs"), require_signature(public(key, tmp_path / "public.pem"))
@@ -121,7 +121,7 @@ def test_a_key_that_cannot_be_used_is_one_line_that_does_not_hold_it(
             require_signature(path)
 
 
-def test_a_server_that_asks_for_a_signature_keeps_the_version_that_has_one(
+def test_a_server_that_requires_signatures_keeps_the_signed_version(
     tmp_path: Path, key: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ELCREC_SIGNING_KEY", text_of(key))

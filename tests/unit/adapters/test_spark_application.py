@@ -151,9 +151,7 @@ def test_a_driver_that_died_or_was_preempted_is_lost_work_and_stays_to_be_looked
     assert operator.deleted == []
 
 
-def test_an_application_that_somebody_deletes_is_lost_work(
-    operator: Operator, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_deleted_application_is_lost_work(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(LostWorkError, match="the application was deleted"):
         fail(operator, caplog, "gone")
 
@@ -178,7 +176,7 @@ def test_what_is_never_submitted_is_a_mistake_and_a_driver_that_never_ran_is_los
         start("b")
 
 
-def test_a_driver_without_a_machine_is_given_up_and_says_why(operator: Operator) -> None:
+def test_a_driver_without_a_machine_is_given_up_with_a_reason(operator: Operator) -> None:
     operator.states = ["SUBMITTED"]
     with pytest.raises(LostWorkError, match="is not running after 1 s") as raised:
         start("a", timeout_seconds=1)
@@ -186,7 +184,9 @@ def test_a_driver_without_a_machine_is_given_up_and_says_why(operator: Operator)
     assert len(operator.deleted) == 1
 
 
-def test_that_of_an_earlier_attempt_goes_first(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_application_of_an_earlier_attempt_is_removed_first(
+    operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(LostWorkError):
         fail(operator, caplog, "FAILED")
     operator.states = ["", "RUNNING"]
@@ -207,7 +207,7 @@ def test_without_a_cluster_the_way_out_is_told(tmp_path: Path, monkeypatch: pyte
         start("a")
 
 
-def test_what_is_read_lies_on_the_shared_volume_and_goes_away(tmp_path: Path) -> None:
+def test_inputs_are_copied_to_the_shared_volume_and_removed(tmp_path: Path) -> None:
     given = tmp_path / "raw"
     given.mkdir()
     (given / "data.csv").write_text("a\n")

@@ -127,7 +127,7 @@ def test_spark_and_duckdb_take_the_same_events_by_kind_session_tie_and_number(
     assert pc.any(pc.match_substring(table["user_id"], SESSION_MARK)).as_py()
 
 
-def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Path) -> None:
+def test_a_machine_without_java_gets_a_one_line_error(log: pa.Table, tmp_path: Path) -> None:
     validated = tmp_path / "validated"
     validated.mkdir()
     pq.write_table(_accepted(log, tmp_path), validated / "interactions.parquet")

@@ -56,7 +56,7 @@ def test_an_emptied_redis_is_not_taken_for_the_truth(redis: RedisServer, tmp_pat
     assert items(store) == ["i1", "i2"]
 
 
-def test_a_redis_that_another_store_took_over_says_so(
+def test_a_redis_taken_over_by_another_store_is_reported(
     redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis.client.flushall()
@@ -90,7 +90,7 @@ def test_a_store_from_before_stores_had_names_is_read_and_given_events(published
     assert items(store) == ["i1", "x"]
 
 
-def test_files_that_were_replaced_under_a_reader_are_read_anew(published: Path, tmp_path: Path) -> None:
+def test_files_replaced_under_a_reader_are_reopened(published: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(published, tmp_path / "store"))
     store = FeastStore(folder, REPOSITORY)
     assert items(store) == ["i1"]

@@ -98,7 +98,7 @@ def test_a_branch_that_moved_is_another_version_and_its_log_is_fetched(
     assert read_json(after / "source.json")["dvc_revision"] == commit
 
 
-def test_a_branch_that_stood_still_is_the_same_version(repository: Path) -> None:
+def test_an_unchanged_branch_is_the_same_version(repository: Path) -> None:
     assert resolved(repository) == resolved(repository, git(repository, "rev-parse", "HEAD"))
 
 

@@ -106,9 +106,7 @@ class TestFaults:
         assert again.calls == 0
         assert capsys.readouterr().err.endswith("elcrec: error: wrong\n")
 
-    def test_a_retry_of_somebody_who_has_mended_the_cause_works(
-        self, record: Record, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_retry_after_a_correction_works(self, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
         run(Component(UserError("wrong")), record, OUTPUT)
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now + _step.AGAIN_WITHIN)
@@ -129,7 +127,7 @@ class TestRecord:
         assert folder
         assert sorted(result.state for result in read_results(folder)) == ["running", "succeeded"]
 
-    def test_it_holds_what_the_outputs_say_of_the_outcome(self, record: Record, tmp_path: Path) -> None:
+    def test_it_has_the_facts_of_the_outputs_for_the_outcome(self, record: Record, tmp_path: Path) -> None:
         output = tmp_path / "output.json"
         metadata = {"decision": "refused", "reason": "too low", "md5": "1"}
         document = {"artifacts": {"reason": {"artifacts": [{"metadata": metadata}]}}}

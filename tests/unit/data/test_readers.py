@@ -121,7 +121,7 @@ def test_json_lines_in_blocks_give_the_rows_of_the_whole(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_packed_json_lines_are_told_by_their_content(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_packed_json_lines_are_recognised_by_their_content(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     rows = "".join(f'{{"user_id": "u{n}", "item_id": {n}, "timestamp": {n}}}\n' for n in range(100)).encode()
     assert read_jsonl(tmp_path, pack(rows)).equals(read_jsonl(tmp_path, rows))
 

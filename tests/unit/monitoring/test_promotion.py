@@ -19,7 +19,7 @@ def outcomes(tests: Sequence[Test]) -> Counter[str]:
     return Counter(ended(test, CONFIG).outcome for test in tests)
 
 
-def test_two_equal_versions_are_rarely_told_apart_though_one_looks_every_day() -> None:
+def test_two_equal_versions_are_rarely_distinguished_even_with_daily_looks() -> None:
     found = outcomes([Test(seed=seed, users=2500, days=21) for seed in range(60)])
 
     # Of 60 tests three are expected at the stated rate of 5 %, and more than seven in one of 50 such runs.
@@ -56,7 +56,7 @@ def test_nothing_is_decided_before_the_least_sample(number: int, users: int, nee
     assert not found.looks[-1].counts
 
 
-def test_without_a_whole_day_it_goes_on_collecting() -> None:
+def test_without_a_whole_day_it_continues_collecting() -> None:
     found = decide(CONFIG, [], 0, share=0.5)
 
     assert (found.outcome, found.looks) == ("collect", ())
@@ -118,7 +118,7 @@ def test_a_promotion_needs_a_rise_and_every_guard(ctr: float, conversion: float,
     assert reason in found.reason
 
 
-def test_a_guard_without_a_count_holds_a_promotion_back() -> None:
+def test_a_guard_without_a_count_prevents_a_promotion() -> None:
     days = [day({"ctr": (0.10, 0.12)}, number) for number in range(7)]
 
     found = decide(CONFIG, days, 0, share=0.5)
@@ -127,7 +127,7 @@ def test_a_guard_without_a_count_holds_a_promotion_back() -> None:
     assert decide(without, days, 0, share=0.5).outcome == "promote"
 
 
-def test_a_lift_that_turns_round_is_no_decision() -> None:
+def test_a_lift_that_changes_its_sign_is_not_a_decision() -> None:
     rates = [(0.10, 0.12)] * 7 + [(0.10, 0.08)]
     days = [day({"ctr": each, "conversion": (0.5, 0.5)}, number) for number, each in enumerate(rates)]
 

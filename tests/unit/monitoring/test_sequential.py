@@ -35,7 +35,7 @@ def test_a_walk_leaves_the_sequence_of_its_own_drift_in_at_most_the_stated_share
     assert last == pytest.approx(0.05, abs=0.015)
 
 
-def test_the_lift_is_that_of_the_rates_and_exchanging_the_arms_turns_it_round() -> None:
+def test_the_lift_is_that_of_the_rates_and_swapping_the_arms_inverts_it() -> None:
     one, other = Ratio(0.1, 1e-6, 1e5), Ratio(0.11, 2e-6, 1e5)
 
     there = estimate(one, other, expected=0.05, alpha=ALPHA)
@@ -54,7 +54,7 @@ def test_without_a_rate_or_a_variance_nothing_is_estimated(faulty: Ratio) -> Non
     assert estimate(faulty, faulty, expected=0.05, alpha=ALPHA) is None
 
 
-def test_of_hardly_a_click_the_interval_is_wide_and_still_a_number() -> None:
+def test_with_very_few_clicks_the_interval_is_wide_but_finite() -> None:
     found = estimate(Ratio(0.001, 0.01, 10.0), Ratio(0.001, 0.01, 10.0), expected=0.05, alpha=ALPHA)
 
     assert found is not None

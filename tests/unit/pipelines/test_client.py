@@ -304,12 +304,12 @@ class TestStatus:
         assert outcome == ["nightly:", "FAILED"]
         assert link == [f"{server.host}/#/runs/details/r1"]
 
-    def test_a_driver_that_fails_speaks_through_its_task(self, server: Server, run: Run) -> None:
+    def test_the_error_of_a_failed_driver_is_shown_for_its_task(self, server: Server, run: Run) -> None:
         driver = task("train-driver", "FAILED", "10:00:00", "10:00:01", error={"message": "no such\ninput"})
         server.runs["r1"] = [run_of("FAILED", driver, task("train", "FAILED", "10:00:00", "10:00:01"))]
         assert "train: no such input" in run("status", "r1")[1]
 
-    def test_a_run_that_goes_on_is_no_failure(self, server: Server, run: Run) -> None:
+    def test_a_running_run_is_not_a_failure(self, server: Server, run: Run) -> None:
         server.runs["r1"] = [run_of("RUNNING", task("fetch", "RUNNING", "10:00:00", end_time="0001-01-01T00:00:00Z"))]
         code, out, _ = run("status", "r1")
         assert code == 0
@@ -332,7 +332,7 @@ class TestWait:
         return found.state, [" ".join(line.split()) for line in said]
 
     @pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"])
-    def test_it_tells_every_change_once_until_the_end(self, server: Server, end: str) -> None:
+    def test_it_reports_every_change_once_until_the_end(self, server: Server, end: str) -> None:
         running = task("fetch", "RUNNING", "10:00:00", "10:00:04")
         done = task("fetch", end, "10:00:00", "10:00:08")
         server.runs["r1"] = [
@@ -344,7 +344,7 @@ class TestWait:
         assert self.follow(server) == (end, ["RUNNING 4 s fetch", f"{end} 8 s fetch"])
 
     @pytest.mark.parametrize("away", [error(503, "upstream connect error"), LOGIN], ids=["503", "login page"])
-    def test_a_server_that_is_away_for_a_moment_is_asked_again(self, server: Server, away: Any) -> None:
+    def test_a_server_that_is_briefly_unreachable_is_asked_again(self, server: Server, away: Any) -> None:
         server.runs["r1"] = [run_of("RUNNING"), away, run_of("SUCCEEDED")]
         state, said = self.follow(server)
         assert state == "SUCCEEDED"
@@ -365,7 +365,7 @@ class TestWait:
 
 
 class TestConnection:
-    def test_no_address_is_told_before_anything_else(self, run: Run) -> None:
+    def test_a_missing_address_is_reported_first(self, run: Run) -> None:
         code, _, err = run("status", "r1")
         assert code == 2
         assert "no address of a Kubeflow Pipelines server is set; give --host or set KF_PIPELINES_ENDPOINT" in err
@@ -379,7 +379,7 @@ class TestConnection:
         assert err.startswith(f"{host}: not the address of a Kubeflow Pipelines server; give one such as https://")
         assert "\n" not in err
 
-    def test_nobody_listens(self, run: Run) -> None:
+    def test_a_server_that_does_not_listen_is_explained(self, run: Run) -> None:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             host = f"http://127.0.0.1:{closed.getsockname()[1]}"

@@ -80,7 +80,7 @@ def caps_of(config: RulesConfig, group: str) -> float:
 
 @settings(max_examples=80, deadline=None)
 @given(config=CONFIGS, **CASES)
-def test_caps_are_never_broken_whatever_else_is_asked(config: RulesConfig, seed: int, k: int, left: int) -> None:
+def test_caps_are_never_violated_whatever_the_other_rules(config: RulesConfig, seed: int, k: int, left: int) -> None:
     picked = pick(config, seed, k, left)
 
     items = picked.items.tolist()

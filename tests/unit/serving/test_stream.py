@@ -168,7 +168,7 @@ def test_what_the_store_does_not_take_is_tried_until_it_does_and_nothing_further
     assert counted["retries"] == 3
 
 
-def test_what_is_no_event_goes_to_the_dead_letters_with_its_reason_and_holds_nothing_up(broker: Broker) -> None:
+def test_an_invalid_message_goes_to_the_dead_letters_with_its_reason(broker: Broker) -> None:
     broker.send(event(0), b'{"user_id": "u1"}', event(1))
     store = Store()
 
@@ -198,7 +198,7 @@ def test_a_consumer_that_is_stopped_while_the_store_is_down_leaves_its_batch_to_
     assert set(store.events) == {"e0", "e1"}
 
 
-def test_a_message_that_is_not_said_to_be_done_is_read_again_as_it_was(broker: Broker) -> None:
+def test_a_message_not_marked_as_done_is_read_again_unchanged(broker: Broker) -> None:
     broker.send(json.dumps({"user_id": "u", "item_id": "i"}).encode())
     first = topic_of(broker)
     (read,) = _read(first)
@@ -226,7 +226,7 @@ def test_a_message_may_hold_several_events(broker: Broker) -> None:
     assert set(store.events) == {"e0", "e1"}
 
 
-def test_a_stream_of_redis_that_is_deleted_is_made_anew(redis: Any) -> None:
+def test_a_deleted_redis_stream_is_created_again(redis: Any) -> None:
     broker = RedisBroker(redis.client, redis.url, "deleted")
     topic = topic_of(broker)
     assert topic.read(1) == []

@@ -68,7 +68,7 @@ def test_the_cases_of_compact_dates_and_of_the_zone_as_a_word(tmp_path: Path, na
     assert str(times[0])[:10] == "2024-03-01"
 
 
-def test_ids_that_mean_one_user_are_one_user_in_every_format(tmp_path: Path) -> None:
+def test_spellings_of_one_user_are_one_user_in_every_format(tmp_path: Path) -> None:
     spellings, times = ["37", " 37", "37.0", "37\u00a0"], SECONDS[:4]
     text = tmp_path / "log.csv"
     lines = [f"{user},i{row},{time}" for row, (user, time) in enumerate(zip(spellings, times, strict=True))]
@@ -80,7 +80,7 @@ def test_ids_that_mean_one_user_are_one_user_in_every_format(tmp_path: Path) -> 
     assert set(rows_of(tmp_path)["user_id"].to_pylist()) == {"37"}
 
 
-def test_floats_that_do_not_tell_ids_apart_are_refused(tmp_path: Path) -> None:
+def test_floats_that_cannot_distinguish_ids_are_refused(tmp_path: Path) -> None:
     table = pa.table({"user_id": [2.0**53 + 2], "item_id": ["a"], "timestamp": SECONDS[:1]})
     pq.write_table(table, tmp_path / "log.parquet")
     with pytest.raises(UserError, match="2\\^53"):
@@ -195,7 +195,7 @@ def test_a_log_without_a_header_is_told_what_to_set(tmp_path: Path) -> None:
     assert found["accepted"] == len(SECONDS)
 
 
-def test_what_was_found_and_three_rows_are_said_before_the_log_is_judged(
+def test_the_layout_and_three_rows_are_logged_before_validation(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "elcrec")

@@ -140,7 +140,7 @@ def test_an_old_bundle_is_stale_and_one_that_nobody_saw_is_learned(attributed: P
     assert run(attributed, tmp_path / "other", 13.1, bundle=bundle, stale_days=None)["verdict"] == "learning"
 
 
-def test_bundles_are_judged_apart(tmp_path: Path) -> None:
+def test_bundles_are_judged_separately(tmp_path: Path) -> None:
     other = World(seed=3, users=1200, digest="f" * 64)
     other.day = 8
     both = written(tmp_path / "attributed", [*TABLES[:8], *other.days(4)])

@@ -55,7 +55,7 @@ def test_every_user_gets_what_the_recommender_answers_her_alone(inputs: Inputs, 
     assert (counts["users"], counts["cold_users"]) == (303, 2)
 
 
-def test_what_was_met_before_the_history_is_not_recommended_either(bundle: Path, tmp_path: Path) -> None:
+def test_seen_items_are_not_recommended_either(bundle: Path, tmp_path: Path) -> None:
     seen = [f"item-{index}" for index in range(3, 9)]
     rows = {"ann": (["item-1"], seen), "cold": (["gone"], seen), "bob": (["item-2"], [])}
     columns = [pa.array(column, pa.list_(pa.string())) for column in zip(*rows.values(), strict=True)]
@@ -151,7 +151,7 @@ class KnowsOne:
         return [UserHistory(**seen) if user == "ann" else None for user in users]
 
 
-def test_who_has_met_all_items_is_told_that_nothing_is_left(bundle: Path) -> None:
+def test_a_user_who_has_met_all_items_gets_a_message(bundle: Path) -> None:
     everything = KnowsOne(bundle, 15)
     said = list(recommend("elcrec", " ann", 3, registry=everything, features=everything))
     assert said[-1] == "nothing is left to recommend: this user has seen every item"
