@@ -38,8 +38,7 @@ _PAUSE = 0.02
 _LONGEST_LIFE = 300.0
 """Seconds after which a child counts as hanging."""
 _LONGEST_LOOK = 0.02
-"""Longest time in seconds between two checks of a child's CPU time; it is drawn at random, because the system counts in fixed
-steps."""
+"""Longest time between two checks of a child's CPU time; drawn at random, as the system counts in fixed steps."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "fcntl.flock"})
 """Audit events that change files, besides those that open one for writing."""

@@ -1,4 +1,4 @@
-"""The image builds, is what the Dockerfile promises, and runs the pipeline in containers."""
+"""The image builds, has the documented properties, and runs the pipeline in containers."""
 
 import os
 import re

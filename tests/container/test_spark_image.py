@@ -1,4 +1,4 @@
-"""The image with Spark: it makes the sequences that DuckDB makes, and is the driver of a SparkApplication."""
+"""The image with Spark: it gives the same sequences as DuckDB, and serves as driver of a SparkApplication."""
 
 import os
 import subprocess

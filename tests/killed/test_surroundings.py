@@ -1,4 +1,4 @@
-"""Kills, full disks and odd surroundings: one line or success, and afterwards the outcome of an undisturbed run."""
+"""Kills, full disks and unusual environments: a one-line error or success, then the undisturbed outcome."""
 
 import json
 import os

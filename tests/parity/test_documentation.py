@@ -1,4 +1,4 @@
-"""What the documentation tells people to type is understood by the programs."""
+"""The commands in the documentation are accepted by the programs."""
 
 import argparse
 import re

@@ -75,7 +75,7 @@ def test_a_second_repro_does_nothing(unchanged: Path) -> None:
         ("train", {"seed": 2}, ["train", "baseline"]),
         ("evaluate", {"bootstrap": 21}, ["evaluate"]),
         ("push", {"model_name": "other"}, ["push"]),
-        # What a log is sorted on changes no result.
+        # The engine that sorts a log changes no result.
         ("engine", {"kind": "spark", "threads": 2, "memory_mb": 900, "spill": "elsewhere"}, []),
     ],
 )

@@ -1,4 +1,4 @@
-"""The pipelines run here through kfp.local, and end as they should."""
+"""The pipelines run on this machine through kfp.local, with the expected outcomes."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_good_model_is_pushed_and_the_outcome_reports_it(workspace: Path, caps
         "elcrec-training: SUCCEEDED",
         f"outputs: {run}",
     ]
-    # Of steps that wait for the same, kfp takes either first.
+    # kfp may start steps with the same dependencies in any order.
     assert [sorted(ran[:2]), ran[2:6], sorted(ran[6:8]), ran[8:]] == [
         ["configure", "resolve"],
         ["fetch", "validate", "require-valid", "sequences"],

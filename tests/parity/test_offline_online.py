@@ -1,4 +1,4 @@
-"""Features built offline from the log and features served online are the same, and so is what a model makes of them."""
+"""Features built offline from the log equal those served online, and so do the model's results."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The compiled package: valid against the protos, loadable, and as reviewed."""
+"""The compiled package: valid against the protos, loadable, and equal to the reviewed files."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`elcrec run` takes a log all the way to recommendations, or says why it does not."""
+"""`elcrec run` leads from a log to recommendations, or reports why not."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The documentation as a site: built without a warning, and whole without a network."""
+"""The documentation as a site: built without warnings, and complete without a network."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What a server process writes down of its answers, however it ends."""
+"""The exposures of a server process, however it ends."""
 
 import http.client
 import signal

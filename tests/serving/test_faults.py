@@ -1,4 +1,4 @@
-"""What breaks around a server, and that it goes on, or comes back by itself."""
+"""Faults around a server, which continues or recovers by itself."""
 
 import json
 import shutil

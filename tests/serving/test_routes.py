@@ -1,4 +1,4 @@
-"""One server over SQLite: what its routes answer."""
+"""The answers of all routes of one server over SQLite."""
 
 import json
 import re
@@ -355,7 +355,7 @@ CASES = [
 
 @pytest.mark.parametrize(("path", "mode"), [*CASES, ("/v2/models/{name}", GenerationMode.POSITIVE)])
 def test_the_server_keeps_to_its_openapi_document(server: Server, path: str, mode: GenerationMode) -> None:
-    # A body over the limit is too large, whatever else is wrong with it.
+    # A body over the limit is refused for its size, whatever else is wrong with it.
     refusals = {"expected-statuses": ["400", "404", "406", "413", "415", "422"]}
     config = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": refusals}})
     document = schemathesis.openapi.from_url(f"{server.address}/openapi.json", config=config)
@@ -368,7 +368,7 @@ def test_the_server_keeps_to_its_openapi_document(server: Server, path: str, mod
     @given(case=operation.as_strategy(generation_mode=mode))
     def attack(case: schemathesis.Case) -> None:
         if path.endswith("infer"):
-            case.path_parameters = {"name": "elcrec"}  # of a model that is not there nobody reads the body
+            case.path_parameters = {"name": "elcrec"}  # the body is not read for a model that does not exist
         case.call_and_validate(excluded_checks=left_out)
 
     attack()

@@ -54,7 +54,7 @@ def pace(history: pd.DataFrame, *, alone: bool) -> str:
     with figure(*((10.4, 2.2) if alone else SIDE_BY_SIDE)) as ((axis,), finish):
         axis.bar(history["epoch"], history[SECONDS], width=0.85, color=COLORS["popularity"])
         _name_epochs(axis)
-        axis.set_title("Seconds an epoch")
+        axis.set_title("Seconds per epoch")
         return finish("Seconds by epoch")
 
 

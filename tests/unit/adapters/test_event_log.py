@@ -1,4 +1,4 @@
-"""The log of live events on both online stores: all that was acknowledged, each once, and back again."""
+"""The event log on both online stores: all acknowledged events, each once, and their replay."""
 
 import os
 import shutil

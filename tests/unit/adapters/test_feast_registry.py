@@ -1,4 +1,4 @@
-"""The registry on SQLite and on PostgreSQL: nothing that anyone applied is lost, and what serves is what was meant."""
+"""The registry on SQLite and on PostgreSQL: no applied object is lost, and the intended services are served."""
 
 import json
 import shutil

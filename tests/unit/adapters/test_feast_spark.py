@@ -1,4 +1,4 @@
-"""What Feast's Spark engine publishes, on a Spark of this machine."""
+"""Publication by Feast's Spark engine, with Spark on this machine."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""Users who have done nothing for long leave the online store at a push, SQLite and Redis alike."""
+"""Idle users leave the online store at a push, on SQLite and Redis."""
 
 import logging
 import sqlite3

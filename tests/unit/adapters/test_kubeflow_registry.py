@@ -1,4 +1,4 @@
-"""A pushed model stands in the Kubeflow Model Registry too, with the fields that MLflow has."""
+"""A pushed model is also in the Kubeflow Model Registry, with the same fields as in MLflow."""
 
 import shutil
 from collections.abc import Iterator, Mapping

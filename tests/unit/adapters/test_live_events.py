@@ -1,4 +1,4 @@
-"""Live events on both online stores: all of them there, in order, whoever writes beside."""
+"""Live events on both online stores: all of them in order, also with concurrent writers."""
 
 import random
 import shutil

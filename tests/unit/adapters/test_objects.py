@@ -1,4 +1,4 @@
-"""A log in a bucket, on the web or on a claim is fetched at the version that resolve saw, and only when it changed."""
+"""A log in a bucket, on the web or on a claim is fetched at the resolved version, and only if it has changed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

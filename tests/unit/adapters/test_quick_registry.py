@@ -1,4 +1,4 @@
-"""The registry without MLflow: the same answers and the same database as with it, or MLflow after all."""
+"""The registry without MLflow: the same answers and database as with MLflow, or else MLflow is used."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""Bundles that somebody has signed, and what is refused in their place."""
+"""Signed bundles, and the refusal of others."""
 
 import logging
 import shutil

@@ -1,4 +1,4 @@
-"""SparkApplications through the Kubernetes API, whose operator goes through the states that its controller has."""
+"""SparkApplications through a Kubernetes API with an operator that has the states of the real one."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Spark gives the files that the oracle gives: on this machine, and through Spark Connect."""
+"""Spark gives the same files as the oracle: on this machine, and through Spark Connect."""
 
 import os
 import shutil

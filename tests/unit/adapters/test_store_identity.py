@@ -1,4 +1,4 @@
-"""A store knows which one it is: emptied, replaced or copied, it is not taken for what it was."""
+"""The identity of a store: an emptied, replaced or copied store is recognised."""
 
 import shutil
 import sqlite3

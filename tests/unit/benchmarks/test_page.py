@@ -1,4 +1,4 @@
-"""The page says what the numbers say; the numbers here are made up."""
+"""The page shows the numbers correctly; the numbers here are invented."""
 
 import tomllib
 import xml.etree.ElementTree as ET

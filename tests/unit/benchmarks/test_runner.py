@@ -1,4 +1,4 @@
-"""The whole runner, on a sample so small that only its bookkeeping is left."""
+"""The whole runner, on a sample so small that only its bookkeeping matters."""
 
 import subprocess
 import sys

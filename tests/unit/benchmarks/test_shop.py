@@ -1,4 +1,4 @@
-"""The simulated shop: what its users do is what was planted, and the same for the same seed."""
+"""The simulated shop: its users behave as planted, and the same for the same seed."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The loop, end to end: a drift is noticed, a model trained, judged, tried beside the old one and promoted."""
+"""The whole loop: a drift is noticed; a model is trained, judged, tested beside the old one and promoted."""
 
 import json
 from pathlib import Path

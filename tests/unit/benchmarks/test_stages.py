@@ -1,4 +1,4 @@
-"""The page of scale says what its numbers say; the numbers here are made up."""
+"""The page on scale shows its numbers correctly; the numbers here are invented."""
 
 import math
 from typing import Any

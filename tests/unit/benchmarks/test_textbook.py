@@ -1,4 +1,4 @@
-"""The baseline is no strawman and no nonsense: it computes what our engine computes, and it learns."""
+"""The baseline is fair and correct: it computes the same as our engine, and it learns."""
 
 import math
 import random

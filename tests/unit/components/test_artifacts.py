@@ -1,4 +1,4 @@
-"""What components write down on artifacts and as metrics."""
+"""The facts that components record on artifacts and as metrics."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which errors are worth another try, each raised as its library does."""
+"""Passing faults, each raised as by its library."""
 
 import http.client
 import socket

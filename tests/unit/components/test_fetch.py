@@ -1,4 +1,4 @@
-"""fetch brings exactly the bytes that a revision of a DVC repository holds, and says which."""
+"""fetch gets exactly the bytes of a revision of a DVC repository, and records the version."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A refused model's log reaches the feature store all the same, and the verdict names the version that serves."""
+"""A refused model's log is published to the feature store anyway, and the verdict names the champion."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The steps exposures and monitor: the stages' files and pages, and what the store remembers from run to run."""
+"""The steps exposures and monitor: the stages' files and pages, and the state in the store."""
 
 import json
 from collections.abc import Iterator

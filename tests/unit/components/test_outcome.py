@@ -1,4 +1,4 @@
-"""How a run ended: from what its steps wrote down, whatever word the backend has for it."""
+"""The outcome of a run follows from the results of its steps, regardless of the backend's state."""
 
 import json
 from collections.abc import Iterator

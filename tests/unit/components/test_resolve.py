@@ -1,4 +1,4 @@
-"""resolve names the bytes that a branch holds now, so that fetch brings a new log when the branch has moved."""
+"""resolve names the present version of a branch, so that fetch gets a new log when the branch has moved."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""How components take their sections of the configuration."""
+"""The components' sections of the configuration."""
 
 import json
 

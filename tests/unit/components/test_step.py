@@ -1,4 +1,4 @@
-"""Around every component: secrets for this process alone, patience with a network, and the last word of the step."""
+"""The entry point of every step: secrets only for this process, retries of passing faults, and the result."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def record(environ: dict[str, str]) -> Record:
 
 
 class Component:
-    """Fails as it is told, then succeeds; counts its calls."""
+    """Fails as configured, then succeeds; counts its calls."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.calls = list(errors), 0

@@ -1,4 +1,4 @@
-"""Component train: in which processes it trains."""
+"""Component train: the processes in which it trains."""
 
 import logging
 from pathlib import Path

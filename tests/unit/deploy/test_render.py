@@ -1,4 +1,4 @@
-"""What an overlay makes of the bases."""
+"""The overlays' changes to the bases."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Estimates on a log of answers cover what is true in worlds that are shown answers by the real rules."""
+"""Estimates on a log of answers cover the truth in worlds whose answers come from the real rules."""
 
 from dataclasses import replace
 

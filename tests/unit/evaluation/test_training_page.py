@@ -1,4 +1,4 @@
-"""What the training page says of a history."""
+"""The findings of the training page on a history."""
 
 from pathlib import Path
 from typing import Any

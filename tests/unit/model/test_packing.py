@@ -1,4 +1,4 @@
-"""The layout of a GPU gives what the layout of a CPU gives, and what the plain encoder does."""
+"""The layout for GPUs gives the same results as the layout for CPUs and as the plain encoder."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The champion's answers are replayed exactly, and what cannot be is left out and counted."""
+"""The champion's answers are replayed exactly; those that cannot be are left out and counted."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a day was, beside a naive computation user by user."""
+"""The measurements of a day, compared with a naive computation user by user."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping

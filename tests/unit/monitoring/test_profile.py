@@ -1,4 +1,4 @@
-"""The training profile that a bundle carries, and bundles from before it had one."""
+"""The training profile in a bundle, and older bundles without one."""
 
 import json
 from pathlib import Path

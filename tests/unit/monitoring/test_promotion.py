@@ -1,4 +1,4 @@
-"""What a test of two versions comes to, on simulated users who come again and again."""
+"""The outcome of a test of two versions, with simulated returning users."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

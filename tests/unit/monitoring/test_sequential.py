@@ -1,4 +1,4 @@
-"""The confidence sequence against its own definition, and on random walks of which it must rarely lose the drift."""
+"""The confidence sequence against its definition, and on random walks whose drift it must rarely miss."""
 
 from math import exp, log, sqrt
 
@@ -30,7 +30,7 @@ def test_a_walk_leaves_the_sequence_of_its_own_drift_in_at_most_the_stated_share
     ever, last = (off > bounds).any(axis=1).mean(), (off[:, -1] > 1.96 / np.sqrt(information[-1])).mean()
 
     assert ever <= ALPHA
-    # It is no bound that holds by being far too wide: it is reached in a good part of the cases that it may be.
+    # The bound is not far too wide: it is reached in a good part of the allowed cases.
     assert ever > ALPHA / 4
     assert last == pytest.approx(0.05, abs=0.015)
 

@@ -1,4 +1,4 @@
-"""Days against their reference: what is bad, what is an alarm, and what is said of it."""
+"""Days against their reference: bad days, alarms, and their sentences."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta

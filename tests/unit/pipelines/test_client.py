@@ -1,4 +1,4 @@
-"""Submitting, scheduling and following runs, against a server that checks what it is sent."""
+"""Submitting, scheduling and following runs, against a server that checks its requests."""
 
 import re
 import socket

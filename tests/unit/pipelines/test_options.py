@@ -1,4 +1,4 @@
-"""No option is accepted and ignored: what does not go together is refused in one line."""
+"""No option is accepted and ignored: invalid combinations are refused in one line."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Retries as the backend makes them: by Argo's rule, not by kfp.local's."""
+"""Retries by the rules of the backend, Argo, not by those of kfp.local."""
 
 from collections.abc import Iterator
 from pathlib import Path

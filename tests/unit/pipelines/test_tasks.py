@@ -1,4 +1,4 @@
-"""What a compiled package asks of the cluster for each step."""
+"""The requests of a compiled package to the cluster for each step."""
 
 import json
 from collections.abc import Callable, Mapping

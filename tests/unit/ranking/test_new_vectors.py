@@ -1,4 +1,4 @@
-"""Vectors of new items, against plain loops, and what must hold of them whatever the log."""
+"""Vectors of new items, compared with plain loops, and their properties for any log."""
 
 import sys
 from collections import Counter, defaultdict

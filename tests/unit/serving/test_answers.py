@@ -1,4 +1,4 @@
-"""What a shop asks of answers: rules of the bundle, availability without a push, similar items, intents, reasons."""
+"""Features of answers: rules of the bundle, availability without a push, similar items, intents, reasons."""
 
 import asyncio
 import json

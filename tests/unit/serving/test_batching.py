@@ -7,7 +7,7 @@ from elcrec.serving.batching import Batcher, QueueFull
 
 
 class Work:
-    """Doubles numbers; remembers its batches; holds each until `open` is set."""
+    """Doubles numbers; records its batches; blocks each until `open` is set."""
 
     def __init__(self, *, held: bool = False) -> None:
         self.batches: list[list[int]] = []

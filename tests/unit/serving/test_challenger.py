@@ -1,4 +1,4 @@
-"""A challenger beside the champion: who is answered by whom, and that a broken one is nobody's problem."""
+"""A challenger beside the champion: which users it answers, and that a broken one affects no request."""
 
 import asyncio
 import shutil
@@ -177,7 +177,7 @@ def test_a_challenger_that_cannot_rank_fails_no_request_and_is_named(
     )
 
     assert {answer.serving.version for answer in answers} == {"1"}
-    # Who is in the challenger's arm stays there, so that its failures count against it.
+    # Users in the challenger's arm stay there, so that its failures count against it.
     assert [answer.arm for answer in answers] == [ARMS[user] if mode == "split" else None for user in USERS]
     assert live.challenger.problem == "the challenger does not rank: ZeroDivisionError; the champion answers"
     assert metric(telemetry, "elcrec_challenger_failures_total") - failures == 1

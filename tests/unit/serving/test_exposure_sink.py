@@ -1,4 +1,4 @@
-"""Exposures that are posted as CloudEvents: to a server that is well, slow, refuses, or dies."""
+"""Exposures posted as CloudEvents to a server that works, is slow, refuses, or dies."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ Batch = tuple[Mapping[str, str], list[dict[str, Any]]]
 
 
 class Logger(ThreadingHTTPServer):
-    """A CloudEvents logger that answers as it is told."""
+    """A CloudEvents logger with configured answers."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)

@@ -1,4 +1,4 @@
-"""What servers write down of their answers: whole files, nothing lost but what is counted, nobody who was forgotten."""
+"""The servers' exposures: complete files, every loss counted, and no forgotten users."""
 
 import asyncio
 import os

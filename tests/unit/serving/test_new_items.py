@@ -1,4 +1,4 @@
-"""Items that were never trained, from the bundle to the answer: ranked, read, masked, capped and named."""
+"""New items, from the bundle to the answer: ranked, read, masked, capped and marked."""
 
 import shutil
 from pathlib import Path

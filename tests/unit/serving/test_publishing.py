@@ -1,4 +1,4 @@
-"""What a push reads of a log, in parts of any size."""
+"""Reading a log for a push, in parts of any size."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

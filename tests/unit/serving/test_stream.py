@@ -1,4 +1,4 @@
-"""Events from a stream, by a real Redis and by Kafka's own mock broker: nothing lost, nothing twice, nothing hidden."""
+"""Events from a stream, with a real Redis and Kafka's mock broker: none lost, repeated or hidden."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def _config(**changes: Any) -> StreamConfig:
 
 
 class Broker(Protocol):
-    """Somebody who produces, and looks at dead letters."""
+    """A producer of messages, which can also read dead letters."""
 
     config: StreamConfig
     address: str
@@ -54,7 +54,7 @@ class RedisBroker:
 
 class KafkaBroker:
     def __init__(self, topic: str, options: Path) -> None:
-        # The mock broker forgets a consumer that has left by its time-out alone.
+        # The mock broker drops a consumer that has left only after its timeout.
         options.write_text("session.timeout.ms=6000\n")
         self.config = _config(topic=topic, kind="kafka", client_options=str(options))
         self._producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
