@@ -97,7 +97,7 @@ def test_rows_and_keys_of_idle_users_are_gone_and_those_of_others_stay(
     assert seen(store, "ann") == ["i0"]
     held = keys(store, server)
     assert [user in held for user in USERS] == [True, False, True, False]
-    told = [record.getMessage() for record in caplog.records if "expired" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "were idle" in record.getMessage()]
     assert told == [
         "2 users of the log were idle for more than 30 days and not published; 2 users left the online store"
     ]

@@ -120,7 +120,7 @@ def test_tables_of_another_layout_and_a_folder_without_any_are_left_to_mlflow(
         connection.execute("UPDATE alembic_version SET version_num = 'later'")
         connection.commit()
 
-    with pytest.raises(UserError, match="another layout"):
+    with pytest.raises(UserError, match="the layout of the registry"):
         before.champion(NAME)
     assert QuickRegistry.open(folders[0], no_mlflow) is None
     assert QuickRegistry.open(tmp_path / "nothing", no_mlflow) is None
