@@ -24,7 +24,7 @@ _CATALOGUES = (30_000, 300_000, 1_000_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is asked for; return the exit status."""
+    """Run the chosen measurements; return the exit status."""
     return launch("benchmarks", _parser(), measure, arguments)
 
 
@@ -34,7 +34,7 @@ def launch(
     work: Callable[[argparse.Namespace, Sequence[str]], None],
     arguments: Sequence[str] | None,
 ) -> int:
-    """Call `work` with the options and the command that gives them; return the exit status, 2 after an error."""
+    """Call `work` with the options and the command line; return the exit status, 2 after an error."""
     set_up_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -46,7 +46,7 @@ def launch(
 
 
 def measure(options: argparse.Namespace, command: Sequence[str]) -> None:
-    """Prepare the data and take the measurements one by one; each is on the page as soon as it is done."""
+    """Prepare the data and take the measurements one by one; each is added to the page when it is done."""
     start = start_job(options)
     described, gpu = describe(start, command)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,7 @@ def measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def start_job(options: argparse.Namespace) -> Job:
-    """Return what every job of a run shares."""
+    """Return the common part of all jobs of a run."""
     return Job(
         kind="train",
         params=str(Path(options.params).resolve()),
@@ -83,7 +83,7 @@ def start_job(options: argparse.Namespace) -> Job:
 
 
 def bare_job() -> Job:
-    """Return what tells of the machine alone, for measurements that train nothing."""
+    """Return a job that describes only the machine, for measurements without training."""
     return Job(kind="rates", params=str(runner.ROOT / "params.yaml"), overrides=("train.device=cpu",), threads=1)
 
 
@@ -97,7 +97,7 @@ def positive(text: str) -> int:
     """Read a whole number from 1.
 
     Raises:
-        ValueError: it is none; argparse turns this into its own message.
+        ValueError: it is not one; argparse turns this into its own message.
     """
     value = int(text)
     if value < 1:
@@ -106,17 +106,17 @@ def positive(text: str) -> int:
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every benchmark takes."""
+    """Add the options of all benchmarks."""
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="(default params.yaml)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default auto)")
-    parser.add_argument("--threads", type=positive, default=1, help="of each process (default 1)")
-    parser.add_argument("--workers", type=int, default=0, help="of the textbook's data loader (default 0)")
-    parser.add_argument("--steps", type=positive, help="most steps of each epoch; the rest is extrapolated")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of each process (default 1)")
+    parser.add_argument("--workers", type=int, default=0, help="workers of the textbook's data loader (default 0)")
+    parser.add_argument("--steps", type=positive, help="largest number of steps per epoch; the rest is extrapolated")
     page_option(parser)
 
 
 def page_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where the page is."""
+    """Add the option for the path of the page."""
     parser.add_argument(
         "--out", type=Path, default=Path("docs/BENCHMARKS.md"), metavar="FILE", help="(default docs/BENCHMARKS.md)"
     )
@@ -132,15 +132,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder with the benchmark sets (default $ELCREC_MIRROR, else the download)",
     )
-    parser.add_argument("--dataset", default="beauty", help="a set of params.yaml (default beauty)")
+    parser.add_argument("--dataset", default="beauty", help="a data set of params.yaml (default beauty)")
     parser.add_argument(
         "--sequences",
         type=Path,
         metavar="FOLDER",
-        help="its sequences stage, run elsewhere; a GPU machine then needs no more than torch and pyarrow",
+        help="output of its sequences stage, run elsewhere; a GPU machine then needs only torch and pyarrow",
     )
     parser.add_argument("--pairs", type=positive, default=3, help="rounds of every comparison (default 3)")
-    parser.add_argument("--sizes", type=positive, nargs="+", default=_SIZES, metavar="USERS", help="of the random logs")
+    parser.add_argument(
+        "--sizes", type=positive, nargs="+", default=_SIZES, metavar="USERS", help="sizes of the random logs"
+    )
     parser.add_argument(
         "--catalogues", type=positive, nargs="+", default=_CATALOGUES, metavar="ITEMS", help="of others"
     )

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: operators by kind, floating point operations, the machine's own rate."""
+"""Profile of a step: time by kind of operator, floating point operations, and the machine's own rate."""
 
 import re
 from collections import defaultdict
@@ -31,7 +31,7 @@ _RATE_SECONDS = 0.5
 
 
 def profiler(device: torch.device) -> profile:
-    """Return a profiler of the processor, and of the GPU where there is one."""
+    """Return a profiler of the CPU, and of the GPU if there is one."""
     gpu = [ProfilerActivity.CUDA] if device.type == "cuda" else []
     return profile(activities=[ProfilerActivity.CPU, *gpu], acc_events=True)
 
@@ -42,7 +42,7 @@ def flop_counter() -> FlopCounterMode:
 
 
 def kernel_seconds(profiled: profile) -> float:
-    """Seconds that the GPU spent in kernels and copies."""
+    """Return the seconds that the GPU spent in kernels and copies."""
     kernels = [
         e for e in _events(profiled) if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
     ]
@@ -50,11 +50,11 @@ def kernel_seconds(profiled: profile) -> float:
 
 
 def shares(profiled: profile, seconds: float) -> dict[str, Any]:
-    """Shares of a profiled epoch by kind of operator, and of the operators that take most.
+    """Return the shares of a profiled epoch by kind of operator, and of the operators that take most time.
 
     Args:
         profiled: the finished profile; its times are wall times.
-        seconds: wall time of the profiled steps; what no operator accounts for is Python's.
+        seconds: wall time of the profiled steps; time outside operators is counted as Python's.
     """
     groups: defaultdict[str, float] = defaultdict(float)
     operators: defaultdict[str, float] = defaultdict(float)
@@ -76,9 +76,9 @@ def _events(profiled: profile) -> list[Any]:
 
 
 def group_of(names: Sequence[str]) -> str:
-    """Return the kind of an operator: its own, else that of the nearest operator that called it.
+    """Return the kind of an operator: its own, else that of the nearest caller with a kind.
 
-    What only moves memory counts with its callers, where they have a kind.
+    Operators that only move memory count with their callers, if these have a kind.
 
     Args:
         names: the operator and its callers, innermost first.
@@ -99,7 +99,7 @@ def _ancestry(event: Any) -> list[str]:
 
 
 def product_rates(device: torch.device) -> Numbers:
-    """Rate of fp32 matrix products in GFLOP a second (CPU second on a processor): large, and as in a step."""
+    """Return rates of fp32 matrix products in GFLOP per second (per CPU second on a CPU): large, and as in a step."""
     return {
         "square_gflops": _rate(device, _SQUARE, _SQUARE, _SQUARE),
         "step_shape_gflops": _rate(device, *_STEP_SHAPE),
@@ -114,7 +114,7 @@ def _rate(device: torch.device, rows: int, inner: int, columns: int) -> float:
 
 
 def _repeat(work: Callable[[], object], device: torch.device) -> tuple[float, int]:
-    """Repeat `work` for long enough; return the seconds and how often."""
+    """Repeat `work` for long enough; return the seconds and the number of repetitions."""
     times = 1
     while True:
         start = now(device)

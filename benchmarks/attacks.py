@@ -1,7 +1,7 @@
-"""`python -m benchmarks.attacks --port N --pid P`: what an unknown client can do to a server, against 127.0.0.1 alone.
+"""`python -m benchmarks.attacks --port N --pid P`: attacks of an unknown client on a server, only on 127.0.0.1.
 
-Each attack runs for a number of seconds while another thread asks for the server's health, each time on a connection
-of its own. Every loop is bounded by time, so that an attack ends whatever the server does.
+Each attack runs for a number of seconds while another thread requests the server's health, each time on a new
+connection. Every loop is limited in time, so an attack ends whatever the server does.
 """
 
 import argparse
@@ -37,14 +37,14 @@ _SERVER_ERROR, _OVERLOADED = 500, 503
 
 @dataclass
 class Outcome:
-    """What was seen during an attack.
+    """Observations during an attack.
 
     Attributes:
-        asked: times that health and metrics were asked for.
-        slowest: seconds of the slowest answer.
-        failed: times that they were not answered with 200 within a second.
-        statuses: how often each status was seen by the attackers.
-        memory: peak of the server's resident memory beside that before, 1 for no change; 0 where it is not known.
+        asked: number of requests for health and metrics.
+        slowest: seconds of the slowest answer to them.
+        failed: number of them that were not answered with 200 within a second.
+        statuses: number of answers to the attackers by status.
+        memory: peak of the server's resident memory relative to that before, 1 for no change; 0 if unknown.
     """
 
     asked: int = 0
@@ -55,19 +55,19 @@ class Outcome:
 
     @property
     def faults(self) -> int:
-        """Answers that are a fault of the server: 5xx but 503."""
+        """Number of answers that are faults of the server: 5xx except 503."""
         return sum(n for status, n in self.statuses.items() if status >= _SERVER_ERROR and status != _OVERLOADED)
 
 
 Attack = Callable[[int, float, Counter[int]], None]
-"""From the port, the moment to end at (time.monotonic) and where to count statuses."""
+"""An attack, given the port, the time to end (time.monotonic) and the counter of statuses."""
 
 
 def run(attack: Attack, port: int, *, seconds: float, pid: int | None = None) -> Outcome:
-    """Attack for so long, and ask for health beside it."""
+    """Attack for the given seconds, and request health at the same time."""
     outcome, end = Outcome(), time.monotonic() + seconds
     before = peak = _memory(pid)
-    # A process of its own: threads of this one would make us wait for them, which is not the server's fault.
+    # A separate process: with threads of this one we would wait for the attackers, which is not the server's fault.
     context = multiprocessing.get_context("fork")
     seen: multiprocessing.SimpleQueue[Counter[int]] = context.SimpleQueue()
     attacker = context.Process(target=_attack, args=(attack, port, end, seen), daemon=True)
@@ -108,7 +108,7 @@ def _ask(port: int, outcome: Outcome) -> None:
 
 
 def _memory(pid: int | None) -> int:
-    """Return the resident memory of a process in KiB, 0 without a process."""
+    """Return the resident memory of a process in KiB, 0 if there is no process."""
     if pid is None:
         return 0
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
@@ -116,7 +116,7 @@ def _memory(pid: int | None) -> int:
 
 
 def endless(head: bytes, piece: bytes = _CHUNK) -> Attack:
-    """Begin a request and never come to its end."""
+    """Begin a request and never end it."""
 
     def attack(port: int, end: float, statuses: Counter[int]) -> None:
         while time.monotonic() < end:
@@ -130,7 +130,7 @@ def endless(head: bytes, piece: bytes = _CHUNK) -> Attack:
 
 
 def idle(number: int) -> Attack:
-    """Hold connections open that have had an answer and ask for nothing more; those that are closed are replaced."""
+    """Hold idle connections open after an answer; replace those that are closed."""
 
     def attack(port: int, end: float, statuses: Counter[int]) -> None:
         held: list[socket.socket] = []
@@ -149,7 +149,7 @@ def idle(number: int) -> Attack:
 
 
 def held_bodies(port: int, end: float, statuses: Counter[int]) -> None:
-    """Send most of many large bodies, and no more."""
+    """Send most of many large bodies, and then nothing more."""
     head = f"POST /recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {_BODY}\r\n\r\n".encode()
     while time.monotonic() < end:
         with contextlib.ExitStack() as stack:
@@ -164,7 +164,7 @@ def held_bodies(port: int, end: float, statuses: Counter[int]) -> None:
 
 
 def unread(port: int, end: float, statuses: Counter[int]) -> None:
-    """Ask for pages on many connections and read no answer."""
+    """Request pages on many connections and never read the answers."""
     del statuses
     request = b"GET /docs HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 200
     with contextlib.ExitStack() as stack:
@@ -177,7 +177,7 @@ def unread(port: int, end: float, statuses: Counter[int]) -> None:
 
 
 def fuzz(port: int, end: float, statuses: Counter[int]) -> None:
-    """Send sound requests with bytes changed, cut out or repeated, in heads and bodies."""
+    """Send valid requests with bytes changed, removed or repeated, in heads and bodies."""
     chance = random.Random(0)
     while time.monotonic() < end:
         with contextlib.suppress(OSError), socket.create_connection((_HOST, port), 5) as connection:
@@ -187,7 +187,7 @@ def fuzz(port: int, end: float, statuses: Counter[int]) -> None:
 
 
 def unknown_users(port: int, end: float, statuses: Counter[int]) -> None:
-    """Send events of users that nobody knows, as many as a request takes."""
+    """Send events of unknown users, as many as a request may have."""
     number = 0
     while time.monotonic() < end:
         events = [{"user_id": f"unknown-{number}-{place}", "item_id": "x"} for place in range(_UNKNOWN_USERS)]
@@ -216,7 +216,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 def mixed(port: int, end: float, statuses: Counter[int]) -> None:
-    """Do all of it at the same time."""
+    """Run all attacks at the same time."""
     threads = [threading.Thread(target=attack, args=(port, end, statuses), daemon=True) for attack in ATTACKS.values()]
     for thread in threads:
         thread.start()
@@ -254,7 +254,7 @@ def _mutated(text: bytes, chance: random.Random) -> bytes:
 
 
 def _count(connection: socket.socket, statuses: Counter[int], *, wait: float) -> None:
-    """Read what has come; count it where it begins an answer.
+    """Read the received bytes; count them if they begin an answer.
 
     Raises:
         ConnectionError: the server has closed the connection.
@@ -304,9 +304,9 @@ def _result(found: Outcome, seconds: float) -> Result:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description=__doc__)
-    parser.add_argument("--port", type=positive, required=True, help="where the server listens on 127.0.0.1")
-    parser.add_argument("--pid", type=positive, required=True, help="its process, for its memory")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack (default 10)")
+    parser.add_argument("--port", type=positive, required=True, help="port of the server on 127.0.0.1")
+    parser.add_argument("--pid", type=positive, required=True, help="process id of the server, to measure its memory")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each attack (default 10)")
     parser.add_argument("--mixed", type=float, default=600.0, help="seconds of all attacks together (default 600)")
     page_option(parser)
     return parser

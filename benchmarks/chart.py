@@ -19,8 +19,8 @@ def log_lines(series: Mapping[str, Points], *, title: str, across: str, up: str)
     Args:
         series: points (x, y) by name, all positive, in the order of x.
         title: above the chart.
-        across: what the horizontal axis counts.
-        up: what the vertical axis measures.
+        across: label of the horizontal axis.
+        up: label of the vertical axis.
     """
     low_x, high_x = _decades([x for points in series.values() for x, _ in points])
     low_y, high_y = _decades([y for points in series.values() for _, y in points])
@@ -55,7 +55,7 @@ def _decades(values: Sequence[float]) -> tuple[int, int]:
 
 
 def _label_heights(ends: Mapping[str, float]) -> dict[str, float]:
-    """Return where each name stands: at the end of its line, moved down where it would cover another."""
+    """Return the height of each name: at the end of its line, moved down if it would cover another."""
     heights: dict[str, float] = {}
     for name in sorted(ends, key=ends.__getitem__):
         heights[name] = max([ends[name], *(height + _LABEL for height in heights.values())])

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.components`: the pipeline's components beside their stages as commands, and compilation."""
+"""`python -m benchmarks.components`: cost of the pipeline's components compared with commands, and of compilation."""
 
 import argparse
 import os
@@ -28,13 +28,13 @@ _COMMANDS = {
     "evaluate": ("evaluate",),
     "push": ("push",),
 }
-"""The command beside each component."""
+"""The command that corresponds to each component."""
 _CALLED = {"train the baseline": "baseline"}
-"""What `elcrec run` calls a stage, where a component has another name."""
+"""The name of a stage in `elcrec run`, if it differs from that of the component."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the training pipeline and its stages in turns on the sample log; return the exit status."""
+    """Run the training pipeline and its stages alternately on the sample log; return the exit status."""
     return launch("benchmarks.components", _parser(), _measure, arguments)
 
 
@@ -87,7 +87,7 @@ def _calls(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _commands(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Run the stages as commands, each a process; return the seconds of each."""
+    """Run the stages as commands, one process each; return the seconds of each."""
     (folder / "artifacts").mkdir(parents=True)
     taken = {}
     for name, command in _COMMANDS.items():
@@ -99,7 +99,7 @@ def _commands(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _pipeline(*arguments: str) -> list[tuple[float, str]]:
-    """Run an `elcrec-pipeline` command; return its lines, each with the time it came."""
+    """Run an `elcrec-pipeline` command; return its lines, each with its time of arrival."""
     command = [sys.executable, "-c", "import sys; from pipelines.cli import main; sys.exit(main())", *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -120,7 +120,7 @@ def _timed(process: "subprocess.Popen[str]") -> Iterator[tuple[float, str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.components", description=__doc__)
     parser.add_argument("--pairs", type=positive, default=3, help="rounds (default 3)")
-    parser.add_argument("--epochs", type=positive, default=2, help="of each training (default 2)")
+    parser.add_argument("--epochs", type=positive, default=2, help="epochs of each training (default 2)")
     page_option(parser)
     return parser
 

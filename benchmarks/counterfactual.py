@@ -1,6 +1,6 @@
 """`python -m benchmarks.counterfactual`: how often the interval of a counterfactual estimate covers the truth.
 
-Every seed is a world of its own (tests/support/logged_worlds.py), in which what each policy would earn is known.
+Every seed is a separate world (tests/support/logged_worlds.py), in which the true reward of each policy is known.
 """
 
 import argparse
@@ -21,7 +21,7 @@ NAMES = ("logged", "ips", "snips", "doubly_robust", "difference")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the worlds; write the section; return the exit status."""
+    """Simulate the worlds; write the section; return the exit status."""
     return launch("benchmarks.counterfactual", _parser(), _measure, arguments)
 
 
@@ -71,7 +71,7 @@ def _summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.counterfactual", description=__doc__)
     parser.add_argument("--seeds", type=positive, default=200, help="worlds (default 200)")
-    parser.add_argument("--users", type=positive, default=600, help="users that are shown something (default 600)")
+    parser.add_argument("--users", type=positive, default=600, help="users with shown items (default 600)")
     page_option(parser)
     return parser
 

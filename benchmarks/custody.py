@@ -1,4 +1,4 @@
-"""`python -m benchmarks.custody`: what comparing checksums adds to each stage, on a log of a million events."""
+"""`python -m benchmarks.custody`: the cost of comparing checksums for each stage, on a log of a million events."""
 
 import argparse
 import resource
@@ -31,7 +31,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("model", "sequences", "raw"),
     "push": ("model", "sequences", "evaluation"),
 }
-"""The folders that each stage compares; more than it does of each, so the share is at most this."""
+"""The folders that each stage compares; here all their files are compared, so the true share is at most this."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def write_log(path: Path, users: int) -> int:
-    """Write a random log of so many users as CSV; return how many events it has."""
+    """Write a random log as CSV; return its number of events."""
     draws = np.random.default_rng(1)
     lengths = 4 + draws.geometric(1 / (_MEAN_EVENTS - 4), users)
     count = int(lengths.sum())
@@ -85,7 +85,7 @@ def compare(folders: Iterator[Path]) -> Numbers:
 
 @contextmanager
 def _children_used() -> Iterator[list[float]]:
-    """Yield a list that holds, afterwards, the processor seconds of the children that ended meanwhile."""
+    """Yield a list that gets, at the end, the CPU seconds of the child processes that ended in the block."""
     used: list[float] = []
     before = _of_children()
     yield used
@@ -99,8 +99,10 @@ def _of_children() -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.custody", description=__doc__)
-    parser.add_argument("--users", type=positive, default=110_000, help="of ten events each (default 110000)")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where to work (default: the system's place)")
+    parser.add_argument("--users", type=positive, default=110_000, help="users of ten events each (default 110000)")
+    parser.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="folder to work in (default: the system's temporary folder)"
+    )
     page_option(parser)
     return parser
 

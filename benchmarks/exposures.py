@@ -1,6 +1,6 @@
-"""`python -m benchmarks.exposures`: what it costs a server to write down what it shows.
+"""`python -m benchmarks.exposures`: the cost of recording exposures for a server.
 
-Two servers over one store, one of which writes, take turns under the same load; both keep to one core.
+Two servers over one store, one of which records exposures, alternate under the same load, each on one core.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Load both servers in turns; print the ratios; return the exit status."""
+    """Load both servers alternately; print the ratios; return the exit status."""
     return launch("benchmarks.exposures", _parser(), _measure, arguments)
 
 
@@ -57,12 +57,12 @@ def _measure(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _loaded(load: Load, pid: int) -> Numbers:
-    """Return what a load saw, and the server's CPU time a request in milliseconds."""
+    """Return the measurements of a load, and the server's CPU time per request in milliseconds."""
     before = _cpu_seconds(pid)
     command = [sys.executable, "-m", "benchmarks.load"]
     done = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(load), stdout=subprocess.PIPE, check=True)
     numbers: Numbers = msgspec.json.decode(done.stdout)
-    # A tenth of the time before it counts is load as well.
+    # The warm-up, a tenth of the time, is load as well.
     asked = numbers["requests"] * 1.1
     return {**numbers, "server_cpu_ms": (_cpu_seconds(pid) - before) / asked * 1000}
 
@@ -85,9 +85,9 @@ def _say_ratio(figure: str, runs: dict[str, list[Numbers]]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exposures", description=__doc__)
     add_inputs(parser)
-    parser.add_argument("--pairs", type=positive, default=10, help="turns of both servers (default 10)")
+    parser.add_argument("--pairs", type=positive, default=10, help="rounds of both servers (default 10)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load (default 5)")
-    parser.add_argument("--rate", type=float, help="requests a second; without it as many as can be")
+    parser.add_argument("--rate", type=float, help="requests per second; without it, as many as possible")
     return parser
 
 

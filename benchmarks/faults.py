@@ -1,6 +1,6 @@
-"""`python -m benchmarks.faults`: malformed bodies, events out of order and twice, a swap of the champion under load.
+"""`python -m benchmarks.faults`: malformed bodies, shuffled and repeated events, a new champion under load.
 
-Counts, on a server over Redis. What else breaks (Redis, the registry, a bundle, slow clients) has tests of its own.
+It counts faults of a server over Redis. Other faults (of Redis, the registry, a bundle, slow clients) have tests.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def _send_malformed(port: int, number: int) -> Result:
-    """Send bodies that the server's own OpenAPI page forbids; count the answers by status."""
+    """Send bodies that the server's own OpenAPI document forbids; count the answers by status."""
     say(f"{number} malformed bodies …")
     document = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
     statuses: Counter[int] = Counter()
@@ -84,14 +84,14 @@ def _send_malformed(port: int, number: int) -> Result:
 
 
 def _answers(cases: Any, number: int) -> Counter[int]:
-    """Send so many of the cases; return how often each status came back."""
+    """Send a number of cases; return the number of answers by status."""
     statuses: Counter[int] = Counter()
 
     @settings(max_examples=500, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=cases)
     def attack(case: schemathesis.Case[Any]) -> None:
         if statuses.total() < number:
-            # The body is under attack: of a model that is not there nobody reads it.
+            # The attack is on the body, which is not read for a model that does not exist.
             case.path_parameters = {"name": "elcrec"} if "{name}" in case.path else {}
             statuses[case.call().status_code] += 1
 
@@ -101,7 +101,7 @@ def _answers(cases: Any, number: int) -> Counter[int]:
 
 
 def _send_events(port: int, number: int) -> Result:
-    """Send events shuffled, some of them twice; count those that their users' histories then hold in their places."""
+    """Send events shuffled, some twice; count those that are then in the right places of their users' histories."""
     say(f"{number} events …")
     chance, start = random.Random(0), datetime.now(UTC) - timedelta(days=1)
     events = [
@@ -149,7 +149,7 @@ def _click(port: int) -> Result:
 
 
 def _swap(port: int, work: Any) -> Result:
-    """Push another model while requests come in as fast as they are answered."""
+    """Push another model while clients send requests as fast as they are answered."""
     say("a push under load …")
     before = _version(port)
     load = Load(port=port, users=["nobody"], seconds=_SWAP_SECONDS, rate=None, connections=8)

@@ -32,7 +32,7 @@ _MEAN_LENGTH, _LONGEST = 12, 50
 
 
 def make_tables(users: int) -> FeatureTables:
-    """Return features of `users` users: a dozen items each on average, vectors of 64 numbers."""
+    """Return features of `users` users, with a dozen items each on average and vectors of 64 numbers."""
     chance = np.random.default_rng(0)
     lengths = np.minimum(chance.geometric(1 / _MEAN_LENGTH, users), _LONGEST)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -59,7 +59,7 @@ def make_tables(users: int) -> FeatureTables:
     counts = np.bincount(chance.integers(0, _ITEMS, _ITEMS * 10), minlength=_ITEMS)
     return FeatureTables(
         histories=histories,
-        # As they stood after two earlier events: for training, never online.
+        # Histories after two earlier events: for training, never online.
         earlier=[pa.concat_tables([histories, histories])],
         model_outputs=pa.table(outputs),
         item_statistics=pa.table({"item_id": item_ids, "count": counts, "total": counts}),
@@ -89,7 +89,7 @@ def _address(kind: str, folder: Path) -> contextlib.AbstractContextManager[str]:
 
 
 def _publish_apart(users: int, store: Path, address: str) -> Result:
-    """Publish in a process of its own, so that its peak memory is nobody else's."""
+    """Publish in a separate process, so that its peak memory is measured alone."""
     script = f"from benchmarks.features import publish; publish({users}, {str(store)!r})"
     environment = {**os.environ, "REDIS": address}
     done = subprocess.run(
@@ -101,9 +101,9 @@ def _publish_apart(users: int, store: Path, address: str) -> Result:
 
 
 def publish(users: int, folder: str) -> None:
-    """Publish into a store and print what it took, as JSON.
+    """Publish into a store and print the cost as JSON.
 
-    Memory is the peak of this process less what it had before, which includes the tables themselves.
+    Memory is the peak of this process minus that before publishing, which includes the tables themselves.
     """
     tables = make_tables(users)
     before, store = peak_mib_of("self"), open_store(Path(folder)).features

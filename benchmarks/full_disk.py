@@ -1,7 +1,7 @@
-"""`python -m benchmarks.full_disk`: every stage on disks that are too small, then on the same disk with more room.
+"""`python -m benchmarks.full_disk`: every stage on disks that are too small, then again with more space.
 
-Right is one line and nothing half-written, or success; and after that the result of a disk that was large enough. The
-disks are file systems in memory, so it takes root and a machine that lets root mount them.
+Expected is an error of one line and no partial output, or success; and on the second run the same result as on a large
+disk. The disks are file systems in memory, so it needs root and a machine on which root may mount them.
 """
 
 import argparse
@@ -36,13 +36,13 @@ _HALF = ".partial"
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage did on a small disk.
+    """The result of a stage on a small disk.
 
     Attributes:
         kib: the disk's size.
-        refused: whether it ended with a line; else there was room enough.
-        faults: what went wrong, and what differs afterwards.
-        said: the line.
+        refused: whether it ended with a one-line error; else there was enough space.
+        faults: errors, and differences afterwards.
+        said: the error.
     """
 
     stage: str
@@ -53,7 +53,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try every stage at every size; return the exit status, 1 where something went wrong."""
+    """Try every stage at every size; return the exit status, 1 if there was a fault."""
     failed: list[Tried] = []
 
     def work(options: argparse.Namespace, command: Sequence[str]) -> None:
@@ -68,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(folder: Path, sizes: int, stages: Sequence[str]) -> Iterator[Tried]:
-    """Yield what each stage did at each of so many sizes, up to what it wrote where there was room.
+    """Yield the result of each stage at a number of sizes, up to the size of its output.
 
     Raises:
-        UserError: this machine lets nobody mount a file system.
+        UserError: mounting a file system is not permitted on this machine.
     """
     prepare_process()
     work, disk = folder / "work", folder / "disk"
@@ -98,7 +98,7 @@ def _try(stage: str, work: Path, disk: Path, size: int, expected: Outcome) -> Tr
     with mounted(disk, str(size)):
         try:
             _prepare(stage, work, disk)
-        except OSError:  # not even the store of before fits
+        except OSError:  # not even the existing store fits
             shutil.rmtree(disk / "store", ignore_errors=True)
         end = _attempt(stage, work, disk)
         faults = [] if not end.fault or end.fault.startswith("elcrec: error: ") else [f"not a line: {end.fault}"]
@@ -130,7 +130,7 @@ def mounted(place: Path, size: str) -> Iterator[None]:
 
 
 def _prepare(stage: str, work: Path, disk: Path) -> None:
-    if stage == "push":  # making the tables of a registry takes longer than all the rest
+    if stage == "push":  # creating the tables of a registry takes longer than everything else
         shutil.copytree(work / "store" / "mlflow", disk / "store" / "mlflow")
 
 

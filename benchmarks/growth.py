@@ -1,4 +1,4 @@
-"""The stages of the pipeline on one random log, each in a process of its own: what it costs, and how far it spills."""
+"""The stages of the pipeline on one random log, each in its own process: their cost, and how much they spill."""
 
 import contextlib
 import os
@@ -26,9 +26,9 @@ from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 
 EVENTS_A_USER, ITEMS = 10, 100_000
 ASKED_USERS, STEPS = 20_000, 50
-"""Users that are evaluated, and steps that are trained."""
+"""Number of evaluated users, and number of training steps."""
 RECOMMENDED_USERS = 100_000
-"""About so many users are recommended for: a part of them all."""
+"""Approximate number of users to recommend for, a part of all."""
 
 _BLOCK = 1_000_000
 _ZIPF_EXPONENT = 0.8
@@ -39,7 +39,7 @@ _LAST_LETTERS = 2000
 
 @dataclass(frozen=True)
 class Log:
-    """A random log of so many rows in a folder, and the memory that its engine may take."""
+    """A random log in a folder, its number of rows, and the memory for the engine."""
 
     folder: Path
     rows: int
@@ -52,7 +52,7 @@ class Log:
 
     @property
     def users(self) -> int:
-        """How many users it has, about."""
+        """Its approximate number of users."""
         return max(1, self.rows // EVENTS_A_USER)
 
     def options(self, *more: str) -> list[str]:
@@ -71,7 +71,7 @@ class Log:
 
 
 def prepare(log: Log) -> None:
-    """Write the log and bring it in, unless that is done."""
+    """Write and fetch the log, unless that is done."""
     log.folder.mkdir(parents=True, exist_ok=True)
     (log.folder / "params.yaml").write_text("{}\n", encoding="utf-8")
     if not (log.folder / "raw").is_dir():
@@ -84,14 +84,14 @@ def measure(log: Log, stage: str) -> Numbers:
     """Run one of `STAGES`, after those before it; return its CPU and wall seconds, its peak memory and its spill.
 
     Raises:
-        RuntimeError: it failed; the message holds the end of what it said.
+        RuntimeError: it failed; the message has the end of its output.
     """
     say(f"{log.rows:,} rows: {stage} …")
     return STAGES[stage](log)
 
 
 def _write_log(path: Path, rows: int, users: int) -> None:
-    """Write a log in order of time: ten events a user, items by Zipf's law with exponent 0.8."""
+    """Write a log in order of time: ten events per user, items by Zipf's law with exponent 0.8."""
     generator = np.random.default_rng(1)
     popularity = np.cumsum(np.arange(1, ITEMS + 1) ** -_ZIPF_EXPONENT)
     schema = pa.schema({"user_id": pa.string(), "item_id": pa.string(), "timestamp": pa.int64()})
@@ -106,7 +106,7 @@ def _write_log(path: Path, rows: int, users: int) -> None:
 
 
 def _sort(log: Log) -> Numbers:
-    """DuckDB's own sort of the log and its writing as Parquet, with the memory that the stages' engine has."""
+    """Sort the log with DuckDB alone and write it as Parquet, with the same memory as the stages' engine."""
     found = _run(log, [sys.executable, "-m", "benchmarks.raw_sort", str(log.path), str(log.memory_mb)])
     (log.folder / "sorted.parquet").unlink()
     return found
@@ -139,7 +139,7 @@ def _train(log: Log) -> Numbers:
 
 
 def _evaluate(log: Log) -> Numbers:
-    """Rank with weights as they are before training, which costs the same."""
+    """Rank with untrained weights, which costs the same."""
     if not (log.folder / "model").is_dir():
         _write_model(log)
     inputs = ["--model", "model", "--sequences", "sequences", "--truth", "raw", "--baseline", "none"]
@@ -183,7 +183,7 @@ STAGES = {
     "sequences on Spark": lambda log: _on_spark(log, "sequences", "interactions"),
     "push": _push,
 }
-"""In the order in which they run; each finds what those before it have written."""
+"""The stages in the order in which they run; each needs the output of the earlier ones."""
 
 
 def _elcrec(log: Log, *arguments: str) -> Numbers:
@@ -211,12 +211,12 @@ def _run(log: Log, command: Sequence[str]) -> Numbers:
 
 
 def _python_path() -> str:
-    """Let what runs in another folder find this checkout."""
+    """Return a PYTHONPATH for processes in other folders to find this checkout."""
     return os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _peak_of_family(pid: int) -> float:
-    """Return the peak of a process and, as Spark's work is done by a Java process, of its children."""
+    """Return the peak memory of a process and its children, because Spark works in a Java process."""
     with contextlib.suppress(OSError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         return peak_mib_of(pid) + sum(_peak_of_family(int(child)) for child in children)

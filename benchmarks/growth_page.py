@@ -1,4 +1,4 @@
-"""docs/SCALE.md: what the stages cost on logs of growing size, how that grows, and what it says of larger ones."""
+"""docs/SCALE.md: the cost of the stages on logs of growing size, its growth, and an estimate for larger logs."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -66,7 +66,7 @@ def _growth(sizes: Sizes) -> Iterator[str]:
 
 
 def exponent_of(sizes: Sizes, stage: str) -> float | None:
-    """Return how the CPU time of a stage grows between its two largest logs; `None` where there are not two."""
+    """Return the exponent of a stage's CPU time between its two largest logs; `None` if there are not two."""
     costs = {int(size): one["stages"][stage]["cpu"] for size, one in sizes.items() if stage in one["stages"]}
     if len(costs) < 2:  # noqa: PLR2004 - two points make a line
         return None

@@ -1,4 +1,4 @@
-"""What logs of 10^9 and 10^10 events would take, calculated from the largest logs that were measured."""
+"""The estimated cost of logs of 10^9 and 10^10 events, from the largest measured logs."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -8,29 +8,29 @@ from benchmarks.growth import EVENTS_A_USER, ITEMS, RECOMMENDED_USERS
 from benchmarks.markdown import table
 
 Sizes = Mapping[str, Mapping[str, Any]]
-"""By rows: `memory_mb`, `facts`, `stages` (numbers by stage)."""
+"""Measurements by number of rows: `memory_mb`, `facts`, `stages` (numbers by stage)."""
 
 BATCH = 256
 """Users of a training step."""
 PAPER_ROWS = (10**9, 10**10)
 CORES, GIB_AN_EXECUTOR, HOURS, DOLLARS_A_CORE_HOUR = 8, 32, 2, 0.05
 SPARK_OVER_DUCKDB = 8
-"""CPU time of Spark over that of DuckDB, where the measured logs do not say."""
+"""CPU time of Spark relative to DuckDB, used if it was not measured."""
 SHUFFLED_BYTES, SHUFFLES, WRITTEN_BYTES = 64, 2, 40
 ONLINE_BYTES = 1000
 LARGE_CATALOGUE, WIDTH, COPIES = 10**7, 64, 5
-"""Items, numbers of each vector, and how often it is held in training: weights, two moments, mean, best so far."""
+"""Number of items, width of vectors, and copies in training: weights, two moments, mean, best so far."""
 
 _SORTING = ("validate", "sequences")
 _GB, _HOUR, _FLOAT = 1e9, 3600, 4
 _TIME_DIGITS, _SEPARATORS = 10, 3
 
 Cost = Callable[[int], float]
-"""From a number of rows to CPU seconds."""
+"""Function from the number of rows to CPU seconds."""
 
 
 def paper(sizes: Sizes) -> Iterator[str]:
-    """Say what such logs would take, as far as the measured stages allow it."""
+    """Return the section on the estimated cost, as far as the measured stages allow."""
     spark = {stage: spark_cost(sizes, stage) for stage in _SORTING}
     if None in spark.values():
         return
@@ -52,7 +52,7 @@ Calculated from the rows above, not measured:
 
 
 def cost_of(sizes: Sizes, stage: str) -> Cost | None:
-    """Return the cost of a stage by rows, from the largest log it was measured on; `None` where it never was."""
+    """Return the cost of a stage by rows, from its largest measured log; `None` if it was not measured."""
     measured = [int(size) for size, one in sizes.items() if stage in one["stages"]]
     if not measured:
         return None
@@ -62,7 +62,7 @@ def cost_of(sizes: Sizes, stage: str) -> Cost | None:
 
 
 def spark_cost(sizes: Sizes, stage: str) -> Cost | None:
-    """Return the cost of a stage on Spark, measured or assumed; `None` where it was measured on no engine."""
+    """Return the cost of a stage on Spark, measured or assumed; `None` if it was measured on no engine."""
     measured, duckdb = cost_of(sizes, f"{stage} on Spark"), cost_of(sizes, stage)
     if measured is not None or duckdb is None:
         return measured
@@ -76,7 +76,7 @@ def spark_hours(sizes: Sizes, rows: int) -> float:
 
 
 def executors_for(core_hours: float) -> int:
-    """Return how many executors end it in time."""
+    """Return the number of executors needed to finish in time."""
     return max(1, math.ceil(core_hours / HOURS / CORES))
 
 

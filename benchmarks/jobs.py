@@ -1,4 +1,4 @@
-"""What is measured, one job a process: `python -m benchmarks.task` runs it, `benchmarks.runner` asks for it."""
+"""Jobs, one per process: `python -m benchmarks.task` runs a job, `benchmarks.runner` starts it."""
 
 from typing import Any, Literal
 
@@ -9,25 +9,25 @@ Objective = Literal["elcrec", "iclrec", "sasrec"]
 Kind = Literal["train", "rank", "profile", "rates"]
 Numbers = dict[str, float]
 Result = dict[str, Any]
-"""What a job prints: numbers by name; a profile also holds tables."""
+"""The output of a job: numbers by name; a profile also has tables."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement.
 
     Attributes:
-        kind: `train`: steps of an epoch; `rank`: full ranking of the test users; `profile`: where our step's time goes;
-            `rates`: what the machine's matrix product reaches.
-        engine: whose code runs.
-        objective: what is trained.
+        kind: `train`: steps of an epoch; `rank`: full ranking of the test users; `profile`: profile of our step;
+            `rates`: rates of the machine's matrix products.
+        engine: the code to run, ours or the textbook's.
+        objective: the objective to train.
         sequences: folder of the sequences stage.
         params: parameters file.
-        presets: laid over it.
-        overrides: laid over those, as `train.device=cpu`.
-        threads: of every library.
-        steps: at most so many steps of the epoch that counts, or blocks of 256 users to rank; `None` for all.
+        presets: presets applied to it.
+        overrides: further values, such as `train.device=cpu`.
+        threads: number of threads of every library.
+        steps: largest number of measured steps, or of blocks of 256 users to rank; `None` for all.
         validate: whether training ends an epoch with the ranking of all validation users, as real training does.
-        workers: of the textbook's data loader.
+        workers: number of workers of the textbook's data loader.
     """
 
     kind: Kind

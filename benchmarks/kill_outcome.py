@@ -1,4 +1,4 @@
-"""What a run leaves behind, in a form in which two runs of the same inputs are equal: each file and what it says."""
+"""The outcome of a run in a comparable form, equal for two runs with the same inputs: files and their content."""
 
 import hashlib
 import os
@@ -17,11 +17,11 @@ from elcrec.custody import CHECKSUMS
 Outcome = dict[str, str]
 
 _BESIDE_DATABASES = ("-wal", "-shm", "registry.db-journal")
-"""Files of SQLite that stay while somebody may still read from them, and the journal of a database that nobody has
-written to since a kill: the next one who does removes it."""
+"""Files of SQLite that exist while a reader may use them, and the journal of a database after a kill, which the next
+writer removes."""
 _RUN = re.compile(r"(?<=/)[0-9a-f]{32}(?=/)")
 _OF_A_RUN = ("time", "timestamp", "_ts", "_proto", "_uuid", "run_id", "_uri", "_location", "_intervals")
-"""Ends of the names of columns whose values another run has different."""
+"""Suffixes of columns whose values differ between runs."""
 _OF_A_ROW = {
     *(("runs", "name"), ("elcrec_identity", "name"), ("model_versions", "source")),
     *(("events", "number"), ("events", "logged"), ("feast_metadata", "metadata_value")),
@@ -37,9 +37,9 @@ was found to serve is noted with a digest of definitions that say when they were
 
 
 def outcome_of(folder: Path) -> Outcome:
-    """Return what each file below a folder says, by path; folders count too, so that none is left over."""
+    """Return the content of each file below a folder, by path; folders are included, so that none is left over."""
     walked = os.walk(folder, followlinks=True)
-    # All of them before a database is opened, which clears its journal away.
+    # List all files first, because opening a database removes its journal.
     paths = sorted(Path(place, name) for place, folders, files in walked for name in (*folders, *files))
     found: Outcome = {}
     for path in paths:
@@ -52,7 +52,7 @@ def outcome_of(folder: Path) -> Outcome:
 
 
 def differences(expected: Outcome, found: Outcome) -> list[str]:
-    """Return the names of what is missing, left over, or other than expected."""
+    """Return the names of files that are missing, left over, or different."""
     missing = [f"missing: {name}" for name in expected if name not in found]
     extra = [f"left over: {name}" for name in found if name not in expected]
     other = [f"other: {name}" for name, content in expected.items() if found.get(name, content) != content]
@@ -75,13 +75,13 @@ def _content(path: Path) -> str:
         return _digest(_rows(path))
     if path.suffix == ".parquet" and "feast" in path.parts:
         table = pq.read_table(path)
-        # A kill after a publication and before the end of its push lets the rows be published once more.
+        # After a kill between a publication and the end of its push, the rows are published again.
         return _digest(dict.fromkeys(map(str, table.select(_lasting("", table.column_names)).to_pylist())))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _rows(path: Path) -> Iterator[str]:
-    """Yield the rows of every table, sorted, without what another run has different."""
+    """Yield the sorted rows of every table, without values that differ between runs."""
     with closing(sqlite3.connect(path)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
         for table in sorted({name for (name,) in tables} - _UNREAD):

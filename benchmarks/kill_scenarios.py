@@ -1,4 +1,4 @@
-"""What is killed: a run of all stages, events from a file, and a server that takes events."""
+"""The scenarios of kills: a run of all stages, events from a file, and a server that receives events."""
 
 import contextlib
 import http.client
@@ -35,20 +35,20 @@ _EVENTS, _BATCH = 120, 6
 _FIRST_EVENT = datetime(2026, 6, 1, tzinfo=UTC)
 _OK, _START_SECONDS, _PAUSE = 200, 60, 0.02
 _GRACE_SECONDS = 5.0
-"""After which a server whose connections break is not taken to be dying."""
+"""Seconds after which a server whose connections break is no longer assumed to be dying."""
 
 
 class Scenario(Protocol):
-    """One kind of work that is killed and done again, each point in a folder of its own."""
+    """A kind of work that is killed and repeated, each point in its own folder."""
 
     def prepare(self, folder: Path) -> None:
-        """Make what is there before the work begins."""
+        """Create the initial state."""
 
     def attempt(self, folder: Path, kill: Kill | None = None) -> End:
-        """Do the work, or what is left of it, until it is done or killed."""
+        """Do the work, or the rest of it, until it is done or killed."""
 
     def outcome(self, folder: Path) -> Outcome:
-        """Return what has come of it."""
+        """Return the outcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,9 @@ class Pipeline:
     """`elcrec run`: every stage of a small sample log, and the push.
 
     Attributes:
-        config: of the run.
-        registry: a registry without models to begin with; `None` begins without one and fills the pages too, for
-            which a pass takes seconds more.
+        config: the configuration of the run.
+        registry: an initial registry without models; `None` starts without a registry and also writes full pages, which
+            takes some seconds longer.
     """
 
     config: Config = CONFIG
@@ -91,7 +91,7 @@ class Events:
     """`elcrec events FILE`.
 
     Attributes:
-        store: with a champion; copied.
+        store: a store with a champion, which is copied.
     """
 
     store: Path
@@ -115,12 +115,12 @@ class Events:
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """A server, and a client that sends it events and asks again until each batch is acknowledged.
+    """A server, and a client that sends each batch of events again until it is acknowledged.
 
-    A batch that was acknowledged is never sent again, so one that a kill has lost stays lost.
+    An acknowledged batch is never sent again, so a batch lost by a kill stays lost.
 
     Attributes:
-        store: with a champion; copied.
+        store: a store with a champion, which is copied.
     """
 
     store: Path
@@ -169,7 +169,7 @@ def _serve(store: Store, port: int) -> None:
 
 
 def without_pages() -> None:
-    """Let the pages that this process writes be empty: their charts take longer than the stages."""
+    """Let this process write empty pages, because their charts take longer than the stages."""
     for module, name in ((train, "write_training_page"), (evaluate, "write_report"), (evaluate, "write_intents_page")):
         setattr(module, name, _write_nothing)
 
@@ -179,7 +179,7 @@ def _write_nothing(path: Path, *_: object, **__: object) -> None:
 
 
 def scenarios(pipeline: Pipeline, store: Path) -> Mapping[str, Scenario]:
-    """Return all of them by name."""
+    """Return all scenarios by name."""
     return {
         "run": pipeline,
         "run, with pages and a new registry": replace(pipeline, registry=None),

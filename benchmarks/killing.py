@@ -1,4 +1,4 @@
-"""Children that are killed: forked from a parent that has imported everything, each the leader of a process group."""
+"""Child processes to kill: forked from a parent that has imported everything, each the leader of a process group."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
 
 Work = Callable[[], int | None]
-"""Returns the exit status, or nothing for success."""
+"""Work of a child: returns the exit status, or `None` for success."""
 
 LATE = (
     *("torch.optim", "torch._dynamo", "great_expectations", "great_expectations.expectations.core"),
@@ -33,15 +33,15 @@ LATE = (
     *("feast.infra.online_stores.dynamodb", "elcrec.training.terms.cluster", "rich.progress"),
     *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.store.model_registry.sqlalchemy_workspace_store"),
 )
-"""What the pipeline imports when it comes to need it; a child of a parent that has it need not wait."""
+"""Modules that the pipeline imports late; they are imported in the parent, so that children need not wait."""
 _PAUSE = 0.02
 _LONGEST_LIFE = 300.0
-"""Seconds after which a child hangs."""
+"""Seconds after which a child counts as hanging."""
 _LONGEST_LOOK = 0.02
-"""Seconds between two looks at what a child has used; drawn, as the system counts in steps of the same length."""
+"""Longest time between two checks of a child's CPU time; drawn at random, as the system counts in fixed steps."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "fcntl.flock"})
-"""Audit events that change files, beside those that open one for writing."""
+"""Audit events that change files, besides those that open one for writing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Kill:
     """When a process group is killed.
 
     Attributes:
-        after: processor seconds of its leader, which other work on the machine does not stretch.
+        after: CPU seconds of its leader, which are independent of other work on the machine.
         event: at the file or database event of this number, from 1.
     """
 
@@ -63,9 +63,9 @@ class End:
 
     Attributes:
         killed: whether by SIGKILL.
-        fault: what it said last, where it failed.
-        seconds: processor seconds that it used.
-        events: how many file and database events it met; 0 of one that was killed.
+        fault: its last output, if it failed.
+        seconds: CPU seconds that it used.
+        events: number of its file and database events; 0 if it was killed.
     """
 
     killed: bool = False
@@ -75,14 +75,14 @@ class End:
 
 
 def import_late_modules() -> None:
-    """Import what children need."""
+    """Import the modules that children need."""
     with quiet():
         for name in LATE:
             import_module(name)
 
 
 class Child:
-    """A running child, and the process that kills it after a time, if one is to."""
+    """A running child, and the process that kills it after a time, if it is to be killed."""
 
     def __init__(self, work: Work, log: Path, kill: Kill | None = None) -> None:
         """Start `work` in a child whose output goes to `log`."""
@@ -95,7 +95,7 @@ class Child:
             self._killer = _fork(lambda: _kill_later(self.pid, after))
 
     def lives(self, grace: float = 0.0) -> bool:
-        """Say whether it has not ended yet, nor ends within some seconds."""
+        """Return whether it is still running after some seconds."""
         until = time.monotonic() + grace
         while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             if time.monotonic() >= until:
@@ -108,12 +108,12 @@ class Child:
         os.kill(self.pid, signal.SIGTERM)
 
     def end(self) -> End:
-        """Wait until it ends; one that hangs is ended."""
+        """Wait until it ends; end it if it hangs."""
         hangs = self.lives(_LONGEST_LIFE)
         if hangs:
             os.killpg(self.pid, signal.SIGKILL)
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        if self._killer is not None:  # before the number of the dead is free for others
+        if self._killer is not None:  # before the process id of the dead child can be reused
             os.kill(self._killer, signal.SIGKILL)
             os.waitpid(self._killer, 0)
         _, waited, used = os.wait4(self.pid, 0)
@@ -144,9 +144,9 @@ class Child:
 
 @contextmanager
 def counted_events(kill_at: int | None) -> Iterator[list[int]]:
-    """Count what this process does to files and databases, in the one place of the list; kill its group at a number.
+    """Count this process's file and database events in the only element of the list; kill its group at a number.
 
-    What libraries write without Python, such as Parquet files, is not seen. Kills at random times meet it.
+    Writes by libraries outside Python, such as of Parquet files, are not counted; kills at random times cover them.
     """
     count, on = [0], [True]
 
@@ -181,7 +181,7 @@ def _kill_later(pid: int, seconds: float) -> None:
 
 
 def _fork(work: Work) -> int:
-    """Run `work` in a child that ends at once when it is done, with no exit handlers of the parent's libraries."""
+    """Run `work` in a child that ends at once when it is done, without exit handlers of the parent's libraries."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -192,7 +192,7 @@ def _fork(work: Work) -> int:
         status = int(work() or 0)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
-    except BaseException:  # noqa: BLE001 - a child must not go on as its parent
+    except BaseException:  # noqa: BLE001 - a child must not continue the parent's code
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.kills`: SIGKILL the pipeline, events and a server, do it again, and compare what comes of it.
+"""`python -m benchmarks.kills`: SIGKILL the pipeline, events and a server, repeat the work, compare the outcome.
 
-Kills come at random times, at every n-th file or database event, and twice. What each point gave is kept in a file, so
-a broken-off sweep goes on where it was.
+Kills happen at random times, at every n-th file or database event, and twice. The result of each point is kept in a
+file, so an interrupted sweep resumes where it stopped.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from benchmarks.runner import ROOT, say
 from elcrec.adapters.model_registry import make_database
 
 _SHARES = {"run": 0.6, "run, with pages and a new registry": 0.04, "events": 0.12, "serving": 0.24}
-"""Which part of the points each scenario gets."""
+"""The part of the points for each scenario."""
 _APART = {"run, with pages and a new registry": 20}
-"""How much further apart the events are of a scenario whose pass takes longer."""
+"""Factor on the distance of events for a scenario that takes longer."""
 _LATEST = 0.98
-"""Random kills come up to this part of an undisturbed pass; one that comes too late is drawn again."""
+"""Random kills happen within this part of an undisturbed pass; a kill that comes too late is drawn again."""
 _DRAWS = 20
 
 
@@ -40,9 +40,9 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """One point of the sweep.
 
     Attributes:
-        scenario: what is killed.
+        scenario: name of the scenario.
         kind: `random`, `twice` or `event`.
-        number: of the kind's points, or the event.
+        number: number of the point of this kind, or of the event.
     """
 
     scenario: str
@@ -51,24 +51,24 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Name it."""
+        """Return its name."""
         return f"{self.scenario}/{self.kind}/{self.number}"
 
     def kills(self, draws: random.Random, seconds: float) -> list[Kill]:
-        """Return when to kill work that takes so long."""
+        """Return when to kill work of the given duration."""
         if self.kind == "event":
             return [Kill(event=self.number)]
         return [Kill(after=draws.uniform(0, _LATEST) * seconds) for _ in range(2 if self.kind == "twice" else 1)]
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a point.
+    """The result of a point.
 
     Attributes:
-        point: which one.
-        killed: whether every kill came; an event may be missing in another pass.
-        faults: what failed or differs from undisturbed work.
-        seconds: what it took.
+        point: the point.
+        killed: whether every kill happened; an event may not occur in another pass.
+        faults: failures, and differences from undisturbed work.
+        seconds: duration.
     """
 
     point: Point
@@ -79,7 +79,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Undisturbed:
-    """A pass that nobody killed: what came of it, processor seconds, and file and database events."""
+    """An undisturbed pass: its outcome, CPU seconds, and number of file and database events."""
 
     outcome: Outcome
     seconds: float
@@ -87,7 +87,7 @@ class Undisturbed:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sweep; return the exit status, 1 where an outcome was another one."""
+    """Run the sweep; return the exit status, 1 if an outcome differs."""
     failed: list[str] = []
 
     def work(options: argparse.Namespace, command: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> list[str]:
 
 
 def sweep(folder: Path, options: argparse.Namespace) -> Iterator[Tried]:
-    """Yield what came of every point that is asked for, from the state file where it is known there."""
+    """Yield the result of every point, from the state file if it is there."""
     known = _known(options.state)
     prepare_process()
     every = scenarios(*make_store(folder))
@@ -127,14 +127,14 @@ def sweep(folder: Path, options: argparse.Namespace) -> Iterator[Tried]:
 
 
 def prepare_process() -> None:
-    """Set this process up as the parent of children that are killed."""
+    """Set up this process as the parent of the children to kill."""
     os.environ |= {"ELCREC_FEATURES": str(ROOT / "features"), "ELCREC_GIT_REVISION": "unknown"}
     torch.set_num_threads(1)
     import_late_modules()
 
 
 def make_store(folder: Path) -> tuple[Pipeline, Path]:
-    """Make what the scenarios begin with: an empty registry, and a store with a champion.
+    """Create the initial state of the scenarios: an empty registry, and a store with a champion.
 
     Raises:
         RuntimeError: it failed.
@@ -148,7 +148,7 @@ def make_store(folder: Path) -> tuple[Pipeline, Path]:
 
 
 def run_undisturbed(scenario: Scenario, folder: Path) -> Undisturbed:
-    """Do the work in peace.
+    """Do the work without kills.
 
     Raises:
         RuntimeError: it failed.
@@ -161,7 +161,7 @@ def run_undisturbed(scenario: Scenario, folder: Path) -> Undisturbed:
 
 
 def kill_and_repeat(scenario: Scenario, kills: Sequence[Kill], expected: Outcome, folder: Path) -> list[str] | None:
-    """Kill the work as often as asked for, do it in peace, and return what is wrong; `None` if a kill came too late."""
+    """Kill the work, repeat it without kills, and return the faults; `None` if a kill came too late."""
     scenario.prepare(folder)
     try:
         for kill in kills:
@@ -183,7 +183,7 @@ def _require(end: End) -> End:
 
 
 def _plan(options: argparse.Namespace, peaceful: Mapping[str, Undisturbed]) -> list[Point]:
-    """Return the points, those at random times first, in an order in which a part of them tells of all scenarios."""
+    """Return the points, random times first, in an order in which any first part covers all scenarios."""
     points, events = [], []
     for kind, count in (("random", options.random), ("twice", options.double)):
         for name, share in _shared(count, options.scenarios).items():
@@ -197,7 +197,7 @@ def _plan(options: argparse.Namespace, peaceful: Mapping[str, Undisturbed]) -> l
 
 
 def _shared(count: int, names: Sequence[str]) -> dict[str, int]:
-    """Return how many of the points each scenario gets; the first takes what rounding leaves."""
+    """Return the number of points of each scenario; the first one gets the remainder of rounding."""
     total = sum(_SHARES[name] for name in names)
     shares = {name: int(count * _SHARES[name] / total) for name in names}
     shares[names[0]] += count - sum(shares.values())
@@ -231,13 +231,17 @@ def _keep(state: Path | None, tried: Tried) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
     parser.add_argument("--random", type=int, default=200, metavar="N", help="kills at random times (default 200)")
-    parser.add_argument("--double", type=int, default=50, metavar="N", help="of two kills each (default 50)")
+    parser.add_argument("--double", type=int, default=50, metavar="N", help="points of two kills each (default 50)")
     parser.add_argument("--every", type=positive, default=10, metavar="N", help="kill at every N-th event (default 10)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="(default 1)")
     names = tuple(_SHARES)
     parser.add_argument("--scenarios", nargs="+", choices=names, default=names, help="(default all)")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="what is known already; goes on from there")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where to work (default: the system's place)")
+    parser.add_argument(
+        "--state", type=Path, metavar="FILE", help="file of known results, from which the sweep resumes"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="folder to work in (default: the system's temporary folder)"
+    )
     page_option(parser)
     return parser
 

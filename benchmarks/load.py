@@ -1,7 +1,7 @@
-"""A load generator in a process of its own: `python -m benchmarks.load` reads a `Load` as JSON, prints what it saw.
+"""A load generator as a separate process: `python -m benchmarks.load` reads a `Load` as JSON, prints measurements.
 
 Open loop: requests are due at fixed times, and latency counts from the time a request was due, so that a server that
-falls behind cannot hide it. Closed loop: every connection asks again as soon as it has its answer.
+falls behind cannot hide it. Closed loop: every connection sends its next request when it has its answer.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from benchmarks.jobs import Result
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send.
+    """The load to send.
 
     Attributes:
-        port: of the server, on this machine.
-        users: whom to ask for, in turn.
-        seconds: for how long; a tenth as much before it is not counted.
-        rate: requests a second (open loop); `None` is the closed loop.
-        connections: how many there are.
+        port: port of the server on this machine.
+        users: users to request, in turn.
+        seconds: duration, after a warm-up of a tenth of it.
+        rate: requests per second (open loop); `None` for the closed loop.
+        connections: number of connections.
     """
 
     port: int
@@ -35,13 +35,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Connection:
-    """One connection that stays open; just enough HTTP for answers with a length."""
+    """A persistent connection, with just enough HTTP for answers with a length."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def ask(self, request: bytes) -> bool:
-        """Return whether the answer is a success."""
+        """Send a request; return whether the answer is a success."""
         self._writer.write(request)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])

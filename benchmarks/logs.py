@@ -1,4 +1,4 @@
-"""What the benchmarks train on: a named set through the pipeline's own stages, or a random log of any size."""
+"""The logs of the benchmarks: a named data set through the pipeline's stages, or a random log of any size."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _ZIPF_EXPONENT = 0.8
 
 
 def presets_of(dataset: str) -> tuple[str, ...]:
-    """Return the presets of a benchmark set, the paper's first; the sample has none."""
+    """Return the presets of a data set, the paper's first; the sample has none."""
     paper, preset = (ROOT / "presets" / f"{name}.yaml" for name in ("paper", dataset))
     return (str(paper), str(preset)) if preset.is_file() else ()
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.long_ids`: ids of more than 2^31 bytes, through sequences and what a push reads."""
+"""`python -m benchmarks.long_ids`: ids of more than 2^31 bytes in total, through sequences and the reader of a push."""
 
 import argparse
 import sys
@@ -18,11 +18,11 @@ from elcrec.data.split_points import ServedHistories
 
 _USERS, _ITEMS, _LENGTH = 900_000, 1000, 250
 _LIMIT = 2**31
-"""Beyond it the offsets of an Arrow array of text overflow."""
+"""Limit at which the offsets of an Arrow array of text overflow."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the log, build its sequences, read every history back; return the exit status."""
+    """Create the log, build its sequences, read every history back; return the exit status."""
     return launch("benchmarks.long_ids", _parser(), _measure, arguments)
 
 

@@ -1,4 +1,4 @@
-"""What a result must say of where, when and how it was measured."""
+"""The facts on a measurement: machine, time and command."""
 
 import os
 import platform
@@ -17,9 +17,9 @@ def facts(command: Sequence[str], threads: int, rates: Result) -> Facts:
     """Describe the machine, the versions and the command.
 
     Args:
-        command: what was typed after `python`.
-        threads: of each process that was measured.
-        rates: result of the job `rates`, which knows the device.
+        command: command line after `python`.
+        threads: number of threads of each measured process.
+        rates: result of the job `rates`, which includes the device.
     """
     device = str(rates["device"])
     return {
@@ -36,9 +36,9 @@ def facts(command: Sequence[str], threads: int, rates: Result) -> Facts:
 
 
 def peak_mib_of(pid: int | str) -> float:
-    """Largest resident memory of a process (`self` for this one) so far, MiB; 0 of one that has ended.
+    """Return the peak resident memory of a process (`self` for this one) in MiB; 0 if it has ended.
 
-    Linux hands the `ru_maxrss` of a parent on to its child, so `wait4` and `getrusage` may say what the parent held.
+    Linux passes the `ru_maxrss` of a parent on to its child, so `wait4` and `getrusage` may return the parent's value.
 
     Raises:
         OSError: there is no such process, or no /proc.
@@ -48,7 +48,7 @@ def peak_mib_of(pid: int | str) -> float:
 
 
 def without_folder(argument: str) -> str:
-    """Return an argument of a command without the folders of this machine, which mean nothing elsewhere."""
+    """Return an argument of a command without the folders of this machine, which have no meaning elsewhere."""
     path = Path(argument)
     return path.name if path.is_absolute() else argument
 

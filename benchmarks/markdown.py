@@ -23,25 +23,25 @@ def prose(text: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """Write seconds."""
+    """Format seconds."""
     return f"{value:.2f}" if value < _DECIMALS_MATTER_BELOW else f"{value:,.1f}"
 
 
 def mib(value: float) -> str:
-    """Write MiB."""
+    """Format MiB."""
     return f"{value:,.0f}"
 
 
 def percent(share: float) -> str:
-    """Write a share."""
+    """Format a share."""
     return f"{share:.1%}"
 
 
 def ratio(textbook: float, ours: float) -> str:
-    """Write how many times the textbook's figure is ours."""
+    """Format the ratio of the textbook's figure to ours."""
     return f"{textbook / ours:.1f}x" if ours > 0 else ""
 
 
 def spread(values: Sequence[float]) -> str:
-    """Write the lowest and highest of several runs."""
+    """Format the lowest and highest of several runs."""
     return f"{seconds(min(values))} to {seconds(max(values))}, {len(values)} runs" if len(values) > 1 else "one run"

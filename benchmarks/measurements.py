@@ -1,4 +1,4 @@
-"""The measurements of `python -m benchmarks`, by name: which jobs run side by side."""
+"""The measurements of `python -m benchmarks`, by name, with the jobs that each compares."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,29 +15,29 @@ from benchmarks.runner import Runs, alternate, say
 from elcrec.artifacts import read_json
 
 TEXTBOOK_STEPS = 20
-"""Steps that stand for the textbook's epoch on a processor, where a whole one takes minutes."""
+"""Number of steps measured for the textbook's epoch on a CPU, where a whole epoch takes minutes."""
 SIZED_STEPS = 100
-"""Steps that stand for an epoch over a random log."""
+"""Number of steps measured for an epoch over a random log."""
 SIZED_ITEMS = 20_000
 EVENTS_AN_ITEM, LONG_HISTORY = 4, 20
-"""Of the random logs with large catalogues: enough that nearly all items occur."""
+"""Number of users of the random logs with large catalogues: enough that nearly all items occur."""
 ITEM_UPDATES = ("dense", "lazy")
 COMPILED = "ours, compiled"
 OBJECTIVES: tuple[Objective, ...] = ("elcrec", "iclrec", "sasrec")
 
 Section = dict[str, Any]
-"""What a measurement gives: `runs` by job."""
+"""The result of a measurement: `runs` by job."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all measurements of a run share.
+    """The common settings of all measurements of a run.
 
     Attributes:
-        job: what every job starts from: data, configuration, threads.
+        job: the base of every job: data, configuration, threads.
         gpu: whether the jobs run on a GPU.
-        rounds: how often each job runs.
-        steps: most steps of every job, `None` for each measurement's own choice.
+        rounds: number of runs of each job.
+        steps: largest number of steps of every job, `None` for each measurement's own choice.
         sizes: numbers of users of the random logs.
         catalogues: numbers of items of random logs, of which some may never occur.
     """
@@ -54,13 +54,13 @@ class Setting:
         return msgspec.structs.replace(self.job, engine="ours", **{"steps": self.steps, **changes})
 
     def textbook(self, **changes: Any) -> Job:
-        """Return a job of the textbook; on a processor it takes a part of the epoch."""
+        """Return a job of the textbook; on a CPU it runs a part of the epoch."""
         steps = self.steps if self.steps is not None or self.gpu else TEXTBOOK_STEPS
         return msgspec.structs.replace(self.job, engine="textbook", **{"steps": steps, **changes})
 
 
 def train(setting: Setting) -> Section:
-    """Training and its memory: ours as configured and otherwise, and the textbook."""
+    """Training and its memory: ours as configured and with variants, and the textbook."""
     jobs = {"ours": setting.ours(kind="train", validate=True)}
     if setting.gpu:
         overrides = (*setting.job.overrides, "train.compile=true")
@@ -99,7 +99,7 @@ def users(setting: Setting) -> Section:
 
 
 def catalogue(setting: Setting) -> Section:
-    """A step with sampled softmax by the number of items, all item embeddings moved and those that it names."""
+    """A step with sampled softmax by the number of items, with dense and with lazy updates."""
     runs: Runs = {}
     for size in setting.catalogues:
         with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def catalogue(setting: Setting) -> Section:
 
 
 def profile(setting: Setting) -> Section:
-    """Where our step's time goes, and how far it is from the machine's matrix product."""
+    """The profile of our step, compared with the machine's matrix products."""
     say("profiling …")
     jobs = {"profile": setting.ours(kind="profile"), "rates": setting.ours(kind="rates")}
     return {"runs": {name: [runner.run(job)] for name, job in jobs.items()}}

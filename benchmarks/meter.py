@@ -1,4 +1,4 @@
-"""What work costs a process: CPU seconds, wall seconds, memory. Both engines are measured by the same clock."""
+"""The cost of work in a process: CPU seconds, wall seconds, memory, measured in the same way for both engines."""
 
 import contextlib
 import resource
@@ -21,7 +21,7 @@ DATA_RANGE = "benchmarks: data"
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Seconds of work: of the processor (user and system, all threads and finished workers), and by the clock."""
+    """Seconds of work: CPU time (user and system, all threads and finished workers), and wall time."""
 
     cpu: float
     wall: float
@@ -31,7 +31,7 @@ class Cost:
 
 
 def now(device: torch.device) -> Cost:
-    """What the process has cost so far; waits for the GPU first, so that its work counts."""
+    """Return the cost of the process so far, after waiting for the GPU, so that its work counts."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -39,7 +39,7 @@ def now(device: torch.device) -> Cost:
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process so far, MiB."""
+    """Return the peak resident memory of this process in MiB."""
     with contextlib.suppress(OSError):
         return peak_mib_of("self")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -50,9 +50,9 @@ class Epoch:
     """One pass over (a part of) the steps.
 
     Attributes:
-        start: before the first batch is drawn.
-        end: after the last step.
-        steps: how many steps were taken.
+        start: cost before the first batch is drawn.
+        end: cost after the last step.
+        steps: number of steps.
         peak_mib: the process's peak memory at the end.
     """
 
@@ -69,14 +69,14 @@ class Epoch:
 
 @dataclass(kw_only=True)
 class Clock:
-    """Watches the batches of each epoch go by, and ends an epoch early where it is limited.
+    """Measures the batches of each epoch, and ends an epoch early if it is limited.
 
     Attributes:
-        device: where the steps run.
-        limits: most steps of each epoch, `None` for all of them; one entry an epoch.
-        contexts: what to run an epoch inside of, such as a profiler, by the epoch's place.
-        epochs: what was seen.
-        whole: steps of an epoch without limit; the engine says it.
+        device: device of the steps.
+        limits: largest number of steps of each epoch, `None` for all.
+        contexts: contexts in which to run epochs, such as a profiler, by index of the epoch.
+        epochs: the measured epochs.
+        whole: number of steps of an unlimited epoch, set by the engine.
     """
 
     device: torch.device
@@ -87,11 +87,11 @@ class Clock:
 
     @property
     def limit(self) -> int | None:
-        """Most steps of the epoch that runs or comes next."""
+        """Largest number of steps of the present or next epoch."""
         return self.limits[min(len(self.epochs), len(self.limits) - 1)]
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of one epoch; a step is over when the next batch is asked for."""
+        """Yield the batches of one epoch; a step ends when the next batch is requested."""
         limit = self.whole if self.limit is None else min(self.limit, self.whole)
         with self.contexts.get(len(self.epochs), nullcontext()):
             start, source = now(self.device), iter(batches)

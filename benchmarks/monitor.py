@@ -1,7 +1,7 @@
-"""`python -m benchmarks.monitor`: how often the monitor raises a false alarm, and how soon it finds a planted drift.
+"""`python -m benchmarks.monitor`: the monitor's rate of false alarms, and its time to find a planted drift.
 
-Every seed is a world of its own (tests/support/shown_days.py). It is played through the reference days and 30 more, in
-which nothing changes; and from some of these days on once more with each drift.
+Every seed is a separate world (tests/support/shown_days.py). It is simulated for the reference days and 30 more without
+changes, and again with each drift from some of these days on.
 """
 
 import argparse
@@ -33,13 +33,13 @@ DRIFTS = {
     "known histories are 30 % shorter": Drift(lengths=0.7),
 }
 _WITHIN = 3
-"""Days in which a drift is to be found."""
+"""Number of days within which a drift must be found."""
 _BEFORE = 5
-"""Undisturbed days that are judged before a drift begins."""
+"""Number of unchanged days that are judged before a drift begins."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play the worlds; write the section; return the exit status."""
+    """Simulate the worlds; write the section; return the exit status."""
     return launch("benchmarks.monitor", _parser(), _measure, arguments)
 
 
@@ -67,7 +67,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def _play(world: World, config: MonitorConfig, engine: Engine) -> dict[str, Any]:
-    """Return the checks that raised an alarm in the undisturbed days, and which drifts were found in time."""
+    """Return the checks with an alarm in the unchanged days, and which drifts were found in time."""
     first = config.reference_days
     quiet = list(world.days(first + _BEFORE))
     drifted = {name: list(copy.deepcopy(world).days(_WITHIN, drift)) for name, drift in DRIFTS.items()}

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.mutations`: alter the artifacts between the stages, and count what is noticed.
+"""`python -m benchmarks.mutations`: alter the artifacts between the stages, and count which changes are noticed.
 
-Each try alters one file of one folder (a bit, a byte, the end, a field, a whole file) and runs the stage that reads it.
-Right is a line that says what is wrong, or the very result of the undisturbed run; wrong is another result or a
-traceback.
+Each trial alters one file of one folder (a bit, a byte, the end, a field, a whole file) and runs the stage that reads
+it. Expected is an error of one line, or the same result as that of the undisturbed run; another result or a traceback
+is a fault.
 """
 
 import argparse
@@ -75,12 +75,12 @@ READS: Mapping[str, Sequence[str]] = {
 _REFUSED, _SAME, _OTHER, _TRACEBACK = "refused in a line", "the same result", "another result", "traceback"
 _WRONG = (_OTHER, _TRACEBACK)
 _SLOW = {"validate": 0.1, "sequences": 0.6}
-"""Share of the tries that a stage gets which does much work before it can notice, where it is not 1."""
+"""Share of the trials of slow stages, which do much work before they can notice a change; 1 by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
-    """One alteration and what came of it."""
+    """An alteration and its result."""
 
     stage: str
     file: str
@@ -90,7 +90,7 @@ class Try:
 
 
 class _Nothing:
-    """A registry and a feature store in which nothing is."""
+    """An empty registry and feature store."""
 
     def champion(self, _: str) -> None:
         """There is none."""
@@ -108,7 +108,7 @@ class _Nothing:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try as many alterations as asked for and print what came of them; 1 where one was not noticed."""
+    """Try a number of alterations and print the results; return 1 if one was not noticed."""
     parser = argparse.ArgumentParser(prog="benchmarks.mutations", description="Alter artifacts between the stages.")
     parser.add_argument("--tries", type=int, default=2000, metavar="N", help="(default 2000)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="(default 1)")
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(folder: Path, count: int, seed: int) -> Iterator[Try]:
-    """Make the artifacts once in `folder`, then alter them one at a time and yield what came of each."""
+    """Create the artifacts once in `folder`, then alter them one at a time and yield the results."""
     whole, draws = folder / "whole", random.Random(seed)
     for stage in READS:
         _run_before(stage, whole)
@@ -155,13 +155,13 @@ def _try(stage: str, file: str, kind: str, whole: Path, expected: object, draws:
             outcome = _OTHER
     except UserError as error:
         outcome, said = _REFUSED, str(error)
-    except Exception as error:  # noqa: BLE001 - what is counted here
+    except Exception as error:  # noqa: BLE001 - any exception is counted
         outcome, said = _TRACEBACK, repr(error)
     return Try(stage=stage, file=file, kind=kind, outcome=outcome, said=said)
 
 
 def _run_before(stage: str, work: Path) -> None:
-    """Make what a stage reads and no stage before it has made."""
+    """Create the inputs of a stage that no earlier stage has made."""
     if stage == "validate":
         fetch(CONFIG.fetch, work / "raw")
     else:
@@ -185,7 +185,7 @@ def _run(stage: str, work: Path, out: Path | None = None) -> None:
 
 
 def _result(stage: str, work: Path, out: Path) -> object:
-    """Run a stage; return what must not change."""
+    """Run a stage; return the part of its result that must not change."""
     if stage == "push":
         nothing: Any = _Nothing()
         registry: ModelRegistry = nothing
@@ -224,7 +224,7 @@ def _gone(_: bytes, __: random.Random) -> None:
 
 
 def _field(content: bytes, draws: random.Random) -> bytes:
-    """Edit a JSON document by hand: another number, another type, or a field less."""
+    """Edit a JSON document as by hand: another number, another type, or one field less."""
     document = json.loads(content)
     holder = document
     while nested := [value for value in holder.values() if isinstance(value, dict) and value]:

@@ -1,4 +1,4 @@
-"""Our engine, as the benchmarks call it."""
+"""Calls of our engine for the benchmarks."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def train(data: SequenceData, config: TrainConfig, clock: Clock, scratch: Path) -> None:
-    """Run `elcrec.training.loop.fit`, the loop behind `elcrec train`, an epoch for each of the clock's limits.
+    """Run `elcrec.training.loop.fit`, the loop of `elcrec train`, for one epoch per limit of the clock.
 
     Raises:
         RuntimeError: the loop did not take its steps through `elcrec.progress.track`.
@@ -37,7 +37,7 @@ def train(data: SequenceData, config: TrainConfig, clock: Clock, scratch: Path) 
 
 @contextmanager
 def _watched(clock: Clock) -> Iterator[None]:
-    """Let the clock see every step that the loop tracks."""
+    """Let the clock measure every step that the loop tracks."""
 
     def watch(steps: Iterable[T], *, total: int, **_: object) -> Iterator[T]:
         clock.whole = total
@@ -48,20 +48,20 @@ def _watched(clock: Clock) -> Iterator[None]:
 
 
 def rank(model: SequenceModel, asked: EvaluationSet) -> npt.NDArray[np.int32]:
-    """Encode the histories and rank the targets among all items, the twenty best items included."""
+    """Encode the histories and rank the targets among all items, with the twenty best items."""
     encoded = model.encode(asked.histories, intents=False)
     vectors, items = encoded.vectors, model.item_vectors()
     return rank_targets(vectors, items, asked.histories, asked.target_items, top_k=20).ranks
 
 
 def new_model(data: SequenceData, config: TrainConfig, device: torch.device) -> SequenceModel:
-    """Return an untrained model; the cost of ranking does not depend on what its weights are."""
+    """Return an untrained model; the cost of ranking does not depend on its weights."""
     torch.manual_seed(config.seed)
     return SequenceModel(config.model, data.num_items).to(device).eval()
 
 
 def with_one_validation_target(data: SequenceData) -> SequenceData:
-    """Leave one validation target, so that the loop's validation costs nothing beside its steps."""
+    """Keep only one validation target, so that the cost of validation is negligible."""
     valid = data.targets["valid"]
     first = np.flatnonzero(valid >= 0)[0]
     only = np.where(np.arange(len(valid)) == first, valid, -1).astype(np.int32)

@@ -1,4 +1,4 @@
-"""docs/BENCHMARKS.md, rendered from the numbers in the JSON file beside it; nothing on the page is written by hand."""
+"""docs/BENCHMARKS.md, rendered from the JSON file beside it; nothing on the page is written by hand."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,12 +29,12 @@ hand."""
 
 
 def record(out: Path, name: str, section: Section) -> None:
-    """Put a section among the numbers and write the page again.
+    """Add a section to the numbers and write the page again.
 
     Args:
-        out: the page; the numbers stand beside it, the chart under images/.
-        name: of the measurement.
-        section: what it gave, with `facts` of the machine.
+        out: the page; the numbers are beside it, the chart is in images/.
+        name: name of the measurement.
+        section: its result, with `facts` of the machine.
     """
     numbers = numbers_of(out)
     sections = read_json(numbers)["sections"] if numbers.is_file() else {}
@@ -48,7 +48,7 @@ def record(out: Path, name: str, section: Section) -> None:
 
 
 def numbers_of(page: Path) -> Path:
-    """Return where the numbers of a page stand: docs/BENCHMARKS.md has docs/benchmarks.json."""
+    """Return the file of a page's numbers: docs/benchmarks.json for docs/BENCHMARKS.md."""
     return page.with_name(f"{page.stem.lower()}.json")
 
 
@@ -63,6 +63,6 @@ def render(sections: Mapping[str, Section]) -> str:
 
 
 def measured_by(facts: Mapping[str, str]) -> str:
-    """Return the paragraph that says with which command, where and when."""
+    """Return the paragraph on command, machine and time."""
     said = "; ".join(f"{name}: {value}" for name, value in facts.items() if name != "command")
     return prose(f"*Measured by `{facts['command']}`. {said}.*")

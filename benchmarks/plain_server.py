@@ -1,8 +1,8 @@
 """The baseline of the serving benchmark: `python -m benchmarks.plain_server STORE PORT`.
 
-What most people would write first: a route that asks Feast for one user, pads the history to the window, runs the
-model, sorts the scores of the whole catalogue and lets the framework validate and serialise. Same adapter, same
-weights, same server program, one thread.
+A straightforward first version: a route that asks Feast for one user, pads the history to the window, runs the model,
+sorts the scores of the whole catalogue and lets the framework validate and serialise. It has the same adapter, weights
+and server program, and one thread.
 """
 
 import sys
@@ -23,7 +23,7 @@ from elcrec.serving.ports import FeatureStore
 
 
 class Ask(BaseModel):
-    """Whom to recommend for."""
+    """A request for recommendations."""
 
     user_id: str
     k: int = 10
@@ -44,7 +44,7 @@ class Answer(BaseModel):
 
 
 class Ranker:
-    """One user at a time, padded to the window."""
+    """Ranks for one user at a time, padded to the window."""
 
     def __init__(self, bundle: Path) -> None:
         """Load a bundle."""

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.promotion`: how often a test prefers one of two equal versions, and how soon it finds a lift.
+"""`python -m benchmarks.promotion`: how often a test finds a difference of equal versions, and how soon a lift.
 
-Every seed is a test of its own (tests/support/tests_of_two.py), looked at after each of its days.
+Every seed is a separate test (tests/support/tests_of_two.py), evaluated after each of its days.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from tests.support.tests_of_two import Test, ended
 
 _LIFTS = (0.05, 0.1, 0.2)
 _MORE = 5
-"""How many times as many users the large tests have."""
+"""Factor on the number of users for the large tests."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play the tests; write the section; return the exit status."""
+    """Simulate the tests; write the section; return the exit status."""
     return launch("benchmarks.promotion", _parser(), _measure, arguments)
 
 
@@ -43,7 +43,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def _played(config: PromoteConfig, lift: float, users: int, tests: int, days: int) -> dict[str, Any]:
-    """Return what so many tests of a lift came to."""
+    """Return the outcomes of a number of tests with a lift."""
     outcomes: Counter[str] = Counter()
     decided: list[int] = []
     for seed in range(tests):
@@ -58,11 +58,14 @@ def _played(config: PromoteConfig, lift: float, users: int, tests: int, days: in
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promotion", description=__doc__)
-    parser.add_argument("--tests", type=positive, default=1000, help="of equal versions (default 1000)")
+    parser.add_argument("--tests", type=positive, default=1000, help="tests of equal versions (default 1000)")
     parser.add_argument(
-        "--users", type=positive, default=4000, help="of a test; others have five times as many (default 4000)"
+        "--users",
+        type=positive,
+        default=4000,
+        help="users of a test; large tests have five times as many (default 4000)",
     )
-    parser.add_argument("--days", type=positive, default=28, help="of a test (default 28)")
+    parser.add_argument("--days", type=positive, default=28, help="days of a test (default 28)")
     page_option(parser)
     return parser
 

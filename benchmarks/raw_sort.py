@@ -1,4 +1,4 @@
-"""`python -m benchmarks.raw_sort LOG MEMORY_MB`: sorting and writing a log, the least that a stage could do."""
+"""`python -m benchmarks.raw_sort LOG MEMORY_MB`: sort and write a log, the minimal work of a stage."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 
 _SHARE = 0.75
-"""Of the memory, as in elcrec.adapters.duckdb_engine."""
+"""Share of the memory, as in elcrec.adapters.duckdb_engine."""
 
 
 def main(log: str, memory_mb: str) -> int:

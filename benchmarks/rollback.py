@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rollback`: seconds from the command until another version answers, under load, and failures."""
+"""`python -m benchmarks.rollback`: seconds from a rollback until the version answers, under load, and failures."""
 
 import argparse
 import http.client
@@ -23,11 +23,11 @@ from tests.support.push_inputs import add_model, make_inputs
 
 _CONNECTIONS, _PAUSE = 4, 0.02
 _BEFORE, _AFTER, _PATIENCE = 2.0, 2.0, 120.0
-"""Seconds of load before a command and after its version answers alone, and for which that is waited for."""
+"""Seconds of load before a command and after only its version answers, and the limit of waiting for that."""
 
 
 class Seen(NamedTuple):
-    """An answer: when it came, its status, and which version gave it."""
+    """An answer: its time, its status and its version."""
 
     moment: float
     status: int
@@ -61,7 +61,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def _round(store: Path, port: int, environment: Mapping[str, str], version: str, users: int) -> dict[str, float]:
-    """Roll back to a version by name while users ask; return the seconds."""
+    """Roll back to a named version under load; return the seconds."""
     with _load(port, users) as seen:
         time.sleep(_BEFORE)
         begun = time.monotonic()
@@ -86,7 +86,7 @@ def _round(store: Path, port: int, environment: Mapping[str, str], version: str,
 
 @contextmanager
 def _load(port: int, users: int) -> Iterator[list[Seen]]:
-    """Ask from several connections; yields what was seen so far, which grows."""
+    """Send requests from several connections; yield the growing list of answers."""
     seen, over = list[Seen](), threading.Event()
     threads = [
         threading.Thread(target=_ask, args=(port, seen, over, place, users), daemon=True)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rules`: what rules add to a request, by the rules that are in force."""
+"""`python -m benchmarks.rules`: the cost of rules for a request, by kind of rule."""
 
 import argparse
 import sys
@@ -50,7 +50,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def _cost(config: RulesConfig, k: int, rounds: int) -> Numbers:
-    """Return the CPU seconds of an answer from its scores, without and with rules; they take turns on each request."""
+    """Return the CPU seconds of an answer from its scores, without and with rules, alternating on each request."""
     draws = np.random.default_rng(0)
     rules = _rules(config, draws)
     requests = [(_scores(draws), draws.integers(1, _ITEMS, _LENGTH)) for _ in range(_REQUESTS)]
@@ -97,7 +97,7 @@ def _seconds(work: Work, scores_1V: Scores, history: History) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rules", description=__doc__)
-    parser.add_argument("--rounds", type=positive, default=50, help="of 40 requests each (default 50)")
+    parser.add_argument("--rounds", type=positive, default=50, help="rounds of 40 requests each (default 50)")
     page_option(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""Runs jobs, each in a fresh process, side by side: A B, B A, … so that a drift of the machine meets both alike."""
+"""Runs jobs alternately, each in a fresh process: A B, B A, … so that changes of the machine affect both equally."""
 
 import os
 import subprocess
@@ -17,13 +17,14 @@ _LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 _LAST_LINES = 20
 
 Runs = dict[str, list[Result]]
-"""Results by the name of the job, a result a run."""
+"""Results by the name of the job, one per run."""
 
 
 def alternate(jobs: Mapping[str, Job], rounds: int) -> Runs:
-    """Run every job once a round; every other round takes them in reverse order.
+    """Run every job once per round, in reverse order in every other round.
 
-    An interrupt once every job has run ends the rounds and keeps what they gave: a lent GPU may be gone any time.
+    An interrupt after every job has run once ends the rounds and keeps the results, because a lent GPU may be
+    withdrawn.
     """
     runs: Runs = {name: [] for name in jobs}
     turns = [(turn, name) for turn in range(rounds) for name in list(jobs)[:: 1 if turn % 2 == 0 else -1]]
@@ -42,10 +43,10 @@ def alternate(jobs: Mapping[str, Job], rounds: int) -> Runs:
 
 
 def run(job: Job) -> Result:
-    """Run one job in a process of its own.
+    """Run one job in a separate process.
 
     Raises:
-        RuntimeError: it failed; the message holds the end of what it said.
+        RuntimeError: it failed; the message has the end of its output.
     """
     threads = {f"{library}_NUM_THREADS": str(job.threads) for library in _LIBRARIES}
     command = [sys.executable, "-m", "benchmarks.task", msgspec.json.encode(job).decode()]
@@ -57,7 +58,7 @@ def run(job: Job) -> Result:
 
 
 def elcrec(*arguments: str, environment: Mapping[str, str] = {}, cwd: Path = ROOT) -> str:
-    """Run an `elcrec` command; return what it printed.
+    """Run an `elcrec` command; return its output.
 
     Raises:
         RuntimeError: it failed; the message is its own.
@@ -77,5 +78,5 @@ def medians(runs: list[Result]) -> Numbers:
 
 
 def say(text: str) -> None:
-    """Tell how far it is."""
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)

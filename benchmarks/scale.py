@@ -18,7 +18,7 @@ from elcrec.artifacts import read_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the log, train an epoch, put the section on the page; return the exit status."""
+    """Create the log, train an epoch, add the section to the page; return the exit status."""
     return launch("benchmarks.scale", _parser(), _measure, arguments)
 
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--users", type=positive, default=1_000_000, help="(default 1000000)")
     parser.add_argument("--interactions", type=positive, default=10_000_000, help="(default 10000000)")
     parser.add_argument("--items", type=positive, default=100_000, help="(default 100000)")
-    parser.add_argument("--dataset", default="beauty", help="whose preset is taken (default beauty)")
+    parser.add_argument("--dataset", default="beauty", help="data set whose preset is used (default beauty)")
     common_options(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.search`: what exact and approximate search cost a request, by the number of items."""
+"""`python -m benchmarks.search`: the cost of exact and approximate search per request, by number of items."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ from elcrec.serving.recommender import Query, Recommender
 _SIZES = (3_000, 12_000, 100_000, 1_000_000)
 _LENGTH, _K, _BATCH, _SECONDS = 10, 10, 64, 3.0
 _CENTERS, _ASKED = 256, 256
-"""Planted groups of items, and users of whom the recall is the mean."""
+"""Number of planted groups of items, and of users over whom the recall is averaged."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def _compare(size: int) -> Result:
 
 
 def _model(size: int) -> SequenceModel:
-    """Return a model of random weights whose items lie around centres, as those of a trained one do."""
+    """Return a model with random weights whose items are clustered around centres, like those of a trained model."""
     torch.manual_seed(0)
     model = SequenceModel(TrainConfig().model, size)
     width = model.item_embeddings().shape[1]
@@ -86,7 +86,7 @@ def _recommender(model: SequenceModel, search: SearchConfig) -> Recommender:
 
 
 def _seconds(recommender: Recommender, queries: Sequence[Query]) -> float:
-    """Return the median seconds of ranking for these users at once, over as many calls as fit."""
+    """Return the median seconds of ranking for these users at once, over repeated calls."""
     recommender.recommend(queries)
     taken: list[float] = []
     while sum(taken) < _SECONDS:

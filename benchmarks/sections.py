@@ -1,4 +1,4 @@
-"""A section of the page for each measurement: one sentence on what a row means, and the table."""
+"""The section of the page for each measurement: a sentence on the meaning of a row, and the table."""
 
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -25,13 +25,13 @@ _MEANS = {
 
 
 def epoch_seconds(numbers: Numbers, kind: str = "cpu", *, between: bool = False) -> float:
-    """Cost of all steps of an epoch, and with `between` of what is done between two epochs."""
+    """Return the cost of all steps of an epoch, and with `between` also of the work between two epochs."""
     steps = numbers[f"steps_{kind}"] / numbers["steps"] * numbers["whole"]
     return steps + (numbers[f"between_{kind}"] if between else 0.0)
 
 
 def own_mib(numbers: Numbers) -> float:
-    """Peak memory of the steps without what the process held after its imports."""
+    """Return the peak memory of the steps minus that after the imports."""
     return numbers["steps_mib"] - numbers["imported_mib"]
 
 
@@ -62,7 +62,7 @@ def _train_cells(name: str, section: Section, middle: Mapping[str, Numbers]) -> 
 
 def _gpu(middle: Mapping[str, Numbers]) -> list[str]:
     rows = [
-        # Numbers of earlier runs lack the first steps.
+        # Results of earlier runs lack the first steps.
         [name, mib(one["gpu_mib"]), percent(one["gpu_busy"]), seconds(one["first_wall"]) if "first_wall" in one else ""]
         for name, one in middle.items()
         if "gpu_busy" in one
@@ -162,7 +162,7 @@ its centres) was run in full, the steps in part where the table says so."""
 
 
 def draw_users(section: Section) -> str:
-    """Return the chart of what an epoch costs by the number of users, and of what is done between epochs."""
+    """Return the chart of the cost of an epoch, and of the work between epochs, by number of users."""
     series: dict[str, list[tuple[float, float]]] = {}
     kind = _clock(section)
     for name, one in _medians(section).items():
@@ -218,7 +218,7 @@ reaches."""
 
 
 def _distance(one: Section, rates: Section) -> str:
-    # A processor's time is its own, a GPU's passes on the wall.
+    # CPU time on a CPU, wall time on a GPU.
     step = one["step_cpu" if rates["device"] == "cpu" else "step_wall"]
     achieved = one["step_flops"] / step / 1e9
     shapes = {"product of 2048 x 2048": "square_gflops", "product of [2300, 64] x [64, 256]": "step_shape_gflops"}
@@ -358,11 +358,11 @@ def _steps(numbers: Numbers) -> str:
 
 
 def _clock(section: Section) -> Literal["cpu", "wall"]:
-    """Which seconds are compared: of the processor, or, where a GPU does the work, by the clock."""
+    """Return the seconds to compare: CPU seconds, or wall seconds on a GPU."""
     on_gpu = any("gpu_mib" in run for runs in section["runs"].values() for run in runs)
     return "wall" if on_gpu else "cpu"
 
 
 def _has_reference(section: Section) -> bool:
-    """Say whether the published code was measured on the same data, on a processor."""
+    """Return whether the published code was measured on the same data, on a CPU."""
     return section["dataset"] == "beauty" and _clock(section) == "cpu"

@@ -1,4 +1,4 @@
-"""Processes that listen on this machine, and the store behind them."""
+"""Servers on this machine, and the store behind them."""
 
 import argparse
 import contextlib
@@ -18,11 +18,11 @@ _START_SECONDS = 180
 
 @contextlib.contextmanager
 def redis_server(folder: Path, prefix: Sequence[str] = ()) -> Iterator[str]:
-    """Run a Redis that keeps nothing on disk; yields its address.
+    """Run a Redis without persistence; yield its address.
 
     Args:
-        folder: its working directory, made.
-        prefix: what stands before the command.
+        folder: its working directory, which is created.
+        prefix: prefix of the command.
     """
     folder.mkdir()
     port = free_port()
@@ -37,7 +37,7 @@ def redis_server(folder: Path, prefix: Sequence[str] = ()) -> Iterator[str]:
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until somebody listens.
+    """Wait until a process listens on the port.
 
     Raises:
         RuntimeError: the process ended, or it took too long.
@@ -52,28 +52,28 @@ def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody uses now."""
+    """Return an unused port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def core(place: int) -> list[str]:
-    """Return what to put before a command so that it keeps to one of this process's cores."""
+    """Return the prefix of a command that pins it to one of this process's cores."""
     return ["taskset", "--cpu-list", str(sorted(os.sched_getaffinity(0))[place])]
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name what is pushed."""
+    """Add the options for the inputs of a push."""
     for name in ("model", "sequences", "evaluation"):
         default = Path("artifacts") / name
         parser.add_argument(f"--{name}", type=Path, default=default, metavar="DIR", help=f"(default {default})")
-    parser.add_argument("--dataset", default="beauty", help="what the model was trained on (default beauty)")
+    parser.add_argument("--dataset", default="beauty", help="data set on which the model was trained (default beauty)")
 
 
 @contextlib.contextmanager
 def pushed_store(kind: str, folder: Path, options: argparse.Namespace) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Push the inputs into a new store of this kind; yields it and the environment of its readers."""
+    """Push the inputs into a new store of this kind; yield it and the environment of its readers."""
     folder.mkdir()
     environment = {"ELCREC_FEATURES": str(ROOT / "features"), "OMP_NUM_THREADS": "1"}
     redis = redis_server(folder / "redis", core(-1)) if kind == "redis" else contextlib.nullcontext("")
@@ -85,7 +85,7 @@ def pushed_store(kind: str, folder: Path, options: argparse.Namespace) -> Iterat
 
 
 def push(store: Path, model: Path, sequences: Path, evaluation: Path, environment: Mapping[str, str]) -> None:
-    """Push a model, whatever it is worth."""
+    """Push a model regardless of its quality."""
     inputs = [f"--model={model}", f"--sequences={sequences}", f"--evaluation={evaluation}"]
     gate = ["--set=push.gate.floors.ndcg@20=0", "--set=push.gate.max_regression=1"]
     elcrec("push", *inputs, f"--store={store}", f"--out={store.parent / 'push'}", *gate, environment=environment)
@@ -95,7 +95,7 @@ def push(store: Path, model: Path, sequences: Path, evaluation: Path, environmen
 def server(
     store: Path, environment: Mapping[str, str], *, plain: bool = False, overrides: Sequence[str] = ()
 ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """Run our server, or the plain one, on one core; yields it and its port."""
+    """Run our server, or the plain one, on one core; yield it and its port."""
     port = free_port()
     module = ["-m", "benchmarks.plain_server", str(store), str(port)]
     if not plain:

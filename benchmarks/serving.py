@@ -1,4 +1,4 @@
-"""`python -m benchmarks.serving`: latency and throughput of the server, beside a plain one, on SQLite and Redis."""
+"""`python -m benchmarks.serving`: latency and throughput of the server and of a plain one, on SQLite and Redis."""
 
 import argparse
 import os
@@ -49,7 +49,7 @@ def _measure(options: argparse.Namespace, command: Sequence[str]) -> None:
 def _load_both(
     kind: str, store: Path, environment: dict[str, str], options: argparse.Namespace
 ) -> dict[str, list[Result]]:
-    """Latency of our server at a fixed rate; throughput of both servers, in turns."""
+    """Measure the latency of our server at a fixed rate, and the throughput of both servers, alternately."""
     users = pq.read_table(options.sequences / "histories.parquet", columns=["user_id"])["user_id"].to_pylist()
     stride = max(1, len(users) // _USERS)
     runs: dict[str, list[Result]] = {}
@@ -68,29 +68,29 @@ def _load_both(
 
 
 def _under_load(process: "subprocess.Popen[bytes]", load: Load) -> Result:
-    """Load a server from another process; a first, short load is not counted, because it warms the server up."""
+    """Load a server from another process, after a short warm-up."""
     for seconds in (min(2.0, load.seconds), load.seconds):
         before = _cpu_seconds(process.pid)
         timed = msgspec.structs.replace(load, seconds=seconds)
         command = [*core(-1), sys.executable, "-m", "benchmarks.load"]
-        # The generator has a core of its own where there is one: it must not take time from the server.
+        # The generator runs on another core if there is one, so that it does not take time from the server.
         done = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(timed), capture_output=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the load failed:\n{done.stderr.decode()[-_LAST_CHARACTERS:]}")
         result = msgspec.json.decode(done.stdout, type=Result)
-        # A tenth more than is counted was sent.
+        # A tenth more requests were sent than are counted.
         cost = (_cpu_seconds(process.pid) - before) / (1.1 * result["requests"])
     return {**result, "server_cpu_ms": 1000 * cost}
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all threads."""
+    """Return the user and system time of a process, over all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _recommend_all(store: Path, environment: dict[str, str], options: argparse.Namespace) -> Result:
-    """Recommend for all users by the command; its own seconds leave the start of the process out."""
+    """Run `elcrec recommend-all`; its own seconds do not include the start of the process."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (
             f"--store={store}",
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     add_inputs(parser)
     parser.add_argument("--stores", nargs="+", choices=tuple(_RATES), default=tuple(_RATES))
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each load (default 20)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of each load (default 20)")
     parser.add_argument("--pairs", type=positive, default=3, help="rounds of the comparison (default 3)")
     page_option(parser)
     return parser

@@ -1,4 +1,4 @@
-"""The page's sections on search, on what rules cost and on what attacks do."""
+"""The page's sections on search, on the cost of rules and on attacks."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _MILLISECONDS = 1000
 
 
 def search(section: Section) -> list[str]:
-    """Write what both searches cost, what the approximate one finds, and from which size on it is faster."""
+    """Write the cost of both searches, the recall of the approximate one, and the size from which it is faster."""
     text = """Encoding, scores, history masked, the ten best; in the server's own code, one thread. *Exact* scores all
 items; *near* is `evaluate.search.kind: approximate` with its defaults. *One* is a request alone, *64* a request of a
 batch of 64. Random weights, but the items lie in 256 groups as trained ones do, and so do the users. *Recall* is the
@@ -35,9 +35,9 @@ model takes longer with the index; the first imports Faiss as well."""
 
 
 def crossover(by_size: Mapping[int, Numbers], name: str) -> float | None:
-    """Return from how many items on the approximate search is faster; `None` where it is not at the largest size.
+    """Return the number of items from which approximate search is faster; `None` if it is not at the largest size.
 
-    Between two sizes both costs are taken for powers of the number of items.
+    Between two sizes, both costs are interpolated as powers of the number of items.
     """
     sizes = sorted(by_size)
     gains = [math.log(by_size[size][name] / by_size[size][f"near_{name}"]) for size in sizes]
@@ -56,7 +56,7 @@ def _from(items: float | None) -> str:
 
 
 def rules(section: Section) -> list[str]:
-    """Write what rules add to an answer."""
+    """Write the cost of rules for an answer."""
     text = f"""CPU time from a request's scores over {section["items"]:,} items to its answer: the best scores alone,
 and under rules. Random scores, vectors, categories and intents; caps are by category and by intent. Both take turns on
 each request; the least of all rounds counts, which other work on the machine disturbs least, and the mean over
@@ -71,7 +71,7 @@ requests."""
 
 
 def attacks(section: Section) -> list[str]:
-    """Write how a server answered under attack."""
+    """Write the results of attacks on a server."""
     text = """One server process, attacked from another process over loopback, while a third party asks for its health,
 or every tenth time for its metrics, each time on a connection of its own. *Late* are answers that were not 200 within a
 second; *faults* are answers to the attackers of 5xx but 503; *memory* is the peak of the server's resident memory over

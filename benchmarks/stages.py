@@ -1,6 +1,6 @@
-"""`python -m benchmarks.stages`: what every stage costs on logs of growing size, within a given memory.
+"""`python -m benchmarks.stages`: the cost of every stage on logs of growing size, within a given memory.
 
-A run that was interrupted goes on where it was where `--folder` names the same folder.
+An interrupted run resumes if `--folder` names the same folder.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m benchmarks.task JOB`, a job as JSON; prints a JSON object."""
+"""One measurement in a separate process: `python -m benchmarks.task JOB`, a job as JSON; prints a JSON object."""
 
 import sys
 import tempfile
@@ -27,7 +27,7 @@ _BLOCK_USERS = 256
 
 
 def main(argument: str) -> int:
-    """Run the job and print what it cost."""
+    """Run the job and print its cost."""
     set_up_process()
     sys.stdout.buffer.write(msgspec.json.encode(measure(msgspec.json.decode(argument, type=Job))) + b"\n")
     return 0
@@ -37,18 +37,18 @@ def measure(job: Job) -> Result:
     """Run the job in this process.
 
     Raises:
-        UserError: the configuration is refused, or cannot be trained on the data.
+        UserError: the configuration is invalid, or cannot be trained on the data.
     """
     torch.set_num_threads(job.threads)
     if job.kind == "train":
-        # The first optimiser of a process imports half of PyTorch; that belongs to neither engine.
+        # The first optimiser of a process imports half of PyTorch, which must not count for either engine.
         torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     imported = peak_mib()
     presets = [Path(preset) for preset in job.presets]
     overrides = [*job.overrides, f"train.objective={job.objective}"] if job.engine == "ours" else job.overrides
     config = load_config(Path(job.params), presets=presets, overrides=overrides).train
-    # A process of ours works without oneDNN (elcrec.process); the textbook has PyTorch as it comes. TF32 is left alone:
-    # without an Intel GPU PyTorch warns of any value.
+    # Our processes run without oneDNN (elcrec.process); the textbook uses PyTorch's defaults. TF32 is not changed:
+    # without an Intel GPU, PyTorch warns about any value.
     with torch.backends.mkldnn.flags(enabled=job.engine == "textbook", allow_tf32=None):
         result = _KINDS[job.kind](job, config)
     result |= {"imported_mib": imported, "total_mib": peak_mib()}
@@ -58,7 +58,7 @@ def measure(job: Job) -> Result:
 
 
 def _train(job: Job, config: TrainConfig) -> Numbers:
-    """Take a few steps to warm up, then an epoch that counts; on a GPU one more under the profiler."""
+    """Run a few steps to warm up, then a measured epoch; on a GPU one more under the profiler."""
     data, device = load_sequences(Path(job.sequences)), choose_device(config.device)
     data = data if job.validate else ours.with_one_validation_target(data)
     kernels = anatomy.profiler(device)
@@ -87,7 +87,7 @@ def _costs(clock: Clock, begun: Cost) -> Numbers:
 
 
 def _busy(clock: Clock, kernels: profile) -> Numbers:
-    """Time in kernels, from the profiled epoch, over the wall time of a step without profiler."""
+    """Return the time in kernels, from the profiled epoch, relative to the wall time of a step without profiler."""
     counted, profiled = clock.epochs[1:3]
     seconds = anatomy.kernel_seconds(kernels) / max(profiled.steps, 1)
     return {"gpu_busy": seconds / (counted.cost.wall / counted.steps)}

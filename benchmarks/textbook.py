@@ -1,10 +1,10 @@
-"""ELCRec as most people would write it: the baseline that our engine is measured against.
+"""A textbook implementation of ELCRec: the baseline of our engine's benchmarks.
 
-It has the shape of the published code, in our own words: every sequence padded to the window, a data set that draws
-negatives and views in Python one sample at a time, plain attention under an additive mask, five encoder passes a step,
+It has the structure of the published code, written anew: every sequence padded to the window, a data set that draws
+negatives and views in Python one sample at a time, plain attention with an additive mask, five encoder passes per step,
 L_seq over flattened windows, and explicit distance matrices. Nothing in it is slow on purpose, and nothing is
-made fast. Where it differs from the published code it is cheaper: nearest centres come from `torch.cdist`, not from
-a broadcast difference of gigabytes.
+optimised. Where it differs from the published code, it is cheaper: nearest centres come from `torch.cdist`, not from a
+broadcast difference of gigabytes.
 
 Axes: `B` rows, `T` window, `D` hidden size, `H` heads, `K` intents, `V` items.
 """
@@ -57,25 +57,25 @@ class SampleDataset(Dataset[tuple[Tensor, ...]]):
 
 
 def pad(row: Sequence[int], window: int) -> list[int]:
-    """Return the last `window` items, zeros before them where there are fewer."""
+    """Return the last `window` items, padded with zeros on the left if there are fewer."""
     recent = list(row[-window:])
     return [0] * (window - len(recent)) + recent
 
 
 def draw_view(items: list[int], config: ViewConfig) -> list[int]:
-    """Crop, mask or reorder; each is as likely."""
+    """Crop, mask or reorder, with equal probability."""
     return random.choice((crop, mask, reorder))(items, config)
 
 
 def crop(items: list[int], config: ViewConfig) -> list[int]:
-    """Keep one run of the items."""
+    """Keep one contiguous run of the items."""
     size = max(1, int(config.crop * len(items)))
     start = random.randint(0, len(items) - size)
     return items[start : start + size]
 
 
 def mask(items: list[int], config: ViewConfig) -> list[int]:
-    """Blank some of the items."""
+    """Mask some of the items."""
     masked = list(items)
     for place in random.sample(range(len(items)), int(config.mask * len(items))):
         masked[place] = 0
@@ -83,7 +83,7 @@ def mask(items: list[int], config: ViewConfig) -> list[int]:
 
 
 def reorder(items: list[int], config: ViewConfig) -> list[int]:
-    """Shuffle one run of the items."""
+    """Shuffle one contiguous run of the items."""
     size = int(config.reorder * len(items))
     start = random.randint(0, len(items) - size)
     run = items[start : start + size]
@@ -187,7 +187,7 @@ class TextbookModel(nn.Module):
         return losses
 
     def next_item_loss(self, states_BTD: Tensor, targets_BT: Tensor, negatives_BT: Tensor) -> Tensor:
-        """L_next: binary cross entropy against one negative a position."""
+        """L_next: binary cross entropy against one negative per position."""
         positive_BT = (states_BTD * self.encoder.items(targets_BT)).sum(2).sigmoid()
         negative_BT = (states_BTD * self.encoder.items(negatives_BT)).sum(2).sigmoid()
         loss_BT = -torch.log(positive_BT + 1e-24) - torch.log(1 - negative_BT + 1e-24)
@@ -209,7 +209,7 @@ class TextbookModel(nn.Module):
         return states_BTD + centers_BTD if fusion == "shift" else states_BTD
 
     def _intent_loss(self, views: Sequence[Tensor], pooled_BD: Tensor) -> Tensor:
-        """Encode both views once more, as the published code does."""
+        """Return L_intent; both views are encoded once more, as in the published code."""
         first, second = self.encoder(torch.cat(tuple(views))).mean(1).chunk(2)
         centers_BD = self.centers_KD[self.nearest(pooled_BD)]
         temperature = self.config.intents.temperature
@@ -223,7 +223,7 @@ class TextbookModel(nn.Module):
 
     @torch.no_grad()
     def place_centers(self, sequences: Rows) -> None:
-        """Put the centres on the k-means of all users' pooled states."""
+        """Set the centres by k-means on all users' pooled states."""
         self.eval()
         device = self.centers_KD.device
         blocks = [self.encoder(block.to(device)).mean(1) for block in _padded_blocks(sequences, self.window)]
@@ -239,7 +239,7 @@ def cluster_loss(pooled_BD: Tensor, centers_KD: Tensor) -> Tensor:
 
 
 def info_nce(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
-    """InfoNCE: each row finds its partner among the 2 B rows, itself aside."""
+    """InfoNCE: each row must find its partner among the other 2 B - 1 rows."""
     size = len(first_BD)
     rows = torch.cat((first_BD, second_BD))
     similarities = rows @ rows.T / temperature
@@ -248,7 +248,7 @@ def info_nce(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
 
 
 def kmeans(points_ND: Tensor, num_clusters: int) -> Tensor:
-    """Lloyd's algorithm from random points, [K, D]; a cluster that empties keeps its centre."""
+    """Run Lloyd's algorithm from random points, [K, D]; an empty cluster keeps its centre."""
     centers_KD = points_ND[torch.randperm(len(points_ND))[:num_clusters].to(points_ND.device)].clone()
     for _ in range(_LLOYD_ITERATIONS):
         nearest_N = torch.cat(
@@ -324,7 +324,7 @@ def _best(scores_BV: npt.NDArray[np.float32], histories: Rows) -> npt.NDArray[np
 
 
 def ranks_of(top: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return each target's place among the twenty best, from 1; 0 where it is not among them."""
+    """Return each target's place among the twenty best, from 1; 0 if it is not among them."""
     hits = top == targets[:, None]
     return np.where(hits.any(1), hits.argmax(1) + 1, 0)
 

@@ -1,4 +1,4 @@
-"""What can be relied upon: kills, full disks, checksums, the monitor, estimates, tests, rollbacks."""
+"""The page's sections on reliability: kills, full disks, checksums, the monitor, estimates, tests, rollbacks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _KINDS = {
 
 
 def kills(section: Section) -> list[str]:
-    """Write what came of work that was killed and done again."""
+    """Write the outcomes of work that was killed and repeated."""
     text = """The process group that does the work is ended by SIGKILL; then the same command runs again, in peace.
 *Equal* are points after which everything is as after work that nobody killed: weights, metrics, ranks and every other
 file bit by bit (but pages and what says when and how long), the registry's versions, runs and artifact folders, and the
@@ -38,7 +38,7 @@ sends a batch of events again until it is acknowledged, and never after that."""
 
 
 def full_disk(section: Section) -> list[str]:
-    """Write what stages did on disks that were too small."""
+    """Write the results of stages on disks that were too small."""
     text = """Each stage as a command, all that it writes on a disk that holds a part of what it writes where there is
 room; then the same command on the same disk with room. *Refused* are those that ended in one line, with nothing
 half-written beside it; *equal* are those after which everything is as where there always was room."""
@@ -55,7 +55,7 @@ half-written beside it; *equal* are those after which everything is as where the
 
 
 def custody(section: Section) -> list[str]:
-    """Write what it costs to compare what a stage reads with what was recorded."""
+    """Write the cost of comparing a stage's inputs with recorded checksums."""
     text = f"""Comparing the files that a stage reads with the checksums of the stage that wrote them, beside the whole
 stage as a command, on a log of {section["events"]:,} events of {section["users"]:,} users; processor seconds of one run
 each, training one epoch."""
@@ -68,7 +68,7 @@ each, training one epoch."""
 
 
 def monitor(section: Section) -> list[str]:
-    """Write how often the monitor is wrong about days in which nothing changes, and how soon it finds what does."""
+    """Write the monitor's rate of false alarms, and its time to find drifts."""
     days, seeds = section["days"], section["seeds"]
     text = f"""Simulated worlds of {section["users"]:,} users, some {section["answers"]:,.0f} answers of ten items a day
 and twelve intents. Users have lasting tastes, come again, leave and are replaced; weekends and days differ in traffic,
@@ -93,7 +93,7 @@ _ESTIMATES = {
 
 
 def counterfactual(section: Section) -> list[str]:
-    """Write how often the interval of an estimate covers what is true."""
+    """Write how often the interval of an estimate covers the truth."""
     seeds, level = section["seeds"], percent(section["confidence"])
     text = f"""Simulated worlds with planted intents. The champion answers {section["users"]:,} users some
 {section["answers"]:,.0f} times and leaves places to chance; from its log alone is estimated what another policy would
@@ -121,7 +121,7 @@ def _points(*values: float) -> list[str]:
 
 
 def promotion(section: Section) -> list[str]:
-    """Write how often a difference of equal versions is found, and how often and how soon a real lift is."""
+    """Write how often a difference of equal versions is found, and how often and how soon a real lift."""
     text = f"""Simulated tests of two versions, half of the users each, looked at after every day for
 {section["days"]} days. Users have lasting click rates and habits, come again, and half of them come first on some later
 day; so the answers to one user are far from independent. The test is told to tell two equal versions apart, in either
@@ -138,7 +138,7 @@ users are split too unevenly for chance on the last day (one in a thousand is ex
 
 
 def rollback(section: Section) -> list[str]:
-    """Write how long a rollback takes under load, and whether a request fails."""
+    """Write the duration of a rollback under load, and the number of failed requests."""
     rounds: list[Result] = section["rounds"]
     text = f"""`elcrec rollback` beside a server under load: {section["connections"]} connections, a store of
 {section["users"]:,} users and {section["items"]:,} items, `serve.poll` as it is by default, server and load on one core

@@ -1,5 +1,5 @@
-"""Kubeflow components: one thin adapter a stage, run on the project's image.
+"""Kubeflow components: one thin adapter per stage, run in the project's image.
 
-A component's module imports the standard library and kfp alone; kfp ships the source of its function,
-which imports what it needs from the image.
+A component's module imports only the standard library and kfp. kfp ships the source of its function, which imports
+everything else from the image.
 """

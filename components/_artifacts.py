@@ -1,4 +1,4 @@
-"""What component bodies write down: facts on artifacts, metrics and pages."""
+"""Helpers for component bodies: facts on artifacts, metrics and pages."""
 
 import hashlib
 import math
@@ -13,22 +13,21 @@ from elcrec.artifacts import code_revision, md5_of
 from elcrec.masking import mask
 
 PROVENANCE = ("data_md5", "data_location", "data_version", "dvc_repository", "dvc_revision", "dvc_path")
-"""What artifacts say of the raw log that they were made from; where it came from an object or a DVC
-repository, which version of it."""
+"""Facts in artifacts on the raw log from which they were made; for an object or a DVC repository, its version."""
 
 
 def describe(*artifacts: Any, config: str, file: str = "", source: Any = None, **facts: str) -> None:
-    """Record on KFP artifacts which data, parameters, code and image made them.
+    """Record on KFP artifacts the data, parameters, code and image that made them.
 
-    An artifact that is a file or folder also gets the md5 of its bytes and the parameters in full.
+    An artifact that is a file or folder also gets the md5 of its bytes and all parameters.
 
     Args:
-        artifacts: Outputs of one component; none of them metrics, as the UI shows all that these carry in the table by
-            which people compare runs.
+        artifacts: Outputs of one component, except metrics, because the UI shows all facts of metrics in the table for
+            comparing runs.
         config: JSON of the component's parameters.
-        file: The main file of those that are folders.
-        source: The input whose data they were made from; what it says of the log is handed on.
-        facts: What else is to be known; of an output that holds the log itself, some of `PROVENANCE`.
+        file: The main file of artifacts that are folders.
+        source: The input with the data; its facts on the log are passed on.
+        facts: Further facts; for an output that holds the log itself, some of `PROVENANCE`.
     """
     known = {name: source.metadata[name] for name in PROVENANCE if source is not None and name in source.metadata}
     common = {
@@ -49,7 +48,7 @@ def _bytes_of(path: Path, file: str, config: str) -> dict[str, str]:
 
 
 def run_facts(name: str = "") -> dict[str, str]:
-    """Return what is known of the run that this step belongs to: id, name, namespace, and link where there is a UI."""
+    """Return the facts on this step's run: id, name, namespace, and link if there is a UI."""
     run, ui = os.environ.get("ELCREC_RUN_ID", ""), os.environ.get("ELCREC_UI", "")
     link = f"{ui}/#/runs/details/{run}" if run and ui else ""
     facts = {"id": run, "name": name, "namespace": os.environ.get("ELCREC_NAMESPACE", ""), "link": link}
@@ -57,20 +56,20 @@ def run_facts(name: str = "") -> dict[str, str]:
 
 
 def log(metrics: Any, values: Mapping[str, object]) -> None:
-    """Log the finite numbers among `values` as KFP metrics; the rest, a yes or no too, has no place there."""
+    """Log the finite numbers among `values` as KFP metrics; other values, including booleans, are skipped."""
     for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             metrics.log_metric(name, float(value))
 
 
 def publish(source: Path, artifact: Any) -> None:
-    """Copy one file to the place of a KFP artifact that is a single page."""
+    """Copy a file to the path of a KFP artifact that is a single page."""
     shutil.copyfile(source, artifact.path)
 
 
 def publish_page(source: Path, artifact: Any) -> None:
-    """Copy a page that the configuration may leave out; then the artifact says so."""
+    """Copy a page, which the configuration may disable; then the artifact says so."""
     if source.is_file():
         publish(source, artifact)
     else:
-        Path(artifact.path).write_text("<p>No page was asked for, or there was nothing to show.</p>", encoding="utf-8")
+        Path(artifact.path).write_text("<p>The page is disabled, or there was nothing to show.</p>", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One file of a DVC repository, exactly as a revision holds it."""
+"""One file of a DVC repository, at exactly one revision."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _MD5 = re.compile("[0-9a-f]{32}")
 
 @dataclass(frozen=True, kw_only=True)
 class DvcFile:
-    """The name of a version of a file."""
+    """A version of a file."""
 
     repository: str
     """Git address or path of the repository."""
@@ -31,17 +31,17 @@ class DvcFile:
     """Checksum of its bytes."""
 
     def __post_init__(self) -> None:
-        """Check that the name fixes the bytes, as the pipeline's cache goes by it."""
+        """Check that the revision determines the bytes, because it is the key of the pipeline's cache."""
         if not _COMMIT.fullmatch(self.revision) or not self.md5:
             fix = "name the commit and the md5 that component resolve returns"
             raise UserError(f"dvc_revision {self.revision!r} may move", where=self.repository, fix=fix)
 
 
 def find_version(repository: str, revision: str, path: str, md5: str = "") -> DvcFile:
-    """Return the version of a file that a commit, branch or tag holds now, by its `.dvc` file or `dvc.lock`.
+    """Return the present version of a file in a commit, branch or tag, from its `.dvc` file or `dvc.lock`.
 
     Raises:
-        UserError: the repository, revision or file is missing, or DVC records another md5 than one that is given.
+        UserError: the repository, revision or file is missing, or DVC records an md5 other than the given one.
     """
     check_origin(repository=repository, revision=revision, path=path, md5=md5)
     where = f"{repository}@{revision}:{path}"
@@ -55,7 +55,7 @@ def pull(wanted: DvcFile, target: Path) -> None:
     """Copy the file's bytes to `target`.
 
     Raises:
-        UserError: the repository, revision or file is missing, or DVC's record or the bytes have another md5.
+        UserError: the repository, revision or file is missing, or the md5 of DVC's record or of the bytes differs.
     """
     where = f"{wanted.repository}@{wanted.revision}:{wanted.path}"
     with _open(wanted.repository, wanted.revision, where) as files:
@@ -65,29 +65,31 @@ def pull(wanted: DvcFile, target: Path) -> None:
 
 
 def read_from(path: Path, origin: DvcFile, section: FetchConfig) -> FetchConfig:
-    """Return `section` made to read the pulled file at `path`, in the format it names for your own log."""
+    """Return `section` changed to read the pulled file at `path`, in the section's format for your own log."""
     file = msgspec.structs.replace(section.file, path=str(path), md5=origin.md5)
     return msgspec.structs.replace(section, dataset="file", file=file)
 
 
 def check_origin(*, repository: str, revision: str, path: str, md5: str) -> None:
-    """Check the parameters that name a file, as far as that can be done without its repository.
+    """Check the parameters that name a file, as far as possible without its repository.
 
     Raises:
-        UserError: they name a file without its repository, a repository without a file, or the md5 is none.
+        UserError: they name a file without its repository or a repository without a file, or the md5 is invalid.
     """
     given = {"dvc_revision": revision, "dvc_path": path, "dvc_md5": md5}
     alone = next((name for name, value in given.items() if value), None)
     if not repository and alone:
-        raise UserError(f"{alone} says nothing without dvc_repository", where="pipeline parameters", fix="give both")
+        raise UserError(f"{alone} has no effect without dvc_repository", where="pipeline parameters", fix="give both")
     if repository and not (revision and path):
         raise UserError("dvc_repository needs dvc_revision and dvc_path", where=repository)
     if md5 and not _MD5.fullmatch(md5):
-        raise UserError(f"{md5!r} is no md5", where="parameter dvc_md5", fix="give the 32 hex digits in the .dvc file")
+        raise UserError(
+            f"{md5!r} is not an md5", where="parameter dvc_md5", fix="give the 32 hex digits in the .dvc file"
+        )
 
 
 def provenance_of(origin: DvcFile) -> dict[str, str]:
-    """Return which version of which file the log is, for `source.json` and the artifact."""
+    """Return the file and version of the log, for `source.json` and the artifact."""
     return {
         "origin": origin.repository,
         "dvc_repository": origin.repository,
@@ -98,7 +100,7 @@ def provenance_of(origin: DvcFile) -> dict[str, str]:
 
 @contextmanager
 def _open(repository: str, revision: str, where: str) -> Iterator[Any]:
-    """Yield the repository's files at a revision; what DVC cannot do there is a `UserError`."""
+    """Yield the repository's files at a revision; turn DVC's errors into `UserError`."""
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
 
@@ -106,7 +108,7 @@ def _open(repository: str, revision: str, where: str) -> Iterator[Any]:
         with closing(DVCFileSystem(repository, rev=revision)) as files:
             yield files
     except (DvcException, OSError) as error:
-        raise UserError(f"DVC cannot bring the file ({_reason(error)})", where=where) from error
+        raise UserError(f"DVC cannot get the file ({_reason(error)})", where=where) from error
 
 
 def _recorded_md5(files: Any, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a stage runs, and where its checkpoint is kept."""
+"""The place where a stage runs, and the place of its checkpoint."""
 
 import hashlib
 import json
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def stage_on(cluster: str, processes: int = 1) -> Callable[..., dict[str, Any]]:
-    """Return the stage train: on the nodes that `cluster` describes, or here in one process or several.
+    """Return the stage train: on the nodes that `cluster` describes, or in one or several processes here.
 
     Raises:
-        UserError: the description breaks its schema.
+        UserError: the description violates its schema.
     """
     if cluster:
         from elcrec.adapters.train_nodes import parse_nodes
@@ -41,10 +41,10 @@ def stage_on(cluster: str, processes: int = 1) -> Callable[..., dict[str, Any]]:
 
 @contextmanager
 def engine_on(cluster: str, config: EngineConfig, given: Path) -> Iterator[tuple[Engine, Path]]:
-    """Yield the engine of a stage and the folder it reads: on the SparkApplication that `cluster` describes, or here.
+    """Yield the engine of a stage and its input folder: on the SparkApplication that `cluster` describes, or here.
 
     Raises:
-        UserError: the description breaks its schema, or the application fails.
+        UserError: the description violates its schema, or the application fails.
     """
     from elcrec.adapters.engine import open_engine
 
@@ -55,7 +55,7 @@ def engine_on(cluster: str, config: EngineConfig, given: Path) -> Iterator[tuple
     from elcrec.adapters.spark_cluster import parse_spark
 
     spark = msgspec.structs.replace(parse_spark(cluster), owner=_owner())
-    # A step that is tried again in the same run finds what the attempt before has left.
+    # A retry of the step in the same run finds what the previous attempt left.
     key = "/".join(os.environ.get(name, "") for name in ("ELCREC_RUN_ID", "ELCREC_STEP")) + str(given)
     if spark.bucket:
         with spark_connect(key, spark) as address:
@@ -75,7 +75,7 @@ def _owner() -> "Owner | None":
 
 @contextmanager
 def checkpoint_folder(workspace: str, *key: object) -> Iterator[Path]:
-    """Yield the folder of a run's checkpoint: under `workspace` one for each key, else one that goes with the pod."""
+    """Yield the folder of a run's checkpoint: under `workspace` one per key, else one that is deleted with the pod."""
     if workspace:
         name = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()[:16]
         yield Path(workspace, "checkpoints", name)

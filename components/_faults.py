@@ -1,4 +1,4 @@
-"""Which errors pass by themselves: a network, a server that restarts. All others would come again."""
+"""Passing faults: errors that may go away by themselves, such as a network or a restarting server."""
 
 import http.client
 import socket
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP: time-out, too early, too many requests, and a server that is ill."""
+"""HTTP: timeout, too early, too many requests, and errors of a server."""
 _PASSING = frozenset(
     {
         "aiohttp.ClientConnectionError",
@@ -31,26 +31,26 @@ _PASSING = frozenset(
         "urllib3.TimeoutError",
     }
 )
-"""Errors of libraries that a step may not even have installed, as package and class."""
+"""Errors of libraries, which a step may not have installed, as package and class."""
 _LASTING = frozenset({"redis.AuthenticationError", "redis.AuthorizationError"})
-"""Those among them that are no fault of a network."""
+"""Those of them that are not passing faults."""
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the cause of an error is a fault that may be gone in a minute; the innermost cause knows best."""
+    """Return whether the cause of an error is a passing fault; the innermost cause decides."""
     verdicts = [verdict for cause in _causes(error) if (verdict := _verdict(cause)) is not None]
     return bool(verdicts) and verdicts[-1]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from, and so on."""
+    """Yield an error and the chain of its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _verdict(error: BaseException) -> bool | None:
-    """Say whether this one passes; `None` where it tells nothing."""
+    """Return whether this error is a passing fault; `None` if it does not show that."""
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     status = _status(error)
     if status is not None:
@@ -64,10 +64,10 @@ def _verdict(error: BaseException) -> bool | None:
 
 
 def _status(error: Any) -> int | None:
-    """Return the status of the HTTP answer that an error is about, in the words of the library that raised it."""
+    """Return the HTTP status of an error, in whichever form its library stores it."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code
-    response = getattr(error, "response", None)  # requests has an object here, botocore a mapping
+    response = getattr(error, "response", None)  # an object for requests, a mapping for botocore
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:

@@ -1,3 +1,3 @@
-"""The image that components run on unless the pipeline is compiled for another."""
+"""The default image of components, if the pipeline is not compiled for another one."""
 
 IMAGE = "elcrec:0.1.0"

@@ -1,4 +1,4 @@
-"""How a run ended, in words and for programs, and where to send them."""
+"""The outcome of a run, as text and for programs, and the webhook to which it is sent."""
 
 import json
 import logging
@@ -16,10 +16,10 @@ from components._results import Result
 logger = logging.getLogger(__name__)
 
 BODY_VERSION = 1
-"""Of the webhook's body; a field that is added leaves it, one that changes or goes raises it."""
+"""Version of the webhook's body; it is raised if a field changes or is removed, not if one is added."""
 SURE = frozenset({"COMPLETE", "SUCCEEDED"})
-"""States of the steps as a backend tells them that mean what they say. FAILED may follow a retry that succeeded, and
-RUNNING a refused gate."""
+"""The backend's states of steps that are reliable. FAILED may be reported after a successful retry, and RUNNING after a
+refused gate."""
 _KILLED = "it was stopped or killed: out of memory, out of time, or on a machine that was lost"
 _SECONDS = 10
 _WAITS = (2.0, 10.0)
@@ -27,34 +27,34 @@ _MARKS = {"pushed": "succeeded, pushed", "refused": "succeeded, not pushed"}
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended: the body of the webhook, beside `text`."""
+    """The outcome of a run: the body of the webhook, besides `text`."""
 
     outcome: Literal["pushed", "refused", "succeeded", "failed", "unknown"]
-    """`refused` is the gate's answer and no failure; `succeeded` is a run that had nothing to push."""
+    """`refused` is the gate's decision, not a failure; `succeeded` is a run that had nothing to push."""
     pipeline: str
     """Name of the pipeline."""
     run: str
-    """Id of the run, or the backend's name of it where no id is known."""
+    """Id of the run, or the backend's name of it if the id is unknown."""
     name: str = ""
-    """What people call the run."""
+    """Display name of the run."""
     namespace: str = ""
     """Namespace of the run."""
     link: str = ""
-    """Page of the run, where platform.yaml names the UI."""
+    """Page of the run, if platform.yaml names the UI."""
     step: str = ""
-    """The step that failed."""
+    """Name of the step that failed."""
     message: str = ""
-    """Why it failed, why the model was refused, or the monitor's verdict."""
+    """Reason of the failure or of the refusal, or the monitor's verdict."""
     model: str = ""
-    """Name of the model that was pushed."""
+    """Name of the pushed model."""
     version: str = ""
     """Its version in the registry."""
     state: str = ""
-    """The backend's own word."""
+    """The state in the backend's own words."""
 
     @property
     def text(self) -> str:
-        """One line of Markdown."""
+        """The outcome as one line of Markdown."""
         name = f"{self.model} version {self.version}".strip() if self.version else ""
         where = f"step {self.step}" if self.step else ""
         words = ": ".join(filter(None, (name, where, self.message)))
@@ -65,19 +65,19 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def conclude(results: Sequence[Result], state: str, **facts: str) -> Outcome:
-    """Return how a run ended.
+    """Return the outcome of a run.
 
     Args:
-        results: What its steps wrote down, earliest first.
-        state: The backend's word for the state of the steps, which decides only where the steps say nothing.
-        facts: Fields of the outcome that are known besides.
+        results: The results that its steps recorded, earliest first.
+        state: The backend's word for the state of the steps, used only if the steps recorded nothing.
+        facts: Further known fields of the outcome.
     """
     said = _verdict([result for result in results if result.step != "outcome"], state)
-    return Outcome(**said, state=state, **facts)  # type: ignore[arg-type] # its kind is one of those that are declared
+    return Outcome(**said, state=state, **facts)  # type: ignore[arg-type] # its kind is one of the declared ones
 
 
 def _verdict(results: Sequence[Result], state: str) -> dict[str, str]:
-    """Return the fields of the outcome that the steps decide."""
+    """Return the fields of the outcome that follow from the steps."""
     bad = next((result for kind in ("failed", "running") for result in results if result.state == kind), None)
     if bad:
         return {"outcome": "failed", "step": bad.step, "message": bad.message or _KILLED}
@@ -89,17 +89,20 @@ def _verdict(results: Sequence[Result], state: str) -> dict[str, str]:
     if state in SURE or facts.get("retrain") == "no" or any(result.step == "recommend" for result in results):
         return {"outcome": "succeeded", "message": ": ".join(filter(None, map(facts.get, ("verdict", "reason"))))}
     if results:
-        return {"outcome": "failed", "message": f"what follows step {results[-1].step} did not start"}
-    return {"outcome": "unknown", "message": f"the steps left no result; {state} of Kubeflow may mean anything"}
+        return {"outcome": "failed", "message": f"the steps after {results[-1].step} did not start"}
+    return {
+        "outcome": "unknown",
+        "message": f"the steps recorded no result, and the state {state} of Kubeflow is not reliable",
+    }
 
 
 def notify(address: str, outcome: Outcome) -> None:
-    """POST `{"text": …, "elcrec": {…}}`, of which chats show `text`; an address that does not answer is logged alone.
+    """POST `{"text": …, "elcrec": {…}}`, of which chats show `text`; if that fails, only log it.
 
-    The address is a secret, so that it is never shown.
+    The address is a secret, so it is never shown.
     """
     document = {"schema_version": BODY_VERSION, **msgspec.to_builtins(outcome)}
-    # No opener but HTTP's: an address of another kind is refused.
+    # Only openers for HTTP: any other kind of address is refused.
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPErrorProcessor):
         opener.add_handler(handler())
@@ -107,12 +110,12 @@ def notify(address: str, outcome: Outcome) -> None:
     body = json.dumps({"text": outcome.text, "elcrec": document}).encode()
     for seconds in (*_WAITS, None):
         try:
-            request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310 - as said
+            request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310 - HTTP only
             if opener.open(request, timeout=_SECONDS) is None:
-                logger.warning("the webhook was not told: not an address of HTTP")
+                logger.warning("the webhook was not called: not an http or https address")
         except (OSError, ValueError, urllib.error.URLError) as error:
             if seconds is None or not is_passing(error):
-                logger.warning("the webhook was not told: %s", type(error).__name__)
+                logger.warning("the webhook was not called: %s", type(error).__name__)
                 return
             time.sleep(seconds)
         else:

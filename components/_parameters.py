@@ -1,4 +1,4 @@
-"""Parameters of a run: those that replace a field of the configuration, and what a run asks for beside it."""
+"""Parameters of a run: those that replace a field of the configuration, and others."""
 
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
@@ -22,11 +22,11 @@ PARAMETERS = {
     "min_ndcg": "push.gate.floors.ndcg@20",
     "max_regression": "push.gate.max_regression",
 }
-"""A run's own parameters, and the field that each replaces."""
+"""The parameters of a run, and the field that each replaces."""
 
 
 def values_of(config: Config) -> dict[str, Any]:
-    """Return what each of `PARAMETERS` has in a configuration; a floor that it does not have is 0."""
+    """Return the value of each of `PARAMETERS` in a configuration; a missing floor is 0."""
     values = {}
     for name, path in PARAMETERS.items():
         value: Any = to_dict(config)
@@ -37,7 +37,7 @@ def values_of(config: Config) -> dict[str, Any]:
 
 
 def choices_of(config: Config) -> dict[str, list[str]]:
-    """Return the values that some of `PARAMETERS` may have, where they are few."""
+    """Return the possible values of those of `PARAMETERS` that have only a few."""
     return {
         "dataset": ["sample", "file", *config.fetch.sources],
         "objective": [*dict.fromkeys((*OBJECTIVES, config.train.objective))],
@@ -46,10 +46,10 @@ def choices_of(config: Config) -> dict[str, list[str]]:
 
 
 def apply(defaults: str, parameters: Mapping[str, object], overrides: str) -> Config:
-    """Lay some of `PARAMETERS`, then a JSON object of sections, over the JSON of all sections.
+    """Apply some of `PARAMETERS`, then a JSON object of sections, to the JSON of all sections.
 
     Raises:
-        UserError: `overrides` is not a JSON object, or the result breaks the schema.
+        UserError: `overrides` is not a JSON object, or the result violates the schema.
     """
     try:
         changes = msgspec.json.decode(overrides, type=dict[str, Any])
@@ -68,10 +68,10 @@ def _nested(path: str, value: object) -> dict[str, Any]:
 
 
 def read_users(text: str) -> list[str] | None:
-    """Read a JSON list of raw ids; `None`, which is all, of nothing.
+    """Read a JSON list of raw ids; return `None`, which means all, for an empty text.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is not such a list.
     """
     try:
         return msgspec.json.decode(text, type=list[str]) if text else None
@@ -81,7 +81,7 @@ def read_users(text: str) -> list[str] | None:
 
 
 def read_count(k: int) -> int:
-    """Return how many items to recommend; only the model knows whether it has as many.
+    """Check and return the number of items to recommend; whether the model has so many is checked later.
 
     Raises:
         UserError: it is not positive.

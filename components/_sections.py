@@ -1,4 +1,4 @@
-"""Sections of the configuration as components take them: one line of JSON each."""
+"""Sections of the configuration in the form of components: one line of JSON each."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from elcrec.config import Config, Section, parse_part, to_dict
 
 SECTIONS = {"baseline": "train"}
 _WITHOUT_COMPONENT = {"serve", "stream", "promote"}
-"""Sections of what runs beside a pipeline: the servers, and the decision about what they show."""
+"""Sections that no component takes: those of the servers, and of the decision on a test."""
 
 
 def read_section(component: str, text: str) -> Any:

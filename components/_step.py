@@ -1,10 +1,10 @@
-"""What a step's container runs: kfp's executor, with our own secrets, patience and record around it.
+"""The entry point of a step's container: kfp's executor, with our secrets, retries and records around it.
 
     python3 -m components._step MODULE …
 
-runs the module's `executor_main`, which reads the rest of the command line as it always does. The exit status is one of
-the constants below. KFP's launcher, which starts this, ends with 1 whatever the status, so that a backend cannot tell a
-wrong input from a lost machine. So an attempt that would fail like the one before it is cut short here.
+runs the module's `executor_main`, which reads the rest of the command line as usual. The exit status is one of the
+constants below. KFP's launcher, which starts this, always ends with 1 after an error, so a backend cannot distinguish a
+wrong input from a lost machine. So an attempt that would fail like the previous one is cut short here.
 """
 
 import importlib
@@ -24,14 +24,14 @@ from elcrec.errors import LostWorkError, UserError
 SUCCESS, BUG, PERMANENT, PASSING = 0, 1, 2, 75
 """Exit status: done; an unforeseen error or lost work; a wrong input; a fault that did not pass (EX_TEMPFAIL)."""
 SECRET = "ELCREC_SECRET_"  # noqa: S105 - a prefix
-"""A pod has our secrets under names that begin so: neither KFP's launcher nor its plugins take them for theirs."""
+"""Prefix of our secrets' names in a pod, so that neither KFP's launcher nor its plugins use them as their own."""
 WAITS = (5.0, 15.0, 45.0, 120.0)
-"""Seconds before each further try after a passing fault."""
+"""Seconds before each further attempt after a passing fault."""
 AGAIN_WITHIN = 900.0
-"""Seconds after a permanent failure: an attempt that begins sooner is Argo's, a later one follows a correction."""
+"""Seconds after a permanent failure within which an attempt is a retry of Argo's; a later one follows a correction."""
 _LOGIN = tuple(f"MLFLOW_TRACKING_{part}" for part in ("AUTH", "TOKEN", "USERNAME", "PASSWORD"))
 _INJECTED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE", *_LOGIN)
-"""What a backend sets beside the address of its own MLflow server."""
+"""Variables that a backend sets besides the address of its own MLflow server."""
 
 logger = logging.getLogger("elcrec.step")
 
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str], environ: MutableMapping[str, str]) -> int:
 
 
 def take_secrets(environ: MutableMapping[str, str]) -> None:
-    """Give our secrets their usual names, for this process alone.
+    """Give our secrets their usual names, in this process only.
 
-    A backend may bring an MLflow server of its own. Where ours is named, nothing that belongs to the other stays.
+    A backend may have its own MLflow server. If ours is named, all variables of the other are removed.
     """
     private = [name for name in environ if name.startswith(SECRET)]
     own = {name.removeprefix(SECRET): environ.pop(name) for name in private}
@@ -58,23 +58,23 @@ def take_secrets(environ: MutableMapping[str, str]) -> None:
 
 
 def run(execute: Callable[[], object], record: Record, output: Path, *, waits: Sequence[float] = WAITS) -> int:
-    """Run a component, write down how it ended, and return the exit status.
+    """Run a component, record how it ended, and return the exit status.
 
     Args:
-        execute: Runs it.
-        record: Where that is written down.
+        execute: Runs the component.
+        record: The record of the step's result.
         output: The file in which kfp's executor describes the outputs.
-        waits: Seconds before each further try after a passing fault.
+        waits: Seconds before each further attempt after a passing fault.
     """
     earlier = record.read()
     if earlier and earlier.permanent and time.time() - earlier.at < AGAIN_WITHIN:
-        logger.warning("not tried again, as it would fail alike; mend the cause, then start a new run")
+        logger.warning("not tried again, because it would fail in the same way; remove the cause, then start a new run")
         _show(UserError(earlier.message))
         return PERMANENT
     record.write("running")
     try:
         _patiently(execute, waits)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
+    except Exception as error:  # noqa: BLE001 - every error is recorded
         status = status_of(error)
         record.write("failed", message=_line(error), permanent=status == PERMANENT)
         _show(error)
@@ -84,7 +84,7 @@ def run(execute: Callable[[], object], record: Record, output: Path, *, waits: S
 
 
 def status_of(error: Exception) -> int:
-    """Return the exit status that tells what kind of error it is."""
+    """Return the exit status for the kind of error."""
     if is_passing(error):
         return PASSING
     return PERMANENT if isinstance(error, UserError) and not isinstance(error, LostWorkError) else BUG
@@ -105,7 +105,7 @@ def _patiently(execute: Callable[[], object], waits: Sequence[float]) -> None:
 
 
 def _facts(output: Path) -> dict[str, str]:
-    """Return what the component's outputs say for the outcome of the run."""
+    """Return the facts in the component's outputs for the outcome of the run."""
     if not output.is_file():
         return {}
     artifacts = json.loads(output.read_text(encoding="utf-8")).get("artifacts", {}).values()
@@ -119,7 +119,7 @@ def _line(error: Exception) -> str:
 
 
 def _show(error: Exception) -> None:
-    """Print an error so that the log ends with the one line that counts."""
+    """Print an error so that the log ends with its one-line message."""
     if isinstance(error, UserError):
         details = f"{error.details}\n" if error.details else ""
         sys.stderr.write(f"{details}elcrec: error: {error}\n")

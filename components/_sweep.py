@@ -1,4 +1,4 @@
-"""The members of a sweep: their sections, and how they compare."""
+"""The members of a sweep: their sections, and their comparison."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _MOST_MEMBERS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A trained member: its folder, its section `train`, its validation metrics."""
+    """A trained member of a sweep: its folder, its section `train`, its validation metrics."""
 
     folder: Path
     section: dict[str, Any]
@@ -32,7 +32,7 @@ def spread(section: str, grid: str) -> list[str]:
     """Return the JSON of a section `train` for each combination of the grid's values.
 
     Raises:
-        UserError: the grid is no JSON object of lists, is too large, or a combination breaks the schema.
+        UserError: the grid is not a JSON object of lists, is too large, or a combination violates the schema.
     """
     try:
         axes = msgspec.json.decode(grid, type=dict[str, list[Any]])
@@ -41,14 +41,16 @@ def spread(section: str, grid: str) -> list[str]:
         raise UserError(f"not a JSON object of lists ({error})", where="parameter grid", fix=fix) from error
     combinations = list(product(*axes.values()))
     if not 1 <= len(combinations) <= _MOST_MEMBERS:
-        raise UserError(f"{len(combinations)} combinations", where="parameter grid", fix=f"name 1 to {_MOST_MEMBERS}")
+        raise UserError(
+            f"{len(combinations)} combinations", where="parameter grid", fix=f"name 1 to {_MOST_MEMBERS} combinations"
+        )
     base = msgspec.json.decode(section)
     documents = [_set(base, dict(zip(axes, values, strict=True))) for values in combinations]
     return [write_section(read_section("train", msgspec.json.encode(document).decode())) for document in documents]
 
 
 def by_validation(folders: Sequence[Path]) -> list[Member]:
-    """Read the members of a sweep, best validation NDCG@20 first; the first of equals stays first."""
+    """Read the members of a sweep, best validation NDCG@20 first; ties keep their order."""
     members = []
     for folder in folders:
         document = read_json(folder / "config.json")
@@ -57,7 +59,7 @@ def by_validation(folders: Sequence[Path]) -> list[Member]:
 
 
 def describe_members(members: Sequence[Member]) -> str:
-    """Return a Markdown table of the members: the fields in which they differ, and their validation."""
+    """Return a Markdown table of the members: the fields in which they differ, and their validation metrics."""
     flat = [_flatten(member.section) for member in members]
     varied = [name for name in flat[0] if len({str(fields.get(name)) for fields in flat}) > 1]
     names = [*varied, "validation NDCG@20", "HR@20"]
@@ -69,7 +71,7 @@ def describe_members(members: Sequence[Member]) -> str:
 
 
 def log_settings(section: Section) -> None:
-    """Log every field of a section, as nothing else in the UI distinguishes the members of a sweep."""
+    """Log every field of a section, because nothing else in the UI distinguishes the members of a sweep."""
     fields = _flatten(to_dict(section))
     logger.info("settings: %s", ", ".join(f"{name}={value}" for name, value in fields.items()))
 

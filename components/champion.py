@@ -1,4 +1,4 @@
-"""Name the model that a retrain starts from."""
+"""Name the model from which retraining starts."""
 
 from kfp import dsl
 
@@ -11,11 +11,11 @@ def champion(config: str, store: str) -> str:
 
     Args:
         config: JSON of the section `push`.
-        store: Folder of the registry, where no server is set.
+        store: Folder of the registry, if no server is set.
 
     Returns:
-        Its name and the digest of its bundle, `NAME@DIGEST`, which decides whether a cached model is the one meant;
-        empty where there is no champion yet.
+        Its name and the digest of its bundle, `NAME@DIGEST`, by which a cached result is recognised; empty if there is
+        no champion yet.
     """
     from elcrec.process import set_up_process
 

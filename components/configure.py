@@ -1,4 +1,4 @@
-"""The pipeline's parameters, checked once and cut into a section a component."""
+"""The pipeline's parameters, checked once and split into one section per component."""
 
 from typing import NamedTuple
 

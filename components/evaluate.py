@@ -18,21 +18,21 @@ def evaluate(
     intents: dsl.Output[dsl.HTML],
     card: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
-    baseline: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 - kfp knows this form alone
+    baseline: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045 - kfp knows only this form
 ) -> None:
     """Run stage evaluate.
 
     Args:
         config: JSON of the section `evaluate`.
         model: The challenger.
-        sequences: What sequences wrote.
-        raw: What fetch wrote; the sample's carries the planted truth.
+        sequences: Output of sequences.
+        raw: Output of fetch; that of the sample has the planted truth.
         evaluation: Metrics, segments, ranks and intents.
         report: The evaluation page.
-        intents: The page on the intents; of a model without any it says so.
+        intents: The page of intents; for a model without intents, it says so.
         card: The model card.
         metrics: The stage's numbers.
-        baseline: The model without intents, for scale; the report may do without.
+        baseline: The model without intents, for comparison; optional.
     """
     from elcrec.process import set_up_process
 

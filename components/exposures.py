@@ -1,4 +1,4 @@
-"""Join what servers showed with the events that followed."""
+"""Join the servers' exposures with the events that followed."""
 
 from kfp import dsl
 
@@ -20,11 +20,11 @@ def exposures(
 
     Args:
         config: JSON of the section `exposures`.
-        sequences: JSON of the section `sequences`, which says what kinds of events are dislikes.
+        sequences: JSON of the section `sequences`, which names the kinds of events that are dislikes.
         engine: JSON of the section `engine`.
-        store: Folder with the event log and the salt of users' keys, where no server or secret is set.
-        folder: What servers wrote (`serve.exposures.folder`).
-        attributed: A row an item that was shown, the metrics and the counts.
+        store: Folder with the event log and the salt of users' keys, if no server or secret is set.
+        folder: The servers' exposures (`serve.exposures.folder`).
+        attributed: One row per shown item, the metrics and the counts.
         page: The page of online metrics.
         metrics: The stage's numbers.
     """

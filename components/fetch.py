@@ -1,4 +1,4 @@
-"""Bring the raw log in: a public set, the synthetic sample, your own file, or one of a DVC repository."""
+"""Get the raw log: a public data set, the synthetic sample, your own file, or a file of a DVC repository."""
 
 from kfp import dsl
 
@@ -15,12 +15,12 @@ def fetch(
     raw: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
-    """Run stage fetch; where a DVC repository is named, on exactly the bytes that its revision holds.
+    """Run stage fetch; if a DVC repository is named, on exactly the bytes of its revision.
 
     Args:
-        config: JSON of the section `fetch`, as component resolve returns it: the cache goes by the version in it.
-        dvc_repository: Git address or path of a DVC repository; empty to go by `config`.
-        dvc_revision: The commit, as component resolve names it.
+        config: JSON of the section `fetch`, as component resolve returns it: its version is part of the cache's key.
+        dvc_repository: Git address or path of a DVC repository; empty to use `config`.
+        dvc_revision: The commit, as component resolve returns it.
         dvc_path: The log inside the repository.
         dvc_md5: Checksum that DVC must record and the bytes must have.
         raw: The raw log and source.json.

@@ -1,4 +1,4 @@
-"""Decide whether the model may be pushed; the condition before push. Of a refused one, publish the log alone."""
+"""Decide whether the model may be pushed: the condition before push. If it is refused, publish only the log."""
 
 from kfp import dsl
 
@@ -16,15 +16,15 @@ def gate(
 ) -> bool:
     """Judge the challenger by its floors and against the champion on the same split.
 
-    What users did is true whatever a model is worth: where it is refused, their histories reach the feature store here,
-    and the champion ranks with them. Where it is accepted, push publishes them with the model.
+    Histories are valid even if the model is not accepted: if it is refused, they are published to the feature store
+    here, and the champion ranks with them. If it is accepted, push publishes them with the model.
 
     Args:
         config: JSON of the section `push`.
-        store: Folder of the registry and the feature store, where no server is set.
+        store: Folder of the registry and the feature store, if no server is set.
         model: The challenger.
-        sequences: What sequences wrote.
-        evaluation: What evaluate wrote.
+        sequences: Output of sequences.
+        evaluation: Output of evaluate.
         reason: The decision with its conditions and the comparison with the champion.
 
     Returns:

@@ -18,21 +18,21 @@ def monitor(
 ) -> bool:
     """Run stage monitor.
 
-    What it remembers from run to run is the folder `monitor` of the store, which is replaced last. A request to
-    retrain is remembered there, so that another run within the cool-down makes none.
+    Its state from run to run is the folder `monitor` of the store, which is replaced last. A request to retrain is
+    recorded there, so that another run within the cool-down makes none.
 
     Args:
         config: JSON of the section `monitor`.
         engine: JSON of the section `engine`.
         push: JSON of the section `push`, which names the model.
-        store: Folder that outlives runs, and that of the registry, where no server is set.
-        attributed: What exposures wrote.
+        store: Folder that outlives runs, also that of the registry, if no server is set.
+        attributed: Output of exposures.
         judged: The days, the verdict and its reasons.
         page: The monitor's page.
         metrics: The stage's numbers.
 
     Returns:
-        Whether this run asks for retraining. It is the only result, as kfp.local resolves no other in a condition.
+        Whether this run requests retraining. It is the only result, because kfp.local resolves no other in a condition.
     """
     from elcrec.process import set_up_process
 

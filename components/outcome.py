@@ -1,4 +1,4 @@
-"""Report how a run ended, whether it succeeded or not."""
+"""Report the outcome of a run, whether it succeeded or not."""
 
 from kfp import dsl
 
@@ -9,13 +9,13 @@ from components._image import IMAGE
 def outcome(
     pipeline: str, status: dsl.PipelineTaskFinalStatus, summary: dsl.Output[dsl.Markdown], run_name: str = ""
 ) -> None:
-    """Write the outcome of the run down, and tell the address in ELCREC_WEBHOOK where there is one.
+    """Write the outcome of the run, and send it to the address in ELCREC_WEBHOOK if there is one.
 
     Args:
         pipeline: Name of the pipeline.
-        status: How the steps ended in the words of KFP, which are no guide; the results that they wrote down decide.
-        summary: The outcome in words.
-        run_name: What people call this run.
+        status: KFP's state of the steps, which is not reliable; the results that the steps recorded decide.
+        summary: The outcome as text.
+        run_name: Display name of this run.
     """
     from elcrec.process import set_up_process
 

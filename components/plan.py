@@ -1,4 +1,4 @@
-"""Spread a grid out into the sections that a sweep trains with."""
+"""Expand a grid into the sections with which a sweep trains."""
 
 from typing import List  # noqa: UP035 - kfp ships the function's source, and reads this name
 

@@ -20,13 +20,13 @@ def push(
 
     Args:
         config: JSON of the section `push`.
-        store: Folder of the registry and the feature store, where no server is set.
+        store: Folder of the registry and the feature store, if no server is set.
         model: The challenger.
-        sequences: What sequences wrote.
-        evaluation: What evaluate wrote.
+        sequences: Output of sequences.
+        evaluation: Output of evaluate.
         pushed: The decision and the bundle.
         metrics: The stage's numbers.
-        run_name: What people call this run.
+        run_name: Display name of this run.
     """
     from elcrec.process import set_up_process
 

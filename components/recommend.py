@@ -19,12 +19,12 @@ def recommend(
     """Run stage recommend-all.
 
     Args:
-        store: Folder of the registry and the feature store, where no server is set.
+        store: Folder of the registry and the feature store, if no server is set.
         model: Name of the registered model.
         version: Its version, or `champion`.
         users: JSON list of raw ids; empty for all users of the last push.
-        k: How many items for each.
-        part: Which part of the users, such as 2/4 for the second of four; 1/1 for all.
+        k: Number of items per user.
+        part: Part of the users, such as 2/4 for the second of four; 1/1 for all.
         recommendations: A Parquet file: user_id, item_ids, scores, intent, source.
         metrics: The stage's numbers.
     """

@@ -10,8 +10,8 @@ def require_valid(accepted: bool, reason: str) -> None:
     """Fail unless validate accepted the log.
 
     Args:
-        accepted: What validate decided.
-        reason: Why.
+        accepted: The decision of validate.
+        reason: The reason of the decision.
 
     Raises:
         UserError: the log was refused.

@@ -1,4 +1,4 @@
-"""Name the version of the log that a run is about."""
+"""Determine the version of the log for a run."""
 
 from typing import NamedTuple
 
@@ -22,18 +22,18 @@ def resolve(
         ("config", str),
     ],
 ):
-    """Look up which bytes a branch or tag holds now, so that fetch is cached by them and not by a name that moves.
+    """Look up the version that a branch or tag has now, so that fetch is cached by it and not by a moving name.
 
     Args:
         config: JSON of the section `fetch`.
-        dvc_repository: Git address or path of a DVC repository; empty where the log comes from elsewhere.
+        dvc_repository: Git address or path of a DVC repository; empty if the log does not come from one.
         dvc_revision: Commit, branch or tag.
         dvc_path: The log inside the repository.
-        dvc_md5: Checksum that DVC must record; empty takes what it records.
+        dvc_md5: Checksum that DVC must record; empty accepts any.
 
     Returns:
         The commit, and the md5 in the .dvc file or dvc.lock of that commit, both empty without a repository; and the
-        section, with the version that your own file has now where it lies elsewhere.
+        section, with the present version of your own file if it is at an address.
     """
     from elcrec.process import set_up_process
 

@@ -1,4 +1,4 @@
-"""Choose the best model of a sweep by its validation."""
+"""Choose the best model of a sweep by its validation metrics."""
 
 from typing import List  # noqa: UP035 - kfp ships the function's source, and reads this name
 
@@ -13,7 +13,7 @@ def select(
     model: dsl.Output[dsl.Model],
     table: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Copy the model with the highest validation NDCG@20; the test split has no say.
+    """Copy the model with the highest validation NDCG@20; the test split is not used.
 
     Args:
         models: The members of the sweep.

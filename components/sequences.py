@@ -19,9 +19,9 @@ def sequences(
     Args:
         config: JSON of the section `sequences`.
         engine: JSON of the section `engine`.
-        spark: JSON of the SparkApplication on which an engine of Spark runs (elcrec/adapters/spark_cluster.py); empty
-            runs it in this pod, or on its master.
-        validated: What validate wrote.
+        spark: JSON of the SparkApplication for an engine of kind spark (elcrec/adapters/spark_cluster.py); empty runs
+            Spark in this pod, or on its master.
+        validated: Output of validate.
         sequences: Sequences, histories, items and the split.
         metrics: The stage's numbers.
     """

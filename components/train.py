@@ -22,16 +22,17 @@ def train(
 
     Args:
         config: JSON of the section `train`.
-        store: Folder of the registry, where no server is set.
-        workspace: Folder that outlives the pod; a step that is tried again resumes from its checkpoint there. Empty
-            keeps the checkpoint in the pod.
-        warm_start: The champion whose weights training starts from, as component champion names it; may be empty.
-        cluster: JSON of the nodes that train instead of this pod (elcrec/adapters/train_nodes.py); empty trains here.
-        sequences: What sequences wrote.
+        store: Folder of the registry, if no server is set.
+        workspace: Folder that outlives the pod; a retry of the step resumes from its checkpoint there. Empty keeps the
+            checkpoint in the pod.
+        warm_start: The champion from whose weights training starts, as component champion returns it; may be empty.
+        cluster: JSON of the nodes that train instead of this pod (elcrec/adapters/train_nodes.py); empty trains in this
+            pod.
+        sequences: Output of sequences.
         model: Weights, configuration and the history of the epochs.
         curves: The training page.
         metrics: The stage's numbers.
-        processes: How many processes train in this pod, one an accelerator.
+        processes: Number of processes that train in this pod, one per accelerator.
     """
     from elcrec.process import set_up_process
 

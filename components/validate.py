@@ -21,24 +21,23 @@ def validate(
 ) -> NamedTuple("Verdict", [("accepted", bool), ("reason", str)]):  # type: ignore[valid-type] # kfp reads output names
     """Run stage validate.
 
-    A refused log does not fail this step, as KFP keeps no output of a step that failed: component require_valid
-    fails instead. A log that cannot be read at all has no page, and fails here.
+    A refused log does not fail this step, because KFP keeps no output of a failed step: component require_valid fails
+    instead. A log that cannot be read at all has no page, and fails here.
 
     Args:
         config: JSON of the section `validate`.
         engine: JSON of the section `engine`.
-        spark: JSON of the SparkApplication on which an engine of Spark runs (elcrec/adapters/spark_cluster.py); empty
-            runs it in this pod, or on its master.
-        store: Folder that outlives runs; holds the profile of the last accepted log, and the list of users who were
-            forgotten.
-        accept_drift: Who takes a log that drifted from the last accepted one, and why; empty refuses it.
-        raw: What fetch wrote.
-        validated: Interactions, quarantine, validation.json; of a refused log without the interactions.
+        spark: JSON of the SparkApplication for an engine of kind spark (elcrec/adapters/spark_cluster.py); empty runs
+            Spark in this pod, or on its master.
+        store: Folder that outlives runs, with the profile of the last accepted log and the list of forgotten users.
+        accept_drift: Who accepts a log that drifted from the last accepted one, and why; empty refuses such a log.
+        raw: Output of fetch.
+        validated: Interactions, quarantine and validation.json; for a refused log without the interactions.
         report: The validation page.
         metrics: The stage's numbers.
 
     Returns:
-        Whether the log may be used, and which checks say no.
+        Whether the log may be used, and which checks failed.
     """
     from elcrec.process import set_up_process
 

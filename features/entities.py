@@ -1,4 +1,4 @@
-"""Who and what features are about."""
+"""The entities of features."""
 
 from feast import Entity, ValueType
 
@@ -6,11 +6,11 @@ user = Entity(
     name="user",
     join_keys=["user_id"],
     value_type=ValueType.STRING,
-    description="A person, by the raw id of the log.",
+    description="A user, by the raw id in the log.",
 )
 item = Entity(
     name="item",
     join_keys=["item_id"],
     value_type=ValueType.STRING,
-    description="Something to recommend, by the raw id of the log.",
+    description="An item, by the raw id in the log.",
 )

@@ -1,4 +1,4 @@
-"""Where features come from: the Parquet files that `elcrec push` publishes into the store folder."""
+"""The sources of features: Parquet files that `elcrec push` writes into the store folder."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from feast import FileSource, PushSource
 
 _DEFAULT_STORE = Path(__file__).resolve().parent.parent / "artifacts" / "store"
 _DATA = Path(os.environ.get("ELCREC_STORE", _DEFAULT_STORE)).absolute() / "feast" / "data"
-# SQLite opens no file in a missing folder, and `feast apply` may come before the first push.
+# SQLite cannot open a file in a missing folder, and `feast apply` may run before the first push.
 _DATA.mkdir(parents=True, exist_ok=True)
 
 history_file = FileSource(

@@ -1,7 +1,7 @@
 """Feature views.
 
-A view's TTL says for how long a row is worth reading. Point-in-time joins leave older rows out; Feast does not
-enforce it online, so `elcrec` leaves out what is older when it reads.
+A view's TTL is the time for which a row is valid. Point-in-time joins leave older rows out; Feast does not enforce the
+TTL online, so `elcrec` ignores older rows when it reads.
 """
 
 from datetime import timedelta
@@ -12,24 +12,26 @@ from feast.types import Array, Float32, Int64, String
 from sources import history_events, item_statistics_file, model_output_file
 
 WINDOW = 50
-"""Most recent events that a history keeps online; `sequences.history` may not exceed it."""
+"""Number of most recent events in an online history; `sequences.history` must not exceed it."""
 
 _FOR_EVER = timedelta(0)
 _TWO_PUSHES_MISSED = timedelta(days=15)
-"""Models are pushed weekly; an output that outlives two pushes describes a user, or an item, of another time."""
+"""TTL of model outputs: models are pushed weekly, and an output older than two pushes is out of date."""
 
 user_history = FeatureView(
     name="user_history",
     entities=[user],
-    # What a user did stays true however long ago; whoever ranks sees how old it is by the time of its last event.
+    # Histories do not expire; a reader sees their age by the time of the last event.
     ttl=_FOR_EVER,
     schema=[
         Field(name="user_id", dtype=String),
         Field(name="item_ids", dtype=Array(String), description="Recent items, oldest first."),
-        # Not UnixTimestamp: Feast keeps that in whole seconds, and a second holds more than one click.
+        # Not UnixTimestamp, which Feast keeps in whole seconds: one second may have several clicks.
         Field(name="event_times", dtype=Array(Int64), description="Time of each item, microseconds since 1970, UTC."),
-        Field(name="event_ids", dtype=Array(String), description="Id of each live event; empty where published."),
-        Field(name="seen_items", dtype=Array(String), description="Items met before all these, in no order."),
+        Field(name="event_ids", dtype=Array(String), description="Id of each live event; empty for published ones."),
+        Field(
+            name="seen_items", dtype=Array(String), description="Seen items: those before this history, in no order."
+        ),
     ],
     source=history_events,
     tags={"window": str(WINDOW)},
@@ -40,7 +42,7 @@ user_model_output = FeatureView(
     ttl=_TWO_PUSHES_MISSED,
     schema=[
         Field(name="user_id", dtype=String),
-        Field(name="intent", dtype=Int64, description="Nearest intent centre; -1 where there is none."),
+        Field(name="intent", dtype=Int64, description="Nearest intent centre; -1 if there is none."),
         Field(name="vector", dtype=Array(Float32), description="State after the last item."),
         Field(name="bundle", dtype=String, description="Digest of the bundle that computed the row."),
     ],

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compile(options: Options) -> int:
     output = options.output or Path(f"build/{options.pipeline or PIPELINES[0]}.yaml")
     if output.suffix not in {".yaml", ".yml"}:
-        raise UserError("a package ends in .yaml", where=output)
+        raise UserError("the name of a package must end in .yaml", where=output)
     output.parent.mkdir(parents=True, exist_ok=True)
     compile_to(output, build_pipeline(options))
     print(f"wrote {output}: upload it in the Kubeflow UI (Pipelines, Upload pipeline)")

@@ -1,4 +1,4 @@
-"""Submit a package to Kubeflow Pipelines, schedule it, and say how a run is getting on."""
+"""Submit a package to Kubeflow Pipelines, schedule it, and report the status of a run."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from pipelines.server import SCHEDULED_ACCOUNTS, Connection, ServerAwayError, ex
 
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"})
 TOLERATED = 10
-"""Failed requests in a row while waiting for a run, before we give up on the server."""
+"""Number of failed requests in a row, while waiting for a run, before we give up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +35,30 @@ class Task:
     name: str
     state: str
     seconds: float | None = None
-    """How long it ran, or runs by now; `None` before its start."""
+    """How long it ran, or has been running; `None` before its start."""
     error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """A run as the server knows it."""
+    """The status of a run on the server."""
 
     run_id: str
     name: str
     state: str
     link: str
     tasks: tuple[Task, ...] = ()
-    """In the order of their start."""
+    """Its tasks in the order of their start."""
     error: str = ""
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the run has ended."""
         return self.state in FINISHED
 
     @property
     def succeeded(self) -> bool:
-        """Whether every task that had to succeed did."""
+        """Whether every required task succeeded."""
         return self.state == "SUCCEEDED"
 
 
@@ -75,19 +75,19 @@ def submit(
     """Start a run of the package.
 
     Args:
-        package: What `elcrec-pipeline compile` wrote.
+        package: A package written by `elcrec-pipeline compile`.
         arguments: Parameters that differ from their defaults; checked before anything is sent.
         connection: The server.
         name: Name of the run; by default the pipeline's and the time.
-        experiment: The experiment that the run is listed under.
-        create_experiment: Whether to create it where it does not exist.
+        experiment: The experiment of the run.
+        create_experiment: Whether to create the experiment if it does not exist.
         service_account: Kubernetes service account of the run's pods; the server's default otherwise.
 
     Raises:
         UserError: an argument is wrong, or the server cannot be reached or refuses.
     """
     common = _common(package, arguments, name, service_account=service_account)
-    with reached(connection) as client, redirect_stdout(StringIO()):  # kfp prints links of its own
+    with reached(connection) as client, redirect_stdout(StringIO()):  # kfp prints its own links
         place = _experiment(client, connection, experiment, create=create_experiment)
         run = client.run_pipeline(experiment_id=place, **common)
     return Submitted(id=run.run_id, link=connection.link(f"runs/details/{run.run_id}"))
@@ -107,7 +107,7 @@ def schedule(
     create_experiment: bool = False,
     service_account: str | None = None,
 ) -> Submitted:
-    """Let the server start runs by itself; what it missed while it was down is not made up for.
+    """Let the server start runs by itself; runs that it missed while it was down are not made up for.
 
     Args:
         package: What `elcrec-pipeline compile` wrote.
@@ -115,9 +115,9 @@ def schedule(
         connection: The server.
         name: Name of the recurring run.
         cron: Six fields, the first of them seconds: `0 30 3 * * 1` is Mondays, half past three.
-        every_seconds: Instead of `cron`: seconds from one run to the next.
-        replace: Whether recurring runs of the same name in the experiment give way.
-        max_concurrency: Most runs at a time, from 1 to 10.
+        every_seconds: Seconds from one run to the next, instead of `cron`.
+        replace: Whether to replace recurring runs of the same name in the experiment.
+        max_concurrency: Largest number of runs at a time, from 1 to 10.
         experiment: As for `submit`.
         create_experiment: As for `submit`.
         service_account: As for `submit`.
@@ -133,7 +133,7 @@ def schedule(
             raise UserError(
                 f"before Kubeflow Pipelines {_dotted(SCHEDULED_ACCOUNTS)} a schedule's service account is ignored",
                 where=f"--service-account {service_account}, on {_dotted(client.version)}",
-                fix="leave it away and give the rights to the server's default account, or upgrade",
+                fix="leave it out and give the rights to the server's default account, or upgrade",
             )
         place = _experiment(client, connection, experiment, create=create_experiment)
         earlier = client.list_recurring_runs(experiment_id=place, filter=_named(name), page_size=100)
@@ -154,7 +154,7 @@ def schedule(
 
 
 def status(run_id: str, connection: Connection) -> Status:
-    """Ask how a run is getting on.
+    """Return the status of a run.
 
     Raises:
         UserError: there is no such run, or the server cannot be reached or refuses.
@@ -164,12 +164,12 @@ def status(run_id: str, connection: Connection) -> Status:
 
 
 def wait(run_id: str, connection: Connection, *, say: Callable[[str], None], poll_seconds: float = 10.0) -> Status:
-    """Wait until a run has finished and say, a line a time, what its tasks do.
+    """Wait until a run has finished, and report each change of its tasks as a line.
 
-    kfp's own wait knows no cancelled runs: it would wait for them for ever.
+    kfp's own wait does not handle cancelled runs, and would wait for them forever.
 
     Raises:
-        UserError: there is no such run, or the server stays away.
+        UserError: there is no such run, or the server remains unreachable.
     """
     known: dict[str, str] = {}
     failures = 0
@@ -204,7 +204,7 @@ def describe(task: Task) -> str:
 def _common(
     package: Package, arguments: Mapping[str, Any], name: str | None, *, service_account: str | None
 ) -> dict[str, Any]:
-    """Return what kfp wants to know of a run and of a recurring one, its parameters checked."""
+    """Return the arguments of kfp that runs and recurring runs share, with checked parameters."""
     return {
         "params": package.resolve(arguments),
         "job_name": name or f"{package.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
@@ -219,7 +219,9 @@ def _experiment(client: Any, connection: Connection, name: str, *, create: bool)
         return str(client.create_experiment(name, namespace=connection.namespace).experiment_id)
     found = client.list_experiments(filter=_named(name), namespace=connection.namespace).experiments
     if not found:
-        raise UserError(f"no experiment {name}", where=connection.host, fix="mend --experiment, or --create-experiment")
+        raise UserError(
+            f"no experiment {name}", where=connection.host, fix="correct --experiment, or give --create-experiment"
+        )
     return str(found[0].experiment_id)
 
 
@@ -233,15 +235,17 @@ def _dotted(version: tuple[int, int]) -> str:
 
 
 def _check_cron(cron: str) -> None:
-    """Refuse what the server would take in another sense: to it, the first of five fields is the seconds."""
+    """Refuse a cron expression of five fields: the server would read the first field as seconds."""
     if len(cron.split()) != 6 and not cron.startswith("@"):  # noqa: PLR2004 - see the message
         fix = "seconds minutes hours day-of-month month day-of-week, such as 0 30 3 * * 1"
         raise UserError(f"{cron!r} has not six fields", where="--cron", fix=fix)
 
 
 def _status(run: Any, run_id: str, connection: Connection) -> Status:
-    if run.run_id != run_id:  # a login page, once the session is over: the client reads an empty run from it
-        raise ServerAwayError("the answer is no run", where=connection.host, fix="is the token stale?")
+    if run.run_id != run_id:  # a login page after the session has ended, which the client reads as an empty run
+        raise ServerAwayError(
+            "the answer is not a run", where=connection.host, fix="check whether the token has expired"
+        )
     details = (run.run_details and run.run_details.task_details) or []
     now = datetime.now(UTC)
     shown = [detail for detail in sorted(details, key=_started) if not _is_plumbing(detail, _pipeline_name(run))]
@@ -256,7 +260,7 @@ def _status(run: Any, run_id: str, connection: Connection) -> Status:
 
 
 def _task(detail: Any, details: list[Any], now: datetime) -> Task:
-    """Return a task with the error of its own, of its driver or of its pod."""
+    """Return a task with its own error, or that of its driver or pod."""
     children = {key for child in detail.child_tasks or [] for key in (child.task_id, child.pod_name) if key}
     related = [detail, *(other for other in details if {other.task_id, other.pod_name} & children)]
     related += [other for other in details if other.display_name == f"{detail.display_name}-driver"]
@@ -272,7 +276,7 @@ def _task(detail: Any, details: list[Any], now: datetime) -> Task:
 
 
 def _error(thing: Any) -> str:
-    """Return the error of a run or task, on one line."""
+    """Return the error of a run or task as one line."""
     errors = [thing.error, *(entry.error for entry in thing.state_history or [])]
     return next((" ".join(e.message.split()) for e in errors if e and e.message), "")
 
@@ -282,7 +286,7 @@ def _started(detail: Any) -> tuple[datetime, str]:
 
 
 def _is_plumbing(detail: Any, pipeline: str) -> bool:
-    """Whether KFP started it for its own ends: the workflow, its graph, a driver, the pod below a task."""
+    """Return whether it is internal to KFP: the workflow, its graph, a driver, the pod below a task."""
     name = detail.display_name or ""
     workflow = re.fullmatch(f"{re.escape(pipeline)}-[a-z0-9]{{5}}", name)
     return name in {"root", "executor"} or name.endswith("-driver") or workflow is not None

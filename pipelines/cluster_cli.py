@@ -1,4 +1,4 @@
-"""`elcrec-pipeline submit`, `schedule` and `status`: argument parsing and what the user reads."""
+"""`elcrec-pipeline submit`, `schedule` and `status`: argument parsing and output."""
 
 import argparse
 import re
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.options import COMPILED, arguments_of, refuse
 from pipelines.settings import add_cluster_settings, add_param, add_settings, build_pipeline, compile_to
 
-if TYPE_CHECKING:  # kfp takes two seconds, and --help should not
+if TYPE_CHECKING:  # importing kfp takes two seconds, which --help should not
     from pipelines.client import Status, Submitted
     from pipelines.package import Package
     from pipelines.server import Connection
@@ -33,16 +33,18 @@ def add_commands(commands: Any) -> None:
     starting = add("submit", _submit, "start a run on Kubeflow Pipelines")
     _add_settings(starting)
     _add_run(starting, name="name of the run (default: the pipeline's and the time)")
-    starting.add_argument("--wait", action="store_true", help="follow it to its end; exit status 1 if it fails")
+    starting.add_argument("--wait", action="store_true", help="wait until it ends; exit status 1 if it fails")
     schedule = add("schedule", _schedule, "let Kubeflow Pipelines start runs by itself")
     _add_settings(schedule)
     _add_run(schedule, name="name of the recurring run", required=True)
     when = schedule.add_mutually_exclusive_group(required=True)
-    when.add_argument("--cron", metavar="FIELDS", help="six fields, seconds first: '0 30 3 * * 1'")
-    when.add_argument("--every", type=_seconds, metavar="TIME", help="such as 12h, 7d")
-    schedule.add_argument("--max-concurrency", type=int, default=1, metavar="N", help="most runs at a time (default 1)")
-    schedule.add_argument("--replace", action="store_true", help="instead of the one that has this name")
-    status = add("status", _status, "say how a run is getting on; exit status 1 once it has failed")
+    when.add_argument("--cron", metavar="FIELDS", help="cron expression of six fields, seconds first: '0 30 3 * * 1'")
+    when.add_argument("--every", type=_seconds, metavar="TIME", help="interval, such as 12h or 7d")
+    schedule.add_argument(
+        "--max-concurrency", type=int, default=1, metavar="N", help="largest number of runs at a time (default 1)"
+    )
+    schedule.add_argument("--replace", action="store_true", help="replace the recurring run of this name")
+    status = add("status", _status, "show the status of a run; exit status 1 if it has failed")
     status.add_argument("run", metavar="RUN", help="id of the run")
     status.add_argument("--wait", action="store_true", help="follow it to its end")
 
@@ -53,9 +55,11 @@ def _add_settings(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_connection(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--host", metavar="URL", help="Kubeflow Pipelines (default: KF_PIPELINES_ENDPOINT)")
-    sub.add_argument("--namespace", metavar="NAME", help="where several users share it (default: KFP_NAMESPACE)")
-    sub.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates of a private authority")
+    sub.add_argument("--host", metavar="URL", help="address of Kubeflow Pipelines (default: KF_PIPELINES_ENDPOINT)")
+    sub.add_argument(
+        "--namespace", metavar="NAME", help="namespace, on a server with several users (default: KFP_NAMESPACE)"
+    )
+    sub.add_argument("--ca-file", type=Path, metavar="FILE", help="file with certificates of a private authority")
 
 
 def _add_run(sub: argparse.ArgumentParser, *, name: str, required: bool = False) -> None:
@@ -64,8 +68,8 @@ def _add_run(sub: argparse.ArgumentParser, *, name: str, required: bool = False)
     add_param(sub)
     sub.add_argument("--name", required=required, help=name)
     sub.add_argument("--experiment", metavar="NAME", help=f"(default {EXPERIMENT})")
-    sub.add_argument("--create-experiment", action="store_true", help="create it where it does not exist")
-    sub.add_argument("--service-account", metavar="NAME", help="of the pods (default: the server's)")
+    sub.add_argument("--create-experiment", action="store_true", help="create the experiment if it does not exist")
+    sub.add_argument("--service-account", metavar="NAME", help="service account of the pods (default: the server's)")
     sub.add_argument("--no-cache", action="store_true", help="take no task from the cache")
 
 

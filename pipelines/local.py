@@ -19,7 +19,7 @@ from pipelines.progress import RunLog, Say, following
 RECORDED = ("ELCREC_RESULTS", "ELCREC_RUN_ID")
 """Variables by which a run's components find its record."""
 NO_IMAGE = "none"
-"""What the artifacts of components in subprocesses name as their image."""
+"""The image named in artifacts of components in subprocesses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +28,20 @@ class LocalRun:
 
     succeeded: bool
     log: Path
-    """Everything that kfp and the components said."""
+    """Log of all output of kfp and the components."""
     folder: Path | None
-    """Its artifacts, a folder a task; `None` where not even the first task got so far."""
+    """Its artifacts, one folder per task; `None` if not even the first task began."""
 
 
 def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path, say: Say) -> LocalRun:
     """Run the pipeline's components and wait for them.
 
     Args:
-        pipeline: What one of the functions in `pipelines.training` or `pipelines.recommendation` returns.
+        pipeline: Result of one of the functions in `pipelines.training` or `pipelines.recommendation`.
         arguments: The pipeline's parameters that differ from their defaults.
         runner: `subprocess_runner()` or `docker_runner(…)`.
         root: Folder of all runs' artifacts.
-        say: Takes each line of progress, in the words of `elcrec-pipeline status`.
+        say: Takes each line of progress, in the form of `elcrec-pipeline status`.
     """
     local.init(runner, pipeline_root=str(root), raise_on_error=True, enable_caching=False)
     root.mkdir(parents=True, exist_ok=True)
@@ -50,12 +50,12 @@ def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path,
     path = root / f"{name}-{datetime.now():%Y-%m-%d-%H-%M-%S-%f}.log"  # noqa: DTZ005 - as kfp names the folder
     log = RunLog(path, folder=_next_folder(root, name), settled=lambda place: say(f"log: {place}"))
     with log, following(log, _names(spec), say), warnings.catch_warnings():
-        # Of images without "python" in their name, and of names and mounts that only a cluster knows.
+        # Warnings about images without "python" in their name, and about names and mounts for clusters.
         warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)
         warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect", UserWarning)
         try:
             pipeline(**arguments)
-        except RuntimeError as error:  # how kfp tells that a component failed
+        except RuntimeError as error:  # kfp raises this if a component failed
             log.write(f"{error}\n")
             succeeded = False
         else:
@@ -65,7 +65,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], *, runner: Any, root: Path,
 
 @contextmanager
 def recording(root: Path, name: str) -> Iterator[Path]:
-    """Give the components of one run a folder, which is yielded, to write down how they end; the outcome reads it."""
+    """Yield a folder in which the components of a run record how they end, for the outcome."""
     results = (root / "results").absolute()
     results.mkdir(parents=True, exist_ok=True)
     named = dict(zip(RECORDED, (str(results), f"{name}-{uuid.uuid4().hex[:12]}"), strict=True))
@@ -81,21 +81,21 @@ def recording(root: Path, name: str) -> Iterator[Path]:
 
 
 def subprocess_runner() -> Any:
-    """Return the runner whose components are subprocesses of this environment."""
+    """Return a runner whose components are subprocesses of this environment."""
     return local.SubprocessRunner(use_venv=False)
 
 
 def docker_runner(*folders: Path, variables: Collection[str]) -> Any:
-    """Return the runner whose components are containers, as this user, on the host's network, with these folders.
+    """Return a runner whose components are containers, as this user, on the host's network, with these folders.
 
     Args:
-        folders: Mounted where they are here.
-        variables: Names of this process's environment variables that containers get too, where they are set.
+        folders: Folders to mount at the same paths as here.
+        variables: Names of environment variables to pass on to containers, if they are set.
 
     Raises:
         UserError: no Docker daemon answers.
     """
-    import docker  # noqa: PLC0415 - only this runner needs the Docker SDK
+    import docker  # noqa: PLC0415 - the Docker SDK is needed only here
     from docker.types import Mount  # noqa: PLC0415 - as above
 
     try:
@@ -114,12 +114,12 @@ def docker_runner(*folders: Path, variables: Collection[str]) -> Any:
 
 
 def passed_on(variables: Collection[str]) -> dict[str, str]:
-    """Return those of this process's environment variables that are set and named."""
+    """Return the named environment variables of this process that are set."""
     return {name: os.environ[name] for name in variables if name in os.environ}
 
 
 def _next_folder(root: Path, name: str) -> Callable[[], Path | None]:
-    """Return what finds the folder that kfp makes for the next run; its name holds a time that only kfp knows."""
+    """Return a function that finds the folder of kfp's next run, whose name has a time that only kfp knows."""
 
     def folders() -> set[Path]:
         return {path for path in root.glob(f"{name}-*") if path.is_dir()}
@@ -129,7 +129,7 @@ def _next_folder(root: Path, name: str) -> Callable[[], Path | None]:
 
 
 def _names(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Return each task's name in the UI by that of its component, which kfp.local speaks of."""
+    """Return each task's name in the UI by the name of its component, which kfp.local uses."""
     names: dict[str, set[str]] = {}
     for component in (spec["root"], *spec["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():

@@ -1,8 +1,8 @@
-"""The pipeline that watches what is served: exposures and events in, a verdict out, and retraining where that is due.
+"""The pipeline that monitors serving: from exposures and events to a verdict, with retraining if it is due.
 
-Retraining is a branch of the same run, not a run that a step submits: a step needs no right to start runs, the tasks
-stand in one graph, and the outcome tells how it ended. The monitor remembers its request, so that the next run within
-the cool-down makes none.
+Retraining is a branch of the same run, not a run that a step submits. So a step needs no permission to start runs, all
+tasks are in one graph, and the outcome covers them. The monitor records its request, so that the next run within the
+cool-down makes none.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from pipelines.training import from_champion, parameters_of, pipeline, sections_
 
 def monitoring(config: Config, platform: Platform, places: Places) -> Any:
     """Return the pipeline; its parameters are those of retraining, and the folder of exposures."""
-    name, about = "elcrec-monitoring", "Judge what is served, and train on from the champion where that is due."
+    name, about = "elcrec-monitoring", "Judge what is served, and retrain from the champion if that is due."
     parameters = {"exposures": f"{places.store}/exposures", **parameters_of(config)}
 
     def graph(given: Mapping[str, Any]) -> None:

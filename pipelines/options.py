@@ -1,4 +1,4 @@
-"""Options that make no sense together: refused, as none is accepted and ignored."""
+"""Checks of combinations of options: an option that would be ignored is refused."""
 
 import argparse
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ COMPILED = (
     "store_claim",
     "workspace_claim",
 )
-"""What a package has been compiled with already."""
+"""Options that a compiled package already contains."""
 
 _WRITTEN = {"pipeline": "PIPELINE", "presets": "--preset"}
-"""How an option is written, where that is not its name after two dashes."""
+"""Spelling of options, if it is not the name after two dashes."""
 
 
 def refuse(options: argparse.Namespace, names: Iterable[str], *, because: str) -> None:
-    """Refuse options that are given but would be ignored; one that is not given is `None`, `False` or empty.
+    """Refuse options that are given but would be ignored; options not given are `None`, `False` or empty.
 
     Raises:
         UserError: one of `names` is given.
@@ -32,7 +32,7 @@ def refuse(options: argparse.Namespace, names: Iterable[str], *, because: str) -
     given = [name for name, value in values.items() if value not in (None, []) and value is not False]
     if given:
         written = ", ".join(_WRITTEN.get(name, f"--{name.replace('_', '-')}") for name in given)
-        raise UserError(f"{written}: {because}", fix="leave it away" if len(given) == 1 else "leave them away")
+        raise UserError(f"{written}: {because}", fix="leave it out" if len(given) == 1 else "leave them out")
 
 
 def arguments_of(options: argparse.Namespace) -> dict[str, str]:

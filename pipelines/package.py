@@ -1,4 +1,4 @@
-"""A compiled package: its name, its parameters, and whether a run's arguments will do."""
+"""A compiled package: its name, its parameters, and the check of a run's arguments."""
 
 import difflib
 import inspect
@@ -20,14 +20,14 @@ TYPES: dict[str, tuple[type, ...]] = {
     "LIST": (list,),
     "STRUCT": (dict,),
 }
-"""What Python makes of a parameter type of the pipeline language."""
+"""Python type of each parameter type of the pipeline language."""
 CHECK = "configure"
-"""The component that checks a run's parameters; what it refuses on the cluster, we refuse before anything is sent."""
+"""The component that checks a run's parameters on the cluster; we run the same check before sending."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A compiled pipeline as `elcrec-pipeline compile` writes it."""
+    """A compiled pipeline, as written by `elcrec-pipeline compile`."""
 
     path: Path
     spec: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Package:
         return found
 
     def resolve(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `arguments` in the types that the pipeline declares; text is read as JSON where it is no string.
+        """Return `arguments` in the types that the pipeline declares; text for other types than string is read as JSON.
 
         Raises:
             UserError: a parameter is unknown or missing, has the wrong type, or a value that the schema refuses.
@@ -58,7 +58,7 @@ class Package:
         return typed
 
     def without_cache(self, path: Path) -> "Package":
-        """Write a copy to `path` of which no task is taken from the cache; kfp's own switch misses nested ones."""
+        """Write a copy to `path` without caching of tasks; kfp's own switch misses nested tasks."""
         documents = list(_documents(self.path))
         for component in (documents[0]["root"], *documents[0]["components"].values()):
             for task in component.get("dag", {}).get("tasks", {}).values():
@@ -73,22 +73,22 @@ class Package:
             raise UserError(f"the pipeline has no parameter {name}", where=self.name, fix=fix)
         kind = self.parameters[name]["parameterType"]
         parsed = _parse(value) if isinstance(value, str) and kind != "STRING" else value
-        # A bool is an int to Python, and not to the server.
+        # A bool is an int in Python, but not for the server.
         fits = isinstance(parsed, TYPES.get(kind, object)) and isinstance(parsed, bool) == (kind == "BOOLEAN")
         if not fits:
             wanted = kind.removeprefix("NUMBER_").lower()
-            raise UserError(f"{value!r} is no {wanted}", where=f"parameter {name}")
+            raise UserError(f"{value!r} is not of type {wanted}", where=f"parameter {name}")
         return float(parsed) if kind == "NUMBER_DOUBLE" else parsed
 
     def _check_values(self, typed: Mapping[str, Any]) -> None:
-        """Check what parameters alone decide with the code of the components that take them.
+        """Check parameters with the code of the components that take them.
 
-        The body of every `configure` task that depends on nothing but parameters is run as the cluster will.
+        The body of every `configure` task that depends only on parameters is run, as the cluster will do.
         """
         from components._dvc import check_origin  # noqa: PLC0415 - imported where it is used, as configure is
         from components._parameters import read_count, read_users  # noqa: PLC0415 - as above
         from components._sweep import spread  # noqa: PLC0415 - as above
-        from components.configure import configure  # noqa: PLC0415 - kfp takes two seconds
+        from components.configure import configure  # noqa: PLC0415 - importing kfp takes two seconds
 
         values = {name: p["defaultValue"] for name, p in self.parameters.items() if "defaultValue" in p} | dict(typed)
         if "dvc_repository" in values:
@@ -107,7 +107,7 @@ class Package:
                 spread(sections["train"], values["grid"])
 
     def _checks(self, component: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the inputs of the tasks that check parameters, in this graph and in those inside it."""
+        """Yield the inputs of the tasks that check parameters, in this graph and nested ones."""
         for task in component["dag"]["tasks"].values():
             name = task["componentRef"]["name"]
             inner = self.spec["components"][name]
@@ -124,20 +124,20 @@ def load_package(path: Path) -> Package:
     """Read a compiled package.
 
     Raises:
-        UserError: the file is missing or no compiled pipeline.
+        UserError: the file is missing or not a compiled pipeline.
     """
     try:
         spec = next(_documents(path), None)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"not readable ({error})", where=path) from error
     if path.suffix not in {".yaml", ".yml"} or not isinstance(spec, dict) or not {"pipelineInfo", "root"} <= set(spec):
-        fix = "give the .yaml file that `elcrec-pipeline compile` writes"
+        fix = "give a .yaml file written by `elcrec-pipeline compile`"
         raise UserError("not a compiled pipeline", where=path, fix=fix)
     return Package(path=path, spec=spec)
 
 
 def _documents(path: Path) -> Iterator[Any]:
-    """Yield the documents of a package, by libyaml where PyYAML has it: its own parser takes seconds."""
+    """Yield the documents of a package, with libyaml if PyYAML has it, because its own parser takes seconds."""
     return yaml.load_all(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
@@ -149,7 +149,7 @@ def _parse(text: str) -> Any:
 
 
 def _value(source: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-    """Return what a task's input will be; `None` where only the run can tell."""
+    """Return the value of a task's input; `None` if only the run determines it."""
     if "componentInputParameter" in source:
         return values.get(source["componentInputParameter"])
     constant = source.get("runtimeValue", {}).get("constant")
@@ -157,5 +157,5 @@ def _value(source: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
 
 
 def _as_declared(value: Any, kind: str) -> Any:
-    """Return the package's numbers, all of them floats, as the component gets them."""
+    """Return the package's numbers, which are all floats, in the types that the component gets."""
     return int(value) if kind == "NUMBER_INTEGER" else value

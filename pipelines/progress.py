@@ -1,7 +1,7 @@
-"""What a run on this machine says: a line for each change of a task, and everything else in a log file.
+"""Output of a run on this machine: one line per change of a task, and everything else in a log file.
 
-kfp.local reports through the root logger and prints what components say, all of it on the thread that waits for the
-task; members of a loop run side by side, so that the thread is what tells their words apart.
+kfp.local reports through the root logger and prints the output of components, all on the thread that waits for the
+task. Members of a loop run in parallel, so their output is distinguished by thread.
 """
 
 import logging
@@ -25,27 +25,27 @@ _STARTED = re.compile(r"Executing task '(?P<task>.+)'")
 _ENDED = re.compile(r"Task '(?P<task>.+)' finished with status (?P<status>\w+)")
 _SKIPPED = re.compile(r"Skipping conditional task (?P<task>\S+) ")
 _STATES = {"SUCCESS": "SUCCEEDED", "FAILURE": "FAILED"}
-"""kfp.local's words for how a task ended, in the server's."""
+"""The server's words for kfp.local's states of ended tasks."""
 _OWN_ERROR = "elcrec: error: "
-"""What stands before the message of an error that is meant to be read."""
+"""Prefix of the message of an error for users."""
 
 
 class _Thread(threading.local):
-    """What one thread has said and is doing."""
+    """The output and the task of one thread."""
 
     rest = ""
-    """Of a line that has not ended."""
+    """Text of the unfinished line."""
     said = ""
-    """The last line with any text."""
+    """The last non-empty line."""
     began = 0.0
-    """When its task started."""
+    """Start time of its task."""
 
 
 class RunLog(TextIOBase):
-    """A text stream that writes whole lines to a file, which moves into the run's folder once there is one."""
+    """A text stream that writes whole lines to a file, which moves into the run's folder when that exists."""
 
     def __init__(self, path: Path, *, folder: Callable[[], Path | None], settled: Callable[[Path], object]) -> None:
-        """Write to `path` until `folder` returns a folder; then say where the log is with `settled`."""
+        """Write to `path` until `folder` returns a folder; then report the place of the log with `settled`."""
         self.path = path
         self.thread = _Thread()
         self._find, self._settled = folder, settled
@@ -54,11 +54,11 @@ class RunLog(TextIOBase):
         self._file = path.open("w", encoding="utf-8", buffering=1)
 
     def writable(self) -> bool:
-        """Whether it takes text: always."""
+        """Always true."""
         return True
 
     def write(self, text: str) -> int:
-        """Write the lines that `text` completes, without their colours."""
+        """Write the lines that `text` completes, without colour codes."""
         *lines, self.thread.rest = _COLOUR.sub("", self.thread.rest + text).split("\n")
         for line in lines:
             self.thread.said = line.strip() or self.thread.said
@@ -89,7 +89,7 @@ class RunLog(TextIOBase):
 
 
 class _Progress(logging.Filter):
-    """Passes every record on, and tells what those of kfp.local mean for a task."""
+    """Passes every record on, and reports what those of kfp.local mean for a task."""
 
     def __init__(self, log: RunLog, names: Mapping[str, str], say: Say) -> None:
         super().__init__()
@@ -116,16 +116,16 @@ class _Progress(logging.Filter):
 
 @contextmanager
 def following(log: RunLog, names: Mapping[str, str], say: Say) -> Iterator[None]:
-    """Tell of tasks by `say`, and send everything else that kfp and the components say to `log`.
+    """Report tasks with `say`, and send all other output of kfp and the components to `log`.
 
     Args:
-        log: Where everything goes.
-        names: What a task is called in the UI, by kfp.local's name for it.
-        say: Takes a line; must not print by `print`, which kfp replaces while a task runs.
+        log: Destination of all output.
+        names: Names of tasks in the UI, by kfp.local's names.
+        say: Takes a line; it must not use `print`, which kfp replaces while a task runs.
     """
     root, progress = logging.getLogger(), _Progress(log, names, say)
     level, handlers = root.level, root.handlers[:]
-    # Members of a loop put level and handlers back in any order: what they find is what they must leave.
+    # Members of a loop restore level and handlers in any order, so the logger must look the same to each of them.
     root.setLevel(logging.INFO)
     root.handlers[:] = [logging.StreamHandler(log)]
     root.addFilter(progress)
@@ -139,7 +139,7 @@ def following(log: RunLog, names: Mapping[str, str], say: Say) -> Iterator[None]
 
 
 def teller() -> Say:
-    """Return what writes a line to the standard output as it is now, at once."""
+    """Return a function that writes a line at once to the present standard output."""
     stream = sys.stdout
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline that recommends for many users at once: a pushed model and a list of users in, Parquet out."""
+"""The pipeline that recommends for many users at once: from a pushed model and a list of users to Parquet."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from pipelines.training import pipeline
 
 
 def recommendation(config: Config, platform: Platform, places: Places) -> Any:
-    """Return the pipeline; its parameters are those of component recommend but for the store and the part."""
+    """Return the pipeline; its parameters are those of component recommend, except the store and the part."""
     name, parts = "elcrec-recommendation", platform.recommendation_parts
     parameters = {
         "model": config.push.model_name,
@@ -26,7 +26,7 @@ def recommendation(config: Config, platform: Platform, places: Places) -> Any:
 
     def graph(given: Mapping[str, Any]) -> None:
         with dsl.ExitHandler(place(outcome(pipeline=name, run_name=RUN_NAME), "outcome", platform), name="steps"):
-            # Side by side and not in a loop, which is reported to fail inside an exit handler (docs/kubeflow.md).
+            # Parallel tasks instead of a loop, which is reported to fail inside an exit handler (docs/kubeflow.md).
             for index in range(1, parts + 1):
                 task = recommend(**given, part=f"{index}/{parts}", store=places.store)
                 place(task, "recommend", platform, name=f"recommend-{index}" if parts > 1 else None)

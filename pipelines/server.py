@@ -1,6 +1,6 @@
-"""A Kubeflow Pipelines server: where it is, whether it will do, and what its refusals mean.
+"""A Kubeflow Pipelines server: its address, the check of its version, and explanations of its errors.
 
-Where the server is and who is asking comes from the environment that kfp documents:
+Address and credentials come from the environment variables that kfp documents:
 
 | variable | meaning |
 |-|-|
@@ -8,7 +8,7 @@ Where the server is and who is asking comes from the environment that kfp docume
 | `KFP_NAMESPACE` | namespace of the runs, on a server with several users |
 | `KFP_EXISTING_TOKEN` | bearer token |
 | `KF_PIPELINES_SA_TOKEN_PATH` | file with a bearer token, read again for every request |
-| `KF_PIPELINES_UI_ENDPOINT` | address of the UI in links, where it is not the server's |
+| `KF_PIPELINES_UI_ENDPOINT` | address of the UI in links, if it is not the server's |
 """
 
 import http
@@ -32,21 +32,21 @@ from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentia
 from elcrec.errors import UserError
 
 OLDEST = (2, 16)
-"""Oldest server that we submit to: an older one takes the package and fails in the middle of the run."""
+"""Oldest supported server: an older one accepts the package and fails in the middle of the run."""
 SCHEDULED_ACCOUNTS = (2, 17)
-"""First server that runs a schedule under the service account it was given; older ones ignore it."""
+"""First server that runs a schedule under the given service account; older ones ignore it."""
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
-"""The server as pods of its cluster see it."""
+"""Address of the server for pods of its cluster."""
 TOKEN_PATH = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 - a path
-"""Where a pod's token for the server is mounted."""
+"""File of a pod's token for the server."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where the server is and who is asking."""
+    """Address and credentials for a server."""
 
     host: str
-    """Address of the server, with its scheme and without a slash at its end."""
+    """Address of the server, with its scheme and without a trailing slash."""
     namespace: str | None = None
     """Namespace of the runs; `None` on a server with a single user."""
     token: str | None = None
@@ -54,7 +54,7 @@ class Connection:
     token_path: str | None = None
     """File with a bearer token, unless `token` is set."""
     ca_file: Path | None = None
-    """Certificates that the server's is checked with, instead of the public ones."""
+    """Certificates for checking the server's, instead of the public ones."""
     ui: str | None = None
     """Address of the UI; `None`: `host`."""
 
@@ -62,17 +62,17 @@ class Connection:
     def from_environment(
         cls, *, host: str | None = None, namespace: str | None = None, ca_file: Path | None = None
     ) -> Self:
-        """Fill in from the environment what is not given.
+        """Return a connection with missing fields taken from the environment.
 
         Raises:
-            UserError: nothing says where the server is, or the address is none of HTTP.
+            UserError: no address is given, or it is not an http or https address.
         """
         environ = os.environ
         in_pod = IN_CLUSTER if "KUBERNETES_SERVICE_HOST" in environ else None
         host = host or environ.get("KF_PIPELINES_ENDPOINT") or environ.get("KFP_ENDPOINT") or in_pod
         if not host:
             fix = "give --host or set KF_PIPELINES_ENDPOINT, such as https://kubeflow.example/pipeline"
-            raise UserError("no Kubeflow Pipelines server is named", fix=fix)
+            raise UserError("no address of a Kubeflow Pipelines server is set", fix=fix)
         path = environ.get("KF_PIPELINES_SA_TOKEN_PATH") or (TOKEN_PATH if Path(TOKEN_PATH).is_file() else None)
         return cls(
             host=_address(host),
@@ -89,7 +89,7 @@ class Connection:
 
 
 def _address(host: str) -> str:
-    """Return the address of a server with its scheme and without a slash at its end."""
+    """Return the address of a server with its scheme and without a trailing slash."""
     address = (host if "://" in host else f"https://{host}").rstrip("/")
     try:
         parts = urlsplit(address)
@@ -102,10 +102,10 @@ def _address(host: str) -> str:
 
 
 class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
-    """A client that looks at the server once; kfp's own tries 25 s and logs a traceback each time."""
+    """A client that checks the server once; kfp's own tries for 25 s and logs a traceback each time."""
 
     version: tuple[int, int] | None = None
-    """Of the server; `None` where it was built by hand, such as `master`."""
+    """Version of the server; `None` if it was built by hand, such as `master`."""
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:  # noqa: ARG002 - kfp's signature
         response = self._healthz_api.healthz_service_get_healthz(_preload_content=False, _request_timeout=30)
@@ -120,22 +120,22 @@ class _Client(kfp.Client):  # type: ignore[misc] # kfp has no types
 
 
 class _NotKubeflowError(Exception):
-    """Something else answers at the address."""
+    """The address belongs to something else."""
 
 
 class ServerAwayError(UserError):
-    """The server cannot be reached just now."""
+    """The server cannot be reached at the moment."""
 
 
 @contextmanager
 def reached(connection: Connection) -> Iterator[Any]:
-    """Yield a client for a server that answers, is new enough, and wants a namespace if we have one."""
+    """Yield a client for a server that answers, is new enough, and agrees with us on using a namespace."""
     for file in (connection.token_path, connection.ca_file):
         if file and not os.access(file, os.R_OK):
-            raise UserError("not readable, but named for the connection", where=file)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it retries, we explain
+            raise UserError("not readable, but needed for the connection", where=file)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # errors that it retries are explained by us
     with warnings.catch_warnings(), explained(connection):
-        warnings.simplefilter("ignore", FutureWarning)  # "only works with v2": that is what we check
+        warnings.simplefilter("ignore", FutureWarning)  # "only works with v2": we check the version ourselves
         client = _Client(
             host=connection.host,
             existing_token=connection.token,
@@ -144,7 +144,7 @@ def reached(connection: Connection) -> Iterator[Any]:
         )
         several = client.get_kfp_healthz().multi_user
         if connection.namespace and not several:
-            fix = "leave --namespace and KFP_NAMESPACE away"
+            fix = "leave out --namespace and KFP_NAMESPACE"
             raise UserError("this server has a single user and no namespaces", where=connection.host, fix=fix)
         if several and not (connection.namespace or client.get_user_namespace()):
             fix = "give --namespace or set KFP_NAMESPACE"
@@ -153,21 +153,21 @@ def reached(connection: Connection) -> Iterator[Any]:
 
 
 def _read_version(text: str) -> tuple[int, int] | None:
-    """Return a server's version and refuse an old one; what was built by hand, such as `master`, has none."""
+    """Return a server's version, and refuse an old one; a server built by hand, such as `master`, has none."""
     numbers = re.match(r"v?(\d+)\.(\d+)", text)
     version = (int(numbers[1]), int(numbers[2])) if numbers else None
     if version and version < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         raise UserError(
             f"the server runs Kubeflow Pipelines {text}; at least {wanted} is needed",
-            fix=f"our packages use loops, exit tasks and mounts that older servers fail on; upgrade it to {wanted}",
+            fix=f"our packages use loops, exit tasks and mounts with which older servers fail; upgrade it to {wanted}",
         )
     return version
 
 
 @contextmanager
 def explained(connection: Connection) -> Iterator[None]:
-    """Turn what the client library raises into one line that says what to do."""
+    """Turn exceptions of the client library into an error of one line with advice."""
     try:
         yield
     except kfp_server_api.ApiException as error:
@@ -176,11 +176,11 @@ def explained(connection: Connection) -> Iterator[None]:
         raise ServerAwayError(
             f"no answer ({_reason(error)})",
             where=connection.host,
-            fix="is the address right (http or https?), and the network open?",
+            fix="check the address (http or https) and the network",
         ) from error
     except _NotKubeflowError as error:
         page = "a web page" if "<" in str(error) else f"{str(error)[:60]!r}"
-        fix = "a login page means that the token is missing or stale (KFP_EXISTING_TOKEN); else mend --host"
+        fix = "a login page means that the token is missing or has expired (KFP_EXISTING_TOKEN); else correct --host"
         raise UserError(f"{page} instead of Kubeflow Pipelines' API", where=connection.host, fix=fix) from error
 
 
@@ -188,11 +188,11 @@ def _explain(error: Any, connection: Connection) -> UserError:
     said, host = _message(error), connection.host
     if error.status == http.HTTPStatus.UNAUTHORIZED:
         missing = not (connection.token or connection.token_path)
-        what = "no token was sent" if missing else "the token is stale or not for this server"
+        what = "no token was sent" if missing else "the token has expired or is for another server"
         return UserError(f"401: {what}", where=host, fix="set KFP_EXISTING_TOKEN or KF_PIPELINES_SA_TOKEN_PATH")
     if error.status == http.HTTPStatus.FORBIDDEN:
         where = f"namespace {connection.namespace}" if connection.namespace else "here"
-        fix = "does the namespace exist, and has the token's user a role in it?"
+        fix = "check that the namespace exists, and that the token's user has a role in it"
         return UserError(f"403: not allowed {where}: {said}", where=host, fix=fix)
     if error.status == http.HTTPStatus.NOT_FOUND and not said:
         fix = f"GET {host}/apis/v2beta1/healthz must answer; with the UI that is often under /pipeline"
@@ -200,11 +200,11 @@ def _explain(error: Any, connection: Connection) -> UserError:
     if error.status and error.status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
         return UserError(f"{error.status}: {said or error.reason}", where=host)
     reason = f"{error.status}: {said or error.reason}" if error.status else _reason(error.reason)
-    return ServerAwayError(reason, where=host, fix="its log says more, or try again later")
+    return ServerAwayError(reason, where=host, fix="see its log, or try again later")
 
 
 def _message(error: Any) -> str:
-    """Return what KFP says of an error, without its call stack; nothing where something else answered."""
+    """Return KFP's message of an error, without its call stack; empty if something else answered."""
     try:
         document = json.loads(error.body)
         text = document.get("message") or document.get("error") or ""

@@ -1,4 +1,4 @@
-"""Tasks of a pipeline with what the platform gives them."""
+"""Placing tasks of a pipeline on the platform."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ WORKSPACE_MOUNT = "/workspace"
 DATA_MOUNT = "/data"
 LOCAL_STORE = "artifacts/store"
 _STATEFUL = {"resolve", "champion", "gate", "push", "recommend", "exposures", "monitor", "outcome"}
-"""Steps that read or write what is outside the run: never taken from the cache.
+"""Steps that read or write data outside the run, and so are never taken from the cache.
 
-train only reads the champion that its parameter names by digest, and fetch the version that resolve named.
-validate compares with the last accepted log, but what it said of this very log under these settings stands; were it
-asked anew, its new artifact would make all that follows run again, training included.
+train reads only the champion that its parameter names by digest, and fetch only the version that resolve named.
+validate compares with the last accepted log, but its verdict on the same log under the same settings remains valid; a
+new verdict would be a new artifact and make all later steps run again, including training.
 """
 RUN_NAME = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
-"""What the run form calls the run. An input, because a pod's labels lack it, and of no step that may be cached."""
+"""The run's display name. It is an input, because a pod's labels lack it, and only of steps that are not cached."""
 _EXECUTOR = "kfp.dsl.executor_main"
 _LAUNCHER = {"cpu": "100m", "cpu_limit": "1", "memory": "2Gi"}
-"""Resources of a step that hands its work to a TrainJob, waits for it and copies the model."""
+"""Resources of a step that starts a TrainJob, waits for it and copies the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Folders that outlive a pod."""
+    """Folders that outlive pods."""
 
     store: str
     """The registry, the feature store and the profile of the last accepted log."""
@@ -43,7 +43,7 @@ class Places:
 
 
 def places_on(platform: Platform) -> Places:
-    """Return where a cluster mounts them; a store without a claim goes with the pod."""
+    """Return the mounted folders on a cluster; a store without a claim is deleted with the pod."""
     claims = platform.claims
     return Places(
         store=STORE_MOUNT if claims.store else LOCAL_STORE, workspace=WORKSPACE_MOUNT if claims.workspace else ""
@@ -51,7 +51,7 @@ def places_on(platform: Platform) -> Places:
 
 
 def cluster_of(platform: Platform) -> str:
-    """Return what component train is told of several nodes, as JSON; empty where one pod trains by itself."""
+    """Return the description of several nodes for component train, as JSON; empty for training in one pod."""
     if platform.nodes == 1:
         return ""
     step, gpu = platform.step("train"), platform.accelerator
@@ -72,7 +72,7 @@ def cluster_of(platform: Platform) -> str:
 
 
 def spark_of(platform: Platform) -> str:
-    """Return what validate and sequences are told of a SparkApplication, as JSON; empty where there is none."""
+    """Return the description of a SparkApplication for validate and sequences, as JSON; empty if there is none."""
     if not platform.spark.executors:
         return ""
     cluster = SparkCluster(
@@ -94,24 +94,24 @@ def _secrets_on_spark(platform: Platform) -> dict[str, list[str]]:
 
 
 def _tolerated(platform: Platform) -> list[Toleration]:
-    """Return the taints that pods which train stand."""
+    """Return the taints that training pods tolerate."""
     gpu = platform.accelerator
     return [*platform.tolerations, *(gpu.tolerations if gpu.count else [])]
 
 
 def processes_of(platform: Platform) -> int:
-    """Return how many processes train in the pod of component train: one an accelerator; nodes start their own."""
+    """Return the number of processes in the pod of component train: one per accelerator; nodes start their own."""
     return max(platform.accelerator.count, 1) if platform.nodes == 1 else 1
 
 
 def place(task: Any, step: str, platform: Platform, *, name: str | None = None) -> Any:
-    """Give a task its image, resources, patience, volumes, secrets and, for train, accelerators; return it.
+    """Set a task's image, resources, retries, volumes, secrets and, for train, accelerators; return it.
 
     Args:
         task: The task.
         step: Its component.
-        platform: What each step gets.
-        name: What it is called in the UI and in messages, if not like its component.
+        platform: The platform.
+        name: Its name in the UI and in messages, if not that of its component.
     """
     _set_container(task, step, platform)
     _set_patience(task, step, platform)
@@ -123,7 +123,7 @@ def place(task: Any, step: str, platform: Platform, *, name: str | None = None) 
         kubernetes.use_secret_as_env(task, secret, {key: f"{SECRET}{key}" for key in keys}, optional=True)
     _set_record(task, name or step, platform)
     _tolerate(task, platform.tolerations)
-    # The one thing that the pod security standard `restricted` asks of a step and KFP leaves to the pipeline.
+    # The only requirement of the pod security standard `restricted` that KFP leaves to the pipeline.
     kubernetes.set_security_context(task, run_as_non_root=True)
     if step in {"resolve", "fetch"} and platform.claims.data:
         kubernetes.mount_pvc(task, pvc_name=platform.claims.data, mount_path=DATA_MOUNT)
@@ -138,7 +138,7 @@ def _set_container(task: Any, step: str, platform: Platform) -> None:
     own = _resources(step, platform)
     image = platform.spark.image if platform.on_spark(step) else platform.image
     task.set_container_image(image)
-    task.set_env_variable("ELCREC_IMAGE", image)  # a container cannot ask what it was started from
+    task.set_env_variable("ELCREC_IMAGE", image)  # a container cannot find out from which image it was started
     task.set_cpu_request(own.cpu).set_cpu_limit(own.cpu_limit)
     task.set_memory_request(own.memory).set_memory_limit(own.memory)
     container = task.container_spec
@@ -157,7 +157,7 @@ def _set_patience(task: Any, step: str, platform: Platform) -> None:
 
 
 def _set_record(task: Any, name: str, platform: Platform) -> None:
-    """Tell a step who it is, and where it writes down how it ended: on the store's claim, which all steps mount."""
+    """Tell a step its name and the folder for its result: on the store's claim, which all steps mount."""
     task.set_env_variable("ELCREC_STEP", name)
     kubernetes.use_field_path_as_env(task, "ELCREC_RUN_ID", "metadata.labels['pipeline/runid']")
     kubernetes.use_field_path_as_env(task, "ELCREC_NAMESPACE", "metadata.namespace")
@@ -182,7 +182,7 @@ def _place_training(task: Any, platform: Platform) -> None:
     gpu = platform.accelerator
     if platform.claims.workspace:
         kubernetes.mount_pvc(task, pvc_name=platform.claims.workspace, mount_path=WORKSPACE_MOUNT)
-    # Where several nodes train, this pod only waits for them.
+    # With several nodes, this pod only waits for them.
     if platform.nodes > 1:
         return
     for label, value in gpu.node_selector.items():

@@ -1,6 +1,6 @@
-"""The pipelines that end in a push: training, retraining from the champion, and a sweep.
+"""The pipelines that end with a push: training, retraining from the champion, and a sweep.
 
-All follow the same steps from a raw log to the gate; they differ in how the model comes about.
+All have the same steps from a raw log to the gate; they differ in how the model is trained.
 """
 
 import inspect
@@ -45,19 +45,19 @@ def training(config: Config, platform: Platform, places: Places) -> Any:
 
 
 def retraining(config: Config, platform: Platform, places: Places) -> Any:
-    """Return the pipeline that trains on from the champion: what a recurring run should run."""
-    about = "Train on from the champion, on a new revision of the log."
+    """Return the pipeline that retrains from the champion, meant for recurring runs."""
+    about = "Retrain from the champion, on a new revision of the log."
     return _ending_in_push("retraining", about, config, platform, places, from_champion)
 
 
 def from_champion(context: "PipelineContext") -> Any:
-    """Train on from the champion; return the task."""
+    """Add the tasks that train from the champion; return the last one."""
     found = context.place("champion", champion(config=context.section["push"], store=context.places.store))
     return context.train(context.section["train"], warm_start=found.output)
 
 
 def sweep(config: Config, platform: Platform, places: Places) -> Any:
-    """Return the pipeline that trains a grid of models; the best by validation goes to the gate."""
+    """Return the pipeline that trains a grid of models, of which the best by validation goes to the gate."""
 
     def best_of_grid(context: PipelineContext) -> Any:
         grid = context.place("plan", plan(config=context.section["train"], grid=context.given["grid"]))
@@ -71,14 +71,14 @@ def sweep(config: Config, platform: Platform, places: Places) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineContext:
-    """What the steps from the sequences to a model are given, and how they are placed.
+    """The context of the steps from the sequences to a model.
 
     Attributes:
-        platform: what steps run on.
+        platform: the platform of the steps.
         places: folders that outlive pods.
         given: the run's parameters.
         section: JSON of each component's section.
-        sequences: what sequences wrote.
+        sequences: output of sequences.
     """
 
     platform: Platform
@@ -117,7 +117,7 @@ def _ending_in_push(
 
 
 def parameters_of(config: Config) -> dict[str, Any]:
-    """Return the parameters of a run that may end in a push, with their defaults."""
+    """Return the parameters of a run that may end with a push, with their defaults."""
     return {**values_of(config), **dict.fromkeys(_DVC, ""), "accept_drift": "", "overrides": "{}"}
 
 
@@ -136,7 +136,7 @@ def to_push(
     places: Places,
     model_of: Callable[[PipelineContext], Any],
 ) -> None:
-    """Create the tasks from the raw log to the push; `model_of` creates those that train, and returns the last."""
+    """Create the tasks from the raw log to the push; `model_of` creates the training tasks, and returns the last."""
     raw = _fetch(section["fetch"], given, platform)
     built = _build_sequences(section, given["accept_drift"], places.store, raw, platform)
     context = PipelineContext(platform=platform, places=places, given=given, section=section, sequences=built)
@@ -175,7 +175,7 @@ def _judge_and_push(context: PipelineContext, *, model: Any, raw: Any, **baselin
 
 
 def with_choices(pipeline: Any, choices: Mapping[str, Sequence[str]]) -> Any:
-    """Make the run form offer these values of a parameter, and no others; kfp's compiler has no word for it."""
+    """Restrict a parameter in the run form to these values, for which kfp's compiler has no option."""
     declared = pipeline.pipeline_spec.root.input_definitions.parameters
     for name, values in choices.items():
         for value in values:
@@ -189,7 +189,7 @@ def pipeline(name: str, description: str, parameters: Mapping[str, Any], graph: 
     def traced(*values: Any) -> None:
         graph(dict(zip(parameters, values, strict=True)))
 
-    # kfp reads a pipeline's parameters off its signature.
+    # kfp reads a pipeline's parameters from its signature.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = [inspect.Parameter(n, kind, default=v, annotation=type(v)) for n, v in parameters.items()]
     traced.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]

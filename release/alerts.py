@@ -1,23 +1,23 @@
-"""Alerts on the metrics: what each watches, from when on it warns, and the section of the runbook that it links to."""
+"""Alerts on the metrics: the condition of each, its threshold, and its section of the runbook."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 RUNBOOK = "https://git.example/elcrec/blob/main/docs/runbook.md"
-"""Where the runbook is read; `--runbook` names your own copy."""
+"""Address of the runbook; `--runbook` sets your own copy."""
 
 _BY = "by (namespace, job)"
 
 
 class Alert(NamedTuple):
-    """A condition that somebody should look at.
+    """An alert.
 
     Attributes:
-        name: also the heading of its section in docs/runbook.md.
-        expr: PromQL; there is an alert for every series that it gives.
-        holds: how long it must hold.
-        severity: `critical` wakes somebody, `warning` waits for the morning.
-        summary: what is wrong, for whoever is woken.
+        name: its name, also the heading of its section in docs/runbook.md.
+        expr: PromQL; every resulting series is an alert.
+        holds: how long the condition must hold.
+        severity: `critical` needs action at once, `warning` can wait until the morning.
+        summary: description of the problem for the person on call.
     """
 
     name: str

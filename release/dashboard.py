@@ -1,4 +1,4 @@
-"""A Grafana dashboard of the metrics: one panel each, by its kind, and a few that set metrics against each other."""
+"""A Grafana dashboard: one panel per metric, by its kind, and a few that combine metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
@@ -31,7 +31,7 @@ _ROWS = (
     ("Stream of events", ("elcrec_stream_",)),
     ("Process", ("process_",)),
 )
-"""Rows of the dashboard and how the names of their metrics begin; a metric of no row gets one of its own at the end."""
+"""Rows of the dashboard and the prefixes of their metrics; a metric without a row gets its own row at the end."""
 
 _WIDTH, _HEIGHT, _COLUMNS = 8, 8, 24
 _WHERE = '{namespace=~"$namespace", job=~"$job"}'
@@ -91,7 +91,7 @@ _SHARES: Mapping[str, Sequence[Panel]] = {
 
 
 def dashboard() -> dict[str, Any]:
-    """Return the dashboard as Grafana imports it."""
+    """Return the dashboard in Grafana's import format."""
     return {
         "uid": "elcrec",
         "title": "ELCRec",
@@ -106,7 +106,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def sections() -> dict[str, list[Panel]]:
-    """Return the panels of each row; every metric that is not left out has one."""
+    """Return the panels of each row; every metric that is not excluded has one."""
     rows: dict[str, list[Panel]] = {title: list(_SHARES.get(title, ())) for title, _ in _ROWS}
     for metric in defined().values():
         if metric.name not in LEFT_OUT:

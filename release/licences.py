@@ -1,4 +1,4 @@
-"""`python -m release.licences LOCK…`: the licence of every package of an image, as it says itself, in Markdown.
+"""`python -m release.licences LOCK…`: the licences of all packages of an image, from their metadata, in Markdown.
 
 A copyleft licence needs a reason in `REASONS`; without one the report is still written, and the exit status is 1.
 """
@@ -29,7 +29,7 @@ REASONS: Mapping[str, str] = {
     "shtab": _FILES,
     "tqdm": _FILES,
 }
-"""Packages under copyleft that an image may hold, and why it may."""
+"""Packages under copyleft that an image may contain, with the reasons."""
 
 
 class Package(NamedTuple):
@@ -41,12 +41,12 @@ class Package(NamedTuple):
 
     @property
     def is_copyleft(self) -> bool:
-        """Whether its licence asks something of what is distributed with it."""
+        """Whether its licence imposes conditions on works distributed with it."""
         return bool(_COPYLEFT.search(self.licence))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report; return 1 where a package is under copyleft without a reason, or its licence is unknown."""
+    """Print the report; return 1 if a package is under copyleft without a reason, or has an unknown licence."""
     found = sorted(set(packages(map(Path, sys.argv[1:] if arguments is None else arguments))))
     sys.stdout.write("\n".join(report(found)) + "\n")
     faults = list(unexplained(found))
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def packages(locks: Iterable[Path]) -> Iterator[Package]:
-    """Yield the packages of lock files, with the licences that their installed copies tell."""
+    """Yield the packages of lock files, with the licences in the metadata of their installed copies."""
     for lock in locks:
         for name, version in _PIN.findall(lock.read_text(encoding="utf-8")):
             yield Package(name, version, _licence(name))
@@ -73,16 +73,16 @@ def report(found: Sequence[Package]) -> Iterator[str]:
 
 
 def unexplained(found: Iterable[Package]) -> Iterator[str]:
-    """Yield what a release must not ship as it is."""
+    """Yield the problems that prevent a release."""
     for each in found:
         if not each.licence:
             yield f"{each.name}: no licence known; install it, or name its licence in release/licences.py"
         elif each.is_copyleft and each.name not in REASONS:
-            yield f"{each.name} is under {each.licence}; keep it out of the image, or say why it may be there"
+            yield f"{each.name} is under {each.licence}; keep it out of the image, or give the reason for it"
 
 
 _SAID_ELSEWHERE = {"huey": "MIT", "sigstore-models": "MIT", "skops": "MIT"}
-"""Licences of packages whose metadata has none, by the text that they bring along."""
+"""Licences of packages whose metadata has none, taken from their licence texts."""
 
 
 def _licence(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the server and the consumer of events tell Prometheus, read off the objects that define it."""
+"""The Prometheus metrics of the server and of the consumer of events, read from the objects that define them."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,12 +13,12 @@ _OF_PROCESSES = "process_"
 
 
 class Metric(NamedTuple):
-    """A metric as its process defines it.
+    """The definition of a metric.
 
     Attributes:
-        name: of the family, without the endings of its series.
+        name: name of the family, without the suffixes of its series.
         kind: `counter`, `gauge` or `histogram`.
-        help: what it counts, one sentence.
+        help: description, one sentence.
         labels: names of its labels.
     """
 
@@ -29,12 +29,12 @@ class Metric(NamedTuple):
 
     @property
     def series(self) -> str:
-        """The name that a query asks for."""
+        """The name for queries."""
         return self.name + {"counter": "_total", "histogram": "_bucket"}.get(self.kind, "")
 
 
 def defined() -> dict[str, Metric]:
-    """Return every metric that is exposed, by name, in the order of its definition."""
+    """Return all exposed metrics by name, in the order of definition."""
     found: dict[str, Metric] = {}
     for owner in (Telemetry(), StreamMetrics()):
         own = list(_of(owner.registry))
@@ -43,7 +43,7 @@ def defined() -> dict[str, Metric]:
 
 
 def _of(registry: CollectorRegistry) -> Iterator[Metric]:
-    for collector in registry._collector_to_names:  # noqa: SLF001 - no public way, as of the labels
+    for collector in registry._collector_to_names:  # noqa: SLF001 - there is no public way, neither for the labels
         labels = tuple(collector._labelnames) if isinstance(collector, MetricWrapperBase) else ()  # noqa: SLF001
         describe = collector.describe if isinstance(collector, MetricWrapperBase) else collector.collect
         for family in describe():

@@ -1,6 +1,6 @@
 """Keep docs/RESULTS.md: `python -m release.results --run artifacts --preset paper --device "2 CPU cores"`.
 
-The rows live in results.json beside it, one a (data set, preset, objective, seed); the page is rendered from them and
+The rows are in results.json beside it, one per (data set, preset, objective, seed); the page is rendered from them and
 never edited by hand.
 """
 
@@ -39,7 +39,7 @@ _COLUMNS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Add one run to the results, or replace what it gave before; return the exit status."""
+    """Add one run to the results, or replace its earlier row; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         row = read_row(options.run, preset=options.preset, device=options.device, command=options.command)
@@ -54,7 +54,7 @@ def read_row(run: Path, *, preset: str, device: str, command: str) -> Row:
     """Gather a row from the folders `raw`, `model` and `evaluation` of a run.
 
     Raises:
-        UserError: a stage has not run, or the evaluation is of a model without the numbers wanted.
+        UserError: a stage has not run, or the evaluation lacks the required numbers.
     """
     source, config = read_json(run / "raw" / "source.json"), read_json(run / "model" / "config.json")
     metrics = read_json(run / "evaluation" / "metrics.json")
@@ -76,14 +76,14 @@ def read_row(run: Path, *, preset: str, device: str, command: str) -> Row:
             "git_revision": config.get("git_revision"),
         }
     except KeyError as error:
-        raise UserError(f"the run does not say {error}", where=run, fix="run its stages again") from error
+        raise UserError(f"the run has no {error}", where=run, fix="run its stages again") from error
 
 
 def record(row: Row, docs: Path) -> None:
-    """Put `row` in the place of the row with the same key, or at the end; render the page again.
+    """Replace the row with the same key by `row`, or append it; render the page again.
 
     Args:
-        row: as `read_row` returns it.
+        row: the result of `read_row`.
         docs: the folder of RESULTS.md and results.json.
     """
     path = docs / "results.json"
@@ -96,12 +96,12 @@ def record(row: Row, docs: Path) -> None:
 
 
 def key_of(row: Row) -> tuple[str, ...]:
-    """Return what makes a row the same run."""
+    """Return the key of a row, the same for repetitions of a run."""
     return tuple(str(row[name]) for name in KEY)
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Return the page: a table a data set, the published rows first."""
+    """Return the page: one table per data set, with the published rows first."""
     known = published()
     parts = [_HEAD]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
@@ -121,7 +121,7 @@ def published() -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _means(rows: Sequence[Row], cited: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
-    """A row for each preset and objective that ran with several seeds."""
+    """Return a mean row for each preset and objective that ran with several seeds."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["preset"], row["objective"]), []).append(row)
@@ -142,7 +142,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _left_in(rows: Sequence[Row]) -> list[str]:
-    """The other protocol, where it differs: targets that stand in the history may be ranked."""
+    """Return the table of the other protocol, if it differs: targets in the history are ranked too."""
     repeated = [row for row in rows if _UNMASKED[0] in row]
     if not repeated:
         return []

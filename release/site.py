@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made from the code: `make docs` has MkDocs call this.
+"""Documentation pages generated from the code, called by MkDocs in `make docs`.
 
 Commands come from the parsers, parameters from elcrec.config and its docstrings, and a file of the sources that a page
 links to becomes a page of its own, so that the site holds all that it points to.
@@ -23,13 +23,13 @@ _PYTHON: dict[str, str | tuple[str, ...]] = {
     "Loss terms": "training.terms",
     "Attribution and monitoring": "monitoring",
 }
-"""Headings of the page about Python, and the modules or the package below each."""
+"""Headings of the page on the Python API, with the modules or the package under each."""
 _SOURCE_LINK = re.compile(r"\]\(((?:\.\./)+)((?:src|pipelines|components)/[\w./]+\.(?:py|yaml))\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that are made (MkDocs' event of this name)."""
-    from mkdocs.structure.files import File  # noqa: PLC0415 - MkDocs is there where it calls this
+    """Add the generated pages (MkDocs' event of this name)."""
+    from mkdocs.structure.files import File  # noqa: PLC0415 - MkDocs, which calls this, is installed then
 
     pages = {
         "reference/commands.md": commands(),
@@ -44,13 +44,13 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Lead links to sources to their pages (MkDocs' event of this name)."""
+    """Redirect links to sources to their pages (MkDocs' event of this name)."""
     up = "../" * page.file.src_uri.count("/")
     return _SOURCE_LINK.sub(lambda found: f"]({up}{_page_of(found[2])})", markdown)
 
 
 def commands() -> str:
-    """Return the page of all commands: their own help."""
+    """Return the page of all commands, with the output of their help."""
     from elcrec.cli import _parser as elcrec  # noqa: PLC0415 - not needed to read a page
     from pipelines.cli import _parser as elcrec_pipeline  # noqa: PLC0415 - as above
 
@@ -62,7 +62,7 @@ def commands() -> str:
 
 
 def _subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield the parsers of all commands that do something."""
+    """Yield the parsers of all commands without subcommands."""
     inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
     if not inner:
         yield parser
@@ -88,7 +88,7 @@ def parameters() -> str:
 
 
 def _fields(kind: Any, prefix: str) -> Iterator[tuple[str, msgspec.structs.FieldInfo, str]]:
-    """Yield the parameters of a section and of those in it: their names with dots, and the class that has them."""
+    """Yield the parameters of a section and its nested sections: dotted names, and the class of each."""
     for field in msgspec.structs.fields(kind):
         name = f"{prefix}.{field.name}"
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
@@ -102,7 +102,7 @@ def _owner(kind: type, field: str) -> str:
 
 
 def _docstrings(path: Path) -> dict[tuple[str, ...], str]:
-    """Return what stands below each field of the classes of a module, its type and its default, by class and field."""
+    """Return the docstring, type and default of each field of a module's classes, by class and field."""
     found = dict[tuple[str, ...], str]()
     for kind in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(kind, ast.ClassDef):
@@ -120,14 +120,14 @@ def _docstrings(path: Path) -> dict[tuple[str, ...], str]:
 
 
 def _default(value: ast.expr) -> str:
-    """Return a default as one would write it; a factory is what it makes where it is called without arguments."""
+    """Return a default as source text; for a factory without arguments, the value that it creates."""
     if isinstance(value, ast.Call) and value.keywords and value.keywords[0].arg == "default_factory":
         return {"dict": "{}", "list": "[]"}.get(made := ast.unparse(value.keywords[0].value), made)
     return ast.unparse(value)
 
 
 def python() -> str:
-    """Return the page of the modules that are used from Python; mkdocstrings fills it in."""
+    """Return the page of the Python API, which mkdocstrings fills in."""
     lines = ["# Python"]
     for heading, place in _PYTHON.items():
         names = _modules(place) if isinstance(place, str) else place
@@ -141,7 +141,7 @@ def _modules(package: str) -> list[str]:
 
 
 def source(path: str) -> str:
-    """Return a page that shows a file of the sources."""
+    """Return a page that shows a source file."""
     kind = "python" if path.endswith(".py") else "yaml"
     return f"# {path}\n\n````{kind}\n{(ROOT / path).read_text(encoding='utf-8')}````\n"
 

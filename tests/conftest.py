@@ -1,4 +1,4 @@
-"""What every test shares: one thread each (they run side by side), and where the benchmark sets are."""
+"""Settings of all tests: one thread each, because they run in parallel, and the place of the benchmark sets."""
 
 import os
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Thirty days in the life of a recommender, played in minutes with the real parts."""
+"""A simulation of thirty days of a recommender, in minutes, with the real components."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.simulation`: play thirty days; write simulation.html and simulation.json."""
+"""`python -m benchmarks.simulation`: simulate thirty days; write simulation.html and simulation.json."""
 
 import argparse
 import shutil
@@ -25,7 +25,7 @@ _PARAMS = Path(__file__).with_name("params.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play; return the exit status."""
+    """Run the simulation; return the exit status."""
     return launch("benchmarks.simulation", _parser(), _play, arguments)
 
 
@@ -33,7 +33,7 @@ def _play(options: argparse.Namespace, _: Sequence[str]) -> None:
     config = load_config(ROOT / "params.yaml", presets=[_PARAMS], overrides=options.overrides)
     habits = Habits(users=options.users)
     folder = _empty(options.out)
-    # The folder is marked as a simulation's, which the next one may remove.
+    # The folder is marked as a simulation's, so that the next one may remove it.
     write_json(folder / _MARK, {"schema_version": SCHEMA_VERSION})
     shop = Shop(habits, options.seed)
     month = Month(config, folder, open_store(folder / "store"), shop, drift_day=options.drift_day, seed=options.seed)
@@ -50,10 +50,10 @@ def _play(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _empty(folder: Path) -> Path:
-    """Return the folder, without what an earlier simulation left in it.
+    """Return the folder after removing the output of an earlier simulation.
 
     Raises:
-        UserError: it holds something else.
+        UserError: it has other content.
     """
     if folder.exists() and any(folder.iterdir()):
         if not (folder / _MARK).exists():

@@ -1,4 +1,4 @@
-"""The month: every day is served, every morning operated, with the stages that people run."""
+"""The simulated month: every day is served, and every morning the stages run as in operation."""
 
 import logging
 from collections.abc import Iterator
@@ -40,14 +40,14 @@ class DayPlayed:
     """A day and the morning after it.
 
     Attributes:
-        number: from 1.
-        date: in ISO 8601.
-        mode: how the server treated a challenger.
+        number: number of the day, from 1.
+        date: date in ISO 8601.
+        mode: the server's mode for a challenger.
         champion: version that served.
-        served: what users did.
-        verdict: the monitor's, of the morning after.
-        reasons: why.
-        notes: what happened then, one word and one sentence each.
+        served: the behaviour of users.
+        verdict: the monitor's verdict on the next morning.
+        reasons: its reasons.
+        notes: events of that morning, one word and one sentence each.
     """
 
     number: int
@@ -61,18 +61,18 @@ class DayPlayed:
 
 
 class Month:
-    """A shop, its store, and what operates them."""
+    """A shop, its store, and their operation."""
 
     def __init__(self, config: Config, folder: Path, store: Store, shop: Shop, *, drift_day: int, seed: int) -> None:
         """Take the parts.
 
         Args:
-            config: of all stages.
-            folder: where every stage writes.
+            config: the configuration of all stages.
+            folder: folder for the output of all stages.
             store: the registry and the feature store.
-            shop: who comes.
-            drift_day: the day, from 1, on which taste drifts.
-            seed: of what the server explores.
+            shop: the simulated users.
+            drift_day: the day, from 1, on which tastes drift.
+            seed: seed of the server's exploration.
         """
         self._config, self._folder, self._store, self._shop = config, folder, store, shop
         self._drift_day, self._seed = drift_day, seed
@@ -89,7 +89,7 @@ class Month:
         self._train(log, "champion")
 
     def play(self, days: int) -> Iterator[DayPlayed]:
-        """Play day after day; each is yielded when the morning after is over."""
+        """Simulate day after day; yield each day after the work of the next morning."""
         for number in range(1, days + 1):
             notes = []
             if number == self._drift_day:
@@ -115,7 +115,7 @@ class Month:
         return champion
 
     def _operate(self, day: DayPlayed, now: datetime) -> None:
-        """Do what is scheduled for the morning: join, judge, and what follows from it."""
+        """Do the scheduled work of the morning: join exposures, judge, and act on the verdict."""
         attributed, config = self._folder / "attributed", self._config
         join = partial(join_exposures, config.exposures, salt=self._store.user_salt, engine=self._engine)
         join(self._folder / "exposures", attributed, log=self._store.features.event_log)
@@ -161,7 +161,7 @@ class Month:
         self._mode = "off"
 
     def _train(self, log: Path, alias: str) -> dict[str, Any]:
-        """Run the pipeline on a log, as `elcrec run` does, and push under an alias."""
+        """Run the pipeline on a log, like `elcrec run`, and push under an alias."""
         self._trainings += 1
         work, config = self._folder / f"training-{self._trainings}", self._config
         source = msgspec.structs.replace(config.fetch.file, path=str(log), format="parquet")
@@ -179,7 +179,7 @@ class Month:
             return release(section, *inputs, salt=lambda: self._store.user_salt)
 
     def _gate(self) -> Any:
-        """Return the gate's section with the log of this month, which the first push does not ask for."""
+        """Return the gate's section with the log of this month, which the first push does not use."""
         gate = self._config.push.gate
         asked = msgspec.structs.replace(gate.counterfactual, attributed=str(self._folder / "attributed"))
         return msgspec.structs.replace(gate, counterfactual=asked)

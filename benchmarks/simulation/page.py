@@ -1,4 +1,4 @@
-"""The month as a page."""
+"""The page of the simulated month."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,9 +29,9 @@ def write_page(path: Path, days: Sequence[DayPlayed], habits: Habits, gate: Mapp
 
     Args:
         path: the file to write.
-        days: what was played.
-        habits: of the shop.
-        gate: gate.json of the last push; `None` where there was none after the first.
+        days: the simulated days.
+        habits: the habits of the shop's users.
+        gate: gate.json of the last push; `None` if there was none after the first.
     """
     log = None if gate is None else gate["on_the_log"]
     page = {
@@ -48,12 +48,12 @@ def write_page(path: Path, days: Sequence[DayPlayed], habits: Habits, gate: Mapp
 
 
 def first(days: Sequence[DayPlayed], kind: str) -> int | None:
-    """Return the number of the first day with a note of a kind; `None` where there is none."""
+    """Return the number of the first day with a note of a kind; `None` if there is none."""
     return next((day.number for day in days for name, _ in day.notes if name == kind), None)
 
 
 def mean_ctr(days: Sequence[DayPlayed], since: int, until: int) -> float | None:
-    """Return the click-through rate from day `since` until before day `until`; `None` without an answer."""
+    """Return the click-through rate from day `since` until before day `until`; `None` without answers."""
     rates = [rate for day in days if since <= day.number < until and (rate := day.served.ctr()) is not None]
     return float(np.mean(rates)) if rates else None
 
@@ -82,7 +82,7 @@ def _estimates(known: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]
 
 
 def _rates(days: Sequence[DayPlayed]) -> str:
-    """Click-through rate by day, of each arm where there are two, and what happened."""
+    """Click-through rate by day, of each arm if there are two, with marks for events."""
     with figure(10.4, 3.8) as ((axis,), finish):
         x = [day.number for day in days]
         axis.plot(x, [day.served.ctr() for day in days], color=COLORS["model"], marker="o", markersize=4, label="all")
@@ -108,7 +108,7 @@ def _rates(days: Sequence[DayPlayed]) -> str:
 
 
 def _marks(days: Sequence[DayPlayed]) -> list[tuple[float, str]]:
-    """Return where what happened is drawn: a drift before its day, the work of a morning after its."""
+    """Return the positions of marks: a drift before its day, the work of a morning after its day."""
     return [
         (day.number - 0.5 if name == "drift" else day.number + 0.5, name)
         for day in days
@@ -118,7 +118,7 @@ def _marks(days: Sequence[DayPlayed]) -> list[tuple[float, str]]:
 
 
 def _verdicts(days: Sequence[DayPlayed]) -> str:
-    """The monitor's verdict, the version that serves and how a challenger is treated, a strip each."""
+    """Three strips: the monitor's verdict, the version that serves, and the mode for a challenger."""
     with figure(10.4, 1.7) as ((axis,), finish):
         for day in days:
             axis.barh(1, 0.94, left=day.number - 0.47, height=0.8, color=_VERDICTS[day.verdict])
@@ -136,7 +136,7 @@ def _verdicts(days: Sequence[DayPlayed]) -> str:
 
 
 def _intents(days: Sequence[DayPlayed], habits: Habits) -> str:
-    """Share of each planted intent among what users do, by day."""
+    """Share of each planted intent among the users' events, by day."""
     count = habits.common + habits.rare
     share_KD = np.array([[day.served.wanted[intent] for day in days] for intent in range(count)], np.float64)
     share_KD /= np.maximum(share_KD.sum(0), 1)

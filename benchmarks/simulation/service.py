@@ -1,4 +1,4 @@
-"""The real server's parts in one process: versions, engine, event log, log of exposures; only time is simulated."""
+"""The real server's components in one process: versions, engine, event log, exposures; only time is simulated."""
 
 import asyncio
 from collections import Counter
@@ -31,13 +31,13 @@ _PATIENCE, _POLL_SECONDS, _EVERY = 600.0, 0.02, 1 << 20
 
 @dataclass(kw_only=True)
 class Served:
-    """What a day brought.
+    """The results of a day.
 
     Attributes:
-        answers: how many answers each arm gave.
-        clicks: clicks of shown items, by arm.
+        answers: number of answers by arm.
+        clicks: clicks on shown items by arm.
         wanted: events by the planted intent of their item.
-        overlap: of a shadow, mean share of an answer that the challenger would have shown too; `None` without one.
+        overlap: mean share of an answer that a challenger in shadow would have shown too; `None` without a shadow.
     """
 
     answers: Counter[Arm] = field(default_factory=Counter)
@@ -46,17 +46,17 @@ class Served:
     overlap: float | None = None
 
     def ctr(self, arm: Arm | None = None) -> float | None:
-        """Return clicks per shown item, of one arm or of all; `None` without an answer."""
+        """Return clicks per shown item, of one arm or of all; `None` without answers."""
         answers = self.answers.total() if arm is None else self.answers[arm]
         clicks = self.clicks.total() if arm is None else self.clicks[arm]
         return clicks / (answers * SHOWN) if answers else None
 
 
 class Clock:
-    """The simulated time, in nanoseconds since 1970 as the log of exposures reads it."""
+    """The simulated time in nanoseconds since 1970, for the log of exposures."""
 
     def __init__(self) -> None:
-        """Begin long ago."""
+        """Start at the earliest time."""
         self.now = 0
 
     def __call__(self) -> int:
@@ -64,7 +64,7 @@ class Clock:
         return self.now
 
     def set(self, moment: datetime) -> None:
-        """Let it be so late."""
+        """Set the time."""
         self.now = (moment - _EPOCH) // _MICROSECOND * 1000
 
 
@@ -113,7 +113,7 @@ def _samples(telemetry: Telemetry) -> dict[str, float]:
 
 
 def _patient(config: Config, exposures: Path, mode: Mode) -> ServeConfig:
-    """Return the section `serve` with limits that a busy machine does not meet, as time outside is not simulated."""
+    """Return the section `serve` with time limits that even a busy machine does not reach, as they use real time."""
     return msgspec.structs.replace(
         config.serve,
         store_timeout=_PATIENCE,

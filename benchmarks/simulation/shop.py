@@ -1,4 +1,4 @@
-"""A shop whose users hold planted intents: what they click, what they find on their own, and how their taste drifts.
+"""A simulated shop whose users have planted intents: their clicks, their own finds, and the drift of their tastes.
 
 Axes: `U` users, `V` items, `K` intents, `S` items of an intent, `P` places of an answer.
 """
@@ -22,20 +22,20 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Habits:
-    """Who the users are and what they do.
+    """The parameters of the users' behaviour.
 
     Attributes:
-        users: how many there are.
-        common: intents that users hold before the drift.
-        rare: intents that nearly nobody holds before it.
-        items_an_intent: items of each intent.
-        visits: chance of each user to come on a day.
-        found: events of a visit that no answer led to, on average.
-        wanted: chance that an item of an intent which the user holds is clicked, if it is looked at.
-        chance: the same of any item.
-        noise: share of found events that are of any item.
-        days_before: days of the log before the first simulated one.
-        visits_before: chance of each user to come on each of them.
+        users: number of users.
+        common: number of intents that users have before the drift.
+        rare: number of intents that almost no user has before the drift.
+        items_an_intent: number of items of each intent.
+        visits: chance of a user to visit on a day.
+        found: mean number of events per visit that do not follow from an answer.
+        wanted: chance of a click on an item of one of the user's intents, if the user looks at it.
+        chance: chance of a click on any other item.
+        noise: share of found events with a random item.
+        days_before: number of days in the log before the first simulated day.
+        visits_before: chance of a user to visit on each of these days.
         turned: share of the users whose intents become rare ones by the drift.
     """
 
@@ -54,14 +54,14 @@ class Habits:
 
 
 class Visit(NamedTuple):
-    """A user who comes, and when."""
+    """A visit: a user and a time."""
 
     user: int
     moment: datetime
 
 
 class Found(NamedTuple):
-    """An event: what, when, and after which answer, if any."""
+    """An event: its item, its time, and the answer that it follows, if any."""
 
     user_id: str
     item_id: str
@@ -70,7 +70,7 @@ class Found(NamedTuple):
 
 
 class Shop:
-    """The users and their tastes; the same seed gives the same days, whoever recommends."""
+    """The users and their tastes; the same seed gives the same days, independent of the recommender."""
 
     def __init__(self, habits: Habits, seed: int) -> None:
         """Draw the users' intents."""
@@ -95,16 +95,16 @@ class Shop:
         return pa.table({**ids, "timestamp": times})
 
     def visits(self, day: int) -> list[Visit]:
-        """Return who comes on a day, from 0, in the order of time."""
+        """Return the visits of a day (from 0) in order of time."""
         return self._visits(day, self.habits.visits)
 
     def drift(self) -> None:
-        """Let users turn to rare intents."""
+        """Let some users switch to rare intents."""
         turned = self._random.random(self.habits.users) < self.habits.turned
         self._held_U2[turned] = self._intents(int(turned.sum()), self.habits.common, self.habits.rare)
 
     def click(self, visit: Visit, answer_id: str, item_ids: Sequence[str]) -> list[Found]:
-        """Return what the user clicks of an answer: what is wanted, if its place is looked at."""
+        """Return the user's clicks on an answer: wanted items, if the user looks at their places."""
         items_P = np.array([self._index_of[item] for item in item_ids], np.int64)
         held_P = (self.intent_V[items_P, None] == self._held_U2[visit.user]).any(1)
         look_P = 1 / (1 + 0.1 * np.arange(len(item_ids)))
@@ -121,7 +121,7 @@ class Shop:
         ]
 
     def find(self, visit: Visit) -> list[Found]:
-        """Return what the user finds without an answer, before they ask for one."""
+        """Return the user's finds without an answer, before their request."""
         number = self._random.poisson(self.habits.found)
         intents = self._random.choice(self._held_U2[visit.user], number)
         size = self.habits.items_an_intent
@@ -144,7 +144,7 @@ class Shop:
     def _visits(self, day: int, share: float) -> list[Visit]:
         users = np.flatnonzero(self._random.random(self.habits.users) < share)
         opens, place = FIRST_DAY + day * _DAY + _OPENS, self._random.permutation(len(users))
-        # No two at the same time, so that nothing depends on how ties are broken.
+        # No two at the same time, so that the order of ties does not matter.
         moments = place * (_OPEN_SECONDS / max(1, len(users)))
         visits = [
             Visit(int(user), opens + timedelta(microseconds=int(moment * 1e6) + int(user)))
@@ -153,7 +153,7 @@ class Shop:
         return sorted(visits, key=lambda visit: visit.moment)
 
     def _intents(self, users: int, first: int, count: int) -> Ints:
-        """Draw two different intents a user, [U, 2]."""
+        """Draw two different intents per user, [U, 2]."""
         one = self._random.integers(0, count, users)
         other = (one + self._random.integers(1, count, users)) % count
         return np.stack([one, other], 1) + first

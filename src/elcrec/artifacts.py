@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and describe themselves."""
+"""Files and folders that are written atomically, and their checksums."""
 
 import fcntl
 import glob
@@ -19,9 +19,9 @@ from elcrec.errors import UserError
 
 SCHEMA_VERSION = 1
 MEASURED = "measured.json"
-"""What a stage measured of its own run, such as seconds: in no digest, as the same inputs give other figures again."""
+"""File of a stage's measurements of its own run, such as seconds; in no digest, because they differ between runs."""
 FORGOTTEN_FILE = "forgotten.json"
-"""The list of users who were forgotten, in a store folder."""
+"""The list of forgotten users, in a store folder."""
 _BLOCK = 1 << 20
 
 T = TypeVar("T")
@@ -29,10 +29,10 @@ T = TypeVar("T")
 
 @contextmanager
 def atomic_dir(out: Path) -> Iterator[Path]:
-    """Yield a scratch folder beside `out`; on success it replaces `out`, on any error it goes away.
+    """Yield a scratch folder beside `out`; on success it replaces `out`, on any error it is removed.
 
     Raises:
-        UserError: the place of `out` cannot be written.
+        UserError: the folder of `out` cannot be written.
     """
     out = out.absolute()
     try:
@@ -56,7 +56,7 @@ def _scratch_beside(out: Path) -> Path:
 
 
 def _share_by_umask(*paths: Path) -> None:
-    """Give files the permissions that the umask wants; some libraries keep what they write to themselves."""
+    """Give files the permissions of the umask; some libraries make their files readable only to the owner."""
     kept = ~_umask()
     for path in paths:
         mode, wanted = path.stat().st_mode, (0o777 if path.is_dir() else 0o666) & kept
@@ -65,7 +65,7 @@ def _share_by_umask(*paths: Path) -> None:
 
 
 def _umask() -> int:
-    """Return the umask, without setting it where the system tells: other threads may be creating files."""
+    """Return the umask, if possible without setting it, because other threads may be creating files."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -79,13 +79,13 @@ def _umask() -> int:
 
 
 def _remove_stale(out: Path) -> None:
-    """Clear what a killed run left behind for the same output."""
+    """Remove leftovers of a killed run for the same output."""
     for leftover in _partial(out):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _partial(path: Path) -> Iterator[Path]:
-    """Yield what was begun to become `path`."""
+    """Yield the unfinished files or folders that were meant to become `path`."""
     return path.parent.glob(f".{glob.escape(path.name)}.*.partial")
 
 
@@ -103,8 +103,8 @@ def _replace_dir(scratch: Path, out: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the folder of `path`; on success it is renamed to `path`.
 
-    The name is the caller's own: two threads of a process may write one file, and the last one wins. What somebody who
-    was killed has begun goes away.
+    The temporary name is unique to the caller: two threads of a process may write the same file, and the last one wins.
+    Leftovers of killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
@@ -119,7 +119,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def _locked_beside(path: Path) -> tuple[Path, BinaryIO]:
-    """Return an empty file and its lock, which the kernel ends with this process: so others tell that it is in use."""
+    """Return an empty file and its lock, which shows others that it is in use until this process ends."""
     while True:
         temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
         lock = temporary.open("wb")
@@ -127,7 +127,7 @@ def _locked_beside(path: Path) -> tuple[Path, BinaryIO]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if temporary.exists():
             return temporary, lock
-        lock.close()  # somebody took it for abandoned before it was locked
+        lock.close()  # another process removed it as abandoned before it was locked
 
 
 def _remove_abandoned(path: Path) -> None:
@@ -138,24 +138,24 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _remove_with_journals(path: Path) -> None:
-    """Remove a file, and what SQLite has put beside it if it is a database."""
+    """Remove a file, and the journals of SQLite beside it if it is a database."""
     for beside in path.parent.glob(f"{glob.escape(path.name)}-*"):
         beside.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
 def require_parquet_name(path: Path) -> None:
-    """Check that a file to write is named as what it will be: `elcrec forget` and readers go by the name.
+    """Check that a Parquet output is named so, because `elcrec forget` and readers go by the name.
 
     Raises:
-        UserError: the name ends otherwise.
+        UserError: the name has another suffix.
     """
     if path.suffix != ".parquet":
         raise UserError("the output is Parquet", where=path, fix=f"name it {path.stem}.parquet")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write `document` atomically, indented, keys in their order, ending in a newline."""
+    """Write `document` atomically, indented, with keys in their order and a final newline."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
@@ -224,9 +224,9 @@ def _digest(path: Path, digest: Any) -> str:
 
 
 def code_revision() -> str | None:
-    """Return the commit of this code: what an image says of itself, else that of the checkout it runs from.
+    """Return the commit of this code: the one recorded in the image, else that of the checkout.
 
-    `None` where the package was installed from neither.
+    `None` if the package was installed from neither.
     """
     recorded = os.environ.get("ELCREC_GIT_REVISION")
     if recorded:

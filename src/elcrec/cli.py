@@ -16,7 +16,7 @@ from elcrec.faults import explain
 from elcrec.process import ended_by_sigterm, set_up_process
 from elcrec.state_commands import add_events, add_forget, events, forget
 
-if TYPE_CHECKING:  # `elcrec --help` reads no configuration
+if TYPE_CHECKING:  # so that `elcrec --help` does not load the configuration
     from elcrec.config import Config
 
 Options = argparse.Namespace
@@ -27,8 +27,8 @@ ARTIFACTS = Path("artifacts")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status.
 
-    It is 0, `push.refused_status` where the gate refused a model, `monitor.retrain_status` where retraining is asked
-    for, 2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
+    It is 0 on success, `push.refused_status` if the gate refused a model, `monitor.retrain_status` if retraining is
+    requested, 2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
     """
     set_up_process()
     options = _parser().parse_args(arguments)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _say(error)
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough.
+        # The reader of the output, such as `head`, has closed it.
         _abandon_output()
         return 1
     except KeyboardInterrupt:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _abandon_output() -> None:
-    """Let nothing be flushed to standard output at exit, where it would fail once more."""
+    """Prevent flushing standard output at exit, which would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -304,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     a = ARTIFACTS
-    add("fetch", _fetch, "Bring the raw log in, or make the sample log.", out=a / "raw")
+    add("fetch", _fetch, "Get the raw log, or make the sample log.", out=a / "raw")
     checked = add(
         "validate",
         _validate,
@@ -314,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
         accepted=a / "accepted",
         forgotten=a / "store" / FORGOTTEN_FILE,
     )
-    text = "take a log that drifted from the last accepted one; who says so and why goes into the report"
+    text = "accept a log that drifted from the last accepted one; the report shows REASON (who accepts it, and why)"
     checked.add_argument("--accept-drift", default="", metavar="REASON", help=text)
     add(
         "sequences",
@@ -331,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
         out=a / "model",
         checkpoint=a / "checkpoints" / "model",
     )
-    train.add_argument("--objective", help="overrides train.objective, as for the baseline")
+    train.add_argument("--objective", help="overrides train.objective, for example for the baseline")
     train.add_argument("--warm-start", type=Path, metavar="BUNDLE", help="start from the weights of a pushed model")
     add(
         "evaluate",
@@ -346,35 +346,40 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "push",
         _push,
-        "Decide, register the model and publish its features.",
+        "Judge the model; if accepted, register it and publish its features.",
         model=a / "model",
         sequences=a / "sequences",
         evaluation=a / "evaluation",
         store=a / "store",
         out=a / "push",
     )
-    text = "Make an earlier version the champion; no push brings the present one back."
+    text = "Make an earlier version the champion, and reject the present one."
     back = add("rollback", _rollback, text, store=a / "store")
-    back.add_argument("version", nargs="?", metavar="VERSION", help="what is to serve (default: the one before)")
-    add("run", _run, "Run every stage and recommend for a user.", workdir=a)
-    recommend = add("recommend", _recommend, "Rank items for one user, served from Feast.", store=a / "store")
+    back.add_argument("version", nargs="?", metavar="VERSION", help="version to serve (default: the previous one)")
+    add("run", _run, "Run all stages and recommend for one user.", workdir=a)
+    recommend = add(
+        "recommend", _recommend, "Recommend items to one user, with their history from Feast.", store=a / "store"
+    )
     recommend.add_argument("--user", required=True, help="the user's raw id")
     recommend.add_argument("--k", type=int, default=10, help="how many items (default 10)")
-    text = "Add live events to users' histories, or read the log of them."
+    text = "Add live events to users' histories, or work with the event log."
     add_events(add("events", lambda options: _show(events(options, _config)), text, store=a / "store"))
-    text = "Erase a user from the store and from work folders; logs that are read later count without them."
+    text = "Erase a user from the store and from work folders; logs that are read later are read without them."
     add_forget(add("forget", lambda options: _show(forget(options, _config(options))), text, store=a / "store"))
-    serve = add("serve", _serve, "Serve the champion over HTTP; follows the registry.", store=a / "store")
+    serve = add("serve", _serve, "Serve the champion over HTTP; follow the registry.", store=a / "store")
     serve.add_argument("--host", help="overrides serve.host")
     serve.add_argument("--port", type=int, help="overrides serve.port")
     _add_loop(add)
-    text = "Recommend for every user of a file of histories, into one Parquet file."
+    text = "Recommend items to all users of a file of histories, into one Parquet file."
     everybody = add("recommend-all", _recommend_all, text, store=a / "store")
     everybody.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder, instead of the store's model")
     everybody.add_argument("--model-version", default="champion", metavar="VERSION", help="(default champion)")
-    everybody.add_argument("--users", type=Path, metavar="FILE", help="a raw id a line (default: all users)")
+    everybody.add_argument("--users", type=Path, metavar="FILE", help="raw ids, one per line (default: all users)")
     everybody.add_argument(
-        "--histories", type=Path, metavar="FILE", help="user_id, item_ids (default: those of the store's last push)"
+        "--histories",
+        type=Path,
+        metavar="FILE",
+        help="file with user_id and item_ids (default: the histories of the store's last push)",
     )
     everybody.add_argument("--out", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
     everybody.add_argument("--k", type=int, default=20, help="how many items (default 20)")
@@ -386,18 +391,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_loop(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add what comes after an answer."""
+    """Add the commands that analyse answers: exposures, monitor and promote."""
     a = ARTIFACTS
-    text = "Join what servers showed with the events that followed, into one table."
+    text = "Join the servers' exposures with the events that followed, into one table."
     joined = add("exposures", _exposures, text, store=a / "store", exposures=a / "exposures", out=a / "attributed")
     joined.add_argument("--events", type=Path, metavar="FILE", help="an export, for events that the log no longer has")
-    text = "Judge what is served, day by day; say whether to train again."
+    text = "Judge what is served, day by day, and say whether to retrain."
     judged = add("monitor", _monitor, text, attributed=a / "attributed", out=a / "monitor")
-    text = "the store whose champion serves: its age and its intents are looked at too"
+    text = "the store of the champion, to judge its age and intents too"
     judged.add_argument("--store", type=Path, metavar="DIR", help=text)
-    text = "what an earlier run wrote (default: --out, as it was)"
+    text = "output of an earlier run (default: --out)"
     judged.add_argument("--earlier", type=Path, metavar="DIR", help=text)
-    text = "Decide between challenger and champion by what their users did; move the alias."
+    text = "Decide between challenger and champion by the behaviour of their users; move the alias."
     places = {"attributed": a / "attributed", "store": a / "store", "out": a / "promotion"}
     add("promote", _promote, text, **places).add_argument(
         "--dry-run", action="store_true", help="decide and write, but leave the registry as it is"
@@ -406,8 +411,12 @@ def _add_loop(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _add_import(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(command=_import_weights)
-    sub.add_argument("checkpoint", type=Path, metavar="FILE", help="what the published code saved, such as a .pt file")
-    sub.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="of the log that it was trained on")
+    sub.add_argument(
+        "checkpoint", type=Path, metavar="FILE", help="checkpoint of the published code, such as a .pt file"
+    )
+    sub.add_argument(
+        "--sequences", type=Path, required=True, metavar="DIR", help="sequences of the log that it was trained on"
+    )
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
     sub.add_argument("--num-heads", type=int, default=2, metavar="N", help="attention heads (default 2, as published)")
     sub.add_argument("--drop-absent-items", action="store_true", help="leave out items that the sequences lack")
@@ -422,7 +431,7 @@ def _add_configuration(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="laid over the parameters; may be repeated",
+        help="file of parameters that override those of --params; may be repeated",
     )
     sub.add_argument(
         "--set",
@@ -430,5 +439,5 @@ def _add_configuration(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="one parameter; may be repeated",
+        help="set one parameter; may be repeated",
     )

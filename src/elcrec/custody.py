@@ -1,8 +1,8 @@
-"""Checksums of what a stage wrote, which the next stage compares with what it reads.
+"""Checksums of a stage's output, which the next stage compares with the files that it reads.
 
-A stage's folder has a `checksums.json`. It covers every file but pages and what was measured, which no stage reads and
-which differ between two runs of the same inputs; so the same inputs have the same `checksums.json`. It protects against
-accidents and careless edits, not against somebody who writes new checksums too.
+A stage's folder has a `checksums.json`. It covers every file except pages and measurements, which no stage reads and
+which differ between runs with the same inputs. So the same inputs give the same `checksums.json`. It protects against
+accidents and careless edits, not against somebody who also writes new checksums.
 """
 
 import logging
@@ -25,26 +25,26 @@ _PAGE = ".html"
 
 
 class Checksums(msgspec.Struct, frozen=True, kw_only=True):
-    """What `checksums.json` says of its folder."""
+    """The content of `checksums.json`."""
 
     files: dict[str, str]
     """sha256 by file name."""
     rewriting: list[str] = []
-    """Files that an erasure has begun to rewrite; empty in a folder at rest."""
+    """Files that an erasure has begun to rewrite; normally empty."""
     schema_version: int = SCHEMA_VERSION
 
 
 @contextmanager
 def stage_output(out: Path, *, patience: float = 0) -> Iterator[Path]:
-    """Yield a scratch folder beside `out`; on success it gets its checksums and replaces `out`.
+    """Yield a scratch folder beside `out`; on success, write its checksums and let it replace `out`.
 
     Args:
         out: the stage's output.
         patience: seconds to wait for another process that writes it.
 
     Raises:
-        UserError: the place of `out` cannot be written, or another process is writing it; also for a fault of the
-            surroundings inside, such as a full disk.
+        UserError: the folder of `out` cannot be written, or another process is writing it; also for a fault of the
+            environment inside the block, such as a full disk.
     """
     place = out.absolute()
     try:
@@ -61,23 +61,23 @@ def stage_output(out: Path, *, patience: float = 0) -> Iterator[Path]:
 
 
 def write_checksums(folder: Path) -> None:
-    """Record the files that lie in a folder; what lies in its subfolders has a manifest of its own."""
+    """Record the files of a folder, without subfolders, which have their own manifests."""
     covered = sorted(path for path in folder.iterdir() if path.is_file() and _is_covered(path.name))
     _write(folder, Checksums(files={path.name: sha256_of(path) for path in covered}))
 
 
 def verify(folder: Path, *names: str, optional: Iterable[str] = ()) -> None:
-    """Compare files with what the stage recorded when it wrote them.
+    """Compare files with the checksums that their stage recorded.
 
-    A folder of an earlier version, which has no `checksums.json`, is taken as it is, and a line in the log says so.
+    A folder of an earlier version without `checksums.json` is accepted as it is, and a log line says so.
 
     Args:
         folder: a stage's output.
-        names: the files that are about to be read.
-        optional: such files that the stage does not always write.
+        names: the files to be read.
+        optional: files to be read that the stage does not always write.
 
     Raises:
-        UserError: a file is not the one that was written, is missing, or came later.
+        UserError: a file was changed, is missing, or was added later.
     """
     if not (folder / CHECKSUMS).is_file():
         if folder.is_dir():
@@ -85,14 +85,14 @@ def verify(folder: Path, *names: str, optional: Iterable[str] = ()) -> None:
         return
     recorded = _read(folder)
     if recorded.rewriting:
-        what = f"{', '.join(recorded.rewriting)}: an erasure was broken off"
+        what = f"{', '.join(recorded.rewriting)}: an erasure was interrupted"
         raise UserError(what, where=folder, fix="run the same `elcrec forget` again")
     for name in (*names, *optional):
         _compare(folder / name, recorded.files.get(name), required=name in names)
 
 
 def announce_rewrite(path: Path) -> None:
-    """Note in the folder's checksums, where it has any, that a file is about to be rewritten."""
+    """Note in the folder's checksums, if it has any, that a file is about to be rewritten."""
     if (path.parent / CHECKSUMS).is_file():
         recorded = _read(path.parent)
         begun = sorted({*recorded.rewriting, path.name})
@@ -100,12 +100,12 @@ def announce_rewrite(path: Path) -> None:
 
 
 def announced(folder: Path) -> list[Path]:
-    """Return the files of a folder whose rewriting was announced, also by a process that was killed since."""
+    """Return the files of a folder whose rewriting was announced, also those of a process that was killed since."""
     return [folder / name for name in _read(folder).rewriting] if (folder / CHECKSUMS).is_file() else []
 
 
 def record_rewritten(folder: Path, names: Iterable[str]) -> None:
-    """Bring the checksums of rewritten files up to date, where the folder has any; nothing is announced any more."""
+    """Update the checksums of rewritten files, if the folder has any, and clear the announcements."""
     if (folder / CHECKSUMS).is_file():
         files = _read(folder).files
         anew = {name: sha256_of(folder / name) for name in names if name in files}

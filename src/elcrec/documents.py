@@ -1,4 +1,4 @@
-"""YAML that people write: plain values alone, read as they are meant, refused by name where they are not."""
+"""Reading YAML written by hand: only plain values, with errors that name the faulty entry."""
 
 import math
 import re
@@ -11,14 +11,14 @@ import yaml
 from elcrec.errors import UserError
 
 _DEEPEST = 32
-"""More levels than any schema has."""
+"""Largest depth; no schema has as many levels."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _LARGEST = 2**63
 _PLAIN_FIX = "write text, a number, true or false, null, a list or a mapping"
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML that reads 1e-3 as a number, as DVC and people do (PyYAML wants 1.0e-3)."""
+    """A YAML loader that reads 1e-3 as a number, like DVC (PyYAML needs 1.0e-3)."""
 
 
 _FLOAT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
@@ -29,7 +29,7 @@ def parse_yaml(text: str, *, source: object) -> Any:
     """Read a YAML document.
 
     Raises:
-        UserError: it is not YAML, carries tags, or holds a value that its type cannot have.
+        UserError: it is not YAML, has tags, or holds a value that its type cannot have.
     """
     try:
         _check_form(text, source)
@@ -43,7 +43,7 @@ def parse_yaml(text: str, *, source: object) -> Any:
 
 
 def _check_form(text: str, source: object) -> None:
-    """Refuse tags, over some of which PyYAML stumbles in many ways, and depths at which Python gives up."""
+    """Refuse tags, with some of which PyYAML fails in many ways, and depths beyond Python's recursion limit."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         tag = getattr(event, "tag", None)
@@ -55,10 +55,10 @@ def _check_form(text: str, source: object) -> None:
 
 
 def require_plain(document: object, *, source: object) -> None:
-    """Check that a document holds plain, finite values alone.
+    """Check that a document holds only plain, finite values.
 
     Raises:
-        UserError: another value, named by its path.
+        UserError: it holds another value; the message names its path.
     """
     for path, fault in _faults(document, "", 0):
         where = f"parameter {path}: " if path else ""
@@ -82,7 +82,7 @@ def _faults(value: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _fault(value: object) -> str | None:
-    """Return what is wrong with one value that holds no others."""
+    """Return what is wrong with one scalar value."""
     match value:
         case None | bool():
             return None
@@ -100,8 +100,8 @@ def _fault(value: object) -> str | None:
 
 
 def _shown(value: object) -> str:
-    """Return a value in a length that a line can hold."""
-    if isinstance(value, int) and value.bit_length() > 256:  # noqa: PLR2004 - longer than a line is of use
+    """Return a value as text that fits in a line."""
+    if isinstance(value, int) and value.bit_length() > 256:  # noqa: PLR2004 - the length of a readable line
         return f"a number of {value.bit_length()} bits"
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}…"  # noqa: PLR2004 - as above

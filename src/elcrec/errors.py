@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read."""
+"""Errors for users to read."""
 
 from elcrec.masking import mask
 
@@ -10,11 +10,11 @@ class UserError(Exception):
     without a traceback and exits with status 2.
 
     Attributes:
-        details: what may follow on further lines, such as a table of what failed; often empty.
+        details: text for further lines, such as a table of failed checks; often empty.
     """
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None, details: str = "") -> None:
-        """Join what is wrong, where it is and how to mend it into one line, without passwords and tokens."""
+        """Join the problem, its place and its remedy into one line, with passwords and tokens masked."""
         message = what if where is None else f"{where}: {what}"
         message = message if fix is None else f"{message}; {fix}"
         super().__init__(mask(" ".join(message.split())))
@@ -22,7 +22,7 @@ class UserError(Exception):
 
 
 class LostWorkError(UserError):
-    """Work that ended without an error of its own: out of memory or time, or on a machine that was lost.
+    """Work that was ended from outside: out of memory, out of time, or on a machine that was lost.
 
-    Tried again it may succeed, unlike after any other `UserError`.
+    Unlike after any other `UserError`, a retry may succeed.
     """

@@ -1,4 +1,4 @@
-"""Faults of the surroundings that any library may meet: full disks, missing permissions, files that are no database."""
+"""Faults of the environment that any library may meet: full disks, missing permissions, damaged databases."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ _FIXES = {
     errno.EIO: "check the disk",
     errno.ESTALE: "check the network file system",
 }
-"""What to do about the errors of the operating system that are no fault of the code."""
+"""Advice for errors of the operating system that are not faults of the code."""
 
 _DATABASE = "restore the store from a backup, or name another --store"
 _SAID = {
@@ -33,19 +33,19 @@ _SAID = {
     "disk I/O error": _ROOM,
     "can't start new thread": "allow more address space (ulimit -v) or more processes (ulimit -u)",
 }
-"""What SQLite and Python say, which no number tells."""
+"""Advice for error messages of SQLite and Python that have no error number."""
 _TEXTS = {os.strerror(number): number for number in _FIXES} | {"os error 28": errno.ENOSPC}
 _FILE = re.compile(r"'(/[^']+)'")
 
 
 def explain(error: BaseException, *, where: object = None) -> UserError | None:
-    """Return the line for an error that comes from the surroundings, `None` for any other.
+    """Return a message for an error that comes from the environment, `None` for any other error.
 
-    Libraries wrap such errors, some in words alone, so causes and texts are searched.
+    Libraries wrap such errors, some only as text, so causes and texts are searched.
 
     Args:
-        error: what was raised.
-        where: what was being written, for errors that do not say.
+        error: the error that was raised.
+        where: the file or folder being written, for errors that do not name it.
     """
     for each in _chain(error):
         found = _explain_one(each, where)

@@ -1,20 +1,20 @@
-"""Published logs by name: how each is written, so that nobody has to find out again."""
+"""The known layouts of published logs, by name."""
 
 from typing import Literal, NamedTuple
 
 
 class KnownLayout(NamedTuple):
-    """How a published log is written.
+    """The layout of a published log.
 
     Attributes:
-        files: what it is, and which of its files.
-        format: as `fetch.file.format`.
+        files: the data set, and the name of the file.
+        format: its format, as in `fetch.file.format`.
         user, item, time: its columns, or the keys of its JSON.
-        names: all its columns, where it has no header.
-        delimiter: what separates them, where that is not found by itself.
-        quote: what encloses a field; empty where quotes are plain characters.
-        unit: of its times, where they are numbers.
-        kind: `order` where its times only tell what comes after what.
+        names: all its columns, if it has no header.
+        delimiter: its delimiter, if it is not found automatically.
+        quote: the character that encloses a field; empty if quotes are plain characters.
+        unit: unit of its times, if they are numbers.
+        kind: `order` if its times give only an order.
     """
 
     files: str

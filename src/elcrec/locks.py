@@ -1,6 +1,6 @@
-"""One holder at a time: a file that is locked while it is in use, and says by whom.
+"""Lock files: one holder at a time, and the file says who holds it.
 
-The lock itself is the kernel's and ends with the process, so one that was killed blocks nobody.
+The kernel holds the lock and releases it when the process ends, so a killed process blocks nobody.
 """
 
 import errno
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 _PAUSE = 0.1
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What file systems say that know no locks."""
+"""Errors of file systems without locks."""
 
 
 @contextmanager
 def held(path: Path, *, subject: object, patience: float = 0) -> Iterator[None]:
-    """Hold the lock file `path`; it goes away at the end.
+    """Hold the lock file `path`, and remove it at the end.
 
     Args:
-        path: the file; its folder is made.
-        subject: what is in use meanwhile, for messages.
-        patience: seconds to wait for another holder to end; `math.inf` waits as long as it takes.
+        path: the file; its folder is created.
+        subject: the thing that is locked, for messages.
+        patience: seconds to wait for another holder; `math.inf` waits without limit.
 
     Raises:
         UserError: another process still holds it, or the file cannot be written.
@@ -61,7 +61,7 @@ def _acquire(path: Path, subject: object, until: float) -> IO[str]:
             raise
         if _is_still(file, path):
             return file
-        file.close()  # the one before us has removed it
+        file.close()  # the previous holder removed it
 
 
 def _lock(file: IO[str], subject: object, until: float) -> None:
@@ -97,10 +97,10 @@ def _is_still(file: IO[str], path: Path) -> bool:
 
 
 def _note_stale(file: IO[str], subject: object) -> None:
-    """Say so where the one before us has not removed its name: it was killed."""
+    """Log that the previous holder was killed, if its name is still in the file."""
     before = _read(file)
     if before:
-        logger.info("%s: the lock of %s is stale, as that has ended", subject, _describe(before))
+        logger.info("%s: the lock of %s is stale; that process has ended", subject, _describe(before))
 
 
 def _sign(file: IO[str]) -> None:

@@ -1,4 +1,4 @@
-"""Passwords and tokens in addresses, masked before anybody reads them."""
+"""Masking of passwords and tokens in messages."""
 
 import re
 
@@ -19,7 +19,7 @@ _RULES = (
 
 
 def mask(text: str) -> str:
-    """Return a text in which the users, passwords and tokens of addresses are masked."""
+    """Return a text with the users, passwords and tokens of addresses masked."""
     for pattern, shown in _RULES:
         text = pattern.sub(shown, text)
     return text

@@ -1,4 +1,4 @@
-"""How much memory and how many processors this process may use."""
+"""Limits of memory and processors for this process."""
 
 import os
 import resource
@@ -6,22 +6,22 @@ from pathlib import Path
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
-"""Version 1 says so by a number near 2^63."""
+"""Version 1 of control groups shows "no limit" as a number near 2^63."""
 
 
 def memory_limit(groups: Path = _CONTROL_GROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
-    """Return the bytes that this process may use: its control groups' least limit, else the machine's memory."""
+    """Return the bytes that this process may use: the smallest limit of its control groups, or the machine's memory."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_limits(groups, own)])
 
 
 def granted_mb(asked: int | None, share: float) -> int:
-    """Return the megabytes that are asked for, or that share of this process's limit."""
+    """Return the given megabytes, or else the given share of this process's limit."""
     return asked or int(memory_limit() * share) // 1_000_000
 
 
 def address_space_left() -> int | None:
-    """Return the bytes of address space that this process may still take; `None` without a limit (`ulimit -v`)."""
+    """Return the bytes of address space left for this process; `None` without a limit (`ulimit -v`)."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return None
@@ -30,12 +30,12 @@ def address_space_left() -> int | None:
 
 
 def processors() -> int:
-    """Return how many processors this process may run on."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def _limits(groups: Path, own: Path) -> list[int]:
-    """Return the limits of this process's control group and of those that hold it, in version 2 or 1 of the files."""
+    """Return the limits of this process's control group and its parents, in version 2 or 1 of the interface."""
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:

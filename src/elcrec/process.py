@@ -1,8 +1,9 @@
-"""What a process of ours is set up with, and why. Importing any other module changes nothing outside it.
+"""The set-up of a process, with reasons. Importing any other module has no side effects.
 
 Every entry point calls `set_up_process` first: the commands, the components, the benchmarks and the tests. It loads no
-library. What concerns one is done when that library is imported, so that a command pays for what it uses. A program
-that uses this package as a library may call it too; without it everything works, but slower and with more output.
+library: the set-up of a library happens when the library is imported, so that each command pays only for what it uses.
+A program that uses this package as a library may call it too; without it everything works, but slower and with more
+output.
 """
 
 import atexit
@@ -25,26 +26,26 @@ from elcrec.masking import mask
 T = TypeVar("T")
 
 _ENVIRONMENT = {
-    # libgomp reads this when torch is first imported. Its threads otherwise spin while they wait for each other, and
-    # as soon as another process wants a core a step of training takes forty times as long.
+    # libgomp reads this when torch is first imported. Otherwise its threads spin while they wait for each other, and
+    # when another process needs a core, a training step takes forty times as long.
     "OMP_WAIT_POLICY": "passive",
-    # MLflow reads both when it is imported. It would report to its makers, and draw bars in a log.
+    # MLflow reads both when it is imported. Otherwise it sends telemetry, and draws progress bars in a log.
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-"""Variables that a library reads before we could tell it otherwise; what a user has set stays, children inherit it."""
+"""Environment variables that libraries read at import; a user's own values stay, and child processes inherit them."""
 
 
 @cache
 def set_up_process() -> None:
-    """Set this process up; only the first call counts. It comes before torch, MLflow and Feast are imported."""
+    """Set up this process, before torch, MLflow and Feast are imported; only the first call has an effect."""
     _open_missing_streams()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Requests are answered from threads, where its warnings cannot be swallowed with the streams of the process.
+    # Requests are answered from threads, where this library's warnings cannot be silenced by redirecting streams.
     logging.getLogger("feast").setLevel(logging.ERROR)
     _mask_what_is_said()
-    # First registered is last called: whatever other exit handlers have to say is still heard.
+    # The handler registered first is called last, so the output of other exit handlers is not lost.
     atexit.register(_mute_duckdb)
     sys.meta_path.insert(0, _Around())
     if "torch" in sys.modules:
@@ -52,18 +53,18 @@ def set_up_process() -> None:
 
 
 def _open_missing_streams() -> None:
-    """Point standard streams that were closed to nowhere: the next file would take their number, and be written to."""
+    """Open closed standard streams on the null device; otherwise the next opened file would get their output."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open
 
 
 def _mask_what_is_said() -> None:
-    """Mask passwords and tokens in every line of a log, whoever writes it, and in a traceback."""
+    """Mask passwords and tokens in every log line of every library, and in tracebacks."""
     make, show = logging.getLogRecordFactory(), sys.excepthook
 
     def masked(*arguments: Any, **named: Any) -> logging.LogRecord:
@@ -84,7 +85,7 @@ def _mask_what_is_said() -> None:
 
 
 def _text_of(record: logging.LogRecord) -> str:
-    """Return a record's text; of one whose arguments do not fit, what it is made of."""
+    """Return a record's text; if its arguments do not match its format, return its parts."""
     try:
         return record.getMessage()
     except (TypeError, ValueError):
@@ -93,7 +94,7 @@ def _text_of(record: logging.LogRecord) -> str:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as an exception does, so that scratch is cleared away; the exit status is 143."""
+    """Let SIGTERM end the block like an exception, so that scratch files are removed; the exit status is 143."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -105,14 +106,14 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def _terminate(number: int, _: object) -> None:
-    text = "elcrec: terminated; what is unfinished is cleared away, the same command resumes or starts again"
+    text = "elcrec: terminated; unfinished output is removed, and the same command resumes or starts again"
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
     raise SystemExit(128 + number)
 
 
 class _Around(MetaPathFinder):
-    """Imports torch and the modules of Feast inside a context of theirs."""
+    """Imports torch and the modules of Feast inside a context manager for each."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -127,7 +128,7 @@ class _Around(MetaPathFinder):
             with context():
                 load(module)
 
-        # The loader belongs to this one module, and what else it can do (resources, source) stays as it is.
+        # The loader belongs to this one module; its other functions (resources, source) stay unchanged.
         spec.loader.exec_module = load_inside  # type: ignore[method-assign]
         return spec
 
@@ -142,11 +143,10 @@ def _context_of(module: str) -> Callable[[], AbstractContextManager[None]] | Non
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """Turn oneDNN off for good, once torch is there.
+    """Turn oneDNN off for the rest of the process, once torch is imported.
 
-    It would make a primitive for every number of rows that GELU meets and keep the last thousand. Every step of
-    training has another number: making them is a tenth of its time, and those that are kept cut the heap into ever
-    smaller pieces.
+    For GELU, oneDNN creates a primitive for every number of rows and keeps the last thousand. Every training step has
+    another number of rows: creating the primitives takes a tenth of its time, and keeping them fragments the heap.
     """
     yield
     _turn_onednn_off()
@@ -158,14 +158,14 @@ def _turn_onednn_off() -> None:
 
 @contextmanager
 def _without_typeguard() -> Iterator[None]:
-    """Import a module of Feast without typeguard, which takes longer to rewrite its classes than all the rest takes.
+    """Import a module of Feast without typeguard, whose rewriting of classes takes longer than the rest of the import.
 
-    The check of Feast's own arguments is what is lost. Outside of these imports typeguard works as ever.
+    This disables only the checks of Feast's own arguments. Outside these imports typeguard works as usual.
     """
     import typeguard  # noqa: PLC0415 - comes with Feast
 
     checked = typeguard.typechecked
-    if checked is _as_it_is:  # a module of Feast that another one imports
+    if checked is _as_it_is:  # a module of Feast imported by another one
         yield
         return
     typeguard.typechecked = _as_it_is  # type: ignore[assignment]
@@ -177,11 +177,11 @@ def _without_typeguard() -> Iterator[None]:
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """Import a module of Feast as if PyTorch were not installed, which takes a third of what is left to import.
+    """Import a module of Feast as if PyTorch were not installed, whose import takes a third of the remaining time.
 
-    Feast wants it for tensors of features, which nothing here asks it for. Whoever imports PyTorch later gets it.
+    Feast needs it for tensors of features, which we do not use. A later import of PyTorch works.
     """
-    sys.modules["torch"] = None  # type: ignore[assignment] # as the language says: an import of it fails
+    sys.modules["torch"] = None  # type: ignore[assignment] # None makes an import of it fail
     try:
         yield
     finally:
@@ -193,7 +193,7 @@ def _as_it_is(target: T) -> T:
 
 
 def _mute_duckdb() -> None:
-    """DuckDB's binding lists dozens of "leaked" objects when a process ends that has loaded torch as well."""
+    """Silence DuckDB's binding, which lists dozens of "leaked" objects at exit if torch was loaded as well."""
     if "duckdb" in sys.modules:
         sys.stderr.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Progress display: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -12,16 +12,16 @@ _QUIET_SECONDS = 10.0
 
 
 def track(work: Iterable[T], *, total: int | None, label: str, quiet: bool = False, step: int = 1) -> Iterator[T]:
-    """Yield from `work` and show how far it is, its rate and the time left, on standard error.
+    """Yield from `work` and show its progress, rate and remaining time on standard error.
 
-    Each of the `total` pieces of work (`None`: nobody knows) counts as `step`, such as the rows of a chunk.
+    Each of the `total` pieces of work (`None` if unknown) counts as `step` units, such as the rows of a chunk.
 
-    Off a terminal a line appears every ten seconds, so short work prints nothing. `quiet` shows nothing at all.
+    Without a terminal, a line appears every ten seconds, so short work prints nothing. With `quiet`, nothing is shown.
     """
     if quiet:
         yield from work
     elif sys.stderr.isatty():
-        from tqdm import tqdm  # noqa: PLC0415 - only terminals pay for it
+        from tqdm import tqdm  # noqa: PLC0415 - only needed on a terminal
 
         scale = step if step > 1 else False
         yield from tqdm(work, total=total, desc=label, leave=False, dynamic_ncols=True, unit_scale=scale)
@@ -45,11 +45,11 @@ def _print_lines(work: Iterable[T], total: int | None, label: str, step: int) ->
 
 @contextmanager
 def watch(label: str, share: Callable[[], float | None], *, every: float = _QUIET_SECONDS) -> Iterator[None]:
-    """Print a line on standard error every ten seconds while something runs: how long, and the share that is done.
+    """Print elapsed time and progress on standard error every ten seconds while the block runs.
 
     Args:
-        label: what runs.
-        share: returns the share that is done, from 0 to 1, or `None` where nobody knows.
+        label: name of the work.
+        share: returns the finished share, from 0 to 1, or `None` if unknown.
         every: seconds between two lines.
     """
     over, started = Event(), time.monotonic()

@@ -1,4 +1,4 @@
-"""What a configuration may name, and the class behind each name.
+"""The names that a configuration may use, and the class behind each.
 
 A new kind of block or loss is one new file and one line here (docs/extending.md). Nothing is imported before it is
 used, so reading a configuration does not cost PyTorch.
@@ -29,10 +29,10 @@ TERMS = {
 
 
 class Objective(NamedTuple):
-    """What training minimises.
+    """An objective: what training minimises.
 
     Attributes:
-        label: the method's name for people.
+        label: the method's name for readers.
         terms: names of the loss terms, in the order of their columns.
         intents: how the model's intent centres come about; `None` for a model without intents.
     """
@@ -52,10 +52,10 @@ OBJECTIVES = {
 
 
 def find_objective(text: str) -> Objective:
-    """Return the objective of a name such as `elcrec`, or of a name and further terms such as `sasrec+sequence`.
+    """Return an objective by its name, such as `elcrec`, with further terms after a plus sign (`sasrec+sequence`).
 
     Raises:
-        ValueError: the name or a term is unknown, or a term is there twice.
+        ValueError: the name or a term is unknown, or a term occurs twice.
     """
     name, *more = text.split("+")
     if name not in OBJECTIVES:
@@ -73,13 +73,13 @@ def require_known(name: str, known: dict[str, str], what: str) -> None:
     """Check that a name is registered.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not registered.
     """
     if name not in known:
         raise ValueError(f"{what} {name!r} is not one of {', '.join(known)}")
 
 
 def load(place: str) -> Any:
-    """Return the class at a place such as `elcrec.model.attention:Attention`."""
+    """Return the class at a path such as `elcrec.model.attention:Attention`."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)

@@ -1,4 +1,4 @@
-"""Every stage in a row, on one machine: what `elcrec run` does."""
+"""All stages one after another on one machine: the command `elcrec run`."""
 
 import logging
 import time
@@ -36,13 +36,13 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Generat
     """Run fetch, validate, sequences, train, the baseline, evaluate and push below `workdir`.
 
     Yields:
-        What a reader wants to know at the end: metrics, where the report is, and ten recommendations for a user.
+        Lines of a summary: metrics, the place of the report, and ten recommendations for one user.
 
     Returns:
         Whether the model was pushed.
 
     Raises:
-        UserError: a stage refused its input, or another run is at work there; earlier outputs stay.
+        UserError: a stage refused its input, or another run uses `workdir`; earlier outputs stay.
     """
     with held(workdir.absolute() / LOCK, subject=workdir):
         return (yield from _run(config, workdir, mirror))
@@ -56,7 +56,7 @@ def _run(config: Config, workdir: Path, mirror: Path | None) -> Generator[str, N
 
     store.require_history(config.sequences.history)
     if config.evaluate.items_file is not None:
-        read_items_file(Path(config.evaluate.items_file))  # before a model is trained, not after
+        read_items_file(Path(config.evaluate.items_file))  # check it before a model is trained, not after
     with local_copy(config.fetch) as (section, provenance):
         _stage("fetch", lambda: fetch(section, raw, mirror=mirror, provenance=provenance))
     gone = store.folder / FORGOTTEN_FILE

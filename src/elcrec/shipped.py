@@ -1,4 +1,4 @@
-"""What the package brings along: params.yaml, the presets and the Feast repository.
+"""Files that come with the package: params.yaml, the presets and the Feast repository.
 
 A wheel holds copies of them; an editable installation has them in its checkout.
 """
@@ -14,7 +14,7 @@ _IN_CHECKOUT = Path(__file__).parents[2]
 
 
 def own_or_shipped(path: Path) -> Path:
-    """Return `path`, or the file or folder of that name that came with the package where there is none."""
+    """Return `path` if it exists, else the file or folder of that name that came with the package."""
     folder = _IN_WHEEL if _IN_WHEEL.exists() else _IN_CHECKOUT
     shipped = folder / path
     if path.exists() or path.is_absolute() or not shipped.exists():

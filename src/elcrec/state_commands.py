@@ -19,21 +19,24 @@ if TYPE_CHECKING:
 Options = argparse.Namespace
 
 _OWN = {"export": {"out", "base"}, "replay": set[str](), "trim": {"before"}, "consume": set[str]()}
-"""Options of each verb; a file of events has none."""
+"""Options of each verb; without a verb, for a file of events, there are none."""
 
 
 def add_events(sub: argparse.ArgumentParser) -> None:
     """Describe `elcrec events`."""
     columns = "CSV with the header user_id,item_id,timestamp[,event_id,answer_id], or JSON lines; - reads stdin"
     columns += ". Columns and times may be those of the log, by the section validate"
-    verbs = (
-        "export: the log of events as Parquet; replay: push the log again; trim: remove what came in before a time; "
-    )
+    verbs = "export: write the event log as Parquet; replay: push the log again; trim: remove events before a time; "
     verbs += "consume: take events from the broker at ELCREC_STREAM until told to stop"
     sub.add_argument("what", metavar="FILE|export|replay|trim|consume", help=f"{columns}. {verbs}")
     sub.add_argument("--out", type=Path, metavar="FILE", help="export: the Parquet file to write")
-    sub.add_argument("--base", type=Path, metavar="FILE", help="export: an earlier log, to go before what it lacks")
-    sub.add_argument("--before", metavar="TIME", help="trim: ISO 8601, UTC where it has no zone")
+    sub.add_argument(
+        "--base",
+        type=Path,
+        metavar="FILE",
+        help="export: an earlier export, to which the log's new events are appended",
+    )
+    sub.add_argument("--before", metavar="TIME", help="trim: ISO 8601, UTC if it has no zone")
 
 
 def events(options: Options, config: Callable[[Options], "Config"]) -> dict[str, int]:
@@ -41,7 +44,7 @@ def events(options: Options, config: Callable[[Options], "Config"]) -> dict[str,
     verb = options.what if options.what in _OWN else None
     for name in ("out", "base", "before"):
         if getattr(options, name) is not None and name not in _OWN.get(verb or "", set()):
-            raise UserError(f"--{name} says nothing to `elcrec events {options.what}`", fix="leave it out")
+            raise UserError(f"--{name} does not apply to `elcrec events {options.what}`", fix="leave it out")
     if verb is None:
         return _push(options, config(options))
     with_config = {"replay": _replay, "consume": _consume}
@@ -108,7 +111,7 @@ def _trim(options: Options) -> dict[str, int]:
     try:
         before = datetime.fromisoformat(options.before or "")
     except ValueError as error:
-        raise UserError(f"--before {options.before!r} is no time", fix="write e.g. 2026-03-01T00:00:00Z") from error
+        raise UserError(f"--before {options.before!r} is not a time", fix="write e.g. 2026-03-01T00:00:00Z") from error
     before = before if before.tzinfo else before.replace(tzinfo=UTC)
     return {"removed": open_store(options.store).features.event_log.trim(before)}
 

@@ -1,4 +1,4 @@
-"""The image builds, is what the Dockerfile promises, and runs the pipeline in containers."""
+"""The image builds, has the documented properties, and runs the pipeline in containers."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def in_container(image: str, script: str) -> str:
     return docker("run", "--rm", "--network", "none", "--entrypoint", "", image, "sh", "-ec", script)
 
 
-def test_the_command_line_starts_and_knows_its_commit(image: str) -> None:
+def test_the_command_line_starts_and_reports_its_commit(image: str) -> None:
     assert in_container(image, "elcrec --version").startswith("elcrec ")
     assert in_container(image, "printenv ELCREC_GIT_REVISION") == code_revision()
 
@@ -54,7 +54,7 @@ def test_nothing_that_running_does_not_need_is_inside(image: str) -> None:
     assert in_container(image, "find /opt/venv -type d -name tests") == ""
 
 
-def test_it_runs_on_a_read_only_root_as_anybody(image: str) -> None:
+def test_it_runs_on_a_read_only_root_as_any_user(image: str) -> None:
     locked = ["--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", "12345"]
     assert "usage: elcrec" in docker("run", "--rm", *locked, image, "elcrec", "--help")
 
@@ -119,9 +119,7 @@ def kill_the_train_container() -> bool:
     return bool(trains)
 
 
-def test_a_train_container_that_was_killed_goes_on_where_it_was_and_a_refused_model_leaves_the_champion(
-    image: str, pushed: Path
-) -> None:
+def test_a_killed_train_container_resumes_and_a_refused_model_leaves_the_champion(image: str, pushed: Path) -> None:
     folder = pushed.parent
     with killing_a_training(folder / "runs" / "workspace", epochs=3, kill=kill_the_train_container) as killed:
         run = run_pipeline(folder, image, "epochs=60", "min_ndcg=1", 'overrides={"train": {"patience": 60}}')

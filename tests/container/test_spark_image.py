@@ -1,4 +1,4 @@
-"""The image with Spark: it makes the sequences that DuckDB makes, and is the driver of a SparkApplication."""
+"""The image with Spark: it gives the same sequences as DuckDB, and serves as driver of a SparkApplication."""
 
 import os
 import subprocess
@@ -118,7 +118,7 @@ def test_the_image_is_the_driver_that_steps_talk_to(image: str, folder: Path) ->
     assert read_json(folder / "remote" / "split.json")["md5"] == read_json(folder / "duckdb" / "split.json")["md5"]
 
 
-def test_the_image_starts_an_executor_that_asks_for_its_driver(image: str) -> None:
+def test_the_image_starts_an_executor_that_needs_its_driver(image: str) -> None:
     told = {
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@127.0.0.1:9",

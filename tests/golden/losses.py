@@ -1,4 +1,4 @@
-"""Losses of the first ten steps of each objective; run as a module it writes losses.json anew.
+"""Losses of the first ten steps of each objective; run as a module, it rewrites losses.json.
 
 Two epochs of five steps on the rings, dropout on, so that the weights' first values, the drawn batches, negatives and
 views, dropout, k-means, Adam and the seeds of an epoch all leave their mark.

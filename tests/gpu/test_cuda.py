@@ -172,7 +172,7 @@ def test_compiled_losses_and_gradients_are_those_of_the_plain_ones() -> None:
     torch.testing.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)
 
 
-def test_compiled_steps_are_recorded_and_draw_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_compiled_steps_are_recorded_and_make_new_draws(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = _run(tiny_config(device="cuda", compile=True), tmp_path)
     for seed in (1, 2, 3):
         _epoch(run, seed)
@@ -182,7 +182,7 @@ def test_compiled_steps_are_recorded_and_draw_anew(tmp_path: Path, caplog: pytes
     assert _packed(run)._recorder._recorded
 
 
-def test_work_that_cannot_be_recorded_goes_on_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_work_that_cannot_be_recorded_runs_directly(caplog: pytest.LogCaptureFixture) -> None:
     recorder, total = Recorder(CUDA), torch.zeros((), device=CUDA)
 
     def work() -> dict[str, torch.Tensor]:
@@ -198,7 +198,7 @@ def test_work_that_cannot_be_recorded_goes_on_as_it_is(caplog: pytest.LogCapture
     assert not torch.equal(first, second), "the generator of the device is of no use after a failed recording"
 
 
-def test_replayed_steps_draw_anew_and_move_the_weights(tmp_path: Path) -> None:
+def test_replayed_steps_make_new_draws_and_update_the_weights(tmp_path: Path) -> None:
     run = _run(tiny_config(device="cuda"), tmp_path)
     for seed in (1, 2, 3):
         _epoch(run, seed)

@@ -25,7 +25,7 @@ PARAMS = {
     },
     "evaluate": {"bootstrap": 20},
 }
-# What differs between two runs of the same command: how long it took, and pages that say when they were made.
+# Files that differ between two runs of the same command: durations, and pages with their time of writing.
 VOLATILE = {"measured.json"}
 VOLATILE_SUFFIXES = {".html"}
 

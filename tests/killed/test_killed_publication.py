@@ -1,4 +1,4 @@
-"""A publication that was killed goes on where it was; one of other features begins at its first row."""
+"""A killed publication resumes where it stopped; one with other features begins at its first row."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Kills, full disks and odd surroundings: one line or success, and afterwards the outcome of an undisturbed run."""
+"""Kills, full disks and unusual environments: a one-line error or success, then the undisturbed outcome."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_odd_surroundings_are_one_line_or_success_and_leave_nothing_half_written
     assert (again, wrong) == ("", [])
 
 
-def test_killed_work_done_again_is_as_if_nobody_had_killed_it(found: dict[str, Any]) -> None:
+def test_killed_and_repeated_work_has_the_undisturbed_outcome(found: dict[str, Any]) -> None:
     assert len(found["killed"]) == 4
     assert {name: faults for name, faults in found["killed"].items() if faults != []} == {}
 

@@ -1,4 +1,4 @@
-"""Every HTML artifact in a real browser without a network: it asks for nothing, reports nothing and can be read."""
+"""Every HTML artifact in a real browser without a network: no requests, no errors, readable."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ PAGES = {
         "num_intents: 20",
         "Effective number of intents",
     ),
-    "baseline/training.html": ("Training of SASRec", "Seconds an epoch"),
+    "baseline/training.html": ("Training of SASRec", "Seconds per epoch"),
     "evaluation/report.html": ("ELCRec on sample", "Share of users who find their next item", "Groups of users"),
     "evaluation/intents.html": ("Intents of ELCRec on sample", "Planted truth", "Cosine between intents"),
     "plain/intents.html": ("This model has no intents",),

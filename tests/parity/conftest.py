@@ -1,4 +1,4 @@
-"""A tree and a configuration small enough to run every stage in seconds."""
+"""A project folder and a configuration small enough to run every stage in seconds."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -75,7 +75,7 @@ def test_a_second_repro_does_nothing(unchanged: Path) -> None:
         ("train", {"seed": 2}, ["train", "baseline"]),
         ("evaluate", {"bootstrap": 21}, ["evaluate"]),
         ("push", {"model_name": "other"}, ["push"]),
-        # What a log is sorted on changes no result.
+        # The engine that sorts a log changes no result.
         ("engine", {"kind": "spark", "threads": 2, "memory_mb": 900, "spill": "elsewhere"}, []),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_looser_check_of_the_same_log_trains_nothing(tree: Path) -> None:
     assert ran(repro(tree)) == ["validate", "sequences"]
 
 
-def test_another_seed_trains_again_and_the_store_survives(tree: Path) -> None:
+def test_another_seed_trains_again_and_keeps_the_store(tree: Path) -> None:
     before = {path for path in (tree / "artifacts" / "store").rglob("*") if path.is_file()}
     change(tree, "train", seed=2)
     assert ran(repro(tree)) == ["train", "baseline", "evaluate", "push"]

@@ -1,4 +1,4 @@
-"""The pipelines run here through kfp.local, and end as they should."""
+"""The pipelines run on this machine through kfp.local, with the expected outcomes."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def progress_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [re.sub(r"\d+ s ", "", " ".join(line.split())) for line in out.splitlines()]
 
 
-def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_model_is_pushed_and_the_outcome_reports_it(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_pipeline(workspace)
     said = progress_of(capsys)
     assert f"log: {run / 'log.txt'}" in said
@@ -81,7 +81,7 @@ def test_a_good_model_is_pushed_and_the_outcome_says_so(workspace: Path, capsys:
         "elcrec-training: SUCCEEDED",
         f"outputs: {run}",
     ]
-    # Of steps that wait for the same, kfp takes either first.
+    # kfp may start steps with the same dependencies in any order.
     assert [sorted(ran[:2]), ran[2:6], sorted(ran[6:8]), ran[8:]] == [
         ["configure", "resolve"],
         ["fetch", "validate", "require-valid", "sequences"],
@@ -136,7 +136,7 @@ def test_a_model_under_its_floor_is_not_pushed_the_run_succeeds_and_all_outputs_
     require_origins(run)
 
 
-def test_a_log_that_validation_refuses_fails_the_run_and_the_outcome_says_so(
+def test_a_refused_log_fails_the_run_and_the_outcome_reports_it(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_pipeline(workspace, "training", overrides(validate={"min_rows": 1_000_000}), status=1)
@@ -158,7 +158,7 @@ def test_a_wrong_input_fails_at_once_though_the_backend_tries_every_failure_agai
     run = run_pipeline(workspace, "recommendation", "model=nobody", status=1)
     log, wrong = text(run / "log.txt"), "no champion of model 'nobody'; run `elcrec push` first"
     assert log.count(f"elcrec: error: {wrong}") == 2
-    assert log.count("not tried again, as it would fail alike") == 1
+    assert log.count("not tried again, because it would fail in the same way") == 1
     assert f"): step recommend: {wrong}" in text(run / "outcome" / "summary")
 
 
@@ -202,9 +202,7 @@ def kill_the_train_step() -> bool:
     return bool(trains)
 
 
-def test_a_train_step_that_was_killed_is_tried_again_and_goes_on_where_it_was(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_train_step_is_retried_and_resumes(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = workspace / "runs" / "workspace"
     with killing_a_training(checkpoints, epochs=EPOCHS_BEFORE, kill=kill_the_train_step) as killed:
         run = run_pipeline(workspace, "training", "epochs=60", "min_ndcg=1", overrides(train={"patience": 60}))

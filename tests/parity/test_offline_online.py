@@ -1,4 +1,4 @@
-"""Features built offline from the log and features served online are the same, and so is what a model makes of them."""
+"""Features built offline from the log equal those served online, and so do the model's results."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ def test_the_same_histories_scores_and_top_k(world: World) -> None:
         assert mine.intent == other.intent
 
 
-def test_what_was_published_of_the_model_is_what_it_computes_from_the_served_history(world: World) -> None:
+def test_published_model_outputs_equal_those_computed_from_the_served_history(world: World) -> None:
     users = list(offline_histories(world.inputs.sequences))
 
     served = world.store.users(users, service=SERVICE)

@@ -1,4 +1,4 @@
-"""The compiled package: valid against the protos, loadable, and as reviewed."""
+"""The compiled package: valid against the protos, loadable, and equal to the reviewed files."""
 
 import subprocess
 import sys
@@ -103,7 +103,7 @@ def test_the_package_with_steps_on_spark_is_the_golden_one(package: Path, root: 
         json_format.ParseDict(config, kubernetes_proto.KubernetesExecutorConfig())
 
 
-def test_compiling_says_nothing_but_where_the_package_is(root: Path, tmp_path: Path) -> None:
+def test_compiling_prints_only_the_path_of_the_package(root: Path, tmp_path: Path) -> None:
     program = "import sys; from pipelines.cli import main; sys.exit(main())"
     command = [sys.executable, "-W", "error", "-c", program, "compile", "--output", str(tmp_path / "p.yaml")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
@@ -111,7 +111,7 @@ def test_compiling_says_nothing_but_where_the_package_is(root: Path, tmp_path: P
     assert done.stdout.count("\n") == 1
 
 
-def test_every_step_mounts_the_store_training_the_workspace_and_both_are_told_where(package: Path) -> None:
+def test_every_step_mounts_the_store_and_training_the_workspace(package: Path) -> None:
     pipeline, platform = compile_to(package, "--store-claim", "elcrec-store", "--workspace-claim", "elcrec-workspace")
     mounts = {
         name: {mount["constant"]: mount["mountPath"] for mount in config.get("pvcMount", [])}
@@ -201,7 +201,7 @@ def test_what_a_retry_helps_is_tried_again(package: Path) -> None:
     assert tasks_of(retraining)["champion"]["retryPolicy"]["maxRetryCount"] == 2
 
 
-def test_every_step_runs_by_our_own_entry_and_knows_its_run_and_where_it_writes_how_it_ended(package: Path) -> None:
+def test_every_step_uses_our_entry_point_and_knows_its_run_and_result_file(package: Path) -> None:
     document, platform = compile_to(package, "--store-claim", "elcrec-store")
     for name, executor in executors(document).items():
         container = executor["container"]
@@ -235,7 +235,7 @@ def test_an_image_named_at_compile_time_runs_every_component(package: Path) -> N
 
 
 @pytest.mark.parametrize(("count", "expected"), [("0", set()), ("2", {"train", "train-2"})])
-def test_only_training_asks_for_accelerators_and_what_they_need(package: Path, count: str, expected: set[str]) -> None:
+def test_only_training_requests_accelerators_and_their_resources(package: Path, count: str, expected: set[str]) -> None:
     document, platform = compile_to(package, "--accelerators", count)
     asking = {
         name: executor["container"]["resources"]["accelerator"]
@@ -273,7 +273,7 @@ def test_state_is_never_read_from_the_cache(name: str, stateful: set[str], packa
 
 
 @pytest.mark.parametrize("name", ["training", "retraining", "sweep"])
-def test_fetch_goes_by_what_resolve_found_and_sequences_wait_for_a_valid_log(name: str, package: Path) -> None:
+def test_fetch_uses_the_resolved_version_and_sequences_wait_for_a_valid_log(name: str, package: Path) -> None:
     (document, _) = compile_to(package, name)
     tasks = tasks_of(document)
     found = {
@@ -289,7 +289,7 @@ def test_fetch_goes_by_what_resolve_found_and_sequences_wait_for_a_valid_log(nam
     assert "require-valid" in tasks["sequences"]["dependentTasks"]
 
 
-def test_the_monitor_trains_on_from_the_champion_only_where_it_asks_for_it(package: Path) -> None:
+def test_the_monitor_retrains_from_the_champion_only_on_request(package: Path) -> None:
     (document, _) = compile_to(package, "monitoring")
     (always,) = (part["dag"]["tasks"] for name, part in document["components"].items() if "exit-handler" in name)
     (asked,) = (task for task in always.values() if "triggerPolicy" in task)

@@ -1,4 +1,4 @@
-"""One verb, four places: the command line and the component write the same bytes from the same input."""
+"""Each verb in four places: the command line and the component write the same bytes from the same input."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ PATHS = {"raw": "raw", "validated": "validated", "sequences": "sequences", "mode
 
 @dataclass(frozen=True)
 class Verb:
-    """How a component's ports are named against the folders of the command line."""
+    """The ports of a component, and the folders of the command line that correspond to them."""
 
     component: Any
     inputs: tuple[str, ...]

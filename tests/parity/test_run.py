@@ -1,4 +1,4 @@
-"""`elcrec run` takes a log all the way to recommendations, or says why it does not."""
+"""`elcrec run` leads from a log to recommendations, or reports why not."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def test_it_ends_with_metrics_the_report_and_ten_recommendations_for_a_user_with
     assert [line.split()[0] for line in lines[-10:]] == [str(rank) for rank in range(1, 11)]
 
 
-def test_a_refused_model_is_not_served_and_the_reason_is_said(workspace: Path) -> None:
+def test_a_refused_model_is_not_served_and_the_reason_is_reported(workspace: Path) -> None:
     assert run(workspace, "--set", "push.gate.floors.ndcg@20=1")[-1].startswith("not pushed, so nothing is recommended")
 
 

@@ -1,4 +1,4 @@
-"""The documentation as a site: built without a warning, and whole without a network."""
+"""The documentation as a site: built without warnings, and complete without a network."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def test_every_command_has_its_help(site: Path) -> None:
         assert f"usage: {command} " in page
 
 
-def test_every_parameter_says_what_it_means() -> None:
+def test_every_parameter_has_a_description() -> None:
     page = parameters()
     assert "`train.encoder.num_heads` (`Positive`, default `2`)" in page
     assert "`serve.limits." in page

@@ -1,4 +1,4 @@
-"""The wheel does by itself what a checkout does: parameters, presets and the Feast repository ride along."""
+"""The wheel works without a checkout: it contains the parameters, the presets and the Feast repository."""
 
 import os
 import subprocess

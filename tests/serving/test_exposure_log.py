@@ -1,4 +1,4 @@
-"""What a server process writes down of its answers, however it ends."""
+"""The exposures of a server process, however it ends."""
 
 import http.client
 import signal
@@ -46,7 +46,7 @@ def written(folder: Path) -> set[str]:
     return {answer_id for table in tables for answer_id in table["answer_id"].to_pylist()}
 
 
-def test_no_answer_is_lost_when_a_server_is_told_to_stop(installation: Installation, tmp_path: Path) -> None:
+def test_no_answer_is_lost_when_a_server_stops(installation: Installation, tmp_path: Path) -> None:
     answers: list[tuple[float, str]] = []
     with serving(installation, f"exposures.folder={tmp_path}") as server:
         ask_until_it_ends(server, answers, 50)

@@ -1,4 +1,4 @@
-"""What breaks around a server, and that it goes on, or comes back by itself."""
+"""Faults around a server, which continues or recovers by itself."""
 
 import json
 import shutil
@@ -102,7 +102,7 @@ def test_what_cannot_be_served_is_refused_and_the_old_version_stays(installation
         eventually(lambda: version(server) == "4")
 
 
-def test_without_its_registry_the_server_goes_on_and_follows_it_again_when_it_is_back(
+def test_a_server_continues_without_its_registry_and_follows_it_again_later(
     installation: Installation,
 ) -> None:
     with serving(installation, *QUICK) as server:

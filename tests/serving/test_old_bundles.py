@@ -1,4 +1,4 @@
-"""A bundle of each earlier form is served as by the code that wrote it, and replaced by a push.
+"""A bundle of each earlier format is served as by the code that wrote it, and replaced by a push.
 
 `tests/unit/serving/bundles` holds one of each, made by the code of its time from the same small log, with what that
 code recommended to one history: before services had a schema, with one, with the temperatures' new names, with the

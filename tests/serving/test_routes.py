@@ -1,4 +1,4 @@
-"""One server over SQLite: what its routes answer."""
+"""The answers of all routes of one server over SQLite."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def infer(server: Server, **inputs: Any) -> Any:
     return server.post("/v2/models/elcrec/infer", {"id": "7", "inputs": tensors})
 
 
-def test_the_answer_for_a_user_is_what_the_bundle_says_of_her_published_history(
+def test_the_answer_for_a_user_equals_the_bundle_s_for_their_published_history(
     server: Server, histories: dict[str, list[str]], recommender: Recommender
 ) -> None:
     for user in ("user-3", "user-4"):
@@ -221,7 +221,7 @@ def test_inference_takes_histories_filled_up_nested_or_flat(server: Server) -> N
         ({"user_id": [""]}, "empty id"),
         ({"user_id": ["a"], "history": [["i"], ["j"]]}, "different numbers of rows"),
         ({"user_id": ["a"] * 9}, "at most 8"),
-        ({"user_id": ["a"], "k": [0]}, "k is one whole number"),
+        ({"user_id": ["a"], "k": [0]}, "k must be one whole number"),
         ({"user_id": ["a"], "k": [13]}, "at most 12"),
         ({"k": [1]}, "send one of them"),
     ],
@@ -250,7 +250,7 @@ def test_inference_refuses_what_the_metadata_do_not_allow(server: Server, inputs
         (b'{"history": ["' + b"x" * 20_000 + b'"]}', 413, "more than 20000 bytes"),
     ],
 )
-def test_a_wrong_request_is_refused_in_words(server: Server, body: bytes, status: int, said: str) -> None:
+def test_a_wrong_request_is_refused_with_a_reason(server: Server, body: bytes, status: int, said: str) -> None:
     refused = server.post("/recommend", body)
 
     assert refused.status == status
@@ -285,7 +285,7 @@ def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Server) 
     [b"POST /recomm", b"POST /recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 50\r\n\r\n{", b""],
     ids=["headers", "body", "nothing"],
 )
-def test_a_slow_client_is_hung_up_on_and_nobody_else_notices(server: Server, begun: bytes) -> None:
+def test_a_slow_client_is_disconnected_and_others_are_not_affected(server: Server, begun: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
         connection.sendall(begun)
         assert server.post("/recommend", {"history": []}).status == 200
@@ -294,7 +294,7 @@ def test_a_slow_client_is_hung_up_on_and_nobody_else_notices(server: Server, beg
     assert received.startswith(b"HTTP/1.1 408") if b"length" in begun else received == b""
 
 
-def test_requests_that_come_together_are_ranked_together(server: Server) -> None:
+def test_simultaneous_requests_are_ranked_together(server: Server) -> None:
     def batches() -> tuple[float, float]:
         return server.metric("elcrec_batch_size_count"), server.metric("elcrec_batch_size_sum")
 
@@ -354,8 +354,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("path", "mode"), [*CASES, ("/v2/models/{name}", GenerationMode.POSITIVE)])
-def test_the_openapi_document_holds_whatever_is_sent(server: Server, path: str, mode: GenerationMode) -> None:
-    # A body over the limit is too large, whatever else is wrong with it.
+def test_the_server_keeps_to_its_openapi_document(server: Server, path: str, mode: GenerationMode) -> None:
+    # A body over the limit is refused for its size, whatever else is wrong with it.
     refusals = {"expected-statuses": ["400", "404", "406", "413", "415", "422"]}
     config = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": refusals}})
     document = schemathesis.openapi.from_url(f"{server.address}/openapi.json", config=config)
@@ -368,7 +368,7 @@ def test_the_openapi_document_holds_whatever_is_sent(server: Server, path: str, 
     @given(case=operation.as_strategy(generation_mode=mode))
     def attack(case: schemathesis.Case) -> None:
         if path.endswith("infer"):
-            case.path_parameters = {"name": "elcrec"}  # of a model that is not there nobody reads the body
+            case.path_parameters = {"name": "elcrec"}  # the body is not read for a model that does not exist
         case.call_and_validate(excluded_checks=left_out)
 
     attack()

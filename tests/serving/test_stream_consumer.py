@@ -1,4 +1,4 @@
-"""The process that takes events from a stream, however it ends."""
+"""The process that stores events from a stream, however it ends."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A server process with two versions, and one that is rolled back, while clients ask."""
+"""A server process with two versions, and a rollback, while clients send requests."""
 
 import subprocess
 import sys

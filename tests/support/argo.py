@@ -1,4 +1,4 @@
-"""How Argo Workflows tries a step again, from its documentation and the facts in docs/kubeflow.md.
+"""A simulation of Argo Workflows' retries of a step, from its documentation and docs/kubeflow.md.
 
 `backoff.maxDuration` is wall clock from the creation of the first attempt's pod: an attempt that would begin later is
 not begun, one that runs then is killed. Each wait is `duration * factor ** n`. `OnFailure` tries again after a

@@ -1,4 +1,4 @@
-"""A headless Chromium without a network, driven through its DevTools: what a page asks for, reports and shows."""
+"""A headless Chromium without a network, driven through DevTools: the requests, errors and content of a page."""
 
 import base64
 import itertools
@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # as root in a container there is none to have
+    "--no-sandbox",  # not available as root in a container
     "--disable-dev-shm-usage",
     "--disable-gpu",
     "--hide-scrollbars",

@@ -1,4 +1,4 @@
-"""How far an unfinished training is, read from outside while it runs, and how to kill it there."""
+"""Reading the progress of a running training from outside, and killing it at a given epoch."""
 
 import json
 import time

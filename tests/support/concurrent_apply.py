@@ -37,7 +37,7 @@ def main() -> None:
                 os._exit(0)
             finally:
                 traceback.print_exc()
-                os._exit(1)  # whatever happened, a child never goes on as the parent
+                os._exit(1)  # a child must never continue the parent's code
         children.append(child)
     statuses = [os.waitpid(child, 0)[1] for child in children]
     sys.exit(any(statuses))

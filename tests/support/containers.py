@@ -1,4 +1,4 @@
-"""A container engine that tests start, or find running."""
+"""A container engine, started by the tests or already running."""
 
 import os
 import shutil

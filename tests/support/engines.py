@@ -1,4 +1,4 @@
-"""The default engine, as tests use it: small, with one thread."""
+"""The default engine for tests: little memory, one thread."""
 
 from elcrec.adapters.engine import open_engine
 from elcrec.config import EngineConfig

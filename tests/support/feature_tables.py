@@ -1,4 +1,4 @@
-"""What a push publishes, small."""
+"""Small tables for a publication."""
 
 from collections.abc import Mapping, Sequence
 

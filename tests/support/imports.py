@@ -1,4 +1,4 @@
-"""What Python code imports, read from its source."""
+"""The imports of Python code, read from its source."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines' REST API v2beta1 as far as we use it, over real HTTP.
+"""The part of Kubeflow Pipelines' REST API v2beta1 that we use, over real HTTP.
 
 A request is refused unless its path, method and body are those of kfp's own generated client: the paths are read from
 the source of `kfp_server_api`, and a body must survive the way through its models unchanged.
@@ -27,7 +27,7 @@ Answer = tuple[int, str, str]
 
 @dataclass
 class Server:
-    """What the server knows, what it was asked, and how it misbehaves."""
+    """The server's state, its received requests, and its faults."""
 
     host: str = ""
     health: dict[str, Any] = field(default_factory=lambda: {"tag_name": "2.16.0", "multi_user": False})

@@ -24,7 +24,7 @@ from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.quiet import quiet
 from tests.support.feature_tables import tables
 
-# What a publication imports late; a fork that finds it loaded need not load it again.
+# Late imports of a publication, loaded before the fork so that children need not load them.
 with quiet():
     for late in (
         "feast.infra.registry.sql",

@@ -1,4 +1,4 @@
-"""Run as a program: push, killed by SIGKILL at a named point in a child process, then again in peace.
+"""Run as a program: push, killed by SIGKILL at a named point in a child process, then repeated without kills.
 
 Each store is worked on by forked children, so the slow imports are paid once.
 Arguments: a JSON document with the inputs' paths, a work folder, an empty registry to copy, and the points.
@@ -22,7 +22,7 @@ from elcrec.adapters.quiet import quiet
 from elcrec.config import PushConfig
 from elcrec.stages.push import push
 
-# What a push imports late; a fork that finds it loaded need not load it again.
+# Late imports of a push, loaded before the fork so that children need not load them.
 with quiet():
     for late in (
         "feast.infra.offline_stores.duckdb",

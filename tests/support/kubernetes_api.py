@@ -74,7 +74,7 @@ class Job:
 
     def stop(self) -> None:
         for pod in self.pods.values():
-            # torchrun gives its processes sessions of their own; with a container all of them end.
+            # torchrun starts its processes in new sessions; when a container ends, all of them end.
             for pid in (*descendants(pod.pid), pod.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -98,7 +98,7 @@ def descendants(pid: int) -> list[int]:
 
 @dataclass
 class Cluster:
-    """What the cluster has, what it was asked, and how it misbehaves."""
+    """The cluster's state, its received requests, and its faults."""
 
     folder: Path
     processes_per_node: int = 1
@@ -283,7 +283,7 @@ def status(code: int, message: str) -> tuple[int, dict[str, Any]]:
 
 
 class Api(Protocol):
-    """What a cluster answers."""
+    """The API of the cluster."""
 
     container: str
     """Of the pods whose log is asked for."""

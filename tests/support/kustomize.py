@@ -1,4 +1,4 @@
-"""What deploy/ uses of kustomize, for machines without it: a test compares this with the real one where it is there.
+"""The part of kustomize that deploy/ uses, for machines without it; a test compares it with the real one.
 
 Known: resources, labels (metadata alone), images with further paths for them, patches of JSON operations with a
 target, `namespace`, NamespaceTransformer, and configMapGenerator of files. Anything else is refused, so that no field

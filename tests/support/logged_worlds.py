@@ -1,4 +1,4 @@
-"""A seeded world whose users are shown answers with places left to chance, and in which every policy's worth is known.
+"""A seeded world with explored answers, in which the true reward of every policy is known.
 
 Users hold planted intents (elcrec.data.synthetic) and want items of them, some users more than others. How much a
 place is looked at falls with its number. Champion and challenger guess intents and qualities, each with errors of its
@@ -42,7 +42,7 @@ class World:
         eager_U = self._random.gamma(4, 0.25, users)
         self._wanted_UV = np.minimum((0.01 + 0.3 * held_UK[:, intent_V] * quality_V) * eager_U[:, None], 1.0)
         self._look_P = 1 / (1 + 0.15 * np.arange(SHOWN))
-        # Whoever is eager comes more often.
+        # Users with a higher click rate visit more often.
         self._visits_U = 1 + self._random.poisson(2 * eager_U)
         config = RulesConfig(exploration=exploration, candidates=50)
         self._rules = Rules(config, ItemFacts.nothing(items), np.zeros((items + 1, 2), np.float32))

@@ -1,4 +1,4 @@
-"""Logs that tests make up or are handed, checked as `elcrec` checks them."""
+"""Logs of tests, checked as `elcrec` checks them."""
 
 import os
 from collections.abc import Iterable

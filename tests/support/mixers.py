@@ -1,4 +1,4 @@
-"""What every mixer promises, whatever it computes."""
+"""The properties that every mixer must have."""
 
 import numpy as np
 import torch

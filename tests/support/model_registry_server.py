@@ -1,4 +1,4 @@
-"""What the Kubeflow Model Registry's REST API (v1) promises of the calls that we make, in memory.
+"""An in-memory server with the part of the Kubeflow Model Registry's REST API (v1) that we use.
 
 Bodies are checked by the client's own models of the OpenAPI document, and two things of one name are refused.
 """
@@ -18,7 +18,7 @@ ROOT = "/api/model_registry/v1/"
 
 
 class ModelRegistryServer:
-    """Models, versions and artifacts, and what is wrong with the server."""
+    """Models, versions and artifacts, and faults of the server."""
 
     def __init__(self) -> None:
         self.models: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""New items beside the small inputs of a push."""
+"""New items for the small inputs of a push."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Real servers that a log is fetched from: S3 (moto), the web with ETags, and a part of Google's JSON API."""
+"""Real servers from which a log is fetched: S3 (moto), HTTP with ETags, and a part of Google's JSON API."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 @dataclass
 class Files:
-    """What a server holds, by path."""
+    """The files of a server by path."""
 
     address: str = ""
     contents: dict[str, bytes] = field(default_factory=dict)

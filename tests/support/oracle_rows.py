@@ -1,4 +1,4 @@
-"""The oracle of the stage validate: rows sorted out and counted on whole columns in memory, with NumPy and pandas."""
+"""The oracle of the stage validate: the same result on whole columns in memory, with NumPy and pandas."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""The oracle of the stage sequences: the same on whole columns in memory, with NumPy.
+"""The oracle of the stage sequences: the same result on whole columns in memory, with NumPy.
 
 Axes: `N` interactions, `U` users, `V` items.
 """
@@ -105,11 +105,11 @@ def k_core(user: Ints, item: Ints, k: int) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitIndex:
-    """Which part of each sequence is for what.
+    """The split of each sequence.
 
     Attributes:
         train_end: the first `train_end` items are for training, [U].
-        valid, test: position of the target, NO_TARGET where there is none, [U].
+        valid, test: position of the target, NO_TARGET if there is none, [U].
         valid_cut, test_cut: instants in microseconds; `None` for leave-one-out.
     """
 

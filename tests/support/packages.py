@@ -1,4 +1,4 @@
-"""Packages compiled quickly, and read quickly: by libyaml, as PyYAML's own parser takes seconds for each."""
+"""Compiled packages, read with libyaml, because PyYAML's own parser takes seconds for each."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The Pod Security Standard `restricted`, rule by rule, and what we ask of pods beyond it.
+"""The Pod Security Standard `restricted`, rule by rule, and our further requirements for pods.
 
 Source: the Kubernetes documentation, "Pod Security Standards", `baseline` and `restricted`, for Linux pods.
 """

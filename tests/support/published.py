@@ -1,4 +1,4 @@
-"""A feature store as a push left it, kept once and copied for every test, on SQLite or Redis."""
+"""A feature store after a push, made once and copied for every test, on SQLite or Redis."""
 
 import shutil
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SERVICE = "elcrec_v1"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """The store's folder, and where it is on Redis the server and what it held."""
+    """The store's folder, and on Redis the server and its content."""
 
     folder: Path
     servers: Servers

@@ -1,4 +1,4 @@
-"""Logs of raw integer ids as lists, and the sequences folder that the stage makes of them."""
+"""Logs of raw integer ids as lists, and the sequences folders made from them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -35,7 +35,7 @@ _CONFIG = PushConfig(gate=GateConfig(max_regression=1.0))
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """A store with a champion, and the inputs it was pushed from."""
+    """A store with a champion, and the inputs of its push."""
 
     folder: Path
     inputs: Inputs
@@ -150,7 +150,7 @@ class Reply:
 
 
 class Client:
-    """One connection that stays open."""
+    """A persistent connection."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -198,7 +198,7 @@ def eventually(holds: Callable[[], bool], *, seconds: float = 60) -> None:
 
 
 class Redis:
-    """A Redis of one's own that can be killed and started again, keeping its data."""
+    """A Redis that can be killed and started again with its data."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("redis-server") is None:

@@ -1,4 +1,4 @@
-"""A seeded world that is shown recommendations, day after day: tables as `elcrec exposures` writes them.
+"""A seeded world with recommendations on each day: tables in the form of `elcrec exposures`.
 
 Users have persistent tastes and click rates, come again, leave and are replaced. Days differ by the day of the week in
 traffic and tastes, and by chance in tastes and click rates. From any day on, intents, click rates, the share of new
@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """What differs from an undisturbed day.
+    """The differences from an unchanged day.
 
     Attributes:
         clicks: factor of every click rate.

@@ -1,4 +1,4 @@
-"""A whole run on a small log, without the feature store: what is evaluated, and what is served from the same files."""
+"""A whole run on a small log without the feature store: the evaluation, and serving from the same files."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ TINY = TrainConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class SmallRun:
-    """What a run left.
+    """The outputs of a run.
 
     Attributes:
         metrics: of the evaluation.

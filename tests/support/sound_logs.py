@@ -1,4 +1,4 @@
-"""Ten sound logs of different shapes, made from a seed: nothing of them deserves a warning."""
+"""Ten valid logs of different shapes, made from a seed, which must cause no warnings."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A Kubernetes API with the Spark operator behind it, as its controller moves a SparkApplication from state to state.
+"""A Kubernetes API with a Spark operator, which moves a SparkApplication from state to state.
 
 What is created must satisfy the schema of the CRD; the states come one a request, the last of them stays.
 """
@@ -22,7 +22,7 @@ UNSUBMITTED = {"", "SUBMITTED", "SUBMISSION_FAILED", "PENDING_RERUN", "SUSPENDED
 
 @dataclass
 class Operator:
-    """What it has, what it was asked, and what becomes of an application."""
+    """The operator's state, its received requests, and the course of an application."""
 
     folder: Path
     states: list[str] = field(default_factory=lambda: ["", "SUBMITTED", "RUNNING"])

@@ -1,4 +1,4 @@
-"""Run as a program: `elcrec run` in odd surroundings, work that is killed, and stages on full disks, each in a child.
+"""Run as a program: `elcrec run` in unusual environments, killed work, and stages on full disks, each in a child.
 
 The slow imports are paid once. Arguments: a folder to work in. Prints a JSON document of what came of each.
 """

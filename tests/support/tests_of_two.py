@@ -1,4 +1,4 @@
-"""Simulated tests of two versions: users with lasting habits who come again, and what was known after each day.
+"""Simulated tests of two versions: returning users with persistent habits, and the results after each day.
 
 A user's click rate and how often they come stay theirs; days differ in traffic and mood; users arrive all the time. So
 the answers to one user are far from independent, and what is known on one day is mostly known on the next.

@@ -1,4 +1,4 @@
-"""The published encoder written the plain way, padding and all; its state dict is a published checkpoint.
+"""The published encoder, written plainly and with padding; its state dict is a published checkpoint.
 
 Every row fills the window from the right. A mask adds -10000 to the score of each key that is padding or stands later
 than its query, so a query at padding, which may see nothing, sees everything.
@@ -18,7 +18,7 @@ FORBIDDEN = -10000.0
 
 
 class Textbook(nn.Module):
-    """Items of right-aligned rows in, a state for each position out."""
+    """An encoder from items of right-aligned rows to a state for each position."""
 
     def __init__(
         self,
@@ -142,6 +142,6 @@ def _sorted_rank(
     if target in history:
         return MISSED
     ranked = candidates[~np.isin(candidates, history)]
-    # Of equal scores the target's comes last.
+    # In a tie, the target is last.
     order = np.lexsort((ranked == target, -scores[ranked]))
     return int(np.flatnonzero(ranked[order] == target)[0]) + 1

@@ -40,7 +40,7 @@ def test_what_a_killed_run_left_behind_is_cleared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_permissions_follow_the_umask_whoever_made_the_file(tmp_path: Path, mask: int) -> None:
+def test_permissions_always_follow_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         with atomic_dir(tmp_path / "out") as scratch:
@@ -56,7 +56,7 @@ def test_permissions_follow_the_umask_whoever_made_the_file(tmp_path: Path, mask
     assert modes == {"out": folders, "deep": folders, "plain": files, "private": files, "file": files}
 
 
-def test_an_output_below_a_file_cannot_be_written_and_says_so(tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write the output"):
         _fill(tmp_path / "file" / "out", "x")
@@ -130,7 +130,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_a_killed_writer_of_a_file_has_begun_goes_away_with_the_next_one(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_removed_by_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "a [b].json"
     child = os.fork()
     if not child:

@@ -21,7 +21,7 @@ def test_params_and_every_preset_fit_the_schema(preset: Path | None) -> None:
     assert parse_config(to_dict(config)) == config
 
 
-def test_a_preset_lies_over_params_and_an_override_over_both() -> None:
+def test_a_preset_overrides_params_and_an_override_both() -> None:
     config = load_config(
         PARAMS,
         presets=[ROOT / "presets/paper.yaml", ROOT / "presets/beauty.yaml"],

@@ -80,12 +80,14 @@ def test_an_erasure_leaves_a_folder_that_verifies(folder: Path) -> None:
     assert pq.read_table(folder / "histories.parquet")["user_id"].to_pylist() == ["bob"]
 
 
-def test_an_erasure_that_was_killed_is_said_and_finished_by_another(folder: Path) -> None:
+def test_a_killed_erasure_is_reported_and_completed_by_another(folder: Path) -> None:
     path = folder / "histories.parquet"
     announce_rewrite(path)
     pq.write_table(pq.read_table(path).slice(1), path)  # killed here
 
-    with pytest.raises(UserError, match=r"histories\.parquet: an erasure was broken off; run the same `elcrec forget`"):
+    with pytest.raises(
+        UserError, match=r"histories\.parquet: an erasure was interrupted; run the same `elcrec forget`"
+    ):
         verify(folder, "data.bin")
     erase_user(folder, "ann", ("user_id",))
 

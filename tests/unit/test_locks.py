@@ -31,7 +31,7 @@ def holder(path: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def test_a_second_process_is_told_who_is_at_work(tmp_path: Path) -> None:
+def test_a_second_process_is_told_the_holder_of_the_lock(tmp_path: Path) -> None:
     path = tmp_path / ".run.lock"
     with holder(path) as process:
         with pytest.raises(UserError, match=rf"^work: in use by process {process.pid} on .*, for 0 min; wait"):
@@ -57,7 +57,7 @@ def test_the_lock_of_a_killed_process_is_stale_and_a_line_says_so(
     assert not path.exists()
 
 
-def test_who_waits_goes_on_when_the_other_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_waiting_process_continues_when_the_other_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / ".push.lock"
     with holder(path) as process, caplog.at_level(logging.INFO):
         assert process.stdin is not None

@@ -23,6 +23,6 @@ def test_a_folder_that_has_the_file_keeps_its_own(tmp_path: Path, monkeypatch: p
     assert own_or_shipped(Path("params.yaml")) == Path("params.yaml")
 
 
-def test_what_nobody_has_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert own_or_shipped(Path("other.yaml")) == Path("other.yaml")

@@ -1,7 +1,7 @@
-"""What Feast's registry was found to serve, noted beside it, so that asking again does not take Feast's import.
+"""A note beside Feast's registry of the services that it serves, so that a later check need not import Feast.
 
-The note holds for the very definitions that it was made of: once a service or a view in the registry is another one, it
-says nothing, and Feast is asked.
+The note is valid only for the definitions from which it was made: if a service or a view in the registry has changed,
+the note is ignored and Feast is asked.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ _DEFINITIONS = (
 
 
 def note_checked(folder: Path, registry: Path, services: Mapping[str, str]) -> None:
-    """Note the schemas of services by name; it replaces what was noted of other definitions."""
+    """Note the schemas of services by name; a note of other definitions is replaced."""
     definitions = _fingerprint(registry)
     known = {} if definitions is None else _noted(folder, definitions)
     if definitions is None or known == {**known, **services}:
         return
     document = {"schema_version": SCHEMA_VERSION, "definitions": definitions, "services": {**known, **services}}
-    # Without the note a rollback takes longer, and that is all.
+    # Without the note a rollback only takes longer.
     with suppress(OSError, UserError), atomic_file(folder / _NOTE) as scratch:
         write_json(scratch, document)
 
 
 class QuickCheck:
-    """The check of a service that is noted, or Feast's own."""
+    """Checks a service by the note, or else with Feast."""
 
     def __init__(self, folder: Path, full: Callable[[], FeatureStore]) -> None:
-        """Take the folder of Feast's registry, and what opens the feature store."""
+        """Take the folder of Feast's registry, and the function that opens the feature store."""
         self._folder, self._full = folder, full
 
     def check(self, service: str, schema: str | None = None) -> None:
@@ -57,7 +57,7 @@ def _noted(folder: Path, definitions: str) -> dict[str, str]:
 
 
 def _fingerprint(registry: Path) -> str | None:
-    """Return a digest of the definitions in a registry, `None` where it is no file of Feast's."""
+    """Return a digest of the definitions in a registry, `None` if it is not a file of Feast's."""
     digest = hashlib.sha256()
     try:
         with closing(sqlite3.connect(f"{registry.absolute().as_uri()}?mode=ro", uri=True)) as connection:

@@ -1,4 +1,4 @@
-"""DuckDB as the engine of one machine: tables live in memory up to a limit, and beyond it in temporary files."""
+"""DuckDB as the engine of one machine: tables are in memory up to a limit, and beyond it in temporary files."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ from elcrec.progress import watch
 _ROWS_AT_ONCE = 1 << 17
 _LEAST_SPACE = 512 << 20
 _OWN_SHARE = 0.75
-"""Of the memory that is granted; the rest is for what goes through Python meanwhile."""
+"""DuckDB's share of the granted memory; the rest is for data in Python at the same time."""
 _THREAD_MB = 125
-"""What a thread needs for a join that spills, as DuckDB's guide to its settings says."""
+"""Memory that a thread needs for a join that spills, according to DuckDB's guide to its settings."""
 _FULL = re.compile("max_temp_directory_size|no space left|file too large|quota", re.IGNORECASE)
 _SET_UP = (
-    # Pages of files stay with the system, which gives them up when somebody needs memory.
+    # The operating system caches pages of files, and frees them when memory is needed.
     "SET enable_external_file_cache = false",
     "SET enable_progress_bar = true",
     "SET enable_progress_bar_print = false",
@@ -40,11 +40,11 @@ class DuckDBEngine:
         """Keep the configuration.
 
         Raises:
-            UserError: the address space is limited to less than DuckDB's threads need.
+            UserError: the limit of the address space is below what DuckDB's threads need.
         """
         left = address_space_left()
         if left is not None and left < _LEAST_SPACE:
-            # With less, native libraries end the process without a word, wherever they happen to be.
+            # With less, native libraries end the process without a message, at any point.
             what = f"out of memory: the engine needs {_LEAST_SPACE >> 20} MiB of address space, {left >> 20} are left"
             raise UserError(what, fix="allow more (ulimit -v)")
         self._config = config
@@ -74,7 +74,7 @@ class DuckDBSession:
         self.folder = folder
 
     def scan(self, name: str, files: Sequence[Path]) -> None:
-        """Make Parquet files a view; DuckDB numbers the rows of one file, so those of earlier files are added."""
+        """Create a view of Parquet files. DuckDB numbers rows per file, so the rows of earlier files are added."""
         parts, before = [], 0
         for file in files:
             path = str(file).replace("'", "''")
@@ -85,7 +85,7 @@ class DuckDBSession:
         self.view(name, " UNION ALL ".join(parts))
 
     def enter(self, name: str, table: pa.Table) -> None:
-        """Make a small table known by a name."""
+        """Register a small table under a name."""
         self._connection.register(name, table)
 
     def view(self, name: str, sql: str) -> None:
@@ -93,18 +93,18 @@ class DuckDBSession:
         self._connection.execute(f"CREATE OR REPLACE VIEW {name} AS {sql}")
 
     def table(self, name: str, sql: str) -> None:
-        """Keep the result of a query, in any order, which needs less memory."""
+        """Store the result of a query, in any order, which needs less memory."""
         self._connection.execute("SET preserve_insertion_order = false")
         with watch(name, self._progress):
             self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS {sql}")
 
     def rename(self, name: str, to: str) -> None:
-        """Give a table the name of another, which is forgotten."""
+        """Rename a table; a table that had the name is dropped."""
         self.drop(to)
         self._connection.execute(f"ALTER TABLE {name} RENAME TO {to}")
 
     def drop(self, name: str) -> None:
-        """Forget a table."""
+        """Drop a table."""
         self._connection.execute(f"DROP TABLE {name}")
 
     def fetch(self, sql: str) -> pa.Table:
@@ -115,7 +115,7 @@ class DuckDBSession:
 
     def stream(self, sql: str, order: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield an ordered result; each stream has a cursor of its own."""
-        # Without it an ORDER BY that is fetched through Arrow comes back unordered (DuckDB 2.0).
+        # Without this setting, the result of an ORDER BY fetched through Arrow is unordered (DuckDB 2.0).
         self._connection.execute("SET preserve_insertion_order = true")
         return ascending(self._batches(sql), order)
 

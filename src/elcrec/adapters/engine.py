@@ -1,4 +1,4 @@
-"""The engine that a configuration names."""
+"""Opening the engine that a configuration names."""
 
 from elcrec.adapters.duckdb_engine import DuckDBEngine
 from elcrec.config import EngineConfig

@@ -1,4 +1,4 @@
-"""Variables of the environment, which libraries read and set, for as long as they are needed."""
+"""Setting environment variables for the duration of a block."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def environment(**variables: str | None) -> Iterator[None]:
-    """Set variables for a block, and put back afterwards what was there before, whatever the block made of it.
+    """Set environment variables for a block, and restore the previous values afterwards.
 
     Args:
-        variables: values by name; `None` takes one away.
+        variables: values by name; `None` removes a variable.
     """
     before = {name: os.environ.get(name) for name in variables}
     _put(variables)

@@ -1,4 +1,4 @@
-"""The event log as a raw log for the stage validate: each event once, out of core, whole or not at all."""
+"""Export of the event log as a raw log for the stage validate: each event once, out of core, atomically."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _COLUMNS = ("user_id", "item_id", "timestamp")
 _SCHEMA = pa.schema([LOG_SCHEMA.field(name) for name in (*_COLUMNS, "event_id")])
 _OPTIONAL = ("answer_id", "kind")
 
-# In order of arrival; what came in at one time stands in an order that does not depend on how the log was read.
+# In order of arrival; ties are ordered independently of how the log was read.
 _PLACES = "logged, user_id, timestamp, item_id, event_id"
 _ONCE = f"""
 CREATE TABLE events AS SELECT * EXCLUDE (of_id, of_place) FROM (
@@ -46,21 +46,21 @@ ORDER BY {_PLACES}
 def export_events(log: EventLog, out: Path, *, base: Path | None = None) -> dict[str, int]:
     """Write the log as Parquet: `user_id`, `item_id`, `timestamp`, `event_id`, each event once.
 
-    Where events name the answer that they follow, or their kind, there are columns `answer_id` and `kind` as well.
+    If events name the answer that they follow, or their kind, there are columns `answer_id` and `kind` as well.
     Exporting the same log again writes the same bytes.
 
     Args:
-        log: what to export.
+        log: the event log to export.
         out: the file to write.
-        base: an earlier log to go before it, in these columns (`event_id` may be absent), such as the
-            interactions.parquet of the last training. An event that it holds already, under its id or with its time
-            cut or rounded to the base's resolution, is left out.
+        base: an earlier log to put before it, with these columns (`event_id` may be absent), such as the
+            interactions.parquet of the last training. An event that the base already holds, under its id or with its
+            time cut or rounded to the base's resolution, is left out.
 
     Returns:
-        How many rows come from `base` and how many from the log.
+        The numbers of rows from `base` and from the log.
 
     Raises:
-        UserError: `base` is no such file, `out` is not named .parquet, or there is nothing to write.
+        UserError: `base` is not such a file, `out` is not named .parquet, or there is nothing to write.
         StoreUnavailable: the log does not answer.
     """
     require_parquet_name(out)
@@ -84,7 +84,7 @@ def _load(database: duckdb.DuckDBPyConnection, log: EventLog) -> None:
 
 
 def _attach(database: duckdb.DuckDBPyConnection, base: Path | None) -> int:
-    """Make the base known to SQL; return the unit of its times, microseconds."""
+    """Make the base available to SQL; return the unit of its times in microseconds."""
     if base is None:
         database.register("base", _SCHEMA.empty_table())
         return 1
@@ -102,13 +102,13 @@ def _base_columns(base: Path) -> list[str]:
         raise UserError(f"not readable as Parquet ({error})", where=base) from error
     texts = all(name in schema.names and pa.types.is_string(schema.field(name).type) for name in ("user_id", "item_id"))
     if not texts or "timestamp" not in schema.names or not pa.types.is_timestamp(schema.field("timestamp").type):
-        what = "not user_id and item_id as text and timestamp as a time"
+        what = "expected user_id and item_id as text, and timestamp as a time"
         raise UserError(what, where=base, fix="name an interactions.parquet of the stage validate, or an export")
     return list(schema.names)
 
 
 def _schema(database: duckdb.DuckDBPyConnection, base: Path | None) -> pa.Schema:
-    """Return the columns to write: optional ones only where some event has a value."""
+    """Return the columns to write; optional columns only if some event has a value."""
     (named,) = database.execute(f"SELECT {', '.join(f'count({name})' for name in _OPTIONAL)} FROM events").fetchall()
     in_base = [] if base is None else _base_columns(base)
     wanted = [name for name, count in zip(_OPTIONAL, named, strict=True) if count or name in in_base]
@@ -131,7 +131,7 @@ def _write(
 
 
 def _base_rows(base: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the base in its own order and the columns of `schema`."""
+    """Yield the base in its own order, with the columns of `schema`."""
     with pq.ParquetFile(base) as file:
         for batch in file.iter_batches(_ROWS_AT_ONCE):
             absent = pa.nulls(len(batch), pa.string())

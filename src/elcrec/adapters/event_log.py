@@ -1,8 +1,8 @@
-"""The log of live events: what was accepted, kept until it is trimmed, whatever becomes of the online store.
+"""The event log: all accepted live events, kept until trimmed, even if the online store is lost.
 
-It lies where the online store is, because every server and command reaches that: on SQLite in a file of its own beside
-it, which outlives a store that is torn down or lost; on Redis in a stream of each user, so that a user goes with one
-key. docs/adr/0013 says why.
+It is kept next to the online store, because every server and command reaches that. On SQLite it is a separate file,
+which survives if the store is torn down or lost. On Redis it is one stream per user, so that deleting one key forgets a
+user. See docs/adr/0013 for the reasons.
 """
 
 import logging
@@ -44,20 +44,20 @@ _ROWS = "SELECT logged, user_id, item_id, time, event_id, answer_id, kind FROM e
 _LATER_COLUMNS = ("answer_id", "kind")
 
 Row = tuple[int, str, str, int, str, str | None, str | None]
-"""Values of the columns of LOG_SCHEMA."""
+"""One row: the values of the columns of LOG_SCHEMA."""
 
 
 class SqliteEventLog:
-    """A table; an event that it holds is not added again."""
+    """The event log as a SQLite table; an event that it holds is not added again."""
 
     def __init__(self, path: Path) -> None:
-        """Take the file; the first event makes it."""
+        """Take the file; the first event creates it."""
         self._path = path
         self._opened: tuple[int, sqlite3.Connection] | None = None
         self._lock = threading.Lock()
 
     def append(self, events: Sequence[Event]) -> None:
-        """See `EventLog`. The transaction is on the disk, not only handed to the system, when this returns."""
+        """See `EventLog`. When this returns, the transaction is on the disk, not only in the system's cache."""
         now = time.time_ns() // 1000
         rows = [
             (
@@ -87,7 +87,7 @@ class SqliteEventLog:
                 yield _batch(rows)
 
     def forget(self, user_id: str) -> int:
-        """See `EventLog`. The file is written anew, so that no page of it holds what was deleted."""
+        """See `EventLog`. The file is rewritten, so that no page of it still holds deleted data."""
         if not self._path.exists():
             return 0
         with _sqlite_errors(), closing(self._connect()) as connection:
@@ -106,7 +106,7 @@ class SqliteEventLog:
             return connection.execute("DELETE FROM events WHERE logged < ?", (microseconds(before),)).rowcount
 
     def _writer(self) -> sqlite3.Connection:
-        """Return the open connection, or one to the file that has taken the place of the one it was opened on."""
+        """Return the open connection, or a new one if the file was replaced."""
         known = self._opened
         if known is None or not self._path.exists() or self._path.stat().st_ino != known[0]:
             if known is not None:
@@ -127,7 +127,7 @@ class SqliteEventLog:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Give a log of before the columns that it lacks; another process may do so at the same time."""
+    """Add the columns that an older log lacks; another process may do so at the same time."""
     found = {name for _, name, *_ in connection.execute("PRAGMA table_info(events)")}
     for column in (name for name in _LATER_COLUMNS if name not in found):
         try:
@@ -138,13 +138,13 @@ def _add_columns(connection: sqlite3.Connection) -> None:
 
 
 class RedisEventLog:
-    """A stream of each user. An event that was sent twice may stand there twice; whoever reads tells them by their id.
+    """The event log as one Redis stream per user. A repeated event may be in it twice; readers recognise it by its id.
 
-    It lasts as long as Redis itself does: give it an append-only file.
+    It is as durable as Redis itself: configure an append-only file.
     """
 
     def __init__(self, client: Any, project: str) -> None:
-        """Take the connection and the Feast project, which keys are named after."""
+        """Take the connection and the Feast project, whose name is part of the keys."""
         self._client, self._prefix = client, f"elcrec_events:{project}:"
 
     def append(self, events: Sequence[Event]) -> None:
@@ -158,14 +158,14 @@ class RedisEventLog:
             pipe.execute()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """See `EventLog`. What comes in meanwhile may be there or not."""
+        """See `EventLog`. Events that arrive meanwhile may or may not be included."""
         with redis_errors():
             rows = self._rows()
             while part := list(islice(rows, _AT_ONCE)):
                 yield _batch(part)
 
     def forget(self, user_id: str) -> int:
-        """See `EventLog`. Redis' append-only file holds every command of before until it is written anew, so it is."""
+        """See `EventLog`. Also requests a rewrite of Redis' append-only file, which holds all earlier commands."""
         count = 0
         with redis_errors():
             for keys in self._keys():
@@ -188,7 +188,7 @@ class RedisEventLog:
         return removed
 
     def _rewrite_file(self) -> None:
-        """Ask for a new append-only file; one that is being written already may hold what was erased."""
+        """Request a rewrite of the append-only file; a rewrite already in progress may still hold erased data."""
         try:
             for _ in range(_REWRITES):
                 state = self._client.info("persistence")
@@ -201,7 +201,7 @@ class RedisEventLog:
             problem = "another rewrite takes too long"
         except redis.ResponseError as error:
             problem = str(error)
-        logger.warning("Redis keeps what was erased in its append-only file until it rewrites that: %s", problem)
+        logger.warning("Redis keeps the erased data in its append-only file until the next rewrite: %s", problem)
 
     def _keys(self) -> Iterator[list[bytes]]:
         pattern = "".join(f"\\{each}" if each in "*?[]\\^-" else each for each in self._prefix)

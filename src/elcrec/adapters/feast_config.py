@@ -1,7 +1,7 @@
-"""Feast's configuration: the repository's feature_store.yaml, moved into a store, and what the environment changes.
+"""Feast's configuration: the repository's feature_store.yaml, adapted to a store folder and the environment.
 
-`REDIS` puts the online store on Redis, `FEAST_REGISTRY` the registry on a database. Both may hold a password, so
-neither is written to a file nor shown in a message.
+`REDIS` puts the online store on Redis, `FEAST_REGISTRY` the registry on a database. Both may hold a password, so they
+are never written to a file or shown in a message.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ DEFINITION_FILE = "feature_store.yaml"
 _SQLITE = "sqlite:///"
 _POSTGRES = "postgresql+psycopg://"
 _READ_SECONDS = 0.2
-"""A reader that waits longer for Redis has something better to do: answer without a history."""
+"""Seconds that a reader waits for Redis; after that it is better to answer without a history."""
 _WRITE_SECONDS = 30.0
 _REGISTRY_SECONDS = 5
 _ADVISORY_LOCK = 0x656C_6372_6563
@@ -35,7 +35,7 @@ _ADVISORY_LOCK = 0x656C_6372_6563
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """Addresses that stand in for the files of a store folder.
+    """Addresses of servers that replace files of a store folder.
 
     Attributes:
         redis: `redis://[user:password@]host:port/db` or Feast's own connection string; `None`: as configured.
@@ -48,19 +48,19 @@ class Servers:
 
 @dataclass(frozen=True, kw_only=True)
 class FeastConfig:
-    """Where the definitions, the data and the servers of one installation are."""
+    """The places of the definitions, the data and the servers of one installation."""
 
     repository: Path
     folder: Path
     servers: Servers
 
     def load(self, *, patient: bool = False) -> RepoConfig:
-        """Return the configuration; `patient` waits for a slow store, as bulk writers must and readers must not.
+        """Return the configuration; `patient` waits for a slow store, which bulk writers must do and readers must not.
 
-        A copy with its paths in the folder is left there for Feast's own command line.
+        A copy with the folder's paths is written there for Feast's own command line.
 
         Raises:
-            UserError: the file is missing or not sound, or an address is not.
+            UserError: the file is missing or invalid, or an address is invalid.
         """
         document = self._document()
         own = self.folder / DEFINITION_FILE
@@ -71,13 +71,13 @@ class FeastConfig:
         try:
             config = RepoConfig(**expanded)
         except ValidationError as error:
-            raise UserError(f"not a sound Feast configuration ({error})", where=own) from error
+            raise UserError(f"not a valid Feast configuration ({error})", where=own) from error
         config.repo_path = self.repository
         return config
 
     @contextmanager
     def registry_lock(self) -> Iterator[None]:
-        """Keep other writers of the registry out: Feast changes it in many steps, and makes its tables in more."""
+        """Keep out other writers of the registry: Feast changes it in many steps, and creates its tables in many."""
         url = self.servers.registry and _registry_url(self.servers.registry)
         if url and url.startswith(_POSTGRES):
             engine = create_engine(url, connect_args={"connect_timeout": _REGISTRY_SECONDS})
@@ -92,11 +92,11 @@ class FeastConfig:
                 yield
 
     def target(self) -> str:
-        """Return what tells this online store from another, without giving an address away."""
+        """Return an identifier of this online store that does not reveal an address."""
         return hashlib.sha256(repr((self.servers.redis, self._document()["online_store"])).encode()).hexdigest()
 
     def files(self) -> tuple[Path | None, Path | None]:
-        """Return the files of the online store and of the registry; `None` for one that is on a server."""
+        """Return the files of the online store and of the registry; `None` for one on a server."""
         document = self._document()
         online, path = document["online_store"], str(document["registry"]["path"])
         registry = Path(path.removeprefix(_SQLITE)) if path.startswith(_SQLITE) else None
@@ -123,7 +123,7 @@ class FeastConfig:
         if online["type"] == "sqlite" and not Path(online["path"]).is_absolute():
             online["path"] = str(self.folder / Path(online["path"]).name)
         if self.servers.redis:
-            # What a Redis store is configured with besides, such as key_ttl_seconds, stays.
+            # Other settings of a Redis store, such as key_ttl_seconds, stay.
             options = online if online["type"] == "redis" else {}
             document["online_store"] = {**options, "type": "redis", "connection_string": "${REDIS}"}
         if self.servers.registry:
@@ -131,15 +131,15 @@ class FeastConfig:
         return document
 
     def _address(self, document: dict[str, Any], seconds: float) -> None:
-        """Put the servers' addresses in, and what our processes ask of the connections."""
+        """Insert the servers' addresses, and our options for the connections."""
         registry, online = document["registry"], document["online_store"]
-        # Whoever reads refreshes by name, once a service is checked. A refresh between two requests would make one
-        # of them wait, and for seconds where the registry is gone.
+        # Readers refresh explicitly, when a service is checked. An automatic refresh between requests would delay one
+        # of them, by seconds if the registry is gone.
         registry["cache_ttl_seconds"] = 0
         if self.servers.registry:
             registry["path"] = _registry_url(self.servers.registry)
         if registry["path"].startswith(_POSTGRES):
-            # A server asks the registry once a bundle: it holds no idle connection that may be dead by then.
+            # A server asks the registry once per bundle, so it keeps no idle connection, which might be dead by then.
             options = {"poolclass": NullPool, "connect_args": {"connect_timeout": _REGISTRY_SECONDS}}
             registry["sqlalchemy_config_kwargs"] = options
         if online["type"] == "redis":
@@ -151,16 +151,18 @@ def connection_string(address: str) -> str:
     """Return Feast's form of a Redis address, `host:port,option=value,...`, from a URL or from that form.
 
     Raises:
-        UserError: the URL is not one of Redis, or its password cannot be written in that form.
+        UserError: the URL is not a Redis URL, or its password cannot be written in that form.
     """
     if "://" not in address:
         return address
     url = urlsplit(address)
     database = url.path.removeprefix("/") or "0"
     if url.scheme not in {"redis", "rediss"} or not url.hostname or not database.isdigit():
-        raise UserError("REDIS is not an address", fix="write redis://[user:password@]host:port/database")
+        raise UserError("REDIS is not a valid address", fix="write redis://[user:password@]host:port/database")
     if "," in unquote(url.password or "") + unquote(url.username or ""):
-        raise UserError("Feast takes no Redis password with a comma", where="REDIS", fix="choose another password")
+        raise UserError(
+            "Feast does not support a Redis password with a comma", where="REDIS", fix="choose another password"
+        )
     options = {"db": int(database), "username": url.username, "password": url.password}
     parts = [f"{url.hostname}:{url.port or 6379}"]
     parts += [f"{name}={json.dumps(_plain(value))}" for name, value in options.items() if value not in (None, "")]
@@ -172,7 +174,7 @@ def _plain(value: str | int) -> str | int:
 
 
 def _with_limits(connection: str, seconds: float) -> str:
-    """Without these, a Redis that is down holds a request for seconds; what the address says itself comes first."""
+    """Add timeouts, without which a Redis that is down delays a request for seconds; the address's own options win."""
     limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": "null"}
     given = {part.partition("=")[0] for part in connection.split(",")}
     return ",".join([connection, *(f"{name}={value}" for name, value in limits.items() if name not in given)])
@@ -187,7 +189,7 @@ def _registry_url(url: str) -> str:
 
 @contextmanager
 def file_lock(path: Path, *, otherwise: UserError | None = None) -> Iterator[None]:
-    """Hold a lock that dies with its process; wait for it, or raise `otherwise` where it is taken."""
+    """Hold a lock that ends with the process; wait for it, or raise `otherwise` if it is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:

@@ -1,4 +1,4 @@
-"""The Feast repository's definitions, imported for one store, and the digest of what a service returns."""
+"""The Feast repository's definitions, imported for one store, and digests of the schemas of services."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from feast.repo_operations import parse_repo
 
 
 def definitions_for(repository: Path, store: Path) -> list[Any]:
-    """Return every object that the repository defines, with sources in `store`."""
+    """Return all objects that the repository defines, with sources in `store`."""
     contents = _parse(repository, store)
     return [
         *contents.projects,
@@ -31,7 +31,7 @@ def definitions_for(repository: Path, store: Path) -> list[Any]:
 
 
 def repository_schema(repository: Path, service: str) -> str | None:
-    """Return the digest of a service as the repository defines it; `None` where it does not."""
+    """Return the digest of a service as the repository defines it; `None` if it does not define it."""
     with tempfile.TemporaryDirectory() as nowhere:
         contents = _parse(repository, Path(nowhere))
     views = {view.name: view for view in contents.feature_views}
@@ -49,7 +49,7 @@ def _view_names(service: FeatureService) -> Iterable[str]:
 
 
 def _digest(service: FeatureService, views: Mapping[str, FeatureView]) -> str:
-    """What a reader depends on: by which keys rows are found, and the name and type of each feature."""
+    """Return a digest of what readers depend on: the keys of rows, and the name and type of each feature."""
     schema = []
     for projection in service.feature_view_projections:
         keys = {column.name: str(column.dtype) for column in views[projection.name].entity_columns}
@@ -66,7 +66,7 @@ def _parse(repository: Path, store: Path) -> RepoContents:
 
 @contextmanager
 def _definitions(repository: Path, store: Path) -> Iterator[None]:
-    """Let Feast import a repository's flat modules afresh, bound to `store`, and leave no trace of it."""
+    """Let Feast import a repository's flat modules anew, bound to `store`, and remove them from sys.modules."""
     names = {path.stem for path in repository.glob("*.py")}
     hidden = {name: sys.modules.pop(name) for name in names & set(sys.modules)}
     before = os.environ.get("ELCREC_STORE")

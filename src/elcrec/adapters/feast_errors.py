@@ -1,4 +1,4 @@
-"""What Feast, its registry and its stores raise, in one clear line."""
+"""One-line errors for exceptions of Feast, its registry and its stores."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from elcrec.serving.ports import StoreUnavailable
 
 @contextmanager
 def feast_errors() -> Iterator[None]:
-    """Turn what Feast, its registry and its stores raise into one clear line."""
+    """Turn exceptions of Feast, its registry and its stores into errors of one clear line."""
     try:
         with redis_errors():
             yield
@@ -24,6 +24,6 @@ def feast_errors() -> Iterator[None]:
     except SQLAlchemyError as error:
         cause = explain(error) or type(error).__name__
         what = f"the feature registry does not answer ({cause})"
-        raise StoreUnavailable(what, fix="check FEAST_REGISTRY, or the store folder where it is not set") from error
+        raise StoreUnavailable(what, fix="check FEAST_REGISTRY, or the store folder if it is not set") from error
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the online store does not answer ({error})", fix="try again") from error

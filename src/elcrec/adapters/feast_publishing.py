@@ -1,4 +1,4 @@
-"""What a push publishes: the rows of the online store, and the proof that it serves them."""
+"""Publishing rows to the online store, and verifying that it serves them."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -17,10 +17,10 @@ from elcrec.serving.histories import MAX_SEEN, History, merge_publication
 from elcrec.serving.ports import FeatureTables
 
 Merge = Callable[[History, History], History]
-"""From the history that a user has and the one that is published to the history that they have then."""
+"""Function from a user's present history and the published one to their new history."""
 
 Certain = Callable[[pa.Table], npt.NDArray[np.bool_]]
-"""Which rows of a view the store serves whatever else happens to it."""
+"""Selects the rows of a view that the store serves regardless of live events."""
 
 _MARGIN = timedelta(days=1)
 _CHECKED_KEYS = 5000
@@ -30,10 +30,10 @@ _READ_KEYS = 500
 def read_back(
     feast: FeatureStore, published: Mapping[View, StoredRows], rows: HistoryRows, merge: Merge, certain: Certain
 ) -> None:
-    """Compare what the online store serves with what was published, on evenly spaced keys of whom it must serve.
+    """Compare the online store with the published rows, on evenly spaced keys of rows that it must serve.
 
     Raises:
-        UserError: it serves something else.
+        UserError: it serves other values.
     """
     for view, stored in published.items():
         for sample in stored.evenly(_CHECKED_KEYS, certain):
@@ -92,7 +92,7 @@ def load(feast: FeatureStore, view: View, chunk: pa.Table) -> None:
 
 
 def record(feast: FeatureStore, view: View, stored: StoredRows) -> None:
-    """Tell the registry what was loaded, as Feast's own materialisation does."""
+    """Record the load in the registry, as Feast's own materialisation does."""
     start, end = stored.times()
     with feast_errors(), quiet("feast"):
         found = feast.get_feature_view(view.name)
@@ -100,7 +100,7 @@ def record(feast: FeatureStore, view: View, stored: StoredRows) -> None:
 
 
 def _wrong_histories(rows: HistoryRows, part: pa.Table, merge: Merge) -> list[str]:
-    """A history is right where publishing it again would change nothing."""
+    """Return the columns to report if a history is wrong, which means that publishing it again would change it."""
     published = _histories(part)
     found = rows.read(list(published))
     wrong = [

@@ -1,4 +1,4 @@
-"""What a store keeps in Feast's registry besides Feast's own: which online store it belongs to, what was published."""
+"""Our own entries in Feast's registry: the online store that it belongs to, and what was published."""
 
 import logging
 import uuid
@@ -15,25 +15,25 @@ from elcrec.adapters.offline_files import HISTORY
 logger = logging.getLogger(__name__)
 
 _IDENTITY = "elcrec_store"
-"""Under which the registry notes the name of the online store that it belongs to."""
+"""Key under which the registry keeps the name of its online store."""
 
 
 def named(feast: FeatureStore) -> str | None:
-    """Return the name of the online store that the registry belongs to; Feast's own commands leave it alone."""
+    """Return the name of the registry's online store; Feast's own commands leave it unchanged."""
     registry = feast.registry
     return registry.get_project_metadata(feast.project, _IDENTITY) if isinstance(registry, SqlRegistry) else None
 
 
 def name_store(feast: FeatureStore, found: str | None) -> str:
-    """Return the name that the store is to have; note it in the registry.
+    """Return the name that the online store must have, and note it in the registry.
 
     Args:
         feast: the registry.
-        found: what the online store is called.
+        found: the present name of the online store.
     """
     known = named(feast)
     if known is not None and found not in (None, known):
-        logger.warning("the online store was published from another store folder; it belongs to this one from now on")
+        logger.warning("the online store was published from another store folder; from now on it belongs to this one")
     name = known or found or uuid.uuid4().hex
     if isinstance(feast.registry, SqlRegistry):
         feast.registry.set_project_metadata(feast.project, _IDENTITY, name)
@@ -41,7 +41,7 @@ def name_store(feast: FeatureStore, found: str | None) -> str:
 
 
 def was_published(feast: FeatureStore) -> bool:
-    """Whether a push has loaded histories; `feast apply` alone makes a store that is empty."""
+    """Return whether a push has loaded histories; `feast apply` alone creates an empty store."""
     try:
         return bool(feast.get_feature_view(HISTORY.name).materialization_intervals)
     except FeatureViewNotFoundException:
@@ -49,7 +49,7 @@ def was_published(feast: FeatureStore) -> bool:
 
 
 def forget_removed_views(feast: FeatureStore) -> None:
-    """Remove the versions of views that are gone: `feast teardown` leaves them, and the next apply fails on them."""
+    """Remove versions of views that no longer exist: `feast teardown` leaves them, and the next apply would fail."""
     registry = feast.registry
     if not isinstance(registry, SqlRegistry):
         return
@@ -61,7 +61,7 @@ def forget_removed_views(feast: FeatureStore) -> None:
 
 
 def file_sources(objects: Sequence[Any]) -> list[FileSource]:
-    """Return every file that views and sources lead to."""
+    """Return every file that views and sources refer to."""
     sources = [getattr(each, name, None) for each in objects for name in ("batch_source", "stream_source")]
     sources += [getattr(each, "batch_source", None) for each in sources]
     return [each for each in [*objects, *sources] if isinstance(each, FileSource)]

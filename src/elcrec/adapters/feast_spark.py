@@ -1,4 +1,4 @@
-"""Publication by Feast's Spark engine, where feature_store.yaml names it: views that no live event changes."""
+"""Publication by Feast's Spark engine, if feature_store.yaml names it, for views that live events do not change."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ def materialize(feast: FeatureStore, views: list[str], moment: datetime) -> None
 
 @contextmanager
 def _session(feast: FeatureStore) -> Iterator[None]:
-    """Open the session that Feast finds and uses; it would open one without what `spark_conf` says."""
+    """Open a session with `spark_conf`, which Feast will use; Feast itself would ignore these settings."""
     try:
         from pyspark.errors import PySparkException  # noqa: PLC0415 - an optional dependency
         from pyspark.sql import SparkSession  # noqa: PLC0415 - as above
@@ -71,5 +71,5 @@ def _failed(views: list[str], error: Exception) -> UserError:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # The exception of a worker stands last, below its trace.
+    # A worker's exception is the last line, below its traceback.
     return lines[-1] if "Traceback" in str(error) else (lines or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Feast as the feature store: definitions from the repository folder, data under the store folder or on servers."""
+"""Feast as the feature store: definitions in the repository folder, data in the store folder or on servers."""
 
 import logging
 import threading
@@ -82,7 +82,7 @@ with quiet("feast"):
 logger = logging.getLogger(__name__)
 
 _USERS_AT_ONCE = 200
-"""Users whose events are written together: within a reader's patience, and a short transaction on SQLite."""
+"""Number of users whose events are written together: small enough for readers' timeouts and short transactions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +90,9 @@ class _Opened:
     """A store that is open for readers and for events.
 
     Attributes:
-        files: which files the online store and the registry were; `None` on a server.
-        identity: the name of the online store; `None` where none was given yet.
-        lifetime: for how long a model output is worth reading, seconds.
+        files: identities of the files of the online store and the registry; `None` on a server.
+        identity: the name of the online store; `None` if it has none yet.
+        lifetime: time to live of model outputs, in seconds.
     """
 
     feast: FeatureStore
@@ -105,7 +105,7 @@ class _Opened:
 
 
 class FeastStore:
-    """A `FeatureStore` on Feast, in process. Threads may share it, other processes use the same store."""
+    """A `FeatureStore` on Feast, in process. Threads may share it, and other processes may use the same store."""
 
     def __init__(self, store: Path, repository: Path, servers: Servers | None = None) -> None:
         """Take the store folder, the Feast repository (feature_store.yaml and definitions) and servers, if any."""
@@ -122,8 +122,8 @@ class FeastStore:
         """See `FeatureStore`. The offline files are replaced, then loaded online in chunks.
 
         Raises:
-            UserError: as `FeatureStore.publish`, the repository is not sound, histories are longer than the
-                view's window, or another process is publishing.
+            UserError: as `FeatureStore.publish`; or the repository is invalid, histories are longer than the view's
+                window, or another process is publishing.
             StoreUnavailable: the online store or the registry does not answer.
         """
         with self._publishing():
@@ -139,7 +139,7 @@ class FeastStore:
             idle = IdleUsers.find(parts(tables.histories), found.newest, idle_days, rows)
             publication = Publication.begin(
                 self._folder / "publication.json",
-                # Rows that another number of days has left out are not done.
+                # With another number of days, rows that were left out before are not done.
                 self._config.target() + (f" idle_days={idle_days}" if idle_days else ""),
                 lambda moment, left: write_offline(
                     tables, moment, self._folder / "data", forgotten, found.gone, abandoned=left
@@ -172,7 +172,7 @@ class FeastStore:
         return counts
 
     def forget(self, user_id: str) -> dict[str, int]:
-        """See `FeatureStore`. The log goes last, as it has the server's own files written anew."""
+        """See `FeatureStore`. The log is last, because it makes the server rewrite its own files."""
         data = self._folder / "data"
         with self._publishing():
             names = (SERVED_FILE, HISTORY.file, OUTPUT.file)
@@ -185,7 +185,7 @@ class FeastStore:
             }
 
     def users(self, user_ids: Sequence[str], *, service: str) -> list[UserFeatures | None]:
-        """See `FeatureStore`. A model output that is older than its view's TTL is left out.
+        """See `FeatureStore`. A model output older than its view's TTL is left out.
 
         Raises:
             UserError: `service` was never published to this store.
@@ -195,7 +195,7 @@ class FeastStore:
             return []
         opened = self._open_for(service)
         with self._replacement_noticed():
-            opened.readable.read(user_ids[:1])  # Feast would read any store that is there
+            opened.readable.read(user_ids[:1])  # Feast would read any existing store
         with feast_errors():
             features = self._services[service]
             response = opened.feast.get_online_features(features=features, entity_rows={"user_id": list(user_ids)})
@@ -205,7 +205,7 @@ class FeastStore:
         return [_user_features(columns, row, fresh=computed[row].seconds >= oldest) for row in range(len(user_ids))]
 
     def histories(self, user_ids: Sequence[str], *, service: str) -> list[UserHistory | None]:
-        """See `FeatureStore`. Reads Feast's rows without its retrieval, which takes three times as long for one user.
+        """See `FeatureStore`. Reads Feast's rows directly, in a third of the time of Feast's own retrieval.
 
         Raises:
             UserError: `service` was never published to this store.
@@ -236,8 +236,9 @@ class FeastStore:
     ) -> PushOutcome:
         """See `FeatureStore`.
 
-        The log comes last, so that whoever is not let in leaves nothing in it. Events that were not logged, because the
-        log or this process failed, were not acknowledged: sent again, they are known to the history and reach the log.
+        The event log is written last, so that refused users leave nothing in it. If the log or this process fails,
+        events that were not logged were not acknowledged either: when they are sent again, the history recognises them
+        and they reach the log.
 
         Raises:
             UserError: an event is not valid, or nothing was published to this store yet.
@@ -280,7 +281,7 @@ class FeastStore:
             yield
 
     def _forgotten(self) -> Forgotten:
-        """Return who was forgotten; the list is read again when it has changed."""
+        """Return the forgotten users; the list is read again when it has changed."""
         path = self._store_folder / FORGOTTEN_FILE
         identity = _file_identity(path)
         if identity != self._list[0]:
@@ -288,7 +289,7 @@ class FeastStore:
         return self._list[1]
 
     def _published_items(self) -> frozenset[str] | None:
-        """Return the items of the last publication, `None` where its files are elsewhere."""
+        """Return the items of the last publication, `None` if its files are on another machine."""
         path = self._folder / "data" / ITEMS.file
         identity = _file_identity(path)
         if identity != self._items[0]:
@@ -297,16 +298,16 @@ class FeastStore:
         return self._items[1]
 
     def training_data(self, asked: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
-        """Return features as they stood at moments, what Feast's `get_historical_features` does; ids may be integers.
+        """Return features as they were at given moments, with Feast's `get_historical_features`; ids may be integers.
 
         Args:
-            asked: `event_timestamp` and the raw ids `user_id` or `item_id`; other columns are handed through.
+            asked: `event_timestamp` and the raw ids `user_id` or `item_id`; other columns are passed through.
             features: names such as `user_history:item_ids`.
 
         Raises:
             UserError: nothing was published to this store, or it has no such feature.
         """
-        # Feast compares a column of integers with the ids of the store, which are text, not at all.
+        # Feast cannot match a column of integers with the ids of the store, which are text.
         keys = {key: asked[key].dtype for key in ("user_id", "item_id") if key in asked.columns}
         with feast_errors(), quiet("feast"):
             texts = asked.astype(dict.fromkeys(keys, "str"))
@@ -314,7 +315,7 @@ class FeastStore:
         return found.astype(keys)
 
     def check(self, service: str, schema: str | None = None) -> None:
-        """See `FeatureStore`. Readers see what others have applied since the last check.
+        """See `FeatureStore`. Readers then see what other processes have applied since the last check.
 
         Raises:
             UserError: the service is missing or differs.
@@ -330,8 +331,8 @@ class FeastStore:
                 self._current()
             self._note(feast, [service])
         if different:
-            fix = "push the model again, or apply the definitions that it was made with under another version"
-            what = f"feature service {service!r} has another schema than the model was made with"
+            fix = "push the model again, or apply the definitions with which it was made under another version"
+            what = f"feature service {service!r} has a schema other than the one with which the model was made"
             raise UserError(what, where=self._folder, fix=fix)
         self._services[service] = found
 
@@ -339,7 +340,7 @@ class FeastStore:
         """See `FeatureStore`.
 
         Raises:
-            UserError: the repository does not define it, or is not sound.
+            UserError: the repository does not define it, or is invalid.
         """
         self._config.require()
         with feast_errors(), quiet("feast"):
@@ -356,7 +357,7 @@ class FeastStore:
             return SqliteEventLog(online.with_name("events.db"))
         config = self._config.load()
         with feast_errors():
-            client = RedisOnlineStore()._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
+            client = RedisOnlineStore()._get_client(config.online_store)  # noqa: SLF001 - created as Feast creates its own
         return RedisEventLog(client, config.project)
 
     @cached_property
@@ -368,7 +369,7 @@ class FeastStore:
         return self._current().feast
 
     def _open_for(self, service: str) -> "_Opened":
-        """Return what is open, once `service` is known to be there."""
+        """Return the open store, after checking that `service` exists."""
         opened = self._current()
         if service not in self._services:
             self.check(service)
@@ -376,7 +377,7 @@ class FeastStore:
         return opened
 
     def _current(self) -> "_Opened":
-        """Return what is open; where the store's files were replaced since, open it anew.
+        """Return the open store; open it again if its files were replaced.
 
         Raises:
             UserError: nothing was published to this store.
@@ -411,7 +412,7 @@ class FeastStore:
                 identity=identity,
                 files=_identities(files),
                 readable=readable,
-                # On SQLite readers have a connection that no writer holds.
+                # On SQLite, readers use a connection that no writer blocks.
                 writable=_history_rows(feast, identity)[0],
                 window=window,
                 lifetime=feast.get_feature_view(OUTPUT.name).ttl.total_seconds() or float("inf"),
@@ -419,7 +420,7 @@ class FeastStore:
 
     @contextmanager
     def _replacement_noticed(self) -> Iterator[None]:
-        """Where the store is another one, look at everything anew with the next call."""
+        """If the store was replaced, open everything again at the next call."""
         try:
             yield
         except StoreReplaced:
@@ -427,11 +428,13 @@ class FeastStore:
             raise
 
     def _make_own(self, feast: FeatureStore) -> None:
-        """In a copy of a store, lead the copy of the registry from the original's files to the copy's own."""
+        """In a copy of a store, make the copied registry refer to the copy's own files."""
         own = self._folder / "data" / HISTORY.file
         if self._files[1] is None or Path(history_source(feast)).parent == own.parent:
             return
-        logger.warning("the store was moved or copied to %s: its Feast sources are led there", self._store_folder)
+        logger.warning(
+            "the store was moved or copied to %s: its Feast sources now refer to this folder", self._store_folder
+        )
         objects = [*feast.list_data_sources(), *feast.list_feature_views()]
         for source in file_sources(objects):
             source.file_options.uri = str(own.with_name(Path(source.path).name))
@@ -445,9 +448,9 @@ class FeastStore:
             return FeatureStore(config=self._config.load(patient=patient))
 
     def _apply(self, feast: FeatureStore) -> None:
-        """Bring the repository's definitions into the registry, with sources in this store.
+        """Apply the repository's definitions to the registry, with sources in this store.
 
-        What the repository lacks stays: it may be what another version of it serves. `feast apply` removes it.
+        Objects that the repository lacks stay: another version of it may serve them. `feast apply` removes them.
         """
         objects = definitions_for(self._config.repository, self._store_folder)
         with self._config.registry_lock():
@@ -456,7 +459,7 @@ class FeastStore:
         feast.refresh_registry()
 
     def _note(self, feast: FeatureStore, services: Sequence[str]) -> None:
-        """Leave word of what these services return to whoever has no time to ask Feast."""
+        """Note the schemas of these services for quick checks without Feast."""
         registry = self._files[1]
         if registry is not None:
             found = {name: published_schema(feast, feast.get_feature_service(name)) for name in services}
@@ -474,7 +477,7 @@ class FeastStore:
 
 
 def _history_rows(feast: FeatureStore, identity: str | None = None) -> tuple[HistoryRows, int]:
-    """Return the rows of live histories and how many events each of them keeps."""
+    """Return the rows of live histories, and the number of events that each keeps."""
     try:
         view: FeatureView = feast.get_feature_view(HISTORY.name)
     except FeatureViewNotFoundException as error:
@@ -483,17 +486,17 @@ def _history_rows(feast: FeatureStore, identity: str | None = None) -> tuple[His
 
 
 def _count(stored: StoredRows, view: View, idle: IdleUsers) -> int:
-    """Return how many rows of a view are published."""
+    """Return the number of published rows of a view."""
     return sum(int(idle.published(table).sum()) for table in stored.blocks(view.key))
 
 
 def _goes_by_spark(feast: FeatureStore, view: View, idle: IdleUsers) -> bool:
-    """Say whether Feast's Spark engine publishes a view: never histories, and no rows of users that stay out."""
+    """Return whether Feast's Spark engine publishes a view: never histories, nor views with rows of excluded users."""
     return view is not HISTORY and by_spark(feast) and (view is ITEMS or not len(idle.expired))
 
 
 def _load(feast: FeatureStore, rows: HistoryRows, view: View, chunk: pa.Table, merge: Merge) -> None:
-    """Bring a part of a view into the online store."""
+    """Load a part of a view into the online store."""
     if not len(chunk):
         return
     if view is HISTORY:
@@ -520,7 +523,7 @@ _Identities = tuple[tuple[int, int] | None, tuple[int, int] | None]
 
 
 def _identities(files: tuple[Path | None, Path | None], before: _Identities = (None, None)) -> _Identities:
-    """Return which files these are now. A registry that is away counts as the one before: readers need it no more."""
+    """Return the present identities of the files; a missing registry, which readers can do without, is unchanged."""
     online, registry = (_file_identity(path) for path in files)
     return online, registry or before[1]
 

@@ -1,4 +1,4 @@
-"""Users who have done nothing for long, by the time of the log: a push leaves them out of the online store."""
+"""Users without recent events, by the time of the log: a push leaves them out of the online store."""
 
 import logging
 from collections.abc import Iterable
@@ -20,13 +20,13 @@ _READ_AT_ONCE = 500
 
 @dataclass(frozen=True, kw_only=True)
 class IdleUsers:
-    """Users of a log whose newest event there is long before the newest of all.
+    """Users of a log whose newest event is long before the newest event of all.
 
     Attributes:
-        days: how many a user may be idle; 0 for any number.
-        since: an event from here on keeps its user, microseconds since 1970; `None` where all users are kept.
-        in_log: users who have no such event in the log.
-        expired: those of them who have none in the online store either.
+        days: days that a user may be idle; 0 for any number.
+        since: a user with an event from this time on is kept, microseconds since 1970; `None` if all users are kept.
+        in_log: users without such an event in the log.
+        expired: those of them without such an event in the online store.
     """
 
     days: int
@@ -36,7 +36,7 @@ class IdleUsers:
 
     @classmethod
     def find(cls, histories: Iterable[pa.Table], newest: int, days: int, rows: HistoryRows) -> Self:
-        """Look for them in a log that ends at `newest`, and in the store for later events of theirs."""
+        """Find idle users in a log that ends at `newest`, and look up their later events in the store."""
         nobody = pa.chunked_array([], pa.string())
         if not days:
             return cls(days=days, since=None, in_log=nobody, expired=nobody)
@@ -51,15 +51,15 @@ class IdleUsers:
         return _outside(self.expired, table)
 
     def active_in_log(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        """Return which rows of a view are published whatever happens in the store meanwhile, [N]."""
+        """Return which rows of a view are published regardless of changes in the store, [N]."""
         return _outside(self.in_log, table)
 
     def remove(self, rows: HistoryRows) -> None:
-        """Take idle users out of the online store, whichever publication or event they came from, and say so."""
+        """Remove idle users from the online store, whichever publication or event they came from, and log it."""
         if self.since is None:
             return
         removed = rows.expire(self.since)
-        what = "%d users of the log expired, idle for more than %d days: not published; %d users left the online store"
+        what = "%d users of the log were idle for more than %d days and not published; %d users left the online store"
         logger.info(what, len(self.expired), self.days, removed)
 
 
@@ -69,7 +69,7 @@ def _last_seen_before(since: int, histories: pa.Table) -> pa.ChunkedArray:
 
 
 def _with_events(rows: HistoryRows, users: pa.ChunkedArray, since: int) -> pa.Array:
-    """Return the users whom the store knows an event of, from that time on."""
+    """Return the users who have an event in the store from that time on."""
     kept: list[str] = []
     for start in range(0, len(users), _READ_AT_ONCE):
         found = rows.read(users.slice(start, _READ_AT_ONCE).to_pylist())

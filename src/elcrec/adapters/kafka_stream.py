@@ -1,4 +1,4 @@
-"""A topic of Kafka: a consumer group whose offsets are committed once messages are done."""
+"""A Kafka topic: a consumer group whose offsets are committed when messages are done."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _READ_SECONDS, _FLUSH_SECONDS = 1.0, 10.0
 _OURS = {"bootstrap.servers", "group.id", "enable.auto.commit"}
-"""Options that the section `stream` and its guarantees decide."""
+"""Options that the section `stream` and its guarantees determine."""
 
 
 class KafkaTopic:
@@ -42,7 +42,7 @@ class KafkaTopic:
 
     @cached_property
     def _producer(self) -> Producer:
-        """Made for the first dead letter."""
+        """The producer, created for the first dead letter."""
         return Producer({**self._options, "enable.idempotence": "true"})
 
     def read(self, most: int) -> list[Message]:
@@ -73,7 +73,7 @@ class KafkaTopic:
                 raise KafkaException(failed[0])
 
     def done(self, messages: Sequence[Message]) -> None:
-        """See `Topic`. What cannot be committed is by the next commit, or is read again by whoever has it then."""
+        """See `Topic`. If a commit fails, the next one covers its offsets, or the messages are read again."""
         last: dict[int, int] = {}
         for message in messages:
             partition, offset = (int(number) for number in message.place.split(":"))
@@ -85,7 +85,7 @@ class KafkaTopic:
             logger.warning("not committed: %s", error.args[0].str())
 
     def waiting(self) -> int:
-        """See `Topic`: of the partitions that this consumer has."""
+        """See `Topic`. Counts the partitions of this consumer."""
         with _errors():
             places = self._consumer.committed(self._consumer.assignment(), timeout=_READ_SECONDS)
             ranges = [self._consumer.get_watermark_offsets(place, cached=True) for place in places]
@@ -93,7 +93,7 @@ class KafkaTopic:
         return sum(max(0, high - max(low, place.offset)) for place, (low, high) in pairs if high >= 0)
 
     def rest(self, seconds: float) -> None:
-        """See `Topic`. What a partition gives that came in meanwhile is put back."""
+        """See `Topic`. Messages that arrive meanwhile are put back."""
         had = self._consumer.assignment()
         self._consumer.pause(had)
         record = self._consumer.poll(seconds)
@@ -127,7 +127,7 @@ def _read_options(path: Path) -> dict[str, str]:
     """Read `key=value` lines; # begins a comment.
 
     Raises:
-        UserError: it cannot be read, a line is none, or an option is not the file's to set.
+        UserError: it cannot be read, a line is invalid, or the file must not set an option.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -139,8 +139,8 @@ def _read_options(path: Path) -> dict[str, str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if not equals or name in _OURS:
-            fix = "write key=value, and no option that the section stream has"
-            raise UserError(f"line {number} cannot be set here", where=path, fix=fix)
+            fix = "write key=value, and leave out options that the section stream sets"
+            raise UserError(f"line {number} is not an option that this file can set", where=path, fix=fix)
         options[name] = value
     return options
 

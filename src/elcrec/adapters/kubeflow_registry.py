@@ -1,7 +1,7 @@
-"""The Kubeflow Model Registry beside MLflow, so that Kubeflow's pages show a model's versions and their runs.
+"""The Kubeflow Model Registry in addition to MLflow, so that Kubeflow's pages show versions and their runs.
 
-MLflow stays the registry that serving and the gate read: of a champion, of a challenger, or of a version that was
-rolled back, this one knows nothing.
+MLflow stays the registry that serving and the gate read: the Kubeflow registry does not know the champion, the
+challenger, or rejected versions.
 """
 
 import asyncio
@@ -26,23 +26,25 @@ with quiet("model_registry"):
 _AUTHOR = "elcrec"
 _FORMAT = "elcrec-bundle"
 _TOKEN_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-"""Where a pod has the token of its service account; KF_PIPELINES_SA_TOKEN_PATH names another file."""
+"""File with the token of a pod's service account; KF_PIPELINES_SA_TOKEN_PATH names another one."""
 _SOURCE = {"id": "model_source_id", "name": "model_source_name", "namespace": "model_source_group"}
-"""Where the Model Registry keeps what is known of the run of a pipeline that made a model."""
+"""Property of the Model Registry for the run of the pipeline that made a model."""
 
 
 class MirroredRegistry(MlflowRegistry):
-    """An `MlflowRegistry` whose versions stand in the Kubeflow Model Registry too, under the same numbers."""
+    """An `MlflowRegistry` whose versions are also in the Kubeflow Model Registry, under the same numbers."""
 
     def __init__(self, folder: Path, *, mirror: str, tracking_uri: str | None = None) -> None:
-        """Take what `MlflowRegistry` takes and the Model Registry's address, such as `http://host:8080`.
+        """Take the arguments of `MlflowRegistry`, and the Model Registry's address, such as `http://host:8080`.
 
         Raises:
-            UserError: it is no such address.
+            UserError: the address is not one of HTTP.
         """
         super().__init__(folder, tracking_uri=tracking_uri)
         if not mirror.startswith(("http://", "https://")):
-            raise UserError("not an address of HTTP", where="MODEL_REGISTRY_URL", fix="write e.g. http://host:8080")
+            raise UserError(
+                "not an http or https address", where="MODEL_REGISTRY_URL", fix="write e.g. http://host:8080"
+            )
         self._mirror = mirror.rstrip("/")
 
     def register(
@@ -53,7 +55,7 @@ class MirroredRegistry(MlflowRegistry):
         tags: Mapping[str, str],
         training: TrainingRecord | None = None,
     ) -> str:
-        """See `ModelRegistry`. What a killed call left half done in either registry is completed.
+        """See `ModelRegistry`. A killed call's unfinished work in either registry is completed.
 
         Raises:
             UserError: a registry cannot be reached or refuses, or the Model Registry has another model of this number.
@@ -84,7 +86,7 @@ def _token() -> str:
 async def _mirror(
     api: ModelRegistryAPIClient, name: str, version: str, uri: str, facts: Mapping[str, float | str]
 ) -> None:
-    """Bring model, version and artifact in, each unless it is there."""
+    """Create model, version and artifact, unless they exist."""
     model = await api.get_registered_model_by_params(name)
     if model is None:
         model = await api.upsert_registered_model(RegisteredModel(name=name, owner=_AUTHOR))

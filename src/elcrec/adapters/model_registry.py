@@ -27,16 +27,16 @@ with quiet("mlflow", "alembic"):
 logger = logging.getLogger(__name__)
 
 _CURVES = "training/"
-"""How the names of curves begin, apart from the figures of the finished model; MLflow draws them as a group."""
+"""Prefix of the names of training curves, which MLflow draws as a group apart from the final metrics."""
 _PARAMETERS_AT_ONCE, _POINTS_AT_ONCE, _LONGEST_VALUE = 100, 1000, 500
-"""What a server of MLflow takes in one request, and of a value."""
+"""Limits of an MLflow server for one request, and for one value."""
 Entity = TypeVar("Entity")
 
 
 class MlflowRegistry:
     """A `ModelRegistry` on an MLflow server, or on SQLite and files under a folder.
 
-    The folder may move: paths inside it are derived from run ids, not read from the database.
+    The folder can be moved: paths inside it are derived from run ids, not read from the database.
     """
 
     def __init__(self, folder: Path, *, tracking_uri: str | None = None) -> None:
@@ -88,10 +88,10 @@ class MlflowRegistry:
         tags: Mapping[str, str],
         training: TrainingRecord | None = None,
     ) -> str:
-        """See `ModelRegistry`. A run that a killed call left behind is taken up again.
+        """See `ModelRegistry`. A run left behind by a killed call is completed.
 
         Raises:
-            UserError: MLflow cannot be reached or refuses, or the bundle has no sound manifest.
+            UserError: MLflow cannot be reached or refuses, or the bundle has no valid manifest.
         """
         digest = read_manifest(bundle).digest
         with _mlflow():
@@ -172,7 +172,7 @@ class MlflowRegistry:
             self._client.delete_registered_model_alias(name, CHALLENGER)
 
     def _ask(self, question: Callable[[MlflowClient], Entity]) -> Entity | None:
-        """Return what MLflow answers, `None` where it does not exist; a folder without a registry stays one."""
+        """Return MLflow's answer, `None` if the object does not exist; no registry is created by asking."""
         if self._server is None and not _has_registry(self._folder):
             return None
         with _mlflow():
@@ -185,7 +185,7 @@ class MlflowRegistry:
 
     @property
     def _client(self) -> MlflowClient:
-        """The client; where the local database was replaced by another file, of that one."""
+        """The client; a new one if the file of the local database was replaced."""
         if self._server is not None:
             uri, identity = self._server, None
         else:
@@ -209,7 +209,7 @@ class MlflowRegistry:
         return cached
 
     def _download(self, version: ModelVersion, cached: Path) -> None:
-        """Bring a bundle from the server; one that is gone there is no folder here either, as its reader will find."""
+        """Download a bundle from the server; if it is gone there, no folder is made, and reading it will fail."""
         try:
             with atomic_dir(cached) as scratch:
                 download_artifacts(
@@ -218,12 +218,12 @@ class MlflowRegistry:
                     dst_path=str(scratch),
                     tracking_uri=self._server,
                 )
-                # The download keeps the artifact's own folder; its files belong one level up.
+                # The download contains the artifact's folder; its files belong one level up.
                 for path in (scratch / ARTIFACT).iterdir():
                     path.rename(scratch / path.name)
                 (scratch / ARTIFACT).rmdir()
         except (OSError, MlflowException) as error:
-            logger.warning("the bundle of version %s cannot be had (%s)", version.version, type(error).__name__)
+            logger.warning("the bundle of version %s cannot be downloaded (%s)", version.version, type(error).__name__)
 
     def _finished_run(
         self,
@@ -250,7 +250,7 @@ class MlflowRegistry:
         return run
 
     def _log_training(self, run_id: str, training: TrainingRecord) -> None:
-        """Log parameters and, an epoch a step, curves; logging them again changes nothing."""
+        """Log parameters and curves, with one step per epoch; logging them again changes nothing."""
         parameters = (Param(name, value[:_LONGEST_VALUE]) for name, value in training.parameters.items())
         while part := list(islice(parameters, _PARAMETERS_AT_ONCE)):
             self._client.log_batch(run_id, params=part)
@@ -264,7 +264,7 @@ class MlflowRegistry:
             self._client.log_batch(run_id, metrics=points)
 
     def _experiment(self, name: str) -> str:
-        """Return the experiment whose artifacts lie in this folder (MLflow stores absolute locations)."""
+        """Return the experiment whose artifacts are in this folder (MLflow stores absolute paths)."""
         location = None if self._server else self._artifacts.as_uri()
         for candidate in (name, f"{name} in {self._folder}"):
             experiment = self._client.get_experiment_by_name(candidate)
@@ -283,21 +283,21 @@ class MlflowRegistry:
 
 
 def _has_registry(folder: Path) -> bool:
-    """Whether something was ever registered under the folder: its database is there, or bundles that want it."""
+    """Whether something was ever registered in the folder: it has the database, or bundles that need it."""
     return (folder / "mlflow.db").exists() or (folder / "artifacts").exists()
 
 
 def make_database(folder: Path) -> None:
-    """Make an empty registry in a new folder, which takes seconds: it appears with all its tables or not at all."""
+    """Create an empty registry in a new folder, atomically, because creating its tables takes seconds."""
     with atomic_file(folder / "mlflow.db") as scratch, quiet("mlflow", "alembic"):
         MlflowClient(tracking_uri=f"sqlite:///{scratch}")
 
 
 def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
-    """Return the URI of the folder's database and which file it is; in a new folder one is made.
+    """Return the URI and the identity of the folder's database file; create one in a new folder.
 
     Raises:
-        UserError: there are bundles, but no database that says what they are.
+        UserError: there are bundles, but the database that describes them is missing.
     """
     database = folder / "mlflow.db"
     if not database.exists():
@@ -309,15 +309,15 @@ def _local_database(folder: Path) -> tuple[str, tuple[int, int]]:
 
 
 def _close_connections(uri: str) -> None:
-    """Let MLflow open a database anew: it keeps one pool of connections for each URI, whatever becomes of the file."""
+    """Let MLflow reopen a database: it keeps a pool of connections per URI, even if the file was replaced."""
     for store in (TrackingStore, RegistryStore):
-        engine = store._engine_map.get(uri)  # noqa: SLF001 - no public way
+        engine = store._engine_map.get(uri)  # noqa: SLF001 - there is no public way
         if engine is not None:
             engine.dispose()
 
 
 def _metric_name(name: str) -> str:
-    """MLflow allows no @ in a metric's name."""
+    """Return a metric's name without @, which MLflow does not allow."""
     return name.replace("@", "_at_")
 
 
@@ -327,5 +327,5 @@ def _mlflow() -> Iterator[None]:
         with quiet("mlflow", "alembic"):
             yield
     except MlflowException as error:
-        fix = "check MLFLOW_TRACKING_URI, or the store folder where it is not set"
+        fix = "check MLFLOW_TRACKING_URI, or the store folder if it is not set"
         raise UserError(f"MLflow: {error.message}", fix=fix) from error

@@ -1,12 +1,13 @@
-"""Your own log where every pod can reach it: a bucket of S3 or Google Cloud Storage, or a web server.
+"""Your own log at an address that every pod can reach: a bucket of S3 or Google Cloud Storage, or a web server.
 
-A file is read at one version, which the place names: S3's and HTTP's ETag (or Last-Modified, without an ETag), Google's
-generation. A file on a volume has its md5. So two runs with the same version read the same bytes.
+A file is read at one version, given by the server: the ETag of S3 and HTTP (or Last-Modified if there is no ETag), or
+Google's generation. For a file on a volume the md5 serves this purpose. So two runs with the same version read the same
+bytes.
 
 | variable | meaning |
 |-|-|
 | `AWS_…` | as boto3 reads them, `AWS_ENDPOINT_URL` too |
-| `GOOGLE_SERVICE_ACCOUNT_KEY` | JSON of a service account's key; without it the pod's own identity counts |
+| `GOOGLE_SERVICE_ACCOUNT_KEY` | JSON of a service account's key; without it the pod's own identity is used |
 """
 
 import http.client
@@ -30,28 +31,28 @@ from elcrec.errors import UserError
 
 _TIMEOUT_SECONDS = 60
 _BLOCK_BYTES = 1 << 20
-_MEANING = {401: "no permission to read it", 403: "no permission to read it", 404: "there is no such file"}
+_MEANING = {401: "no permission to read it", 403: "no permission to read it", 404: "the file does not exist"}
 _CHANGED = http.HTTPStatus.PRECONDITION_FAILED
 
 
 class _Place(Protocol):
-    """Where one file lies."""
+    """The place of one file."""
 
     errors: tuple[type[Exception], ...]
-    """What its library raises."""
+    """Exceptions that its library raises."""
 
     def version(self) -> str:
-        """Return the version of the file that is there now; empty where the place names none."""
+        """Return the present version of the file; empty if the server gives none."""
 
     def download(self, version: str, target: Path) -> None:
         """Copy exactly that version to `target`."""
 
 
 def pinned(section: FetchConfig) -> FetchConfig:
-    """Return the section with the version of your own log that is there now, unless it names one.
+    """Return the section with the present version of your own log, unless it already names one.
 
     Raises:
-        UserError: the file is missing, may not be read, or has no version.
+        UserError: the file is missing, must not be read, or has no version.
     """
     file = section.file
     if section.dataset != "file" or file.version or file.md5:
@@ -61,16 +62,16 @@ def pinned(section: FetchConfig) -> FetchConfig:
     try:
         return _with_file(section, md5=md5_of(Path(file.path)))
     except OSError as error:
-        fix = "name a file on a claim that is mounted, or s3://, gs://, https://"
+        fix = "name a file on a mounted claim, or use s3://, gs:// or https://"
         raise UserError(f"cannot be read ({error.strerror})", where=file.path, fix=fix) from error
 
 
 @contextmanager
 def local_copy(section: FetchConfig) -> Iterator[tuple[FetchConfig, dict[str, str]]]:
-    """Yield a section that reads a copy on this machine, and what is known of its origin, for `source.json`.
+    """Yield a section that reads a copy on this machine, and facts about its origin for `source.json`.
 
     Raises:
-        UserError: the file cannot be had at the version that the section names.
+        UserError: the file is not available at the version that the section names.
     """
     file = section.file
     if section.dataset != "file" or not is_remote(file.path):
@@ -90,37 +91,37 @@ def is_remote(path: str) -> bool:
 
 
 def find_version(address: str) -> str:
-    """Return the version of a file that is there now.
+    """Return the present version of a file.
 
     Raises:
-        UserError: it is missing, may not be read, or the server names no version.
+        UserError: it is missing, must not be read, or the server gives no version.
     """
     with _explained(address) as place:
         version = place.version()
     if not version:
         fix = 'give its md5: {"fetch": {"file": {"md5": …}}} in overrides'
-        raise UserError("the server names no version (ETag, Last-Modified)", where=shown(address), fix=fix)
+        raise UserError("the server gives no version (ETag or Last-Modified)", where=shown(address), fix=fix)
     return version
 
 
 def download(address: str, version: str, target: Path) -> None:
-    """Copy a version of a file to `target`; without a version, what is there.
+    """Copy a version of a file to `target`; without a version, the present one.
 
     Raises:
-        UserError: it is missing, may not be read, or has another version by now.
+        UserError: it is missing, must not be read, or has another version now.
     """
     with _explained(address, version) as place:
         place.download(version, target)
 
 
 def shown(address: str) -> str:
-    """Return an address without the query of the web, which may hold a signature."""
+    """Return an address without its query string, which may hold a signature."""
     parts = urllib.parse.urlsplit(address)
     return parts._replace(query="", fragment="").geturl() if parts.scheme.startswith("http") else address
 
 
 class _ChangedError(Exception):
-    """The file has another version than the one that was wanted."""
+    """The file no longer has the requested version."""
 
     status = _CHANGED
 
@@ -177,7 +178,10 @@ class _Web:
 
     def __init__(self, address: str) -> None:
         if "@" in urllib.parse.urlsplit(address).netloc:
-            raise UserError("an address with a password is shown to all who see the run", fix="give one without")
+            raise UserError(
+                "an address with a password would be visible to everyone who sees the run",
+                fix="give an address without a password",
+            )
         self._address = address
 
     def version(self) -> str:
@@ -191,18 +195,18 @@ class _Web:
             if version not in {"", found}:
                 raise _ChangedError
             _write(answer, target)
-            if answer.length:  # what is still to come, where the connection has ended in silence
+            if answer.length:  # bytes still missing, if the connection ended without an error
                 raise http.client.IncompleteRead(b"", answer.length)
         if version and self.version() != version:
             raise _ChangedError
 
     def _open(self, method: str, **headers: str) -> Any:
         headers = {"User-Agent": "elcrec", **headers}
-        request = urllib.request.Request(self._address, headers=headers, method=method)  # noqa: S310 - HTTP's alone
+        request = urllib.request.Request(self._address, headers=headers, method=method)  # noqa: S310 - only http and https
         try:
             return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)  # noqa: S310 - as above
         except urllib.error.HTTPError as error:
-            error.close()  # it is an answer, with a connection
+            error.close()  # the error is an answer with an open connection
             raise
 
 
@@ -211,7 +215,7 @@ _PLACES: dict[str, Callable[[str], _Place]] = {"s3": _S3, "gs": _Google, "http":
 
 @contextmanager
 def _explained(address: str, version: str = "") -> Iterator[_Place]:
-    """Yield the place of a file; what its library raises becomes one line."""
+    """Yield the place of a file; turn exceptions of its library into an error of one line."""
     place = _PLACES[urllib.parse.urlsplit(address).scheme](address)
     errors: tuple[type[Exception], ...] = (*place.errors, _ChangedError)
     try:
@@ -219,7 +223,7 @@ def _explained(address: str, version: str = "") -> Iterator[_Place]:
     except errors as error:
         status = _status(error)
         if status == _CHANGED:
-            what, fix = f"it is not version {version} any more", "it was replaced meanwhile: start a new run"
+            what, fix = f"it no longer has version {version}", "the file was replaced meanwhile: start a new run"
         else:
             what = _MEANING.get(status, f"cannot be read ({type(error).__name__}: {error})")
             fix = "check the address, and the credentials that steps resolve and fetch get (docs/kubeflow.md)"
@@ -227,8 +231,8 @@ def _explained(address: str, version: str = "") -> Iterator[_Place]:
 
 
 def _status(error: Any) -> int:
-    """Return the status of the HTTP answer that an error is about; 0 where there was none."""
-    response = getattr(error, "response", None)  # botocore has a mapping here
+    """Return the HTTP status of an error; 0 if there was no answer."""
+    response = getattr(error, "response", None)  # botocore's `response` is a mapping
     if isinstance(response, dict):
         return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     status = getattr(error, "status", None) or getattr(error, "code", None)

@@ -1,4 +1,4 @@
-"""The offline files of a push, some rows at a time: what is served, and what held at every moment before."""
+"""The offline files of a push: the rows that are served, and the values at every earlier moment, in blocks of rows."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A feature view, the file behind it, and the columns that prove that it was loaded."""
+    """A feature view, its file, and the columns that are compared to verify that it was loaded."""
 
     name: str
     file: str
@@ -43,18 +43,18 @@ HISTORY = View(name="user_history", file="history_rows.parquet", key="user_id", 
 OUTPUT = View(name="user_model_output", file="model_outputs.parquet", key="user_id", witnesses=("intent", "bundle"))
 ITEMS = View(name="item_statistics", file="item_statistics.parquet", key="item_id", witnesses=("count", "total"))
 SERVED_FILE = "histories.parquet"
-"""Every user's history at the last push, a row a user."""
+"""Every user's history at the last push, one row per user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What one look at all histories of a publication tells.
+    """Figures from one pass over all histories of a publication.
 
     Attributes:
-        longest: most items of a history.
-        newest: time of the newest event, microseconds since 1970; 0 where there is none.
-        resolution: the largest usual unit, in microseconds, that all times are whole multiples of.
-        gone: users who were forgotten after they did what the histories say.
+        longest: length of the longest history.
+        newest: time of the newest event, microseconds since 1970; 0 if there is none.
+        resolution: the largest usual unit, in microseconds, of which all times are whole multiples.
+        gone: users who were forgotten after the events in their histories.
     """
 
     longest: int
@@ -64,7 +64,7 @@ class Survey:
 
 
 def survey(tables: FeatureTables, forgotten: Forgotten) -> Survey:
-    """Look at all histories, some at a time."""
+    """Pass over all histories, a block at a time."""
     longest, newest, units, gone = 0, 0, list(UNITS), [pa.array([], pa.string())]
     for table in parts(tables.histories):
         users = table["user_id"].cast(pa.string())
@@ -77,7 +77,7 @@ def survey(tables: FeatureTables, forgotten: Forgotten) -> Survey:
 
 
 def parts(tables: pa.Table | Iterable[pa.Table] | None) -> Iterator[pa.Table]:
-    """Yield tables, of whichever kind they were given."""
+    """Yield the tables of one table, or of several."""
     if isinstance(tables, pa.Table):
         yield tables
     elif tables is not None:
@@ -86,12 +86,12 @@ def parts(tables: pa.Table | Iterable[pa.Table] | None) -> Iterator[pa.Table]:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRows:
-    """The rows of an offline file that this publication brings online: those from `first` on.
+    """The rows of an offline file that this publication loads into the online store: those from `first` on.
 
     Attributes:
         path: the file.
-        first: rows of earlier publications before them.
-        count: how many they are.
+        first: number of rows of earlier publications before them.
+        count: number of rows.
     """
 
     path: Path
@@ -100,7 +100,7 @@ class StoredRows:
 
     @classmethod
     def of(cls, path: Path, moment: datetime | None) -> "StoredRows":
-        """Return the rows of the publication of that moment; `None` for all rows of the file."""
+        """Return the rows of the publication of this moment; `None` for all rows of the file."""
         total, first = pq.read_metadata(path).num_rows, 0
         if moment is not None:
             for table in blocks(path, _ROWS_AT_ONCE, ["event_timestamp"]):
@@ -109,21 +109,21 @@ class StoredRows:
 
     @contextmanager
     def reader(self, done: int = 0) -> Iterator[RowReader]:
-        """Read them one after another, from the first that is not done."""
+        """Read the rows in order, from the first one that is not done."""
         with pq.ParquetFile(self.path) as file:
             yield RowReader(file, start=self.first + done)
 
     def blocks(self, *columns: str) -> Iterator[pa.Table]:
-        """Yield them, some at a time; no column for all."""
+        """Yield the rows, a block at a time; without names, with all columns."""
         return blocks(self.path, _ROWS_AT_ONCE, list(columns) or None, self.first)
 
     def times(self) -> tuple[datetime, datetime]:
-        """Return the least and the largest event time."""
+        """Return the smallest and the largest event time."""
         found = [pc.min_max(table["event_timestamp"]).as_py() for table in self.blocks("event_timestamp")]
         return min(each["min"] for each in found), max(each["max"] for each in found)
 
     def evenly(self, most: int, wanted: Callable[[pa.Table], Mask]) -> Iterator[pa.Table]:
-        """Yield at most so many rows that are wanted, evenly spaced, a few at a time."""
+        """Yield at most `count` selected rows, evenly spaced, a few at a time."""
         total = sum(int(wanted(table).sum()) for table in self.blocks())
         chosen = np.unique(np.linspace(0, total - 1, min(total, most), dtype=np.int64))
         before = 0
@@ -135,7 +135,7 @@ class StoredRows:
 
 
 def stored_rows(tables: FeatureTables, folder: Path, moment: datetime) -> dict[View, StoredRows]:
-    """Return what `write_offline` has written for the online store, by view."""
+    """Return the rows that `write_offline` wrote for the online store, by view."""
     found = {HISTORY: StoredRows.of(folder / SERVED_FILE, None)}
     others = {OUTPUT: tables.model_outputs, ITEMS: tables.item_statistics}
     return found | {
@@ -152,10 +152,10 @@ def write_offline(
     *,
     abandoned: datetime | None = None,
 ) -> dict[str, Path]:
-    """Write the offline files into `folder`: what is served, and for training what held at every moment before.
+    """Write the offline files into `folder`: served rows, and for training the values at every earlier moment.
 
-    Histories are those of the log, a row an event. Outputs and statistics are added to those of earlier publications,
-    but for one of the moment `abandoned`. Users who were forgotten are in none of them.
+    Histories come from the log, one row per event. Outputs and statistics are appended to those of earlier
+    publications, except one of the moment `abandoned`. Forgotten users are in none of them.
     """
     now, without = pa.scalar(moment, _TIME), pa.array([moment, abandoned], _TIME).drop_null()
     served = (_with_column(_with_arrival(_without(part, gone)), "created", now) for part in parts(tables.histories))
@@ -180,7 +180,7 @@ def _write(path: Path, tables: Iterable[pa.Table]) -> Path:
 
 
 def _over_time(tables: FeatureTables, served: Path, moment: datetime, forgotten: Forgotten) -> Iterator[pa.Table]:
-    """Yield the rows of the histories' view; of a user's rows with one event time, the later is created later."""
+    """Yield the rows of the histories' view; rows of a user with the same event time differ in `created`."""
     yield from blocks(served, _ROWS_AT_ONCE)
     schema = pq.read_schema(served)
     for table in tables.earlier:
@@ -192,7 +192,7 @@ def _over_time(tables: FeatureTables, served: Path, moment: datetime, forgotten:
 
 
 def _after(path: Path, without: pa.Array, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield what publications have left, but for those of some moments, which were broken off; then the tables."""
+    """Yield the rows of earlier publications, except those of interrupted ones, given by moment; then the tables."""
     rest = iter(tables)
     first = next(rest)
     if path.exists():
@@ -202,15 +202,15 @@ def _after(path: Path, without: pa.Array, tables: Iterable[pa.Table]) -> Iterato
                 if len(earlier):
                     yield earlier
         else:
-            logger.warning("%s has other columns than are published now: it begins anew", path.name)
+            logger.warning("%s has columns that differ from those published now: the file is started again", path.name)
     yield from chain([first], rest)
 
 
 def published_at(folder: Path) -> datetime | None:
-    """Return the moment of the last publication whose offline files lie in a folder, where they tell it."""
+    """Return the moment of the last publication whose offline files are in a folder, if they show it."""
     try:
         first = next(blocks(folder / SERVED_FILE, 1, ["created"]))["created"]
-    except (OSError, pa.ArrowException, KeyError):  # none yet, or one that this publication replaces
+    except (OSError, pa.ArrowException, KeyError):  # no file yet, or one that this publication replaces
         return None
     return pc.max(first).as_py()  # type: ignore[no-any-return]
 
@@ -229,7 +229,7 @@ def _without(table: pa.Table, gone: pa.Array) -> pa.Table:
 
 
 def _with_arrival(histories: pa.Table) -> pa.Table:
-    """Return histories in the view's columns: times in microseconds, and ids as a log's."""
+    """Return histories in the view's columns: times in microseconds, and event ids marked as published."""
     histories = histories.combine_chunks()
     times = histories["event_times"].cast(pa.list_(pa.int64()))
     offsets = pa.array(np.zeros(len(histories) + 1, np.int32))
@@ -240,7 +240,7 @@ def _with_arrival(histories: pa.Table) -> pa.Table:
 
 
 def _keys(histories: pa.Table) -> pa.ChunkedArray:
-    """Return the key of each event, a list a row."""
+    """Return the keys of the events, one list per row."""
     if "event_ids" not in histories.column_names:
         lists = histories["item_ids"].chunks
         keys = [pa.repeat("", len(each.values)) for each in lists]

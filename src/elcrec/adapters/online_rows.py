@@ -13,9 +13,9 @@ def open_rows(config: RepoConfig, view: FeatureView, identity: str | None = None
     """Return the rows of `view` in the online store that `config` names.
 
     Args:
-        config: names the store.
-        view: that of histories.
-        identity: the store's name; one of another name is not read, nor given events. `None` takes any.
+        config: the configuration that names the store.
+        view: the view of histories.
+        identity: the store's name; a store of another name is neither read nor written. `None` accepts any.
 
     Raises:
         UserError: histories cannot be updated atomically in a store of this kind.

@@ -1,4 +1,4 @@
-"""What following other pods takes: their log, what the Kubernetes API says, and what stops this process meanwhile."""
+"""Helpers for following other pods: their logs, messages of the Kubernetes API, and SIGTERM."""
 
 import logging
 import signal
@@ -14,15 +14,15 @@ import msgspec
 logger = logging.getLogger(__name__)
 
 TAIL_LINES = 60
-"""Some 40 of them are torchrun's, after the error that counts."""
+"""Number of last lines; some 40 of them are torchrun's, after the actual error."""
 
 
 class PodLog:
-    """A log that is copied as it grows; after a broken connection it goes on where it was.
+    """Copies logs as they grow; after a broken connection, copying resumes where it stopped.
 
     Args:
-        read: yields the name of each pod whose log counts, and its lines from the first to the last that there is.
-        seconds: pause between two looks.
+        read: yields the name of each pod and all present lines of its log.
+        seconds: pause between two polls.
     """
 
     def __init__(self, read: Callable[[], Iterator[tuple[str, Iterable[str]]]], seconds: float) -> None:
@@ -33,14 +33,14 @@ class PodLog:
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Copy in the background; at the end take what is left."""
+        """Copy in the background; at the end copy the rest."""
         thread = threading.Thread(target=self._follow, name="pod-log", daemon=True)
         thread.start()
         try:
             yield
         finally:
             self._ended.set()
-        thread.join(timeout=30)  # the pods have ended, so the log does
+        thread.join(timeout=30)  # the pods have ended, so the log is complete
         while not thread.is_alive() and self._copy():
             pass
 
@@ -50,9 +50,9 @@ class PodLog:
             self._ended.wait(self._seconds)
 
     def _copy(self) -> bool:
-        """Copy what is new until the log ends or breaks; return whether anything was."""
+        """Copy new lines until the log ends or the connection breaks; return whether there were any."""
         before = self._seen.total()
-        # Whatever breaks the log, a restart of the API server or a rotated file, is no reason to stop the work.
+        # A broken log, because of a restarted API server or a rotated file, must not stop the work.
         with suppress(Exception):
             for pod, lines in self._read():
                 for line in islice(lines, self._seen[pod], None):
@@ -63,7 +63,7 @@ class PodLog:
 
 
 def api_message(error: BaseException) -> str:
-    """Return what the Kubernetes API says in the body of a refusal; nothing where it has none."""
+    """Return the message of the Kubernetes API in the body of a refusal; empty if there is none."""
     try:
         return str(msgspec.json.decode(getattr(error, "body", None) or b"{}").get("message", ""))
     except (msgspec.DecodeError, AttributeError, TypeError):
@@ -72,7 +72,7 @@ def api_message(error: BaseException) -> str:
 
 @contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM, by which Kubernetes stops a pod, run our clean-up; only the main thread can."""
+    """Let SIGTERM, with which Kubernetes stops a pod, run our clean-up; works only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

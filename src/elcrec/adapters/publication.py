@@ -1,4 +1,4 @@
-"""How far a publication has come, so that one that was killed goes on where it was."""
+"""The progress of a publication, so that a killed one resumes where it stopped."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ class Publication:
     """The offline files of a push on their way to the online store.
 
     Attributes:
-        moment: when it began, the time of what it publishes; one that was killed keeps its own.
-        abandoned: the moment of the one before, where that was broken off for good.
+        moment: when it began, which is the time of its rows; a resumed publication keeps its own.
+        abandoned: the moment of the previous publication, if that was interrupted and is not resumed.
     """
 
     marker: Path
@@ -32,16 +32,16 @@ class Publication:
 
     @classmethod
     def begin(cls, marker: Path, target: str, write: Write, last: datetime | None = None) -> "Publication":
-        """Write the offline files; go on with the unfinished publication of the same files to the same store.
+        """Write the offline files; resume an unfinished publication of the same files to the same store.
 
-        The moment is noted before a file is written: one that was killed leaves no rows of a moment that nobody knows.
+        The moment is noted before a file is written, so that a killed publication leaves no rows of an unknown moment.
 
         Args:
-            marker: where progress is kept.
+            marker: the file of the progress.
             target: identity of the online store.
-            write: writes the files of a publication of a moment, without what one of another moment has left that
-                was broken off for good, and names them.
-            last: the moment of the publication before, if any; a new one is later, whatever the clock says.
+            write: writes the files of a publication, given its moment and that of an abandoned one, whose rows it
+                drops; returns the files.
+            last: the moment of the previous publication, if any; a new one is always later, even if the clock is wrong.
         """
         known = _read(marker)
         moment, abandoned = _instant(known.get("moment")), _instant(known.get("abandoned"))
@@ -49,7 +49,7 @@ class Publication:
             files = _md5(write(moment, abandoned))
             if files == known["files"] or not known["files"]:
                 return cls(marker=marker, target=target, moment=moment, files=files, done=known["done"])
-        # A moment of its own: Redis ignores rows that are not newer than those of another publication.
+        # The moment must be new: Redis ignores rows that are not newer than those of another publication.
         begun = cls(marker=marker, target=target, moment=_next_moment(last, moment), abandoned=moment)
         begun._write()
         begun.files = _md5(write(begun.moment, moment))
@@ -57,7 +57,7 @@ class Publication:
         return begun
 
     def chunks(self, view: str, rows: int) -> Iterator[slice]:
-        """Yield the rows that are still to be written, with progress; a chunk counts once it was worked on."""
+        """Yield chunks of the rows still to be written; a chunk counts as done after the consumer has handled it."""
         starts = range(self.done.get(view, 0), rows, _CHUNK)
         for start in track(starts, total=len(starts), label=view, step=_CHUNK):
             yield slice(start, min(start + _CHUNK, rows))
@@ -65,11 +65,11 @@ class Publication:
             self._write()
 
     def whole(self, rows: Mapping[str, int], write: Callable[[list[str], datetime], None]) -> None:
-        """Let all rows of some views be written at once, but of those that have been; they bear its moment.
+        """Let all rows of some views be written at once, except views that are done; the rows have its moment.
 
         Args:
-            rows: how many there are, by view.
-            write: takes the views and the moment.
+            rows: numbers of rows by view.
+            write: writes the given views with the given moment.
         """
         left = [view for view, number in rows.items() if self.done.get(view, 0) < number]
         if left:
@@ -78,7 +78,7 @@ class Publication:
             self._write()
 
     def finish(self) -> None:
-        """Forget it: the next one begins at the first row."""
+        """Delete the progress: the next publication begins at the first row."""
         self.marker.unlink(missing_ok=True)
 
     def _write(self) -> None:
@@ -105,4 +105,4 @@ def _read(marker: Path) -> dict[str, Any]:
     try:
         return read_json(marker)
     except UserError:
-        return {}  # half a file cannot be: the disk failed, and a publication from its first row mends it
+        return {}  # The file is written atomically, so the disk must have failed; starting again repairs it.

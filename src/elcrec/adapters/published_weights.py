@@ -44,17 +44,18 @@ _BLOCK_LAYERS = {
     "intermediate.dense_2": ("down", (1, 4)),
     "intermediate.LayerNorm": ("feed_forward_norm", (1,)),
 }
-"""The layers of a block: our name, and the shape of the weight in hidden sizes. Layers that share a name are joined."""
+"""The layers of a block: our name, and the shape of the weight in hidden sizes. Layers with the same name are
+joined."""
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _PARALLEL_PREFIX = "module."
-# A buffer that counts positions, and the loss function's own weights: neither takes part in a score.
+# A buffer of positions, and weights of the loss function: neither affects a score.
 _USELESS = re.compile(r"(?:.*\.)?position_ids|criterion\..*")
 _NOT_ITEMS = 2
 _LISTED = 6
 
 
 class _Known(NamedTuple):
-    """What is known of a published tensor: its name in `SequenceModel`, and its shape."""
+    """The known facts on a published tensor: its name in `SequenceModel`, and its shape."""
 
     our_name: str
     shape: tuple[int, ...]
@@ -62,7 +63,7 @@ class _Known(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """A checkpoint of the published code, complete and of consistent shapes.
+    """A checkpoint of the published code, complete and with consistent shapes.
 
     Attributes:
         path: the file it came from.
@@ -74,17 +75,17 @@ class PublishedWeights:
 
     @property
     def num_items(self) -> int:
-        """Items of the table: raw ids run from 1 to this; padding and the mask token are none."""
+        """Number of items in the table, without padding and mask token: raw ids run from 1 to this."""
         return len(self.tensors[_ITEMS]) - _NOT_ITEMS
 
     def config(self, num_heads: int) -> TrainConfig:
-        """Return what the shapes tell of the training's configuration.
+        """Return the part of the training's configuration that the shapes determine.
 
         Args:
-            num_heads: attention heads, which no shape tells.
+            num_heads: number of attention heads, which no shape determines.
 
         Raises:
-            UserError: the heads do not divide the hidden size, or the sizes are none of ours.
+            UserError: the heads do not divide the hidden size, or our model does not support the sizes.
         """
         window, hidden_size = self.tensors[_POSITIONS].shape
         sizes = {"window": window, "hidden_size": hidden_size, "num_blocks": _num_blocks(self.tensors)}
@@ -95,14 +96,14 @@ class PublishedWeights:
             return msgspec.convert(document, TrainConfig)
         except msgspec.ValidationError as error:
             fix = "check --num-heads and the shapes of the tensors"
-            raise UserError(f"not a model that this project can hold ({error})", where=self.path, fix=fix) from error
+            raise UserError(f"not a model that this project supports ({error})", where=self.path, fix=fix) from error
 
     def to_model(self, rows_V: npt.NDArray[np.int64], num_heads: int) -> SequenceModel:
         """Return the model, ready to encode.
 
         Args:
             rows_V: the table's row of each of our items 1 to V.
-            num_heads: as for `config`, and so the errors.
+            num_heads: as for `config`, with the same errors.
         """
         parts: dict[str, list[Tensor]] = {}
         for name, known in _known_tensors(self.tensors).items():
@@ -111,7 +112,7 @@ class PublishedWeights:
         rows = torch.from_numpy(np.concatenate(([0], rows_V)))
         state[_OUR_TABLES[_ITEMS]] = self.tensors[_ITEMS][rows]
         if _CENTERS in self.tensors:
-            # An optimiser's last step left them beside the unit sphere.
+            # The optimiser's last step moved them off the unit sphere.
             state[_OUR_TABLES[_CENTERS]] = spherical(self.tensors[_CENTERS])
         model = SequenceModel(self.config(num_heads).model, len(rows_V))
         model.load_state_dict(state)
@@ -119,14 +120,14 @@ class PublishedWeights:
 
 
 def read_published(path: Path) -> PublishedWeights:
-    """Read a checkpoint without executing anything in it.
+    """Read a checkpoint without executing any code in it.
 
     The file holds the state dict itself, or a dict with it under `state_dict`, `model_state_dict` or `model`; its
     names may begin with `module.`.
 
     Raises:
-        UserError: the file is missing, damaged or no checkpoint, holds pickled code, or its tensors are not those of
-            the published model: missing, unknown, misshapen or not finite.
+        UserError: the file is missing, damaged or not a checkpoint, holds pickled code, or its tensors do not match the
+            published model: missing, unknown, of a wrong shape or not finite.
     """
     state = _state_dict(_load(path), path)
     _require(state, path)
@@ -139,18 +140,18 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"not readable ({error.strerror})", where=path) from error
     try:
-        with file, warnings.catch_warnings(action="ignore"):  # on formats that are refused anyway
+        with file, warnings.catch_warnings(action="ignore"):  # warnings about formats that are refused anyway
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is no checkpoint can break the reader at any point
+    except Exception as error:  # a file that is not a checkpoint can make the reader fail at any point
         if "Unsupported global" in str(error):
-            what, fix = "holds pickled code, which is never run", "save the model's state_dict() alone"
+            what, fix = "holds pickled code, which is never run", "save only the model's state_dict()"
         else:
-            what, fix = "not a checkpoint, or a damaged one", "give the file that torch.save wrote"
+            what, fix = "not a checkpoint, or a damaged one", "give a file written by torch.save"
         raise UserError(what, where=path, fix=fix) from error
 
 
 def _state_dict(document: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors of the model by name, without prefixes and what is known to be useless."""
+    """Return the tensors of the model by name, without prefixes and without tensors known to be unnecessary."""
     state = document
     for key in _CONTAINERS:
         if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
@@ -169,11 +170,11 @@ def _state_dict(document: Any, path: Path) -> dict[str, Tensor]:
 def _say_dropped(names: Iterable[object]) -> None:
     listed = ", ".join(map(str, names))
     if listed:
-        logger.info("dropped, as ranking does not need it: %s", listed)
+        logger.info("dropped, because ranking does not need them: %s", listed)
 
 
 def _require(state: Mapping[str, Any], path: Path) -> None:
-    """Check that the state dict is that of the published model, of whatever size."""
+    """Check that the state dict is that of the published model, of any size."""
     fix = "only models of the published ELCRec and ICLRec code can be imported"
     table = state.get(_ITEMS)
     if not isinstance(table, Tensor) or table.ndim != 2 or len(table) <= _NOT_ITEMS:  # noqa: PLR2004 - a matrix
@@ -208,7 +209,7 @@ def _require_inner_size(state: Mapping[str, Any], hidden_size: int, path: Path) 
 
 
 def _known_tensors(state: Mapping[str, Any]) -> dict[str, _Known]:
-    """Return what a state dict of this hidden size, window and number of blocks and intents must hold, by name."""
+    """Return by name what a state dict must hold for this hidden size, window, number of blocks and intents."""
     hidden_size = state[_ITEMS].shape[1]
     tables = [name for name in _OUR_TABLES if name != _CENTERS or name in state]
     known = {name: _Known(_OUR_TABLES[name], (_rows(state.get(name)), hidden_size)) for name in tables}
@@ -224,7 +225,7 @@ def _known_tensors(state: Mapping[str, Any]) -> dict[str, _Known]:
 
 
 def _num_blocks(state: Iterable[str]) -> int:
-    """Return how many blocks the names speak of; at least one, so that a lack of them is found."""
+    """Return the number of blocks in the names; at least one, so that missing blocks are noticed."""
     found = {match[1] for name in state if (match := re.match(rf"{re.escape(_BLOCKS)}\.(\d+)\.", name))}
     return max(1, len(found))
 
@@ -234,7 +235,7 @@ def _rows(value: Any) -> int:
 
 
 def _shape(value: Any) -> str:
-    """Return a weight's shape, or what it is instead of a dense tensor of real numbers."""
+    """Return a weight's shape, or a description if it is not a dense tensor of real numbers."""
     if value is None:
         return "missing"
     if not isinstance(value, Tensor):

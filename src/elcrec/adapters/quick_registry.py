@@ -1,7 +1,7 @@
-"""A folder's model registry without MLflow, whose import takes longer than a rollback may.
+"""A folder's model registry without MLflow, whose import takes too long for a rollback.
 
-MLflow's tables are read and written as MLflow does, as long as they have the layout that this file was written for; a
-newer MLflow has the last word on its own database, and is then imported after all.
+MLflow's tables are read and written as MLflow does, if they have the layout for which this file was written. With any
+other layout, MLflow itself is imported.
 """
 
 import sqlite3
@@ -15,22 +15,22 @@ from elcrec.errors import UserError
 from elcrec.serving.ports import CHALLENGER, CHAMPION, ModelRegistry, RegisteredModel, TrainingRecord
 
 LAYOUT = "dc11669786a5"
-"""The revision of MLflow's tables, as its migrations number them."""
+"""The revision of MLflow's tables, from its migrations."""
 _PATIENCE_SECONDS = 20
 _OWN = "workspace = 'default' AND name = ?"
 _THERE = f"{_OWN} AND current_stage <> 'Deleted_Internal'"
 
 
 class QuickRegistry:
-    """A `ModelRegistry` on the SQLite file of a folder; what it cannot do itself the full registry does."""
+    """A `ModelRegistry` on the SQLite file of a folder; it delegates to the full registry what it cannot do itself."""
 
     def __init__(self, folder: Path, full: Callable[[], ModelRegistry]) -> None:
-        """Take the folder of an `MlflowRegistry`, and what opens that."""
+        """Take the folder of an `MlflowRegistry`, and the function that opens it."""
         self._folder, self._full = folder, full
 
     @classmethod
     def open(cls, folder: Path, full: Callable[[], ModelRegistry]) -> "QuickRegistry | None":
-        """Return the registry of a folder, `None` where its tables are not known or not there."""
+        """Return the registry of a folder, `None` if its tables are missing or have an unknown layout."""
         found = cls(folder, full)
         try:
             with found._connected():
@@ -122,13 +122,13 @@ class QuickRegistry:
 
     @contextmanager
     def _writing(self, name: str, version: str) -> Iterator[sqlite3.Connection]:
-        """Yield a connection whose changes become true together.
+        """Yield a connection whose changes are committed together.
 
         Raises:
             UserError: there is no such version.
         """
         if self.version(name, version) is None:
-            raise UserError(f"model {name!r} has no version {version!r}", fix="name one that the registry has")
+            raise UserError(f"model {name!r} has no version {version!r}", fix="name a version in the registry")
         with _clear_errors(self._folder), self._connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
@@ -139,8 +139,8 @@ class QuickRegistry:
         database = f"{(self._folder / 'mlflow.db').absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(database, uri=True, timeout=_PATIENCE_SECONDS, isolation_level=None)) as found:
             if found.execute("SELECT version_num FROM alembic_version").fetchall() != [(LAYOUT,)]:
-                what = "the registry's tables have another layout than when this process began"
-                raise UserError(what, where=self._folder / "mlflow.db", fix="start it again")
+                what = "the layout of the registry's tables has changed since this process began"
+                raise UserError(what, where=self._folder / "mlflow.db", fix="start the process again")
             yield found
 
 

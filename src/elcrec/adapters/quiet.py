@@ -1,4 +1,4 @@
-"""Keep third-party chatter (progress bars, banners, deprecations inside their code) off our console."""
+"""Suppress third-party output (progress bars, banners, deprecations in their code) on our console."""
 
 import io
 import logging
@@ -11,15 +11,15 @@ _lock = threading.Lock()
 _inside = 0
 _hushed = ExitStack()
 _levels: dict[str, int] = {}
-"""What the loggers' levels were when the first thread came in."""
+"""The loggers' levels when the first thread entered."""
 
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Swallow output and warnings; errors are still raised, and still logged by `loggers`.
+    """Suppress output and warnings; errors are still raised, and still logged by `loggers`.
 
-    Output, warning filters and loggers belong to the process, so of several threads inside at once the first hushes
-    them and the last restores them.
+    Output, warning filters and loggers belong to the process. If several threads are inside at once, the first one
+    suppresses them and the last one restores them.
     """
     _enter(loggers)
     try:
@@ -29,7 +29,7 @@ def quiet(*loggers: str) -> Iterator[None]:
 
 
 def _enter(loggers: tuple[str, ...]) -> None:
-    global _inside  # noqa: PLW0603 - so are the streams and the filters
+    global _inside  # noqa: PLW0603 - streams and filters are global too
     with _lock:
         _inside += 1
         if _inside == 1:
@@ -40,7 +40,7 @@ def _enter(loggers: tuple[str, ...]) -> None:
         for name in loggers:
             logger = logging.getLogger(name)
             _levels.setdefault(name, logger.level)
-            # Again each time: MLflow sets its loggers' levels when it makes a database.
+            # Repeated each time: MLflow sets its loggers' levels when it creates a database.
             logger.setLevel(logging.ERROR)
 
 

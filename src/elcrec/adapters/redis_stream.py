@@ -1,4 +1,4 @@
-"""A stream of Redis as a topic: consumer groups, where what is read stays pending until it is acknowledged."""
+"""A Redis stream as a topic, with consumer groups: messages stay pending until they are acknowledged."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ Entry = tuple[bytes, dict[bytes, bytes] | None]
 
 
 class RedisTopic:
-    """A `Topic`. A consumer is named after its host and process, so that a container that restarts is the same."""
+    """A `Topic`. A consumer is named after its host and process, so that a restarted container keeps its name."""
 
     def __init__(self, config: StreamConfig, address: str) -> None:
         """Take the section `stream`, and the address as `redis://[:password@]host:port/db`."""
@@ -38,9 +38,9 @@ class RedisTopic:
         self._has_group = False
 
     def read(self, most: int) -> list[Message]:
-        """See `Topic`: first what a consumer of this name left, then what others left for too long, then what is new.
+        """See `Topic`. Returns first messages pending for this name, then those left too long by others, then new ones.
 
-        What others left is looked for twice as often as it comes of age.
+        The messages of others are checked at half the interval after which they are taken over.
         """
         with self._errors():
             entries = self._left_by_itself(most) or self._left_by_others(most)
@@ -65,7 +65,7 @@ class RedisTopic:
         with self._errors():
             groups = self._client.xinfo_groups(self._key)
         own = next((group for group in groups if group["name"] == self._group.encode()), None)
-        # Whoever deleted the group finds it made anew by the next failure to read.
+        # If the group was deleted, the next failure to read creates it again.
         return 0 if own is None else int(own["pending"]) + int(own["lag"] or 0)
 
     def rest(self, seconds: float) -> None:
@@ -73,7 +73,7 @@ class RedisTopic:
         time.sleep(seconds)
 
     def close(self) -> None:
-        """See `Topic`. A consumer that left nothing behind is forgotten."""
+        """See `Topic`. A consumer without pending messages is deleted."""
         try:
             if not self._client.xpending_range(self._key, self._group, "-", "+", 1, self._name):
                 self._client.xgroup_delconsumer(self._key, self._group, self._name)
@@ -98,7 +98,7 @@ class RedisTopic:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn what redis-py raises into one clear line; where there is no such group it is made for the next try."""
+        """Turn exceptions of redis-py into an error of one line; a missing group is created for the next attempt."""
         try:
             if not self._has_group:
                 self._make_group()
@@ -119,5 +119,5 @@ class RedisTopic:
 def _message(entry: Entry) -> Message:
     place, fields = entry
     received = datetime.fromtimestamp(int(place.partition(b"-")[0]) / 1000, UTC)
-    # An entry without the field is no JSON, and so becomes a dead letter; one that was deleted has no fields at all.
+    # An entry without the field becomes a dead letter, as it is not JSON; a deleted entry has no fields at all.
     return Message(place=place.decode(), body=(fields or {}).get(_BODY, b""), received=received)

@@ -1,4 +1,4 @@
-"""Signatures of bundles by a key, in the format of OpenSSF Model Signing: `model_signing verify key` reads them too.
+"""Signatures of bundles with a key, in the format of OpenSSF Model Signing; `model_signing verify key` reads them too.
 
 docs/serving.md#signed-bundles has the commands.
 """
@@ -18,11 +18,11 @@ _KEY = "set ELCREC_SIGNING_KEY to a private key of an elliptic curve in PEM, or 
 
 
 def signer(key: str, password: str | None) -> Callable[[Path], None]:
-    """Return what signs a bundle folder.
+    """Return a function that signs a bundle folder.
 
     Args:
-        key: the private key in PEM, or the file that holds it.
-        password: of the key, where it is encrypted.
+        key: the private key in PEM, or its file.
+        password: password of the key, if it is encrypted.
     """
 
     def sign(folder: Path) -> None:
@@ -38,15 +38,15 @@ def signer(key: str, password: str | None) -> Callable[[Path], None]:
                     private_key=file, password=None if password is None else password.encode()
                 )
             except Exception as error:
-                # Its message may hold a part of the key.
-                raise UserError("the key that signs bundles cannot be used", fix=_KEY) from error
+                # The library's message may hold a part of the key.
+                raise UserError("the key for signing bundles cannot be used", fix=_KEY) from error
         signs.set_hashing_config(_all_files(hashing)).sign(folder, folder / SIGNATURE)
 
     return sign
 
 
 def require_signature(public_key: Path) -> Callable[[Path], None]:
-    """Return what checks that a bundle folder is as the owner of a key has signed it.
+    """Return a function that checks that a bundle folder was signed with a key and not changed since.
 
     Raises:
         UserError: the key cannot be used, or the extra `signing` is not installed.
@@ -62,7 +62,7 @@ def require_signature(public_key: Path) -> Callable[[Path], None]:
         """Check a bundle.
 
         Raises:
-            UserError: it is not signed, by another key, or something else was signed.
+            UserError: it is not signed, signed with another key, or changed after signing.
         """
         fix = f"serve.verify_key is {public_key}: push again with its private key in ELCREC_SIGNING_KEY"
         if not (folder / SIGNATURE).is_file():
@@ -71,7 +71,7 @@ def require_signature(public_key: Path) -> Callable[[Path], None]:
         try:
             config.set_hashing_config(_all_files(hashing)).verify(folder, folder / SIGNATURE)
         except Exception as error:
-            raise UserError("the signature is not that of this key for these files", where=folder, fix=fix) from error
+            raise UserError("the signature does not match this key and these files", where=folder, fix=fix) from error
 
     return check
 
@@ -90,7 +90,7 @@ def _all_files(hashing: Any) -> Any:
 
 @contextmanager
 def _file_of(key: str) -> Iterator[Path]:
-    """Yield the file of a key; the library reads no other, so one that is given as text gets a file for a moment."""
+    """Yield the file of a key; a key given as text gets a temporary file, because the library reads only files."""
     if not key.lstrip().startswith(_PEM):
         yield Path(key)
         return

@@ -1,7 +1,7 @@
-"""A SparkApplication of the Spark operator, for as long as a stage needs it: created, followed, and cleaned up after.
+"""A SparkApplication of the Spark operator for the duration of a stage: created, followed and deleted.
 
-It is a server of Spark Connect. The stage itself runs here and talks to it, so what it reads, writes and says is what
-it would be with Spark on this machine.
+It is a Spark Connect server. The stage itself runs in this process and connects to it, so its inputs, outputs and
+messages are the same as with Spark on this machine.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 GONE_SECONDS = 300.0
-"""How long an earlier application may take to go away."""
+"""Seconds that an earlier application may take to disappear."""
 TOLERATED = 10
-"""Failed requests in a row before we give up on the Kubernetes API."""
+"""Number of failed requests to the Kubernetes API in a row before we give up."""
 RUNNING, FAILED = "RUNNING", "FAILED"
 _ENDED = {"COMPLETED", FAILED}
 _CONTAINER = "spark-kubernetes-driver"
@@ -33,13 +33,15 @@ _NOT_FOUND, _CONFLICT = 404, 409
 
 @contextmanager
 def spark_connect(key: str, cluster: SparkCluster) -> Iterator[str]:
-    """Yield the address of a Spark Connect server that lasts as long as the block.
+    """Yield the address of a Spark Connect server that runs until the end of the block.
 
-    The application is deleted at the end, and when this process is stopped; one whose driver failed stays to be seen.
+    The application is deleted at the end, and when this process is stopped; if its driver failed, it stays for
+    inspection.
 
     Args:
-        key: names the application: another attempt with the same key first removes that of the one before.
-        cluster: what it runs on.
+        key: determines the application's name: another attempt with the same key first removes the previous
+            application.
+        cluster: the resources that it runs on.
 
     Raises:
         UserError: it cannot be created, or is never submitted.
@@ -69,7 +71,7 @@ def spark_connect(key: str, cluster: SparkCluster) -> Iterator[str]:
 
 @contextmanager
 def on_shared_volume(given: Path, cluster: SparkCluster, key: str) -> Iterator[tuple[Path, Path]]:
-    """Yield a copy of a folder where executors see it, and a folder for what they write; both go away at the end."""
+    """Yield a copy of a folder that executors can read, and a folder for their output; both are removed at the end."""
     folder = Path(cluster.workspace, "spark", hashlib.sha256(key.encode()).hexdigest()[:16])
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -101,7 +103,7 @@ class _Client:
 
     @classmethod
     def connect(cls, name: str) -> "_Client":
-        """Connect to the cluster that this pod is in, or that the kubeconfig names."""
+        """Connect to this pod's cluster, or to the one that the kubeconfig names."""
         with quiet("kubernetes"):
             from kubernetes import client, config  # noqa: PLC0415
         try:
@@ -114,7 +116,7 @@ class _Client:
                 namespace = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
             except config.ConfigException as error:
                 fix = "run in a cluster, or set KUBECONFIG; or set spark.executors=0 in platform.yaml"
-                raise UserError(f"no Kubernetes to create a SparkApplication in ({error})", fix=fix) from error
+                raise UserError(f"no Kubernetes cluster for a SparkApplication ({error})", fix=fix) from error
         return cls(client.CustomObjectsApi(), client.CoreV1Api(), namespace, name)
 
     @property
@@ -125,20 +127,20 @@ class _Client:
         self._objects.create_namespaced_custom_object(*self._place, body)
 
     def get(self) -> dict[str, Any]:
-        """Return its status; empty before the operator has seen it."""
+        """Return its status; empty until the operator has seen it."""
         found: dict[str, Any] = self._objects.get_namespaced_custom_object(*self._place, self._name)
         return found.get("status") or {}
 
     def delete(self) -> None:
-        """Delete it after its pods; one that is absent is fine."""
+        """Delete it after its pods; it may be absent."""
         try:
             self._objects.delete_namespaced_custom_object(*self._place, self._name, propagation_policy="Foreground")
-        except Exception as error:  # noqa: BLE001 - what brought us here must not be hidden
+        except Exception as error:  # noqa: BLE001 - the original error must not be hidden
             if _status(error) != _NOT_FOUND:
                 logger.warning("%s could not be deleted: %s", self.where, getattr(error, "reason", None) or error)
 
     def address(self, status: dict[str, Any]) -> str | None:
-        """Return the driver's address, once its pod has one."""
+        """Return the driver's address, or `None` until its pod has one."""
         pod = status.get("driverInfo", {}).get("podName")
         found = self._core.read_namespaced_pod(pod, self._namespace).status.pod_ip if pod else None
         return f"sc://{found}:{PORT}" if found else None
@@ -151,7 +153,7 @@ class _Client:
             yield pod, (line.decode(errors="replace").rstrip("\n") for line in answer)
 
     def events(self) -> list[str]:
-        """Return the cluster's last words on it and its pods; a help, and may be forbidden."""
+        """Return the last events of it and its pods; they help, but reading them may be forbidden."""
         with suppress(Exception):
             found = self._core.list_namespaced_event(self._namespace).items
             own = [event for event in found if event.involved_object.name.startswith(self._name)]
@@ -160,14 +162,14 @@ class _Client:
 
 
 def _create(client: _Client, body: dict[str, Any]) -> None:
-    """Create the application; one of that name is of an earlier attempt, and goes first."""
+    """Create the application; an earlier attempt's application of the same name is removed first."""
     with _explained(client):
         try:
             client.create(body)
         except Exception as error:
             if _status(error) != _CONFLICT:
                 raise
-            logger.info("%s: removing that of an earlier attempt", client.where)
+            logger.info("%s: removing the application of an earlier attempt", client.where)
             client.delete()
             _await_absence(client)
             client.create(body)
@@ -183,14 +185,16 @@ def _await_absence(client: _Client) -> None:
                 return
             raise
         time.sleep(POLL_SECONDS)
-    raise LostWorkError("that of an earlier attempt does not go away", where=client.where, fix="delete it with kubectl")
+    raise LostWorkError(
+        "the application of an earlier attempt cannot be removed", where=client.where, fix="delete it with kubectl"
+    )
 
 
 def _await_driver(client: _Client, cluster: SparkCluster, log: PodLog) -> str:
-    """Return the server's address once the driver runs.
+    """Wait until the driver runs, and return the server's address.
 
-    A submission that failed is tried again by the operator (`PENDING_RERUN`), and Kueue may suspend the application:
-    neither is an end.
+    The operator retries a failed submission (`PENDING_RERUN`), and Kueue may suspend the application: neither means
+    that it ended.
     """
     deadline, said = time.monotonic() + cluster.timeout_seconds, None
     while True:
@@ -204,14 +208,14 @@ def _await_driver(client: _Client, cluster: SparkCluster, log: PodLog) -> str:
         if state in _ENDED:
             raise _never_ran(client, status, log)
         if time.monotonic() > deadline:
-            what = f"its driver does not run after {cluster.timeout_seconds} s (state {state or 'new'}); deleted"
+            what = f"its driver is not running after {cluster.timeout_seconds} s (state {state or 'new'}); deleted"
             details = _explain(client, status, log)
-            raise LostWorkError(what, where=client.where, fix="is there room for it?", details=details)
+            raise LostWorkError(what, where=client.where, fix="check that the cluster has room for it", details=details)
         time.sleep(POLL_SECONDS)
 
 
 def _never_ran(client: _Client, status: dict[str, Any], log: PodLog) -> UserError:
-    """Return the error of an application that ended first: what is never submitted is wrong, a driver may be lost."""
+    """Return the error of an application that ended early: its own fault if never submitted, else a lost driver."""
     submitted = bool(status.get("driverInfo", {}).get("podName"))
     what = status.get("applicationState", {}).get("errorMessage") or "it ended before its driver ran"
     kind = LostWorkError if submitted else UserError
@@ -219,7 +223,7 @@ def _never_ran(client: _Client, status: dict[str, Any], log: PodLog) -> UserErro
 
 
 def _patiently(client: _Client) -> dict[str, Any]:
-    """Return the status; some failed requests are tolerated."""
+    """Return the status; tolerate some failed requests."""
     failures = 0
     while True:
         try:
@@ -233,17 +237,17 @@ def _patiently(client: _Client) -> dict[str, Any]:
 
 
 def _raise_if_lost(client: _Client, log: PodLog, error: Exception) -> None:
-    """Say that the driver ended, where that is why the stage failed: out of memory, evicted, or deleted.
+    """Raise an error if the stage failed because its driver ended: out of memory, evicted, or deleted.
 
     Raises:
         _DriverLostError: it ended, so that another attempt may succeed.
     """
     try:
         status = client.get()
-    except Exception as unknown:  # noqa: BLE001 - the stage's own error goes first
+    except Exception as unknown:  # noqa: BLE001 - the stage's own error is more important
         if _status(unknown) != _NOT_FOUND:
             return
-        raise _DriverLostError("somebody deleted it", "") from error
+        raise _DriverLostError("the application was deleted", "") from error
     if _state(status) == RUNNING:
         return
     message = status.get("applicationState", {}).get("errorMessage", "")
@@ -263,7 +267,7 @@ def _explain(client: _Client, status: dict[str, Any], log: PodLog) -> str:
 
 @contextmanager
 def _explained(client: _Client) -> Iterator[None]:
-    """Turn what the Kubernetes API answers into one line that says what to do."""
+    """Turn errors of the Kubernetes API into an error of one line with advice."""
     from kubernetes.client import ApiException  # noqa: PLC0415
 
     try:
@@ -271,7 +275,7 @@ def _explained(client: _Client) -> Iterator[None]:
     except ApiException as error:
         fixes = {
             403: "give this pod's service account the role for SparkApplications",
-            404: "is the Spark operator installed, and its CRD v1beta2?",
+            404: "check that the Spark operator is installed, with its CRD v1beta2",
             422: "the Spark operator 2.1 or later is needed",
         }
         reason = api_message(error) or error.reason

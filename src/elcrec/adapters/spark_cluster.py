@@ -1,4 +1,4 @@
-"""The executors of a SparkApplication: what a cluster's owner says of them, and the request that follows from it."""
+"""The executors of a SparkApplication: the settings by a cluster's owner, and the resulting request."""
 
 from typing import Annotated, Any
 
@@ -12,9 +12,9 @@ from elcrec.errors import UserError
 
 GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"
 LABELS = {"app.kubernetes.io/name": "elcrec-spark"}
-"""Of the application and of its pods; deploy/base/network.yaml says by it who may reach them."""
+"""Label of the application and its pods; deploy/base/network.yaml uses it to restrict access."""
 PORT = 15002
-"""Where Spark Connect listens."""
+"""Port of Spark Connect."""
 Memory = Annotated[str, Meta(pattern="^[1-9][0-9]*[kmgt]$")]
 
 
@@ -22,18 +22,18 @@ class SparkSettings(Section, frozen=True, kw_only=True):
     """What a cluster's owner decides about Spark."""
 
     executors: NonNegative = 0
-    """Executors of a SparkApplication on which validate and sequences run where `engine.kind` is `spark`; 0 runs Spark
-    in the pod of the step, or on `engine.master`."""
+    """Number of executors of a SparkApplication for validate and sequences if `engine.kind` is `spark`; 0 runs Spark in
+    the step's pod, or on `engine.master`."""
     image: str = "elcrec-spark:0.1.0"
     """Image of these steps, of the driver and of the executors: the target `spark` of the Dockerfile."""
     home: str = "/opt/venv/lib/python3.11/site-packages/pyspark"
-    """Where Spark is in the image."""
+    """Folder of Spark in the image."""
     version: str = "4.3.0"
-    """Which Spark it is."""
+    """Version of Spark."""
     cores: Positive = 4
     """Cores of an executor."""
     memory: Memory = "16g"
-    """Memory of an executor, as Spark writes it."""
+    """Memory of an executor, in Spark's notation."""
     driver_cores: Positive = 1
     """Cores of the driver, which only plans."""
     driver_memory: Memory = "4g"
@@ -55,7 +55,7 @@ class SparkSettings(Section, frozen=True, kw_only=True):
 
 
 class SparkCluster(SparkSettings, frozen=True, kw_only=True):
-    """Where and on what the application runs."""
+    """Place and resources of the application."""
 
     workspace_claim: str = ""
     """PersistentVolumeClaim that the step, the driver and every executor mount, unless they use a bucket; it must be
@@ -65,11 +65,11 @@ class SparkCluster(SparkSettings, frozen=True, kw_only=True):
     secrets: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """Secret -> its keys that driver and executors get as environment variables."""
     tolerations: tuple[Toleration, ...] = ()
-    """Taints that the machines may have."""
+    """Taints that are tolerated on machines."""
     timeout_seconds: Positive = 3600
-    """Longest time from the creation of the application until its driver is there."""
+    """Longest time in seconds from the creation of the application until its driver runs."""
     owner: Owner | None = None
-    """With whom the application goes; `None`: it stays until somebody deletes it."""
+    """Pod with which the application is deleted; `None`: it stays until someone deletes it."""
 
     def __post_init__(self) -> None:
         """Refuse a cluster whose machines share nothing."""
@@ -87,11 +87,11 @@ def parse_spark(text: str) -> SparkCluster:
     try:
         return msgspec.json.decode(text, type=SparkCluster)
     except (msgspec.DecodeError, ValueError) as error:
-        raise UserError(f"{error}", where="spark", fix="its fields are in elcrec/adapters/spark_cluster.py") from error
+        raise UserError(f"{error}", where="spark", fix="see the fields in elcrec/adapters/spark_cluster.py") from error
 
 
 def application(name: str, cluster: SparkCluster) -> dict[str, Any]:
-    """Return the SparkApplication: a server of Spark Connect, which lasts until it is deleted."""
+    """Return the SparkApplication: a Spark Connect server, which runs until it is deleted."""
     metadata: dict[str, Any] = {"name": name, "labels": LABELS | cluster.labels}
     if cluster.owner is not None:
         metadata["ownerReferences"] = [cluster.owner.reference]
@@ -110,7 +110,7 @@ def application(name: str, cluster: SparkCluster) -> dict[str, Any]:
             "mainClass": "org.apache.spark.sql.connect.service.SparkConnectServer",
             "mainApplicationFile": jar,
             "sparkConf": {"spark.connect.grpc.binding.port": str(PORT), **cluster.configuration},
-            # Another driver would know nothing of what this one held, so only a submission is tried again.
+            # A new driver would not have the tables of the old one, so only the submission is retried.
             "restartPolicy": {
                 "type": "OnFailure",
                 "onFailureRetries": 0,

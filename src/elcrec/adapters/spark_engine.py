@@ -44,7 +44,7 @@ class SparkEngine:
         """Open a session for the stage that writes `out`.
 
         Raises:
-            UserError: Spark or Java is not installed, there is no such master, a disk is full, or Spark failed.
+            UserError: Spark or Java is not installed, the master does not exist, a disk is full, or Spark failed.
         """
         master, spill = self._config.master or f"local[{self._config.threads or processors()}]", self._config.spill
         bucket = spill if spill is not None and is_bucket(spill) else None
@@ -85,14 +85,14 @@ class SparkSession:
         self._keys[name] = key
 
     def rename(self, name: str, to: str) -> None:
-        """Give a table the name of another, which is forgotten."""
+        """Rename a table; a table that had the name is dropped."""
         self._forget(to)
         self._keys[to] = self._keys.pop(name)
         self._spark.catalog.dropTempView(name)
         self._tables.read(self._keys[to]).createOrReplaceTempView(to)
 
     def drop(self, name: str) -> None:
-        """Forget a table."""
+        """Drop a table."""
         self._spark.catalog.dropTempView(name)
         self._forget(name)
 
@@ -102,7 +102,7 @@ class SparkSession:
             return self._spark.sql(sql).toArrow()
 
     def stream(self, sql: str, order: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield an ordered result: sorted files, one after another, so that the driver holds none of them whole."""
+        """Yield an ordered result from sorted files, one after another, so that the driver never holds a whole one."""
         return ascending(self._batches(sql), order)
 
     def _batches(self, sql: str) -> Iterator[pa.RecordBatch]:
@@ -148,10 +148,10 @@ def _variables(master: str) -> dict[str, str | None]:
 
 
 def _connect(config: EngineConfig, master: str, folder: Path) -> Any:
-    """Start Spark, or reach it where it runs.
+    """Start Spark, or connect to a running one.
 
     Raises:
-        UserError: it is not installed, or not reached.
+        UserError: it is not installed, or cannot be reached.
     """
     try:
         from pyspark.errors import PySparkException  # noqa: PLC0415 - the extra `spark`
@@ -171,7 +171,7 @@ def _connect(config: EngineConfig, master: str, folder: Path) -> Any:
 
 
 def _settings(config: EngineConfig, master: str, folder: Path) -> dict[str, str]:
-    """Return what results depend on, and on this machine the memory and the folder that are granted."""
+    """Return the settings that results depend on, and for Spark on this machine the granted memory and folder."""
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",

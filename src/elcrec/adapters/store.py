@@ -1,9 +1,9 @@
 """The store folder: the model registry and the feature store of one installation.
 
-The environment may point away from the folder: `MLFLOW_TRACKING_URI` to an MLflow server,
-`ELCREC_FEATURES` to the Feast repository (default: `features` in the working directory), `REDIS` to a Redis for the
-online store and `FEAST_REGISTRY` to a database for Feast's registry. `MODEL_REGISTRY_URL` is a Kubeflow Model Registry
-that versions are entered in as well. `ELCREC_USER_SALT` is the salt of users' keys where servers share no folder.
+Environment variables can replace parts of the folder: `MLFLOW_TRACKING_URI` names an MLflow server, `ELCREC_FEATURES`
+the Feast repository (default: `features` in the working directory), `REDIS` a Redis for the online store and
+`FEAST_REGISTRY` a database for Feast's registry. `MODEL_REGISTRY_URL` is a Kubeflow Model Registry in which versions
+are registered too. `ELCREC_USER_SALT` is the salt of users' keys if servers share no folder.
 `ELCREC_SIGNING_KEY` and `ELCREC_SIGNING_PASSWORD` sign the bundles that are pushed.
 """
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _MOUNTS = Path("/proc/mounts")
 _NETWORK = ("nfs", "cifs", "smb", "fuse.")
-"""How the names of file systems begin on which SQLite's locks are not to be relied on."""
+"""Prefixes of the names of file systems on which SQLite's locks are unreliable."""
 
 
 _WINDOW = re.compile(r"^WINDOW = ([0-9]+)$", re.MULTILINE)
@@ -35,7 +35,7 @@ _WINDOW = re.compile(r"^WINDOW = ([0-9]+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Store:
-    """Both halves of a store; each is imported and opened when it is first asked for."""
+    """Both halves of a store; each is imported and opened at its first use."""
 
     folder: Path
     features_repository: Path
@@ -53,12 +53,12 @@ class Store:
         return self.folder / "feast" / "data" / "histories.parquet"
 
     def pushing(self) -> AbstractContextManager[None]:
-        """Keep other pushes to this folder waiting: each compares itself with a champion, and moves the alias."""
+        """Make other pushes to this folder wait: each compares its model with the champion, and moves the alias."""
         return held(self.folder / ".push.lock", subject=self.folder, patience=math.inf)
 
     @property
     def signer(self) -> Callable[[Path], None] | None:
-        """What signs a bundle folder; `None` where no key is set."""
+        """The function that signs a bundle folder; `None` if no key is set."""
         if self.signing_key is None:
             return None
         from elcrec.adapters.signatures import signer  # noqa: PLC0415 - the extra `signing`
@@ -67,12 +67,12 @@ class Store:
 
     @property
     def user_salt(self) -> str:
-        """What users' keys in exposures are made with: the same for all who share the store or the variable."""
+        """The salt of users' keys in exposures: the same for all processes that share the store or the variable."""
         return self.salt or load_salt(self.folder / SALT_FILE)
 
     @property
     def has_user_salt(self) -> bool:
-        """Whether keys were made already; where not, no file holds any."""
+        """Whether a salt exists; if not, no file holds users' keys."""
         return self.salt is not None or (self.folder / SALT_FILE).exists()
 
     @cached_property
@@ -83,14 +83,14 @@ class Store:
         if self.tracking_uri is None:
             self._warn_of_network()
         if self.model_registry is not None:
-            from elcrec.adapters.kubeflow_registry import MirroredRegistry  # noqa: PLC0415 - one that few have
+            from elcrec.adapters.kubeflow_registry import MirroredRegistry  # noqa: PLC0415 - rarely used
 
             return MirroredRegistry(self.folder / "mlflow", mirror=self.model_registry, tracking_uri=self.tracking_uri)
         return MlflowRegistry(self.folder / "mlflow", tracking_uri=self.tracking_uri)
 
     @property
     def quick_registry(self) -> ModelRegistry:
-        """The same registry for a few questions, where MLflow's import would take longer than all of them."""
+        """The same registry for a few quick queries, without MLflow's slow import."""
         if self.tracking_uri is None:
             from elcrec.adapters.quick_registry import QuickRegistry  # noqa: PLC0415 - as the registry itself
 
@@ -101,7 +101,7 @@ class Store:
 
     @property
     def quick_check(self) -> ServiceCheck:
-        """The check of a feature service, without Feast's import where its registry is a file that it was asked of."""
+        """The check of a feature service, without importing Feast if the service is noted beside a file registry."""
         if self.feast_registry is not None:
             return self.features
         from elcrec.adapters.checked_services import QuickCheck  # noqa: PLC0415 - as above
@@ -121,34 +121,34 @@ class Store:
         return FeastStore(self.folder, self.features_repository, servers)
 
     def require_history(self, longest: int) -> None:
-        """Refuse histories that a push would refuse, before anything is trained on them.
+        """Refuse histories that a push would refuse, before training starts.
 
         Raises:
-            UserError: the feature view keeps shorter ones, as its repository says in so many words (`WINDOW = 50`).
+            UserError: the feature view keeps shorter ones, according to the repository's source text (`WINDOW = 50`).
         """
         views = self.features_repository / "views.py"
         found = _WINDOW.search(views.read_text(encoding="utf-8")) if views.is_file() else None
         if found and longest > int(found[1]):
-            what = f"sequences.history is {longest}, but the online store keeps {found[1]} items of a user"
+            what = f"sequences.history is {longest}, but the online store keeps {found[1]} items per user"
             raise UserError(what, where=views, fix="lower sequences.history, or raise WINDOW there")
 
     def _warn_of_network(self) -> None:
-        """Say that SQLite files on a network file system may break where several pods write."""
+        """Warn that SQLite files on a network file system may break if several pods write to them."""
         kind = file_system_of(self.folder)
         if kind.startswith(_NETWORK):
-            what = "where two pods write at a time SQLite may lose its file; name servers in MLFLOW_TRACKING_URI"
+            what = "SQLite may lose its file if two pods write at the same time; name servers in MLFLOW_TRACKING_URI"
             logger.warning("%s is on %s: %s, FEAST_REGISTRY and REDIS", self.folder, kind, what)
 
 
 def file_system_of(folder: Path) -> str:
-    """Return the type of the file system that a folder is on, as Linux names it; nothing where that is not known."""
+    """Return the type of a folder's file system, as Linux names it; empty if unknown."""
     try:
         lines = _MOUNTS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     mounts = [(Path(place), kind) for _, place, kind, *_ in map(str.split, lines) if folder.is_relative_to(place)]
     depth, kind = 0, ""
-    for place, mounted in mounts:  # the deepest holds the folder, and of two at one place the later
+    for place, mounted in mounts:  # the deepest mount holds the folder, and the later one of two at the same path
         if len(place.parts) >= depth:
             depth, kind = len(place.parts), mounted
     return kind

@@ -1,4 +1,4 @@
-"""The broker that the environment names."""
+"""Connecting to the broker that the environment names."""
 
 from collections.abc import Mapping
 
@@ -11,15 +11,15 @@ _ADDRESS = "ELCREC_STREAM"
 
 
 def open_topic(config: StreamConfig, environment: Mapping[str, str]) -> Topic:
-    """Return the topic of the section `stream`, at the address in `ELCREC_STREAM`; nothing is asked of it yet.
+    """Return the topic of the section `stream`, at the address in `ELCREC_STREAM`, without connecting yet.
 
     Raises:
-        UserError: there is no such address, or the client is not installed or refuses an option.
+        UserError: the address is missing or of another kind, or the client is not installed or refuses an option.
     """
     address = environment.get(_ADDRESS, "")
     if not address.startswith(_SCHEMES[config.kind]):
         fix = f"set {_ADDRESS} to {_SCHEMES[config.kind][0]}host:port, or stream.kind"
-        raise UserError(f"no address of a {config.kind} broker", where=_ADDRESS, fix=fix)
+        raise UserError(f"no address of a {config.kind} broker is set", where=_ADDRESS, fix=fix)
     try:
         if config.kind == "kafka":
             from elcrec.adapters.kafka_stream import KafkaTopic  # noqa: PLC0415 - an extra of its own

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, sent as OTLP over HTTP to where the environment says."""
+"""Traces by OpenTelemetry, sent as OTLP over HTTP to the address in the environment."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ _FAULT = 500
 
 
 def open_traces(environment: Mapping[str, str]) -> Traces:
-    """Return what records traces: nothing, unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+    """Return the recorder of traces, which records nothing unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
-    OpenTelemetry's other variables hold as they do everywhere (OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, …).
+    OpenTelemetry's other variables work as usual (OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, …).
 
     Raises:
         UserError: the extra `tracing` is not installed.
@@ -40,10 +40,10 @@ def open_traces(environment: Mapping[str, str]) -> Traces:
 
 
 class OtelTraces:
-    """A `Traces` over a provider of the SDK. Spans are ended here and sent by a thread of the SDK's."""
+    """A `Traces` over a provider of the SDK. Spans end here, and a thread of the SDK sends them."""
 
     def __init__(self, provider: "TracerProvider") -> None:
-        """Take the provider, which is shut down with this."""
+        """Take the provider, which `close` shuts down."""
         from opentelemetry import trace  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""A TrainJob of Kubeflow Trainer 2.2 or later: created, followed to its end, and cleaned up after."""
+"""A TrainJob of Kubeflow Trainer 2.2 or later: created, followed to its end, and deleted."""
 
 import logging
 import time
@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 GONE_SECONDS = 300.0
-"""How long an earlier job may take to go away; its pods have 30 s to end."""
+"""Seconds that an earlier job may take to disappear; its pods have 30 s to end."""
 TOLERATED = 10
-"""Failed requests in a row before we give up on the Kubernetes API."""
+"""Number of failed requests to the Kubernetes API in a row before we give up."""
 LEADER = "node-0"
 OWN_ERROR = "elcrec: error: "
 COMPLETE, FAILED, PENDING = "Complete", "Failed", "Pending"
 
 
 def run_job(name: str, command: list[str], nodes: Nodes) -> None:
-    """Create a TrainJob, copy its first node's log to ours, and wait for its end.
+    """Create a TrainJob, copy its first node's log to ours, and wait until it ends.
 
-    It is deleted once it has succeeded, and when it is stopped or takes too long; a failed one stays to be looked at.
+    It is deleted when it has succeeded, is stopped or takes too long; a failed job stays for inspection.
 
     Raises:
         UserError: the job cannot be created, fails or takes too long.
@@ -53,7 +53,7 @@ def run_job(name: str, command: list[str], nodes: Nodes) -> None:
 
 
 def _connect() -> Any:
-    """Return a client of the namespace that this pod is in, or the kubeconfig names: the claim is of one namespace."""
+    """Return a client for this pod's namespace, or the kubeconfig's: a claim belongs to one namespace."""
     import_sdk()
     from kubeflow.common.types import KubernetesBackendConfig  # noqa: PLC0415
     from kubeflow.trainer import TrainerClient  # noqa: PLC0415
@@ -63,44 +63,44 @@ def _connect() -> Any:
         return TrainerClient(KubernetesBackendConfig())
     except ConfigException as error:
         fix = "run in a cluster, or set KUBECONFIG; or train on one node"
-        raise UserError(f"no Kubernetes to create a TrainJob in ({error})", fix=fix) from error
+        raise UserError(f"no Kubernetes cluster for a TrainJob ({error})", fix=fix) from error
 
 
 def _create(client: Any, name: str, request: dict[str, Any], where: str) -> None:
-    """Create the job; one of that name is of an earlier attempt on the same checkpoint, and goes first."""
+    """Create the job; an earlier attempt's job of the same name, for the same checkpoint, is removed first."""
     with _explained(where):
         try:
             client.train(**request)
         except RuntimeError as error:
             if _http_status(error) != 409:  # noqa: PLR2004 - Conflict
                 raise
-            logger.info("%s: removing that of an earlier attempt", where)
+            logger.info("%s: removing the job of an earlier attempt", where)
             _delete(client, name)
             _await_absence(client, name, where)
             client.train(**request)
 
 
 def _give_to_owner(client: Any, name: str, nodes: Nodes, where: str) -> None:
-    """Let the job be deleted with its owner, which the SDK has no option for; without the right to, it stays."""
+    """Let the job be deleted with its owner, for which the SDK has no option; without permission, the job stays."""
     if nodes.owner is None:
         return
     try:
         client.backend.custom_api.patch_namespaced_custom_object(
             *_place(client, name), {"metadata": {"ownerReferences": [nodes.owner.reference]}}
         )
-    except Exception as error:  # noqa: BLE001 - training does not depend on it
+    except Exception as error:  # noqa: BLE001 - training works without it
         logger.warning("%s: not deleted with its run: %s", where, getattr(error, "reason", None) or error)
 
 
 def _place(client: Any, name: str) -> tuple[str, ...]:
-    """Return where the Kubernetes API has the job."""
+    """Return the coordinates of the job in the Kubernetes API."""
     from kubeflow.trainer.constants.constants import GROUP, TRAINJOB_PLURAL, VERSION  # noqa: PLC0415
 
     return GROUP, VERSION, client.backend.namespace, TRAINJOB_PLURAL, name
 
 
 def _delete(client: Any, name: str) -> None:
-    """Delete the job after its pods, so that its absence means theirs; a job that is absent is fine."""
+    """Delete the job after its pods, so that its absence implies theirs; it may be absent."""
     from kubernetes.client import ApiException  # noqa: PLC0415
 
     try:
@@ -110,7 +110,7 @@ def _delete(client: Any, name: str) -> None:
     except ApiException as error:
         if error.status != 404:  # noqa: PLR2004 - Not Found
             logger.warning("TrainJob %s could not be deleted: %s", name, error.reason)
-    except Exception as error:  # noqa: BLE001 - what brought us here must not be hidden
+    except Exception as error:  # noqa: BLE001 - the original error must not be hidden
         logger.warning("TrainJob %s could not be deleted: %s", name, error)
 
 
@@ -124,11 +124,11 @@ def _await_absence(client: Any, name: str, where: str) -> None:
                 return
             raise
         time.sleep(POLL_SECONDS)
-    raise LostWorkError("that of an earlier attempt does not go away", where=where, fix="delete it with kubectl")
+    raise LostWorkError("the job of an earlier attempt cannot be removed", where=where, fix="delete it with kubectl")
 
 
 def _wait(client: Any, name: str, nodes: Nodes, where: str) -> Any:
-    """Return the job once it has ended."""
+    """Wait until the job has ended, and return it."""
     deadline = time.monotonic() + nodes.timeout_seconds
     failures, status = 0, None
     while True:
@@ -149,18 +149,18 @@ def _wait(client: Any, name: str, nodes: Nodes, where: str) -> Any:
             return found
         if time.monotonic() > deadline:
             what = f"not finished after {nodes.timeout_seconds} s, and deleted"
-            fix = "raise timeout_seconds; the next attempt goes on from the checkpoint"
+            fix = "raise timeout_seconds; the next attempt resumes from the checkpoint"
             raise LostWorkError(what, where=where, fix=fix, details=_explain(client, found, None))
         time.sleep(POLL_SECONDS)
 
 
 def own_error(lines: Iterable[str]) -> str | None:
-    """Return what `elcrec train` itself said was wrong in its log, if it did."""
+    """Return the error that `elcrec train` itself wrote to its log, if any."""
     return next((line.removeprefix(OWN_ERROR) for line in lines if line.startswith(OWN_ERROR)), None)
 
 
 def _leader_log(client: Any, name: str) -> Iterator[tuple[str, Iterable[str]]]:
-    """Yield the first node's pod and its lines, as far as they go."""
+    """Yield the first node's pod and its present log lines."""
     for step in client.get_job(name).steps:
         if step.name == LEADER and step.status != PENDING:
             yield step.pod_name, client.get_job_logs(name, step=LEADER, follow=True)
@@ -169,7 +169,7 @@ def _leader_log(client: Any, name: str) -> Iterator[tuple[str, Iterable[str]]]:
 def _explain(client: Any, found: Any, log: PodLog | None) -> str:
     """Return the state of every node, the cluster's last events, and the end of every log."""
     lines = [f"{step.name}: {step.status}" for step in found.steps]
-    with suppress(Exception):  # events are a help, and may be forbidden
+    with suppress(Exception):  # events help, but reading them may be forbidden
         events = client.get_job_events(found.name)[-TAIL_LINES:]
         lines += [f"{event.involved_object_name}: {event.reason}: {event.message}" for event in events]
     lines += [f"{LEADER} | {line}" for line in (log.tail if log else ())]
@@ -183,14 +183,14 @@ def _explain(client: Any, found: Any, log: PodLog | None) -> str:
 
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
-    """Turn what the SDK raises into one line that says what to do."""
+    """Turn exceptions of the SDK into an error of one line with advice."""
     try:
         yield
     except (RuntimeError, TimeoutError, ValueError) as error:
         cause = error.__cause__ or error
         fixes = {
             403: "give this pod's service account the role for TrainJobs",
-            404: "is Kubeflow Trainer 2.2 or later installed, and the runtime?",
+            404: "check that Kubeflow Trainer 2.2 or later and the runtime are installed",
             422: "Kubeflow Trainer 2.2 or later is needed",
         }
         reason = api_message(cause) or str(cause)
@@ -198,6 +198,6 @@ def _explained(where: str) -> Iterator[None]:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Return the status of the Kubernetes API's answer that an error of the SDK comes from."""
+    """Return the HTTP status of the Kubernetes API behind an error of the SDK."""
     status = getattr(error.__cause__, "status", None)
     return status if isinstance(status, int) else None

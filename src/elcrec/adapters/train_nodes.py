@@ -1,4 +1,4 @@
-"""The nodes that train: what a cluster's owner says of them, and the request for a TrainJob that follows from it."""
+"""The nodes that train: the settings by a cluster's owner, and the resulting request for a TrainJob."""
 
 from typing import Annotated, Any
 
@@ -11,15 +11,16 @@ from elcrec.errors import UserError
 
 PRIVILEGES = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 POD_PRIVILEGES = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-"""With PRIVILEGES what the pod security standard `restricted` asks for."""
+"""Together with PRIVILEGES, the requirements of the pod security standard `restricted`."""
 LABELS = {"app.kubernetes.io/name": "elcrec-training"}
-"""Of every TrainJob. Not `part-of: elcrec`: to pods that have it, deploy/base/network.yaml denies what nodes need."""
+"""Labels of every TrainJob. Not `part-of: elcrec`: deploy/base/network.yaml denies such pods the access that nodes
+need."""
 NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
-"""In a namespace with Istio a node without a proxy: with one it would never end, and torch could not meet its peers."""
+"""Disables Istio's proxy on nodes: with a proxy, a node would never end, and torch could not reach its peers."""
 
 
 class Toleration(Section, frozen=True, kw_only=True):
-    """A taint that the nodes may have, as Kubernetes writes it."""
+    """A tolerated taint of the machines, in the form of Kubernetes."""
 
     key: str
     """The taint's key."""
@@ -28,32 +29,32 @@ class Toleration(Section, frozen=True, kw_only=True):
     value: str | None = None
     """The taint's value."""
     effect: str | None = None
-    """`NoSchedule`, `NoExecute`; `None` for all."""
+    """`NoSchedule` or `NoExecute`; `None` for all effects."""
 
 
 class NodeSettings(Section, frozen=True, kw_only=True):
-    """What a cluster's owner decides about the nodes, beside their number and their machines."""
+    """Settings by a cluster's owner for the nodes, besides their number and their machines."""
 
     runtime: Annotated[str, Meta(min_length=1)] = "torch-distributed"
     """The training runtime."""
     service_account: str | None = "elcrec-trainer"
     """Kubernetes service account of the nodes, which need no permission; `None`: the namespace's `default`."""
     environment: dict[str, str] = msgspec.field(default_factory=dict)
-    """Environment variables of the nodes; `PET_*` belongs to the runtime."""
+    """Environment variables of the nodes; the runtime sets `PET_*`."""
     processes_per_node: Positive | None = None
-    """Processes on a node; `None`: one a GPU, without GPUs one a CPU."""
+    """Number of processes on a node; `None`: one per GPU, or without GPUs one per CPU."""
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     """Labels of the job, such as Kueue's `kueue.x-k8s.io/queue-name` and `kueue.x-k8s.io/priority-class`, or a team."""
 
     def __post_init__(self) -> None:
-        """Check what the schema cannot say."""
+        """Check what the schema cannot express."""
         for name in self.environment:
             if name.startswith("PET_"):
-                raise ValueError(f"{name} is set by the runtime; leave it away")
+                raise ValueError(f"{name} is set by the runtime; leave it out")
 
 
 class Owner(Section, frozen=True, kw_only=True):
-    """A pod with which the job is deleted: that of the step which waits for it, and so goes with the run."""
+    """The pod with which the job is deleted: that of the step that waits for the job, and is deleted with the run."""
 
     name: str
     """Its name."""
@@ -67,14 +68,14 @@ class Owner(Section, frozen=True, kw_only=True):
 
 
 class Nodes(NodeSettings, frozen=True, kw_only=True):
-    """Where and on what the nodes run."""
+    """Place and resources of the nodes."""
 
     image: str
     """Our image; the nodes run `torchrun` in it."""
     workspace_claim: str
-    """PersistentVolumeClaim that every node mounts; it must be ReadWriteMany where they are not on one machine."""
+    """PersistentVolumeClaim that every node mounts; it must be ReadWriteMany unless all are on one machine."""
     workspace: str = "/workspace"
-    """Where it is mounted, on the nodes and here."""
+    """Path at which it is mounted, on the nodes and here."""
     num_nodes: Positive = 2
     """Number of nodes."""
     resources: dict[str, str] = msgspec.field(default_factory=dict)
@@ -82,29 +83,29 @@ class Nodes(NodeSettings, frozen=True, kw_only=True):
     node_selector: dict[str, str] = msgspec.field(default_factory=dict)
     """Labels that the machines must have."""
     tolerations: tuple[Toleration, ...] = ()
-    """Taints that they may have."""
+    """Taints that are tolerated on the machines."""
     shared_memory: str | None = "2Gi"
     """Size of /dev/shm on a node, which NCCL needs; `None` leaves the 64 MiB of a container."""
     timeout_seconds: Positive = 86400
-    """Longest time from the creation of the job to its end."""
+    """Longest time in seconds from the creation of the job to its end."""
     owner: Owner | None = None
-    """With whom the job goes; `None`: it stays until somebody deletes it."""
+    """Pod with which the job is deleted; `None`: it stays until someone deletes it."""
 
 
 def parse_nodes(text: str) -> Nodes:
     """Read the description of the nodes from JSON.
 
     Raises:
-        UserError: a field is unknown or missing, or a value has the wrong type or is the runtime's to set.
+        UserError: a field is unknown or missing, or a value has the wrong type or is set by the runtime.
     """
     try:
         return msgspec.json.decode(text, type=Nodes)
     except (msgspec.DecodeError, ValueError) as error:
-        raise UserError(f"{error}", where="nodes", fix="its fields are in elcrec/adapters/train_nodes.py") from error
+        raise UserError(f"{error}", where="nodes", fix="see the fields in elcrec/adapters/train_nodes.py") from error
 
 
 def job(name: str, command: list[str], nodes: Nodes) -> dict[str, Any]:
-    """Return the arguments of the SDK's `train`: what the nodes run, and what is patched into the runtime."""
+    """Return the arguments of the SDK's `train`: the nodes' command, and patches to the runtime."""
     import_sdk()
     from kubeflow.trainer import CustomTrainerContainer  # noqa: PLC0415
     from kubeflow.trainer.options import (  # noqa: PLC0415
@@ -127,16 +128,16 @@ def job(name: str, command: list[str], nodes: Nodes) -> dict[str, Any]:
         "options": [
             Name(name),
             Labels(LABELS | nodes.labels),
-            TrainerCommand(command[:1]),  # both, as a runtime may bring arguments of its own
+            TrainerCommand(command[:1]),  # set both, because a runtime may have its own arguments
             TrainerArgs(command[1:]),
-            ActiveDeadlineSeconds(nodes.timeout_seconds),  # ends it even where nobody is left to delete it
+            ActiveDeadlineSeconds(nodes.timeout_seconds),  # ends the job even if no process is left to delete it
             _patch(nodes),
         ],
     }
 
 
 def _patch(nodes: Nodes) -> Any:
-    """Return what the runtime's pods get besides: volumes, scheduling, and no privileges."""
+    """Return the patch to the runtime's pods: volumes, scheduling, and no privileges."""
     from kubeflow.trainer import options  # noqa: PLC0415
 
     volumes: list[dict[str, Any]] = [
@@ -168,6 +169,6 @@ def set_fields(section: Section) -> dict[str, Any]:
 
 
 def import_sdk() -> None:
-    """Import the SDK, for three seconds and without its warnings, such as that it may not see Trainer's version."""
+    """Import the SDK, which takes three seconds, without its warnings, such as that it cannot see Trainer's version."""
     with quiet("kubeflow"):
         import kubeflow.trainer  # noqa: F401, PLC0415

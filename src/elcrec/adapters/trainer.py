@@ -1,9 +1,9 @@
-"""Training in several processes: the stage `train` with the same inputs, outputs and result, under torchrun.
+"""Training in several processes under torchrun: the stage `train` with the same inputs, outputs and result.
 
-On one node torchrun starts them here. Several nodes are a TrainJob: they run `torchrun … -m elcrec train …` on our
-image. The runtime `torch-distributed` tells torchrun by `PET_*` variables how many nodes there are, which one this is,
-where the first one listens, and how many processes to start. What goes in and comes out lies on a volume that every
-node and this process mount at the same place.
+On one node, torchrun starts the processes here. Several nodes are a TrainJob, in which each runs `torchrun … -m elcrec
+train …` in our image. The runtime `torch-distributed` sets `PET_*` variables for torchrun: the number of nodes, the
+rank of this one, the address of the first one, and the number of processes. Inputs and outputs are on a volume that
+every node and this process mount at the same path.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from elcrec.errors import LostWorkError, UserError
 logger = logging.getLogger(__name__)
 
 _START = "warm-start"
-"""Folder of the bundle that training starts from."""
+"""Folder of the bundle from which training starts."""
 _TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-"""torchrun of this environment, which need not be on the PATH."""
+"""torchrun of this Python environment, which may not be on the PATH."""
 
 
 def train_in_processes(
@@ -43,14 +43,14 @@ def train_in_processes(
     processes: int,
     warm_start: Path | None = None,
 ) -> dict[str, Any]:
-    """Do in several processes of this machine, one an accelerator, what `elcrec.stages.train.train` does in one.
+    """Do what `elcrec.stages.train.train` does, in several processes on this machine, one per accelerator.
 
     Args:
         config: Model and optimisation.
         sequences: Output of the sequences stage.
         out: The model folder to write.
         checkpoint: Folder for the state of an unfinished run.
-        processes: How many torchrun starts.
+        processes: Number of processes.
         warm_start: Bundle of a pushed model whose weights training starts from.
 
     Returns:
@@ -69,7 +69,7 @@ def train_in_processes(
 
 
 def _run(command: Sequence[str]) -> None:
-    """Run a command and copy its log to ours, line by line; when this process is stopped, so is the command."""
+    """Run a command and copy its log to ours, line by line; stop it when this process is stopped."""
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with (
         sigterm_as_exit(),
@@ -97,16 +97,16 @@ def train_on_nodes(
     nodes: Nodes,
     warm_start: Path | None = None,
 ) -> dict[str, Any]:
-    """Do on several nodes what `elcrec.stages.train.train` does here, with the same result.
+    """Do what `elcrec.stages.train.train` does, on several nodes, with the same result.
 
-    A job that an earlier attempt left behind is removed first; its checkpoint is where the new one goes on.
+    A job left behind by an earlier attempt is removed first; the new one resumes from its checkpoint.
 
     Args:
         config: Model and optimisation.
         sequences: Output of the sequences stage.
         out: The model folder to write.
-        checkpoint: Folder for the state of an unfinished run, on the workspace volume and this run's alone.
-        nodes: Where the nodes run.
+        checkpoint: Folder for the state of an unfinished run, on the workspace volume and used only by this run.
+        nodes: Place and resources of the nodes.
         warm_start: Bundle of a pushed model whose weights training starts from.
 
     Returns:
@@ -128,7 +128,7 @@ def train_on_nodes(
 
 
 def command(nodes: Nodes, folder: Path, checkpoint: Path) -> list[str]:
-    """Return what a node runs: torchrun takes the rest from the runtime's `PET_*` variables."""
+    """Return a node's command; torchrun takes the rest from the runtime's `PET_*` variables."""
     processes = [] if nodes.processes_per_node is None else ["--nproc-per-node", str(nodes.processes_per_node)]
     paths = {
         "params": folder / "params.yaml",
@@ -142,12 +142,12 @@ def command(nodes: Nodes, folder: Path, checkpoint: Path) -> list[str]:
 
 
 def _training(paths: Mapping[str, Path]) -> list[str]:
-    """Return what torchrun starts in every process."""
+    """Return the command that torchrun starts in every process."""
     return ["-m", "elcrec", "train", *(word for name, path in paths.items() for word in (f"--{name}", str(path)))]
 
 
 def _hand_over(config: TrainConfig, sequences: Path, warm_start: Path | None, folder: Path) -> None:
-    """Put what the nodes read on the volume; a model of an earlier attempt goes."""
+    """Copy the nodes' inputs to the volume, and remove a model of an earlier attempt."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     for name, source in (("sequences", sequences), (_START, warm_start)):
         if source is not None:
@@ -157,15 +157,15 @@ def _hand_over(config: TrainConfig, sequences: Path, warm_start: Path | None, fo
 
 
 def _write_params(config: TrainConfig, path: Path) -> None:
-    # The sequences are made by now, but a configuration says that they keep what the model's window holds.
+    # The sequences exist already, but the configuration must be consistent: histories at least as long as the window.
     document = {"sequences": {"history": config.encoder.window}, "train": to_dict(config)}
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
 def _collect(model: Path, out: Path) -> dict[str, Any]:
-    """Copy the model that the nodes left on the volume; return its metrics, as the stage does."""
+    """Copy the nodes' model from the volume; return its metrics, as the stage does."""
     if not (model / "config.json").is_file():
-        fix = "does every node mount the same claim at the same place? across machines it must be ReadWriteMany"
+        fix = "check that every node mounts the same claim at the same path; across machines it must be ReadWriteMany"
         raise UserError("the nodes have finished, but left no model here", where=model, fix=fix)
     with atomic_dir(out) as scratch:
         shutil.copytree(model, scratch, dirs_exist_ok=True)
@@ -173,7 +173,7 @@ def _collect(model: Path, out: Path) -> dict[str, Any]:
 
 
 def _metrics(out: Path) -> dict[str, Any]:
-    """Return what the stage returns, from the model that it wrote."""
+    """Return the stage's result, read from the model that it wrote."""
     facts = read_json(out / "config.json")
     valid = {f"valid_{name}": value for name, value in facts["valid"].items()}
     return {"epochs": facts["epochs"], "best_epoch": facts["best_epoch"]} | valid

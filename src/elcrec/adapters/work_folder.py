@@ -1,4 +1,4 @@
-"""The folder in which an engine works: found again after a kill, gone at the end."""
+"""The work folder of an engine: removed at the end, and after a kill by the next run."""
 
 import errno
 import hashlib
@@ -15,14 +15,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def work_folder(spill: str | None, out: Path) -> Iterator[Path]:
-    """Yield an empty folder for the stage that writes `out`; what a killed run left there goes away first.
+    """Yield an empty folder for the stage that writes `out`; leftovers of a killed run are removed first.
 
     Args:
-        spill: the folder that holds it; `None` for that of `out`.
-        out: the output, whose name and place are in the name of the folder.
+        spill: the parent folder; `None` for that of `out`.
+        out: the output, whose path determines the name of the folder.
 
     Raises:
-        UserError: it cannot be made, or a disk is full.
+        UserError: it cannot be created, or a disk is full.
     """
     folder = _place(spill, out.absolute())
     try:
@@ -41,7 +41,7 @@ def work_folder(spill: str | None, out: Path) -> Iterator[Path]:
 
 
 def disk_full(folder: Path, reason: str) -> UserError:
-    """Return the error that says so."""
+    """Return the error for a full disk."""
     fix = "free some space, or set engine.spill to a folder on a larger disk"
     return UserError(f"the disk is full ({reason})", where=folder, fix=fix)
 

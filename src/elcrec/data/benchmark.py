@@ -1,4 +1,4 @@
-"""The benchmark text layout: a line a user, `user item item …`, where the order is the time."""
+"""The benchmark text layout: one line per user, `user item item …`, where the order is the time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +17,12 @@ _BLOCK_CHARACTERS = 4 << 20
 
 
 def read_benchmark(path: Path, *, spellings: bool = False) -> RawLog:
-    """Read the file; item `p` (from 0) of a line happened `p + 1` seconds after 1970 began.
+    """Read the file; item `p` (from 0) of a line gets the time `p + 1` seconds after the start of 1970.
 
-    A line without items is one row without an item.
+    A line without items becomes one row without an item.
 
     Raises:
-        UserError: the file is not text. That shows only while the parts are read.
+        UserError: the file is not text; raised only while the parts are read.
     """
     return RawLog(
         parts=_parts(path, spellings=spellings),
@@ -30,7 +30,7 @@ def read_benchmark(path: Path, *, spellings: bool = False) -> RawLog:
         time="order",
         types={"line": "user item item …"},
         a_line_a_user=True,
-        found="benchmark, a line a user: user item item …",
+        found="benchmark, one line per user: user item item …",
     )
 
 
@@ -38,7 +38,7 @@ def _parts(path: Path, *, spellings: bool) -> Iterator[pa.Table]:
     for text in _blocks(path):
         if "\0" in text:
             raise UserError("not a text file", where=path)
-        # Only a line feed ends a line: str.splitlines would also cut ids at Unicode separators.
+        # Only a line feed ends a line: str.splitlines would also split ids at Unicode separators.
         lines = pc.ascii_trim_whitespace(pa.array(text.split("\n"), pa.string()))
         lines = lines.filter(pc.not_equal(lines, ""))
         if len(lines):
@@ -46,7 +46,7 @@ def _parts(path: Path, *, spellings: bool) -> Iterator[pa.Table]:
 
 
 def _blocks(path: Path) -> Iterator[str]:
-    """Yield the text, some whole lines at a time."""
+    """Yield the text in blocks of whole lines."""
     begun = ""
     with path.open(encoding="utf-8-sig") as file:
         while text := file.read(_BLOCK_CHARACTERS):
@@ -77,7 +77,7 @@ def refuse_repeated_users(session: Session, path: Path) -> None:
     """Check the view `log` of a file in this layout.
 
     Raises:
-        UserError: a user has two lines, whose order is unknown.
+        UserError: a user has two lines, so their order is unknown.
     """
     first = f"SELECT user_id, min(row) AS row FROM log WHERE micros = {_SECOND} GROUP BY user_id HAVING count(*) > 1"
     for row in session.fetch(f"{first} ORDER BY row LIMIT 1").to_pylist():

@@ -1,4 +1,4 @@
-"""Limits on numbers, which Great Expectations judges."""
+"""Limits on numbers, checked by Great Expectations."""
 
 import logging
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from elcrec.errors import UserError
 
 Severity = Literal["critical", "warning", "info"]
 
-# The second sets a level of its own.
+# The second logger has its own level.
 _CHATTY = ("great_expectations", "great_expectations.data_context.types.base")
 
 
@@ -20,7 +20,7 @@ class Bound:
     """A column's values must lie within limits.
 
     Attributes:
-        name: unique among the bounds that are judged together.
+        name: name, unique among the bounds that are checked together.
         expected: the limit in words.
     """
 
@@ -33,7 +33,7 @@ class Bound:
 
 
 def judge(table: pd.DataFrame, bounds: Sequence[Bound]) -> dict[str, bool]:
-    """Let Great Expectations check a table of numbers; say for each bound, by its name, whether it holds.
+    """Let Great Expectations check a table of numbers; return by name whether each bound holds.
 
     Raises:
         UserError: Great Expectations is not installed, or could not evaluate a bound.
@@ -54,7 +54,7 @@ def _great_expectations() -> Any:
     except ModuleNotFoundError as error:
         fix = "install it with `pip install elcrec[validate]`"
         raise UserError("validation needs Great Expectations", fix=fix) from error
-    except ImportError as error:  # a library of it that finds no room
+    except ImportError as error:  # one of its libraries cannot be loaded, for example for lack of memory
         fix = "give the process more memory, or install it again"
         raise UserError(f"Great Expectations cannot be loaded ({error})", fix=fix) from error
     for name in _CHATTY:

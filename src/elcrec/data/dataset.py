@@ -21,10 +21,10 @@ Split = Literal["valid", "test"]
 
 _ROWS_AT_ONCE = 65_536
 _MAPPED_FROM = 16_000_000
-"""Interactions (64 MB) from which on a log is mapped."""
+"""Number of interactions (64 MB) from which a log is mapped from disk."""
 
 PADDING = 0
-"""The item index that is no item."""
+"""The item index that stands for no item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +34,12 @@ class SequenceData:
     Attributes:
         sequences: item indices from 1, U rows.
         train_end: the first `train_end` items of a row are for training, [U].
-        targets: position of a split's target in its row, -1 where a user has none, [U] each.
+        targets: position of a split's target in its row, -1 if a user has none, [U] each.
         num_items: size of the catalogue (V); indices run from 1 to V.
-        md5: checksum of the file the data came from.
-        repeats: whether items that a user has met may be recommended.
-        weights: of each item of the sequences as a target of L_next; `None` where all weigh 1.
-        disliked: what users dislike, in time order, U rows, and how much of it they did before each split's target.
+        md5: checksum of the source file.
+        repeats: whether items that a user has already met may be recommended.
+        weights: weight of each item of the sequences as a target of L_next; `None` if all weights are 1.
+        disliked: items that users dislike; `None` if the log has no dislikes.
     """
 
     sequences: Ragged
@@ -66,11 +66,11 @@ class SequenceData:
         return self.sequences.head(np.where(test >= 0, test, np.maximum(self.train_end, valid + 1)))
 
     def asked(self, split: Split) -> npt.NDArray[np.int64]:
-        """Return the users that have a target in `split`, in the order of the sequences, [N]."""
+        """Return the users with a target in `split`, in the order of the sequences, [N]."""
         return np.flatnonzero(self.targets[split] >= 0)
 
     def evaluation(self, split: Split, users: npt.NDArray[np.int64] | None = None) -> "EvaluationSet":
-        """Return histories and targets of the users that have a target in `split`, or of some of them, by their row."""
+        """Return histories and targets of the users with a target in `split`, or of those in the given rows."""
         users = self.asked(split) if users is None else users
         starts = self.sequences.offsets[users]
         ends = starts + self.targets[split][users]
@@ -87,31 +87,31 @@ class SequenceData:
 
 @dataclass(frozen=True, kw_only=True)
 class Disliked:
-    """What users dislike.
+    """Items that users dislike.
 
     Attributes:
-        items: item indices in the order of time, U rows.
-        counts: how many of them before a split's target, [U] each.
+        items: item indices in order of time, U rows.
+        counts: number of items disliked before a split's target, [U] each.
     """
 
     items: Ragged
     counts: dict[Split, npt.NDArray[np.int32]]
 
     def before(self, split: Split) -> Ragged:
-        """Return what each user disliked before the target of a split, U rows."""
+        """Return the items that each user disliked before the target of a split, U rows."""
         return self.items.head(self.counts[split])
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
-    """What a split asks: the next item after each history.
+    """An evaluation set: histories and the next item after each.
 
     Attributes:
         users: row of each user in the sequences, [N].
         histories: every item before the target, N rows.
         target_items: the item to find, [N].
-        repeats: whether it may be one of the history.
-        disliked: what each user disliked before, N rows; `None` where the log does not say.
+        repeats: whether the target may be an item of the history.
+        disliked: items that each user disliked before, N rows; `None` if the log has no dislikes.
     """
 
     users: npt.NDArray[np.int64]
@@ -122,12 +122,12 @@ class EvaluationSet:
 
     @property
     def excluded(self) -> Ragged:
-        """Items that are not recommended, N rows."""
+        """Items that must not be recommended, N rows."""
         met = Ragged.empty(len(self.users)) if self.repeats else self.histories
         return met if self.disliked is None else met.followed_by(self.disliked)
 
     def slice(self, start: int, stop: int) -> "EvaluationSet":
-        """Return neighbouring users."""
+        """Return a range of users."""
         return self._of(slice(start, min(stop, len(self.users))), Ragged.part)
 
     def part(self, index: int, count: int) -> "EvaluationSet":
@@ -137,7 +137,7 @@ class EvaluationSet:
         return self.take(np.arange(index, len(self.users), count))
 
     def take(self, rows: npt.NDArray[np.int64]) -> "EvaluationSet":
-        """Return some users, by their place."""
+        """Return the users at the given positions."""
         return self._of(rows, Ragged.take)
 
     def _of(self, rows: Rows, pick: Callable[[Ragged, Rows], Ragged]) -> "EvaluationSet":
@@ -151,7 +151,7 @@ class EvaluationSet:
 
 
 def load_sequences(folder: Path) -> SequenceData:
-    """Read `sequences.parquet` and `split.json`; the items of a large log are mapped from disk, not held in memory.
+    """Read `sequences.parquet` and `split.json`; map the items of a large log from disk.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -180,7 +180,7 @@ def load_sequences(folder: Path) -> SequenceData:
 
 
 def _read_items(file: pq.ParquetFile) -> Ragged:
-    """Read the column `items` a batch of rows at a time."""
+    """Read the column `items`, a batch of rows at a time."""
     lengths, filled, values = [], 0, np.empty(0, np.int32)
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=["items"]):
         items = batch.column(0)
@@ -212,14 +212,14 @@ def ragged_of(lists: pa.ChunkedArray) -> Ragged:
 
 
 def _num_items(file: pq.ParquetFile) -> int:
-    """Values in the column `items`, as the file's footer counts them."""
+    """Return the number of values in the column `items`, from the file's footer."""
     groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
     columns = [group.column(index) for group in groups for index in range(group.num_columns)]
     return sum(column.num_values for column in columns if column.path_in_schema.split(".")[0] == "items")
 
 
 def _array(size: int) -> npt.NDArray[np.int32]:
-    """Room for item indices: memory, or for a large log a file without a name that the system pages in and out."""
+    """Return an array for item indices: in memory, or for a large log in an unnamed file that the system pages."""
     if size < _MAPPED_FROM:
         return np.empty(size, np.int32)
     with tempfile.TemporaryFile() as file:
@@ -227,12 +227,12 @@ def _array(size: int) -> npt.NDArray[np.int32]:
 
 
 def require_served_window(window: int, folder: Path, *, where: object) -> None:
-    """Refuse a model that reads more items of a user than the feature store would serve it.
+    """Refuse a model that reads more items of a user than the feature store serves.
 
     Args:
         window: the most recent items that the model reads.
-        folder: output of the sequences stage. One from before `split.json` said what it keeps is taken as it is.
-        where: what has the window, for the error.
+        folder: output of the sequences stage. An old output, whose `split.json` does not have the limit, is accepted.
+        where: name for the error of what has the window.
 
     Raises:
         UserError: `histories.parquet`, which the feature store serves, keeps fewer.
@@ -257,7 +257,7 @@ def load_user_ids(folder: Path) -> pa.ChunkedArray:
 
 
 def user_id_parts(folder: Path) -> Iterator[pa.Array]:
-    """Yield the raw ids of the users as text, some at a time, in the order of the sequences.
+    """Yield the raw ids of the users as text, in parts, in the order of the sequences.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -272,7 +272,7 @@ def user_id_parts(folder: Path) -> Iterator[pa.Array]:
 
 
 def user_id_parts_of(folder: Path, users: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """Yield some users, who are given by their rows in ascending order, and their raw ids as text, some at a time.
+    """Yield the given rows of users (ascending) and their raw ids as text, in parts.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -286,7 +286,7 @@ def user_id_parts_of(folder: Path, users: npt.NDArray[np.int64]) -> Iterator[tup
 
 
 def user_ids_of(folder: Path, users: npt.NDArray[np.int64]) -> pa.ChunkedArray:
-    """Return the raw ids of some users as text, who are given by their rows in ascending order.
+    """Return the raw ids of the users in the given rows (ascending) as text.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -298,7 +298,7 @@ def load_item_ids(folder: Path, num_items: int) -> list[str]:
     """Return the raw ids of items 1 to V from `items.parquet`.
 
     Raises:
-        UserError: the file is missing, damaged, or not of these sequences.
+        UserError: the file is missing, damaged, or belongs to other sequences.
     """
     path = folder / "items.parquet"
     table = _read_columns(path, "item_index", "item_id")

@@ -1,6 +1,6 @@
-"""What data stages need of an engine: tables by name, one SQL text, and ordered streams of the results.
+"""The interface of engines for data stages: named tables, common SQL, and ordered streams of results.
 
-The SQL is common to DuckDB and Spark. Two names differ between them and are taken as Spark has them: `unix_micros`, and
+The same SQL runs on DuckDB and Spark. Two functions have different names, of which we use Spark's: `unix_micros`, and
 `xxhash64`, which only narrows a search, so that no result depends on it.
 """
 
@@ -15,37 +15,37 @@ import pyarrow as pa
 
 
 class Session(Protocol):
-    """Tables of one run of a stage. All of them are gone when it ends."""
+    """Tables of one run of a stage; all are deleted when it ends."""
 
     @property
     def folder(self) -> Path:
-        """Where the stage may keep files that are gone as well when the session ends."""
+        """Folder for the stage's temporary files, deleted when the session ends."""
 
     def scan(self, name: str, files: Sequence[Path]) -> None:
-        """Make Parquet files a view of their columns and `row`, a row's place (from 0) in all of them together."""
+        """Create a view of Parquet files with their columns and `row`, the position (from 0) over all files."""
 
     def enter(self, name: str, table: pa.Table) -> None:
-        """Make a small table known by a name."""
+        """Register a small table under a name."""
 
     def view(self, name: str, sql: str) -> None:
         """Give a query a name."""
 
     def table(self, name: str, sql: str) -> None:
-        """Keep the result of a query under a name, on disk where memory does not do."""
+        """Store the result of a query under a name, on disk if memory does not suffice."""
 
     def rename(self, name: str, to: str) -> None:
-        """Give a table the name of another, which is forgotten."""
+        """Rename a table; a table that had the name is dropped."""
 
     def drop(self, name: str) -> None:
-        """Forget a table."""
+        """Drop a table."""
 
     def fetch(self, sql: str) -> pa.Table:
         """Return a small result."""
 
     def stream(self, sql: str, order: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield a result of any size, ordered by `order`, columns of integers that name each row once.
+        """Yield a result of any size, ordered by `order`: integer columns that identify each row.
 
-        Several streams may be read in turn.
+        Several streams may be read alternately.
 
         Raises:
             RuntimeError: the engine returned it in another order.
@@ -56,11 +56,11 @@ class Engine(Protocol):
     """Opens sessions."""
 
     def session(self, out: Path) -> AbstractContextManager[Session]:
-        """Open a session for the stage that writes `out`; what a killed run left of one for `out` goes away."""
+        """Open a session for the stage that writes `out`; leftovers of a killed run for `out` are removed."""
 
 
 def ascending(batches: Iterator[pa.RecordBatch], order: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the batches and check that their rows ascend in `order`, without a tie.
+    """Yield the batches and check that their rows strictly ascend in `order`.
 
     Raises:
         RuntimeError: they do not.
@@ -79,7 +79,7 @@ def ascending(batches: Iterator[pa.RecordBatch], order: Sequence[str]) -> Iterat
 
 
 def _ascend(keys: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Say for each row but the first whether it comes after the row before it."""
+    """Return for each row but the first whether it comes after the previous row."""
     above = np.zeros(len(keys[0]) - 1, bool)
     for key in reversed(keys):
         steps = np.diff(key)

@@ -1,4 +1,4 @@
-"""Take one user out of files: Parquet, CSV, JSON lines, the benchmark layout, and what describes them."""
+"""Erasure of one user from files: Parquet, CSV, JSON lines, the benchmark layout, and their descriptions."""
 
 import csv
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ _ROWS_AT_ONCE = 65_536
 
 
 def erase_user(folder: Path, user_id: str, columns: tuple[str, ...], text: CsvConfig = AS_FOUND) -> dict[Path, int]:
-    """Rewrite every file below `folder` that holds rows of a user; return how many rows each has lost.
+    """Rewrite every file below `folder` that holds rows of a user; return the number of rows removed by file.
 
-    A page that may show some of the rows is removed; the documents that describe a changed file say what it is now.
+    A page that may show some of the rows is removed. Documents that describe a changed file are updated.
 
     Args:
         folder: a work folder of the stages.
         user_id: the raw id.
-        columns: names that the column of users may have.
-        text: how logs in CSV are written.
+        columns: possible names of the column of users.
+        text: the layout of logs in CSV.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -45,7 +45,7 @@ def erase_user(folder: Path, user_id: str, columns: tuple[str, ...], text: CsvCo
         try:
             lost = _erase(path, user_id, columns, text)
         except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"cannot be rewritten ({error})", where=path, fix="remove it, or mend it") from error
+            raise UserError(f"cannot be rewritten ({error})", where=path, fix="remove it, or repair it") from error
         if lost:
             changed[path] = lost
     for place in {path.parent for path in changed}:
@@ -56,14 +56,14 @@ def erase_user(folder: Path, user_id: str, columns: tuple[str, ...], text: CsvCo
 
 @contextmanager
 def _rewritten(path: Path) -> Iterator[Path]:
-    """Yield a scratch file that replaces `path`; should the process be killed, the folder's checksums tell."""
+    """Yield a scratch file that replaces `path`; the folder's checksums show if the process was killed meanwhile."""
     announce_rewrite(path)
     with atomic_file(path) as scratch:
         yield scratch
 
 
 def erase_from_parquet(path: Path, user_id: str, columns: tuple[str, ...] = ("user_id",)) -> int:
-    """Rewrite a Parquet file without a user's rows; return how many there were."""
+    """Rewrite a Parquet file without a user's rows; return the number of removed rows."""
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         column = next((name for name in columns if name in schema.names), None)
@@ -104,7 +104,7 @@ def _own_rows(batch: pa.RecordBatch, user_id: str, column: str) -> np.ndarray[tu
 
 
 def _names(values: list[str], user_id: str) -> bool:
-    """Whether a field, if the row has it, names the user in any spelling."""
+    """Return whether a field, if the row has it, is the user's id in any spelling."""
     return any(value == user_id or normal_id(value) == normal_id(user_id) for value in values)
 
 
@@ -115,7 +115,7 @@ def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...], text: Cs
         return 0
     if layout.packing:
         fix = "unpack it, then forget again"
-        raise UserError(f"packed with {layout.packing}, so nobody can be taken out", where=path, fix=fix)
+        raise UserError(f"packed with {layout.packing}, so no user can be erased from it", where=path, fix=fix)
     with path.open(encoding=_read_as(layout), newline="") as lines:
         rows = split_rows(lines, layout.delimiter, layout.quote, layout.escape)
         lost = sum(_names(row[place : place + 1], user_id) for row in rows)
@@ -131,7 +131,7 @@ def _erase_from_csv(path: Path, user_id: str, columns: tuple[str, ...], text: Cs
 
 
 def _layout_of(path: Path, columns: tuple[str, ...], text: CsvConfig) -> TextLayout:
-    """A raw log is written as the parameters say; other files have a header and are found out."""
+    """Return a file's layout: that of the parameters for a raw log; other files have a header and are detected."""
     raw = path.with_name("source.json").exists()
     layout = TextLayout.found(path, text if raw else AS_FOUND)
     return layout if set(columns) & set(layout.names) or raw else TextLayout.found(path, text)
@@ -164,7 +164,7 @@ def _erase_from_json_lines(path: Path, user_id: str, columns: tuple[str, ...]) -
 
 
 def _erase_from_profile(path: Path, user_id: str) -> int:
-    """Take a user's hash out of what the last accepted logs are remembered by."""
+    """Remove a user's hash from the profile of the last accepted log."""
     document, code = read_json(path), id_code(normal_id(user_id))
     logs = [log for log in (document.get("profile"), document.get("previous")) if log and code in _known_users(log)]
     for log in logs:
@@ -189,9 +189,9 @@ def _erase_line(path: Path, user_id: str) -> int:
 
 
 def _describe_anew(path: Path) -> list[str]:
-    """Bring what describes a file that has changed up to date; return the names of these documents."""
+    """Update the documents that describe a changed file; return their names."""
     folder, documents = path.parent, []
-    if path.name == "quarantine.parquet":  # the page beside it shows some of its rows
+    if path.name == "quarantine.parquet":  # the page of this stage shows some of the rows
         (folder / "validation.json").with_suffix(".html").unlink(missing_ok=True)
     for name, file in _documents(folder):
         if file == path.name:
@@ -202,7 +202,7 @@ def _describe_anew(path: Path) -> list[str]:
 
 
 def _documents(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the documents of a folder that tell a file's md5, and the file."""
+    """Yield the documents of a folder that hold a file's md5, each with the file."""
     if (folder / "split.json").exists():
         yield "split.json", "sequences.parquet"
     if (folder / "source.json").exists():
@@ -210,7 +210,7 @@ def _documents(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _numbers(path: Path, document: dict[str, object]) -> dict[str, int]:
-    """Return the counts of a split that a user less has changed."""
+    """Return the counts of a split that the removal of a user changes."""
     if "num_users" not in document:
         return {}
     table = pq.read_table(path, columns=["items", "train_end", "valid_index", "test_index"])

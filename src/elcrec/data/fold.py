@@ -1,4 +1,4 @@
-"""The fold: events, sorted by user and time, become rows of lists. Memory is bounded by row groups, not by the log.
+"""The fold: turn sorted events into one row of lists per user. Memory depends on row groups, not on the log.
 
 Axes: `N` events of a row group, `U` its users, `V` all items.
 """
@@ -23,7 +23,7 @@ from elcrec.data.times import TIMESTAMP
 
 GROUP_USERS = 1 << 16
 GROUP_EVENTS = 1 << 20
-"""A row group has as many whole users as fit both numbers, and at least one."""
+"""A row group has as many whole users as both limits allow, and at least one."""
 
 SEQUENCES = pa.schema(
     [
@@ -36,16 +36,16 @@ SEQUENCES = pa.schema(
     ]
 )
 WEIGHTS = pa.field("weights", pa.list_(pa.float32()))
-"""Column of sequences.parquet, where kinds of events have weights."""
+"""Column of sequences.parquet, if kinds of events have weights."""
 DISLIKED = [
     pa.field("disliked", pa.list_(pa.int32())),
     pa.field("valid_disliked", pa.int32()),
     pa.field("test_disliked", pa.int32()),
 ]
-"""Columns of sequences.parquet, where kinds of events say no: items in time order, and how many of them a user had
-disliked before each target."""
+"""Columns of sequences.parquet, if kinds of events express dislike: the items in time order, and how many of them a
+user had disliked before each target."""
 EVENT_IDS = pa.field("event_ids", pa.list_(pa.string()))
-"""Column of histories.parquet, where events have ids."""
+"""Column of histories.parquet, if events have ids."""
 HISTORIES = pa.schema(
     [
         ("user_id", pa.string()),
@@ -59,9 +59,9 @@ Ints = npt.NDArray[np.int64]
 
 
 class Events(NamedTuple):
-    """Sorted events: the row of their user's first event, item index from 1, microseconds, and own id, [N] each.
+    """Sorted events: the row of their user's first event, item index from 1, microseconds, and id, [N] each.
 
-    The ids are `None` where events have none, and so are the codes of their kinds.
+    The ids are `None` if events have none, and so are the codes of their kinds.
     """
 
     first: Ints
@@ -71,13 +71,13 @@ class Events(NamedTuple):
     code: Ints | None = None
 
     def span(self, start: int, end: int) -> "Events":
-        """Return neighbouring events."""
+        """Return a range of events."""
         event_id = None if self.event_id is None else self.event_id.slice(start, end - start)
         code = None if self.code is None else self.code[start:end]
         return Events(self.first[start:end], self.item[start:end], self.micros[start:end], event_id, code)
 
     def without_repeats(self) -> "Events":
-        """Leave out what repeats the event before it: user, item and kind."""
+        """Drop events that repeat the previous one: the same user, item and kind."""
         same = (self.first[1:] == self.first[:-1]) & (self.item[1:] == self.item[:-1])
         if self.code is not None:
             same &= self.code[1:] == self.code[:-1]
@@ -88,14 +88,14 @@ class Events(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What becomes of sorted events.
+    """Options for folding events.
 
     Attributes:
-        most: items of a history, the most recent.
-        cuts: of a temporal split; `None` leaves one out.
+        most: largest number of items in a history; the most recent are kept.
+        cuts: cuts of a temporal split; `None` means leave-one-out.
         event_ids: whether events have ids.
-        kinds: what their kinds mean.
-        merge: whether what repeats the event before it is left out.
+        kinds: the meaning of their kinds.
+        merge: whether an event that repeats the previous one is dropped.
     """
 
     most: int
@@ -113,9 +113,9 @@ class Ties(NamedTuple):
     """Events of a user at the same time.
 
     Attributes:
-        events: that have another one at their time.
-        pairs: neighbours of different items at the same time.
-        rising: those of them whose second item has the higher id.
+        events: number of events with the same time as another.
+        pairs: number of neighbours with the same time and different items.
+        rising: number of those pairs whose second item has the higher id.
     """
 
     events: int = 0
@@ -128,11 +128,11 @@ NO_TIES = Ties()
 
 @dataclass
 class Folded:
-    """What a fold has counted.
+    """The counts of a fold.
 
     Attributes:
-        training: events of each item that are for training, [V].
-        total: all events of each, [V].
+        training: number of training events of each item, [V].
+        total: number of all events of each item, [V].
     """
 
     training: Ints
@@ -156,13 +156,13 @@ def fold(
     """Write `sequences.parquet` and `histories.parquet`.
 
     Args:
-        events: `first`, `item_index`, `micros`, and `event_id` and `code` where events have them, by user and time.
+        events: `first`, `item_index`, `micros`, and `event_id` and `code` if events have them, by user and time.
         users: `first`, `user_id`, in the same order of users.
         items: `item_id` by index.
-        folder: where the files go.
-        choice: what becomes of the events.
-        disliked: `first`, `item_index` and `micros` of what users dislike, in the same order; `None` where kinds do
-            not say.
+        folder: the folder to write to.
+        choice: the options.
+        disliked: `first`, `item_index` and `micros` of disliked items, in the same order; `None` if no kind expresses
+            dislike.
     """
     columns = HISTORIES.append(EVENT_IDS) if choice.event_ids else HISTORIES
     item_ids = items["item_id"].cast(pa.large_string()).combine_chunks()
@@ -187,7 +187,7 @@ def fold(
 
 
 def _wanted(events: Events, kinds: Kinds) -> npt.NDArray[np.bool_] | None:
-    """Say which events may be targets; `None` where all may."""
+    """Return which events may be targets; `None` if all may."""
     return None if kinds.targets is None or events.code is None else kinds.targets[events.code]
 
 
@@ -199,14 +199,14 @@ def _weights(events: Events, offsets: Ints, kinds: Kinds) -> list[tuple[pa.Field
 
 
 class _Dislikes:
-    """What users dislike, taken from its stream as their events go by."""
+    """The users' dislikes, read from their stream in step with the events."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch] | None) -> None:
         self._batches = batches
         self._held = Events(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
 
     def columns(self, events: Events, offsets: Ints, parts: Parts) -> list[tuple[pa.Field, pa.Array]]:
-        """Return the columns that tell it of these users, who must be the next."""
+        """Return the columns of dislikes for these users, who must be the next ones."""
         if self._batches is None:
             return []
         users = events.first[offsets[:-1]]
@@ -231,17 +231,17 @@ class _Dislikes:
 
 
 def _times_of(micros: Ints, offsets: Ints, places: Ints) -> Ints:
-    """Return the times of each user's target; before everything where there is none, [U]."""
+    """Return the time of each user's target, [U]; the earliest possible time if there is none."""
     return np.where(places == NO_TARGET, np.iinfo(np.int64).min, micros[offsets[:-1] + np.maximum(places, 0)])
 
 
 def _count_before(micros: Ints, owner: Ints, times: Ints) -> Ints:
-    """Return how many of each owner's times lie before theirs, [U]."""
+    """Return how many of each owner's events are before the owner's time in `times`, [U]."""
     return np.bincount(owner[micros < times[owner]], minlength=len(times))
 
 
 def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
-    """Yield the events of whole users, a row group at a time, however the batches are cut."""
+    """Yield the events of whole users, one row group at a time, independently of the batches."""
     held: list[Events] = []
     size, enough = 0, GROUP_EVENTS
     for batch in batches:
@@ -249,7 +249,7 @@ def group_users(batches: Iterator[pa.RecordBatch]) -> Iterator[Events]:
         size += batch.num_rows
         if size > enough:
             rest = yield from _cut(_join(held), final=False)
-            # A user with many events is joined again only when there is twice as much of them.
+            # The events of a long user are joined again only when their number has doubled.
             held, size = [rest], len(rest.first)
             enough = max(GROUP_EVENTS, 2 * size)
     if size:
@@ -271,7 +271,7 @@ def _join(held: list[Events]) -> Events:
 
 
 def _cut(events: Events, *, final: bool) -> Generator[Events, None, Events]:
-    """Yield full row groups; return the events that remain, none where they are the `final` ones."""
+    """Yield full row groups; return the remaining events, none if these are the `final` ones."""
     starts, place, begin = _starts(events.first), 0, 0
     ends = np.append(starts[1:], len(events.first)) if final else starts[1:]
     while place < len(ends):
@@ -285,19 +285,19 @@ def _cut(events: Events, *, final: bool) -> Generator[Events, None, Events]:
 
 
 def _starts(first: Ints) -> Ints:
-    """Return where each user begins, [U]."""
+    """Return the index of each user's first event, [U]."""
     return np.flatnonzero(np.diff(first, prepend=-1))
 
 
 class _Names:
-    """Users' ids, taken from their stream as their events go by."""
+    """The users' ids, read from their stream in step with the events."""
 
     def __init__(self, users: Iterator[pa.RecordBatch]) -> None:
         self._users = users
         self._held = [pa.table({"first": pa.array([], pa.int64()), "user_id": pa.array([], pa.string())})]
 
     def take(self, first: Ints) -> pa.Array:
-        """Return the ids of the next users, who must be these."""
+        """Return the ids of these users, who must be the next ones."""
         while sum(map(len, self._held)) < len(first):
             self._held.append(pa.Table.from_batches([next(self._users)]))
         table = pa.concat_tables(self._held)
@@ -327,7 +327,7 @@ def sequence_table(
 
 
 def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: pa.Array, most: int) -> pa.Table:
-    """Return rows of histories.parquet: the `most` recent items of each user, raw; `event_ids` where there are some."""
+    """Return rows of histories.parquet: the `most` recent raw items of each user, and `event_ids` if there are any."""
     lengths = np.diff(offsets)
     recent = np.flatnonzero(positions(offsets) >= np.repeat(lengths - most, lengths))
     ends = pa.array(np.concatenate(([0], np.cumsum(np.minimum(lengths, most)))), pa.int32())
@@ -346,7 +346,7 @@ def history_table(user_ids: pa.Array, offsets: Ints, events: Events, item_ids: p
 
 
 def item_table(items: pa.Table, training: Ints, total: Ints) -> pa.Table:
-    """Return items.parquet; `count` knows nothing of what comes after training."""
+    """Return the table items.parquet; `count` covers only training events."""
     return pa.table(
         {
             "item_index": items["item_index"],
@@ -359,7 +359,7 @@ def item_table(items: pa.Table, training: Ints, total: Ints) -> pa.Table:
 
 
 def count_ties(events: Events, ranks: Ints) -> Ties:
-    """Count the ties of whole users; `ranks` are the items' places in the order of their ids, [V]."""
+    """Count the ties of whole users; `ranks` are the items' positions in the order of their ids, [V]."""
     tied = (np.diff(events.first) == 0) & (np.diff(events.micros) == 0)
     places = np.flatnonzero(tied)
     if not len(places):
@@ -371,7 +371,7 @@ def count_ties(events: Events, ranks: Ints) -> Ties:
 
 
 def _ranks(item_ids: pa.Array) -> Ints:
-    """Return the places of ids in their order, [V]; numbers are ordered as such."""
+    """Return the positions of ids in sorted order, [V]; numeric ids are sorted as numbers."""
     numeric = len(item_ids) > 0 and pc.all(pc.match_substring_regex(item_ids, "^[0-9]{1,18}$")).as_py()
     order = pc.sort_indices(item_ids.cast(pa.int64()) if numeric else item_ids).to_numpy()
     ranks = np.empty(len(order), np.int64)

@@ -1,4 +1,4 @@
-"""Who was forgotten and until when, by salted hashes: what a log still holds of them is left out."""
+"""The list of forgotten users, as salted hashes with a moment each; their earlier events are left out of logs."""
 
 import hashlib
 import secrets
@@ -22,14 +22,13 @@ _BYTES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Forgotten:
-    """A list of users whose events up to a moment are not to be used.
+    """A list of users whose events up to a moment must not be used.
 
-    An id that is asked for is on the list as it stands or in its normal form: lists of earlier versions have ids as
-    they stood.
+    An id is looked up both as given and in its normal form, because lists of earlier versions have ids as in the log.
 
     Attributes:
-        salt: what the hashes are made with, so that they tell nobody which users these are.
-        until: the moment by hash of the user's id.
+        salt: salt of the hashes, so that they do not reveal the users.
+        until: the moment, by the hash of the user's id.
     """
 
     salt: str = field(default_factory=lambda: secrets.token_hex(_BYTES), repr=False)
@@ -37,10 +36,10 @@ class Forgotten:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the list; where there is no file nobody was forgotten.
+        """Read the list; without a file, no user was forgotten.
 
         Raises:
-            UserError: the file is damaged. What it said is not guessed at.
+            UserError: the file is damaged.
         """
         if not path.exists():
             return cls()
@@ -49,7 +48,7 @@ class Forgotten:
             until = {name: datetime.fromisoformat(moment) for name, moment in document["users"].items()}
             return cls(salt=str(document["salt"]), until=until)
         except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise UserError(f"no list of forgotten users ({error})", where=path, fix="restore it") from error
+            raise UserError(f"not a list of forgotten users ({error})", where=path, fix="restore it") from error
 
     def write(self, path: Path) -> None:
         """Replace the list."""
@@ -57,21 +56,21 @@ class Forgotten:
         write_json(path, {"schema_version": SCHEMA_VERSION, "salt": self.salt, "users": users})
 
     def adding(self, user_id: str, moment: datetime) -> Self:
-        """Return the list with one user more, or with a later moment."""
+        """Return the list with one more user, or with a later moment for a user."""
         return type(self)(salt=self.salt, until={**self.until, self._name(normal_id(user_id)): moment})
 
     def holds(self, user_id: str, moment: datetime) -> bool:
-        """Say whether an event of that moment is not to be used."""
+        """Return whether a user's event at this moment must not be used."""
         until = self._until(user_id)
         return until is not None and moment <= until
 
     def among(self, user_ids: Iterable[str]) -> dict[str, datetime]:
-        """Return the moments of those users who are on the list, by their raw ids."""
+        """Return the moments of the users on the list, by raw id."""
         moments = ((user_id, self._until(user_id)) for user_id in user_ids) if self.until else ()
         return {user_id: moment for user_id, moment in moments if moment is not None}
 
     def rows(self, user_ids: pa.ChunkedArray, times: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-        """Say which rows are not to be used; one without a time is not either.
+        """Return which rows must not be used; this includes a forgotten user's rows without a time.
 
         Args:
             user_ids: raw ids as text.

@@ -20,12 +20,12 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> Hashes:
 
 
 def hash_ids_twice(ids: pa.Array | pa.ChunkedArray) -> tuple[Hashes, Hashes]:
-    """Return the hash and a second one: among 10^10 ids there are not two that share both."""
+    """Return two hashes of each id, which together are unique among 10^10 ids."""
     return _hashed(ids, _KEYS[0]), _hashed(ids, _KEYS[1])
 
 
 def id_code(raw_id: str) -> str:
-    """Return the first digits of an id's MD5, which SQL has as well."""
+    """Return the first digits of an id's MD5, which SQL can compute too."""
     return hashlib.md5(raw_id.encode(), usedforsecurity=False).hexdigest()[:DIGITS]
 
 

@@ -7,16 +7,16 @@ import pyarrow as pa
 from elcrec.data.times import TIMESTAMP
 
 EVENT_ID = "event_id"
-"""The column of a log, and of interactions, that is there where the log has ids of its events."""
+"""Optional column of a log and of interactions: the ids of events."""
 KIND = "kind"
-"""The column that says what kind of event a row is, where that is asked for."""
+"""Optional column: the kind of event of a row."""
 TIE = "tie"
-"""The column by which events of the same time are ordered, where that is asked for."""
+"""Optional column: orders events with the same time."""
 
 _COLUMNS = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", TIMESTAMP)])
 _MORE = (pa.field(EVENT_ID, pa.string()), pa.field(KIND, pa.string()), pa.field(TIE, pa.int64()))
 
 
 def interaction_schema(more: Collection[str] = ()) -> pa.Schema:
-    """Return the columns, with those of EVENT_ID, KIND and TIE that are among `more`."""
+    """Return the columns, including those of EVENT_ID, KIND and TIE that `more` names."""
     return pa.schema([*_COLUMNS, *(field for field in _MORE if field.name in more)])

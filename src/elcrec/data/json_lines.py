@@ -1,6 +1,6 @@
-"""JSON lines: an object a line, whose keys are the columns. A key that is absent is a null.
+"""JSON lines: one object per line, whose keys are the columns. A missing key is a null.
 
-Values may be text or numbers, which become text. A line that is anything else is torn.
+Values may be text or numbers, which become text. Any other line is torn.
 """
 
 import re
@@ -24,10 +24,10 @@ Value = str | int | float | None
 
 
 class JsonRows:
-    """Reads the values of some keys.
+    """Reads the values of the given keys.
 
     Attributes:
-        found: keys that had a value in a line that was read.
+        found: keys that had a value in some line so far.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ class JsonRows:
         self._decoder = msgspec.json.Decoder(row)
 
     def read(self, lines: Sequence[bytes]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Return the whole rows as columns of text, named by the keys, and the places of torn lines among all."""
+        """Return the whole rows as columns of text, named by the keys, and the positions of torn lines."""
         rows = [self._row(line) for line in lines]
         whole = [row for row in rows if row is not None]
         columns = zip(*whole, strict=True) if whole else ((),) * len(self._keys)
@@ -53,7 +53,7 @@ class JsonRows:
 
 
 def text_of(value: Value) -> str | None:
-    """Return a value as text; a whole number has no point."""
+    """Return a value as text; a whole number without a decimal point."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -62,14 +62,14 @@ def text_of(value: Value) -> str | None:
 
 
 def scan_json_lines(path: Path) -> Lines:
-    """Read a file of JSON lines once; blank ones begin no row.
+    """Scan a file of JSON lines; blank lines are not rows.
 
     Raises:
-        UserError: a line is too long to be one.
+        UserError: a line is too long.
     """
     number, skipped = 0, []
     for block in _blocks(path):
-        # A line's first byte is a control character or a blank only where the line is empty or oddly indented.
+        # The first byte of a line is a control character or a blank only if the line is empty or indented.
         if block[0] <= _SPACE or _MAY_BE_BLANK.search(block):
             blank = [not line.strip() for line in block[:-1].split(b"\n")]
             skipped.append(np.flatnonzero(blank) + number + 1)
@@ -79,10 +79,10 @@ def scan_json_lines(path: Path) -> Lines:
 
 
 def read_lines(path: Path) -> Iterator[list[bytes]]:
-    """Yield the lines of a file, unpacked as its content says, some at a time, without blank ones.
+    """Yield blocks of lines of a file, decompressed if necessary, without blank lines.
 
     Raises:
-        UserError: a line is too long to be one.
+        UserError: a line is too long.
     """
     for block in _blocks(path):
         yield [line for line in block.split(b"\n") if line.strip()]

@@ -1,4 +1,4 @@
-"""The physical lines of a text, beside its rows: which fields span lines, and which quote is never closed."""
+"""The physical lines of a text: which fields span lines, and which quote is never closed."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Lines:
-    """What the lines of a file are.
+    """Facts about the lines of a file.
 
     Attributes:
-        count: all of them.
-        header: lines before the first row that are a header: one or none.
-        skipped: numbers of those that begin no row, from 1: blank ones, and what goes on with a quoted field.
-        longest: the first and the last line of the field that spans most, if one does.
-        swallowed: lines within fields that have as many fields as the first line.
+        count: number of lines.
+        header: number of header lines: one or none.
+        skipped: numbers (from 1) of lines that do not begin a row: blank lines, and continuations of a quoted field.
+        longest: the first and the last line of the field that spans most lines, if any does.
+        swallowed: number of lines inside fields that have as many separators as the first line.
     """
 
     count: int
@@ -46,10 +46,10 @@ class Lines:
 
 
 def scan_lines(path: Path, layout: TextLayout) -> Lines:
-    """Read a text once.
+    """Scan the lines of a text.
 
     Raises:
-        UserError: a quote is never closed, a line is too long to be one, or the text is not of its encoding.
+        UserError: a quote is never closed, a line is too long, or the text is not of its encoding.
     """
     scan = _Scan(path, layout)
     for block in blocks(path, layout.open):
@@ -58,10 +58,10 @@ def scan_lines(path: Path, layout: TextLayout) -> Lines:
 
 
 def blocks(path: Path, opened: Callable[[Path], BinaryIO]) -> Iterator[bytes]:
-    """Yield a text, some whole lines at a time, each with its end.
+    """Yield a text in blocks of whole lines with their line ends.
 
     Raises:
-        UserError: a line is too long to be one.
+        UserError: a line is too long.
     """
     begun: list[bytes] = []
     with opened(path) as file:
@@ -82,7 +82,7 @@ class _Scan:
     def __init__(self, path: Path, layout: TextLayout) -> None:
         self._path, self._header = path, int(layout.header)
         separator, quote = layout.separator.encode(), layout.quote.encode()
-        # With an escape character quotes are not what they seem; such a text is counted alone.
+        # With an escape character, quotes cannot be recognised this way; then lines are only counted.
         self._quote = b"" if layout.escape else quote
         self._separator, self._fields = separator[0], len(layout.names)
         edge, mark = re.escape(separator), re.escape(quote or b'"')
@@ -99,7 +99,7 @@ class _Scan:
             raise UserError(
                 f"line {self._opened} opens a quote that is never closed",
                 where=self._path,
-                fix="close it; where quotes are plain characters, set validate.csv.quote to nothing",
+                fix="close it; if quotes are plain characters, set validate.csv.quote to nothing",
             )
         return Lines(
             count=self._number,
@@ -130,16 +130,16 @@ class _Scan:
             block.decode()
         except UnicodeDecodeError as error:
             line = self._number + block.count(b"\n", 0, error.start) + 1
-            fix = "set validate.csv.encoding, such as latin-1 or cp1252, or mend the export"
+            fix = "set validate.csv.encoding, such as latin-1 or cp1252, or correct the export"
             raise UserError(f"line {line} is not UTF-8", where=self._path, fix=fix) from error
 
     def _inside(self, block: bytes, data: npt.NDArray[np.uint8], ends: Ints) -> Bools:
-        """Say which lines go on with a field of the line before."""
+        """Return which lines continue a field of the previous line."""
         inside = np.zeros(len(ends), bool)
         quotes = np.searchsorted(ends, np.flatnonzero(data == self._quote[0]))
         like_rows = self._like_rows(data, ends)
         since = 0
-        # A line with an even number of quotes ends as it began: within a field, or outside.
+        # A line with an even number of quotes ends as it began: inside a field, or outside.
         for line in np.flatnonzero(np.bincount(quotes, minlength=len(ends)) % 2).tolist():
             text = block[ends[line - 1] + 1 if line else 0 : ends[line]].rstrip(b"\r")
             if not self._opened:
@@ -159,6 +159,6 @@ class _Scan:
         return inside
 
     def _like_rows(self, data: npt.NDArray[np.uint8], ends: Ints) -> Bools:
-        """Say which lines have as many fields as the first one."""
+        """Return which lines have as many fields as the first one."""
         separators = np.searchsorted(ends, np.flatnonzero(data == self._separator))
         return np.asarray(np.bincount(separators, minlength=len(ends)) == self._fields - 1)

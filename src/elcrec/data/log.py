@@ -1,4 +1,4 @@
-"""A raw log on its way in: parts of one form, whatever layout the file has."""
+"""Raw logs in a common form, independent of the layout of the file."""
 
 import logging
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from elcrec.data.lines import Lines
 from elcrec.progress import track
 
 KEPT = "kept"
-"""The column that says which rows count."""
+"""The column with whether a row counts."""
 SPELLING = "spelling"
-"""The column with a user's id as it stands in a log."""
+"""The column with a user's id as in the log."""
 
 TimeKind = Literal["real", "order"]
 
@@ -30,7 +30,7 @@ _ROWS_SHOWN = 3
 
 
 class TornLine(NamedTuple):
-    """A line that is no row: the place among rows, its text, and what is wrong with it."""
+    """A torn line, which is not a row: its position among rows, its text, and what is wrong with it."""
 
     row: int
     text: str
@@ -39,24 +39,24 @@ class TornLine(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RawLog:
-    """A log that is being read.
+    """A log while it is read.
 
     Attributes:
-        parts: tables of its rows, in the order of the file: `torn` bool (the line is no row, so nothing else is
-            known of it), `user_id` and `item_id` string, `micros` int64 (microseconds of
-            UTC, null where absent or unreadable), `given` bool (there is a time), `raw_time` as it stood, and where
-            the log has ids of its events `event_id` string. Where it is asked for, `spelling` string: the user's id as
-            it stands, where that is not its normal form.
-        time: `real`, or `order` where the position in the user's line stands for the time.
-        types: the columns' types in the file, by name.
-        event_ids: whether it has ids of its events; `None` where only its rows show that.
-        whole: what holds for a row that is not torn.
+        parts: tables of its rows, in the order of the file: `torn` bool (the line is not a row, so the other columns
+            are unknown), `user_id` and `item_id` string, `micros` int64 (microseconds of UTC, null if absent or
+            unreadable), `given` bool (there is a time), `raw_time` as in the file, and if the log has ids of events
+            `event_id` string. If requested, `spelling` string: the user's id as in the file, if that is not its normal
+            form.
+        time: `real`, or `order` if the position in the user's line stands for the time.
+        types: types of the columns in the file, by name.
+        event_ids: whether it has ids of events; `None` if only its rows show that.
+        whole: the condition for a row that is not torn, in words.
         a_line_a_user: whether a line holds all events of a user.
-        file: its place, the first one of several; for errors.
-        about_rows: how many rows it has, where that is known before it is read.
-        found: in words, how it is written.
-        lines: what the lines of a text are.
-        torn_lines: some of the torn lines, once its parts are read.
+        file: its path, the first one of several; for errors.
+        about_rows: number of rows, if known before reading.
+        found: description of its layout.
+        lines: facts about the lines of a text.
+        torn_lines: some of the torn lines, after its parts were read.
     """
 
     parts: Iterator[pa.Table]
@@ -76,13 +76,13 @@ class StagedLog(NamedTuple):
     """A log as a Parquet file with the columns of `RawLog.parts`.
 
     Attributes:
-        file: its place.
-        rows: all its rows, torn ones included.
-        torn: how many of them are torn.
-        event_ids: whether the log has ids of its events.
-        spellings: whether it tells how ids of users stood in the log.
-        filtered: whether it says which rows count.
-        columns: those that interactions have beside user, item and time, as far as the log has them.
+        file: its path.
+        rows: number of rows, including torn ones.
+        torn: number of torn rows.
+        event_ids: whether the log has ids of events.
+        spellings: whether it has the users' ids as in the log.
+        filtered: whether it has a column with whether a row counts.
+        columns: further columns of interactions, as far as the log has them.
     """
 
     file: Path
@@ -95,7 +95,7 @@ class StagedLog(NamedTuple):
 
 
 def shown(log: RawLog) -> RawLog:
-    """Say how a log is written, and what its first rows are, before anything judges it."""
+    """Log the layout of a log and its first rows, before validation."""
     logger.info("%s: %s", log.file, log.found or log.whole)
     first = next(log.parts, None)
     if first is None:
@@ -103,7 +103,7 @@ def shown(log: RawLog) -> RawLog:
     for row in first.slice(0, _ROWS_SHOWN).to_pylist():
         moment = None if row["micros"] is None else str(np.datetime64(row["micros"], "us"))
         said = f"user {row['user_id']!r}, item {row['item_id']!r}, time {row['raw_time']!r} = {moment}"
-        logger.info("  read as %s", "no row: it is torn" if row["torn"] else said)
+        logger.info("  read as %s", "torn, so not a row" if row["torn"] else said)
     return replace(log, parts=chain([first], log.parts))
 
 
@@ -123,7 +123,7 @@ def part_of(
 
 
 def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
-    """Insert torn rows; `places` are their positions in the result, ascending."""
+    """Insert torn rows at `places`, their ascending positions in the result."""
     if not len(places):
         return part
     torn = np.zeros(len(part) + len(places), bool)
@@ -134,7 +134,7 @@ def insert_torn(part: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
 
 
 def stage_log(log: RawLog, file: Path) -> StagedLog:
-    """Write a log in its common form, a part at a time."""
+    """Write a log in the common form, part by part."""
     rows, torn, event_ids, names, writer = 0, 0, bool(log.event_ids), list[str](), None
     total = None if log.about_rows is None else -(-log.about_rows // _ROWS_AT_ONCE)
     parts = (part for whole in log.parts for part in _slices(whole))

@@ -1,4 +1,4 @@
-"""A log in many files: a folder as Spark writes it, or a pattern of names. Its parts become one file."""
+"""A log in many files, from a folder written by Spark or a pattern of names, joined into one file."""
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -19,12 +19,12 @@ _HIDDEN = ("_", ".")
 
 
 def parts_of(path: str) -> list[Path]:
-    """Return the files that a path names, in the order of their names; one file is itself.
+    """Return the files that a path names, sorted by name; for a single file, the file itself.
 
-    Files whose name, or whose folder's, begins with `_` or a dot are marks of whoever wrote the folder.
+    Files whose name, or whose folder's name, begins with `_` or a dot are ignored, as they are marks of the writer.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     named = Path(path).expanduser()
     if named.is_dir():
@@ -37,7 +37,7 @@ def parts_of(path: str) -> list[Path]:
     else:
         return [named]
     if not found:
-        raise UserError("no file is there", where=path, fix="set fetch.file.path to a file, a folder or a pattern")
+        raise UserError("there is no file", where=path, fix="set fetch.file.path to a file, a folder or a pattern")
     return sorted(found)
 
 
@@ -50,20 +50,20 @@ def _files(paths: Iterable[Path], root: Path) -> list[Path]:
 
 
 def root_of(path: str) -> Path:
-    """Return the folder whose subfolders may name columns (`dt=2024-03-01`)."""
+    """Return the folder whose subfolders may hold columns (`dt=2024-03-01`)."""
     named = Path(path).expanduser()
     fixed = takewhile(lambda part: not _PATTERN & set(part), named.parts)
     return named if named.is_dir() else Path(*fixed)
 
 
 def join_parts(parts: Sequence[Path], layout: LogFormat, target: Path, *, root: Path) -> None:
-    """Write the rows of several files into one, a block at a time; columns may stand in names of folders (`dt=…`).
+    """Write the rows of several files into one, block by block; names of folders may hold columns (`dt=…`).
 
     Args:
         parts: the files.
-        layout: that of all of them.
+        layout: the layout of all of them.
         target: the file to write.
-        root: the folder whose subfolders may name columns.
+        root: the folder whose subfolders may hold columns.
 
     Raises:
         UserError: files differ in their columns, or cannot be read.
@@ -74,7 +74,7 @@ def join_parts(parts: Sequence[Path], layout: LogFormat, target: Path, *, root: 
         else:
             _join_texts(parts, target, header=layout == "csv" and _have_header(parts))
     except (OSError, pa.ArrowException) as error:
-        fix = "every file of a log has the same columns"
+        fix = "every file of a log must have the same columns"
         raise UserError(f"the files cannot be joined ({str(error)[:200]})", where=root, fix=fix) from error
 
 
@@ -99,7 +99,7 @@ def _join_texts(parts: Sequence[Path], target: Path, *, header: bool) -> None:
 
 
 def _have_header(parts: Sequence[Path]) -> bool:
-    """Say whether files begin with the same line, the names of their columns."""
+    """Return whether all files begin with the same header line."""
     lines = []
     for part in parts:
         with open_bytes(part) as file:
@@ -108,8 +108,8 @@ def _have_header(parts: Sequence[Path]) -> bool:
     if different is None:
         return True
     if lines.count(lines[0]) > 1 or not any(character in b"0123456789" for character in lines[0]):
-        fix = "every file begins with the same names of columns, or none does"
-        raise UserError(f"its first line is another than that of {parts[0]}", where=different, fix=fix)
+        fix = "all files must begin with the same names of columns, or none"
+        raise UserError(f"its first line differs from that of {parts[0]}", where=different, fix=fix)
     return False
 
 
@@ -120,7 +120,7 @@ def _first_line(file: pa.NativeFile) -> tuple[bytes, bytes]:
 
 
 def _copy(file: pa.NativeFile, out: BinaryIO, last: bytes) -> bool:
-    """Copy what is left of a file; say whether it ends with a line end."""
+    """Copy the rest of a file; return whether it ends with a line end."""
     while block := bytes(file.read(_BLOCK_BYTES)):
         out.write(block)
         last = block

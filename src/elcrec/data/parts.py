@@ -1,4 +1,4 @@
-"""A share of all users, for work that several machines do."""
+"""A part of all users, to divide work between machines."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from elcrec.errors import UserError
 
 @dataclass(frozen=True)
 class Part:
-    """Part `index` of `count`, from 1, of all users; the hash of an id says which one a user is in."""
+    """Part `index` (from 1) of `count` parts of all users; the hash of a user's id determines the part."""
 
     index: int = 1
     count: int = 1
@@ -21,16 +21,19 @@ class Part:
         """Read `2/4`.
 
         Raises:
-            UserError: it is not of that form.
+            UserError: the text does not have this form.
         """
         found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text)
         part = cls(*map(int, found.groups())) if found else None
         if part is None or part.index > part.count:
-            raise UserError(f"{text!r} is not a part", fix="write the number of the part and of all parts, as 1/4")
+            raise UserError(
+                f"{text!r} is not a part of the users",
+                fix="write the part's number and the number of parts, such as 1/4",
+            )
         return part
 
     def holds(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        """Say of each user whether they belong to this part."""
+        """Return for each user whether they belong to this part."""
         belongs: npt.NDArray[np.bool_] = hashes % np.uint64(self.count) == self.index - 1
         return belongs
 

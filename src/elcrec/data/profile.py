@@ -1,4 +1,4 @@
-"""What a log looks like in a few numbers, and how far it has moved since the last one that was accepted."""
+"""The profile of a log in a few numbers, and its drift from the last accepted log."""
 
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ from elcrec.data.times import DAY
 from elcrec.data.versions import Sketches, longest_gap, sketch
 
 LENGTH_EDGES = [1, 2, 3, 4, 5, 6, 8, 11, 16, 26, 51, 101]
-"""Where the classes of history length begin; the last one is open."""
+"""Lower edges of the classes of history length; the last class is open."""
 POPULAR_ITEMS = 1000
-"""Items whose shares a profile keeps; all others count together."""
+"""Number of items whose shares a profile keeps; all other items count together."""
 
 _GROUPS = 10
 _SMALLEST_SHARE = 1e-4
@@ -27,18 +27,18 @@ Floats = npt.NDArray[np.float64]
 
 
 class Figures(NamedTuple):
-    """Numbers about accepted interactions, in tables whose size does not grow with the log as it does.
+    """Figures of accepted interactions, in tables that grow much more slowly than the log.
 
     Attributes:
-        users, items: how many there are.
-        lengths: `events`, `users`: how many users have that many events.
-        counts: `events`, `items`: how many items have that many events.
-        popular: `item_id`, `events` of the `POPULAR_ITEMS` most frequent items, equal counts by id.
-        days: `day` (its beginning in microseconds), `events`.
+        users, items: numbers of users and items.
+        lengths: `events`, `users`: number of users with that many events.
+        counts: `events`, `items`: number of items with that many events.
+        popular: `item_id`, `events` of the `POPULAR_ITEMS` most frequent items, equal counts ordered by id.
+        days: `day` (its start in microseconds), `events`.
         first, last: the earliest and the latest time in microseconds; `None` without interactions.
         largest: the user and the item with most events, if there are events.
         alike: users and items whose ids look like another's.
-        sketches: samples of the ids, for a comparison with another log.
+        sketches: samples of the ids, for comparison with another log.
     """
 
     users: int
@@ -55,7 +55,7 @@ class Figures(NamedTuple):
 
 
 def measure(session: Session) -> Figures:
-    """Measure the view `accepted`; `item_counts`, the events of each item, stays."""
+    """Measure the view `accepted`; keep the table `item_counts`, the events of each item."""
     session.table("user_counts", "SELECT user_id, count(*) AS events FROM accepted GROUP BY user_id")
     session.table("item_counts", "SELECT item_id, count(*) AS events FROM accepted GROUP BY item_id")
     day = f"micros - micros % {DAY}"
@@ -88,7 +88,7 @@ def _sum(column: pa.ChunkedArray) -> int:
 
 
 def count_out_of_order(session: Session) -> int:
-    """Return how many events of the view `accepted` stand in the log after a later event of the same user."""
+    """Return the number of events of the view `accepted` that follow a later event of the same user in the log."""
     before = "lag(micros) OVER (PARTITION BY user_id ORDER BY row)"
     steps = f"SELECT micros, {before} AS before FROM accepted"
     (found,) = session.fetch(f"SELECT count(*) AS events FROM ({steps}) steps WHERE micros < before").to_pylist()
@@ -119,14 +119,14 @@ def describe(figures: Figures, *, dataset: str, time: TimeKind, md5: str) -> Pro
 
 
 def length_histogram(lengths: pa.Table) -> Counts:
-    """Return how many users fall into each class of history length, [len(LENGTH_EDGES)]."""
+    """Return the number of users in each class of history length, [len(LENGTH_EDGES)]."""
     classes = np.searchsorted(LENGTH_EDGES, np.asarray(lengths["events"]), side="right") - 1
     users = np.bincount(classes, np.asarray(lengths["users"]), minlength=len(LENGTH_EDGES))
     return users.astype(np.int64)
 
 
 def count_popular_before(session: Session, previous: Profile) -> Counts:
-    """Return the events that the previous log's popular items have in `item_counts`, and last all others', [P + 1]."""
+    """Return the events in `item_counts` of each popular item of the previous log, and last of all others, [P + 1]."""
     names = list(previous["item_shares"])
     session.enter("before", pa.table({"place": np.arange(len(names)), "item_id": pa.array(names, pa.string())}))
     joined = "FROM before JOIN item_counts ON before.item_id = item_counts.item_id"
@@ -146,10 +146,10 @@ def length_drift(profile: Profile, previous: Profile) -> float:
 
 
 def popularity_drift(counts: Counts, previous: Profile) -> float:
-    """Return the population stability index of item popularity, of what `count_popular_before` counts.
+    """Return the population stability index of item popularity, from the result of `count_popular_before`.
 
-    The previous log's popular items form ten groups of about equal weight, by rank; all other items are
-    the eleventh. Groups, because single items are too rare for the index: it would measure chance.
+    The previous log's popular items form ten groups of about equal weight, by rank; all other items are the eleventh.
+    Groups are used because single items are too rare: the index would measure chance.
     """
     shares = np.asarray(list(previous["item_shares"].values()), np.float64)
     before = np.concatenate([_by_group(shares, shares), [max(0.0, 1.0 - shares.sum())]])
@@ -159,18 +159,18 @@ def popularity_drift(counts: Counts, previous: Profile) -> float:
 
 
 def _by_group(shares: Floats, weights: Floats) -> Floats:
-    """Sum `weights` over the groups that `shares`, in descending order, form."""
+    """Sum `weights` over the groups formed by `shares`, which are in descending order."""
     middle = (np.cumsum(shares) - shares / 2) / shares.sum()
     sums = np.bincount((middle * _GROUPS).astype(np.int64), weights, _GROUPS)
     return sums.astype(np.float64)
 
 
 def stability_index(now: Floats, before: Floats) -> float:
-    """Return sum((p - q) ln(p / q)) over classes; 0 is no change, above 0.25 is a large one."""
+    """Return sum((p - q) ln(p / q)) over classes; 0 is no change, above 0.25 is a large change."""
     p, q = (np.maximum(counts / counts.sum(), _SMALLEST_SHARE) for counts in (now, before))
     return float(((p - q) * np.log(p / q)).sum())
 
 
 def row_change(profile: Profile, previous: Profile) -> float:
-    """Return the relative change of the number of rows, without its sign."""
+    """Return the absolute relative change of the number of rows."""
     return abs(int(profile["rows"]) / int(previous["rows"]) - 1.0)

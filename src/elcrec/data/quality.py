@@ -1,4 +1,4 @@
-"""Judge a whole log: faulty rows aside, is it large, fresh and familiar enough to train on?"""
+"""Quality checks of a whole log: size, freshness, plausibility, and drift from the last accepted log."""
 
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ _POPULARITY, _LENGTH, _ROWS = "drift of item popularity", "drift of history leng
 _USERS, _ITEMS, _NEWEST, _PERIOD = "users of the last log", "items of the last log", "newest event", "change of period"
 DRIFT = (_POPULARITY, _LENGTH, _ROWS, _USERS, _ITEMS, _NEWEST, _PERIOD)
 _SHARE_STEP, _GAP_STEP = 3, 3
-"""Beyond how many times what it was in the last log a share or a gap is named."""
+"""Factor to the last log beyond which a share or a gap is reported."""
 _LEAST_SHARE, _LEAST_GAP = 0.01, 7
 
 
@@ -31,7 +31,7 @@ class Check:
     """One line of the report.
 
     Attributes:
-        observed: what was found, as a person reads it.
+        observed: the finding as text.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """A log with its verdict.
+    """The verdict on a log.
 
     Attributes:
-        drift_accepted: who took its drift for good, and why; empty where nobody was asked.
+        drift_accepted: who accepted its drift, and why; empty if no one did.
     """
 
     survey: Survey
@@ -55,7 +55,7 @@ class Assessment:
 
     @property
     def failures(self) -> list[Check]:
-        """The critical checks that failed; none means that the log is accepted."""
+        """The critical checks that failed; if empty, the log is accepted."""
         return [check for check in self.checks if check.severity == "critical" and not check.passed]
 
     @property
@@ -66,7 +66,7 @@ class Assessment:
 
 @dataclass(frozen=True, kw_only=True)
 class _Figure:
-    """A number about the log, the bound on it, and how to print it."""
+    """A figure of the log, its bound, and its format."""
 
     value: float
     bound: Bound
@@ -77,9 +77,9 @@ def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessme
     """Check a log.
 
     Args:
-        survey: what is known of it.
+        survey: the figures of the log.
         config: the limits.
-        now: what counts as the present.
+        now: the present time.
     """
     figures = [
         *_rows(survey),
@@ -95,9 +95,9 @@ def assess(survey: Survey, config: ValidateConfig, *, now: datetime) -> Assessme
 
 
 def with_drift_accepted(assessment: Assessment, reason: str) -> Assessment:
-    """Return an assessment in which drift from the last accepted log is a warning; `reason` says who took it and why.
+    """Return an assessment in which drift is only a warning; `reason` says who accepts it, and why.
 
-    Where nothing drifted there is nothing to accept.
+    If there is no drift, the assessment is unchanged.
     """
     drifted = [check for check in assessment.failures if check.name in DRIFT]
     if not drifted:
@@ -107,7 +107,7 @@ def with_drift_accepted(assessment: Assessment, reason: str) -> Assessment:
 
 
 def _schema(survey: Survey) -> Check:
-    """Reading refuses a log that lacks a column or has the wrong type; the report says what it read."""
+    """Return the check of the schema, which always passes: reading refuses a log with missing or wrong columns."""
     observed = ", ".join(f"{name}: {kind}" for name, kind in survey.types.items())
     expected = "user and item as text or integers, a time of a known form"
     return Check(name="schema", severity="critical", passed=True, observed=observed, expected=expected)
@@ -138,7 +138,7 @@ def _figure(
 
 
 def _rows(survey: Survey) -> list[_Figure]:
-    # Where every row is torn there is nothing else to say of one.
+    # If every row is torn, the other rules do not apply to any row.
     asked = [rule for rule in survey.rules if rule.about_torn or survey.torn < survey.rows]
     return [
         _figure(
@@ -154,7 +154,7 @@ def _rows(survey: Survey) -> list[_Figure]:
 
 
 def _lines(survey: Survey, config: ValidateConfig) -> list[_Figure]:
-    """Ask, where fields span lines, whether they have swallowed rows, as an open quote makes them do."""
+    """Check, if fields span lines, whether they contain rows, as happens after an unclosed quote."""
     lines = survey.lines
     if lines is None or lines.longest is None:
         return []
@@ -191,7 +191,7 @@ def _amounts(survey: Survey, config: ValidateConfig) -> list[_Figure]:
 
 
 def _times(survey: Survey, config: ValidateConfig, now: datetime) -> list[_Figure]:
-    """Ask, where numbers are no plausible times in the unit that is set, whether they are in another."""
+    """Check whether times are plausible; if not, find out whether the numbers have another unit."""
     faults = [fault for fault in survey.sorted.faults if fault.reason in _TIMES]
     count = sum(fault.count for fault in faults)
     if survey.time != "real" or not count:
@@ -207,7 +207,7 @@ def _times(survey: Survey, config: ValidateConfig, now: datetime) -> list[_Figur
 
 
 def _duplicates(survey: Survey, config: ValidateConfig) -> list[_Figure]:
-    """Hold rows that are there twice to a limit of their own, where there is one."""
+    """Check repeated rows against their own limit, if there is one."""
     most = config.max_duplicate_share
     if most is None:
         return []
@@ -227,7 +227,7 @@ def _least(name: str, value: float, least: float) -> _Figure:
 
 
 def _order(out_of_order: int, config: ValidateConfig) -> _Figure:
-    observed = f"{out_of_order:,} events stand after a later one"
+    observed = f"{out_of_order:,} events are after a later one"
     if config.order == "strict":
         return _figure("events in time order", out_of_order, "every user's events in order", observed, maximum=0)
     expected = "any order: the sequences stage sorts"
@@ -268,15 +268,15 @@ def _drift(survey: Survey, config: ValidateConfig) -> list[_Figure]:
 
 
 def _known(survey: Survey, previous: Profile, config: ValidateConfig) -> list[_Figure]:
-    """Ask whether a log speaks of the users and items of the last one, and who has most of it."""
+    """Compare users and items with those of the last log, and the largest of each."""
     if "known" not in previous:
         return []
     figures = []
     least = {_USERS: config.min_known_users, _ITEMS: config.min_known_items}
     for (name, share), now, before in zip(least.items(), survey.figures.sketches, previous["known"], strict=True):
         known = known_share(now, before)
-        expected = f"{share:.0%} at least; a log of something else has a fetch.file.name of its own"
-        figures.append(_figure(name, known, expected, f"{known:.1%} were there before", minimum=share))
+        expected = f"{share:.0%} at least; give an unrelated log its own fetch.file.name"
+        figures.append(_figure(name, known, expected, f"{known:.1%} were in the last log", minimum=share))
     now, before = survey.profile["largest_user_share"], previous["largest_user_share"]
     most = max(_LEAST_SHARE, _SHARE_STEP * before)
     observed, expected = f"{now:.2%} of the events ({before:.2%} in the last log)", f"{most:.2%} at most"
@@ -284,7 +284,7 @@ def _known(survey: Survey, previous: Profile, config: ValidateConfig) -> list[_F
 
 
 def _periods(survey: Survey, previous: Profile, config: ValidateConfig) -> list[_Figure]:
-    """Ask whether a log goes on where the last one was, over a period like it, without a gap."""
+    """Check that a log continues the last one, covers a similar period, and has no gap."""
     profile = survey.profile
     spans = [(log["last"] - log["first"]) / DAY + 1 for log in (profile, previous)]
     change, shrunk = spans[0] / spans[1] - 1, max(0.0, 1 - spans[0] / spans[1])
@@ -307,7 +307,7 @@ def _moment(micros: int) -> str:
 
 
 def _suspects(survey: Survey, config: ValidateConfig) -> list[_Figure]:
-    """Name who has an implausible share of the log, and ids that look like one another."""
+    """Report users and items with an implausible share of the log, and ids that look alike."""
     if not survey.profile["rows"]:
         return []
     figures, rows = [], survey.profile["rows"]
@@ -318,7 +318,7 @@ def _suspects(survey: Survey, config: ValidateConfig) -> list[_Figure]:
     for (kind, ids, share), found, alike in zip(kinds, survey.figures.largest, survey.figures.alike, strict=True):
         if found is not None:
             most = most_events(rows, ids, share)
-            expected = f"{most / rows:.0%} of the events at most; validate.leave_out_heavy leaves more out"
+            expected = f"{most / rows:.0%} of the events at most; set validate.leave_out_heavy to leave larger ones out"
             observed = f"{found.id[:80]!r} has {found.events:,} of {rows:,} events ({found.events / rows:.1%})"
             name = f"share of the largest {kind}"
             figures.append(_figure(name, found.events, expected, observed, severity="warning", maximum=most))

@@ -16,8 +16,8 @@ class Ragged:
     """Rows of integers: row `b` is `values[offsets[b]:offsets[b + 1]]`.
 
     Attributes:
-        values: all rows one after another, [N].
-        offsets: where each row begins, and the end, [B + 1], int64.
+        values: all rows, one after another, [N].
+        offsets: start of each row, and the end of the last, [B + 1], int64.
     """
 
     values: IntArray
@@ -25,7 +25,7 @@ class Ragged:
 
     @classmethod
     def empty(cls, rows: int) -> Self:
-        """Return so many rows without a value."""
+        """Return `rows` empty rows."""
         return cls(values=np.empty(0, np.int32), offsets=np.zeros(rows + 1, np.int64))
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Ragged:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def row(self, index: int) -> IntArray:
-        """One row, a view."""
+        """Return one row as a view."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def spans(self, starts: IntArray, ends: IntArray) -> Self:
@@ -50,7 +50,7 @@ class Ragged:
         starts, lengths = np.asarray(starts, np.int64), np.asarray(ends - starts, np.int64)
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         shifts, values = starts - offsets[:-1], np.empty(offsets[-1], self.values.dtype)
-        # The places to read from are 8 bytes each, so they are made for some rows at a time.
+        # The positions take 8 bytes each, so they are computed for a block of rows at a time.
         for first in range(0, len(lengths), _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)
             span = slice(offsets[first], offsets[min(first + _ROWS_AT_ONCE, len(lengths))])
@@ -59,21 +59,21 @@ class Ragged:
         return type(self)(values=values, offsets=offsets)
 
     def part(self, rows: slice) -> Self:
-        """Return neighbouring rows, a view of the values."""
+        """Return a range of rows as a view of the values."""
         offsets = self.offsets[rows.start : rows.stop + 1]
         return type(self)(values=self.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
 
     def take(self, rows: IntArray) -> Self:
-        """Return the named rows, in that order."""
+        """Return the given rows in the given order."""
         return self.spans(self.offsets[:-1][rows], self.offsets[1:][rows])
 
     def followed_by(self, other: Self) -> Self:
-        """Return each row with the same row of another behind it."""
+        """Return each row followed by the same row of another array."""
         order = np.argsort(np.concatenate((self.owners, other.owners)), kind="stable")
         return type(self).of(np.concatenate((self.values, other.values))[order], self.lengths + other.lengths)
 
     def without_repeats(self) -> Self:
-        """Return rows in which nothing stands twice in a row."""
+        """Return rows without consecutive repetitions of a value."""
         same = np.zeros(len(self.values), np.bool_)
         same[1:] = (self.values[1:] == self.values[:-1]) & (self.owners[1:] == self.owners[:-1])
         before = np.concatenate(([0], np.cumsum(~same)))
@@ -89,7 +89,7 @@ class Ragged:
         return self.spans(np.maximum(self.offsets[:-1], ends - length), ends)
 
     def filled(self, length: int) -> Self:
-        """Return rows of one length, no less than the longest row has: zeros stand before the values of each."""
+        """Return rows of one length, at least that of the longest row, padded with zeros on the left."""
         ends = np.arange(1, len(self) + 1) * length
         values = np.zeros(len(self) * length, self.values.dtype)
         values[np.repeat(ends - self.offsets[1:], self.lengths) + np.arange(len(self.values))] = self.values

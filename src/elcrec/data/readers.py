@@ -1,4 +1,4 @@
-"""Raw logs of any layout as parts of one form; rows that make no sense stay, with nulls, for validation to judge."""
+"""Readers of raw logs of any layout into the common form; invalid rows are kept, with nulls, for validation."""
 
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
@@ -23,18 +23,18 @@ from elcrec.data.raw_columns import Columns, in_one_form
 from elcrec.data.text import TextLayout, open_bytes, packing_of
 from elcrec.errors import UserError
 
-_BLOCK_BYTES = 16 << 20  # pyarrow refuses a row that is longer than a block
+_BLOCK_BYTES = 16 << 20  # pyarrow refuses a row longer than a block
 _ROWS_AT_ONCE = 1 << 17
 _TORN_EXAMPLES, _TORN_SHOWN = 5, 80
 _LOOKED_AT = 64
 
 
 def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None = None) -> RawLog:
-    """Open a log that one file holds, or several one after the other.
+    """Open a log in one file, or in several files one after another.
 
     Raises:
-        UserError: a file is absent, empty or not in this layout, a column is missing or of no usable type. Much of
-            that shows only while the parts are read.
+        UserError: a file is missing, empty or not in this layout, or a column is missing or of an unusable type. Much
+            of this is raised only while the parts are read.
     """
     columns = columns or Columns()
     logs = [_open(file, layout, columns) for file in files]
@@ -57,7 +57,7 @@ def read_log(files: Sequence[Path], layout: LogFormat, columns: Columns | None =
 
 
 def _as_they_stand(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Give rows their places as times."""
+    """Use the positions of rows as their times."""
     start = 1
     for part in parts:
         whole = pc.invert(part["torn"])
@@ -68,7 +68,7 @@ def _as_they_stand(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _with_event_ids(part: pa.Table, wanted: bool) -> pa.Table:
-    """Give a part of a file without ids of events a column without values, where another file has them."""
+    """Add an empty column of event ids to a part of a file that lacks it, if another file has ids."""
     if not wanted or EVENT_ID in part.column_names:
         return part
     return part.append_column(EVENT_ID, pa.nulls(len(part), pa.string()))
@@ -118,7 +118,7 @@ def _present(parts: Iterator[pa.Table], file: Path) -> Iterator[pa.Table]:
 
 
 def read_csv(path: Path, columns: Columns) -> RawLog:
-    """Read text of rows, written as `validate.csv` says or its beginning shows; an empty field is a null."""
+    """Read CSV text, in the layout of `validate.csv` or as detected from its beginning; an empty field is a null."""
     layout = TextLayout.found(path, columns.csv)
     names = _require(path, columns, list(layout.names), layout=layout)
     torn_lines: list[TornLine] = []
@@ -140,18 +140,18 @@ def _csv_parts(
     torn: list[int] = []
 
     def skip(row: Any) -> str:
-        # Numbered from 1, and the header is a row.
+        # The parser counts rows from 1, including the header.
         place = row.number - 1 - layout.header
         torn.append(place)
         if len(torn_lines) < _TORN_EXAMPLES:
             text = str(row.text).replace(layout.separator, layout.delimiter)
-            fault = f"{row.actual_columns} fields where there are {row.expected_columns} columns"
+            fault = f"{row.actual_columns} fields, but there are {row.expected_columns} columns"
             torn_lines.append(TornLine(place, _short(text, _TORN_SHOWN), fault))
         return "skip"
 
     reader = pyarrow.csv.open_csv(
         layout.open(path),
-        # One thread: rows are numbered only then.
+        # One thread, because rows are numbered only then.
         read_options=pyarrow.csv.ReadOptions(
             use_threads=False, block_size=_BLOCK_BYTES, column_names=None if layout.header else list(layout.names)
         ),
@@ -208,7 +208,7 @@ def _parquet_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[p
 
 
 def read_json_lines(path: Path, columns: Columns) -> RawLog:
-    """Read a file with a JSON object a line; a key that a line lacks is a null."""
+    """Read a file with one JSON object per line; a key that a line lacks is a null."""
     types = dict.fromkeys(columns.required, "text or number")
     torn_lines: list[TornLine] = []
     return RawLog(
@@ -218,7 +218,7 @@ def read_json_lines(path: Path, columns: Columns) -> RawLog:
         types=types,
         event_ids=None,
         whole="line is a JSON object of text and numbers",
-        found=f"json lines, {packing_of(path) or 'not packed'}, an object a line",
+        found=f"json lines, {packing_of(path) or 'not packed'}, one object per line",
         lines=scan_json_lines(path),
         torn_lines=torn_lines,
     )
@@ -236,7 +236,7 @@ def _json_parts(path: Path, columns: Columns, torn_lines: list[TornLine]) -> Ite
     missing = [name for name in columns.required if name not in rows.found]
     if missing and read:
         fix = (
-            "write an object a line (of an array: jq -c '.[]'; of objects over several lines: jq -c .); set "
+            "write one object per line (from an array: jq -c '.[]'; from objects over several lines: jq -c .); set "
             "validate.user_column, item_column and time_column to its keys"
         )
         raise UserError(f"no line has a value of {', '.join(map(repr, missing))}", where=path, fix=fix)
@@ -250,7 +250,7 @@ def _check_file(path: Path) -> None:
 
 
 def _refuse_other_formats(path: Path, layout: LogFormat) -> None:
-    """Say what a file is that begins as another format does."""
+    """Refuse a file that begins like another format, and name that format."""
     with open_bytes(path) as file:
         start = bytes(file.read(_LOOKED_AT)).removeprefix(BOM_UTF8).lstrip()
     if start.startswith(b"PK\x03\x04"):
@@ -259,12 +259,12 @@ def _refuse_other_formats(path: Path, layout: LogFormat) -> None:
     if start.startswith(b"PAR1"):
         raise UserError(f"the file is Parquet, not {layout}", where=path, fix="set fetch.file.format=parquet")
     if layout == "csv" and start.startswith((b"{", b"[{")):
-        fix = "set fetch.file.format=jsonl, with an object a line (of an array: jq -c '.[]')"
+        fix = "set fetch.file.format=jsonl, with one object per line (from an array: jq -c '.[]')"
         raise UserError("the file is JSON, not CSV", where=path, fix=fix)
 
 
 def _require(path: Path, columns: Columns, found: list[str], *, layout: TextLayout | None = None) -> list[str]:
-    """Return the columns to read, once they are known to be there."""
+    """Return the columns to read, after checking that they exist."""
     missing = [name for name in columns.required if name not in found]
     if missing:
         fix = "set validate.user_column, item_column and time_column to its names"
@@ -275,7 +275,7 @@ def _require(path: Path, columns: Columns, found: list[str], *, layout: TextLayo
     names = columns.found_in(found)
     twice = [name for name in names if found.count(name) > 1]
     if twice:
-        raise UserError(f"column {twice[0]!r} stands twice in the header", where=path)
+        raise UserError(f"column {twice[0]!r} occurs twice in the header", where=path)
     return names
 
 
@@ -284,6 +284,6 @@ def _is_number(text: str) -> bool:
 
 
 def _short(text: object, limit: int = 200) -> str:
-    """One printable line of bounded length, whatever bytes a broken file put into it."""
+    """Return one printable line of bounded length, even for the bytes of a broken file."""
     line = "".join(character if character.isprintable() else "?" for character in str(text))
     return line if len(line) <= limit else f"{line[:limit]}…"

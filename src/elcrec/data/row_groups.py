@@ -1,4 +1,4 @@
-"""Parquet files written a row group at a time, so that their bytes depend on the rows alone, and read in parts."""
+"""Parquet files written by row groups, so that their bytes depend only on the rows, and read in parts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROWS = 1 << 20
-"""Rows of a row group, as pyarrow writes a table whole."""
+"""Rows of a row group, as when pyarrow writes a whole table."""
 _READ_ROWS = 8192
 
 
 class RowGroups:
-    """Gathers tables into row groups of equal size, however the tables are cut."""
+    """Gathers tables into row groups of equal size, independently of the sizes of the tables."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
@@ -21,7 +21,7 @@ class RowGroups:
         self.rows = 0
 
     def add(self, table: pa.Table) -> None:
-        """Write what fills a row group, keep the rest."""
+        """Write full row groups, keep the rest."""
         self._held.append(table)
         self.rows += len(table)
         while self._waiting >= ROWS:
@@ -44,13 +44,13 @@ class RowGroups:
 
 
 def write_row_group(writer: pq.ParquetWriter, table: pa.Table) -> None:
-    """Write a table as one row group; pages begin where the table's chunks do, so it has one alone."""
+    """Write a table as one row group; it is combined into one chunk, because pages begin where chunks do."""
     writer.write_table(table.combine_chunks(), row_group_size=max(1, len(table)))
 
 
 @contextmanager
 def row_groups(file: Path, schema: pa.Schema) -> Iterator[RowGroups]:
-    """Open a file; it is whole when the block ends without an error."""
+    """Open a file for writing; it is complete when the block ends without an error."""
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         groups = RowGroups(writer)
         yield groups
@@ -58,7 +58,7 @@ def row_groups(file: Path, schema: pa.Schema) -> Iterator[RowGroups]:
 
 
 class RowReader:
-    """Reads a Parquet file from a row on, as many rows at a time as are asked for, whatever its row groups are."""
+    """Reads a Parquet file from a given row, any number of rows at a time, independently of its row groups."""
 
     def __init__(self, file: pq.ParquetFile, columns: Sequence[str] | None = None, start: int = 0) -> None:
         self._batches = _batches(file, columns, start)
@@ -66,7 +66,7 @@ class RowReader:
         self._held: list[pa.Table] = []
 
     def read(self, rows: int) -> pa.Table:
-        """Return the next rows, at the end fewer, after it none."""
+        """Return the next rows; at the end fewer, then none."""
         while sum(map(len, self._held)) < rows and (batch := next(self._batches, None)) is not None:
             self._held.append(pa.Table.from_batches([batch]))
         table = pa.concat_tables([self._empty, *self._held])
@@ -86,7 +86,7 @@ def _batches(file: pq.ParquetFile, columns: Sequence[str] | None, start: int) ->
 
 
 def blocks(path: Path, rows: int, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[pa.Table]:
-    """Yield a file from a row on, so many rows at a time; one without rows is an empty table."""
+    """Yield a file from a given row, `size` rows at a time; a file without rows gives one empty table."""
     with pq.ParquetFile(path) as file:
         reader = RowReader(file, columns, start)
         table = reader.read(rows)

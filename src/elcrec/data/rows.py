@@ -1,4 +1,4 @@
-"""Row-level rules: what makes a single row of a log faulty."""
+"""Rules for rows: what makes a single row of a log faulty."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,10 +13,10 @@ from elcrec.data.log import KEPT, SPELLING
 from elcrec.data.times import TIMESTAMP
 
 CLOCK_TOLERANCE = timedelta(days=1)
-"""A time this far ahead of now is still taken: clocks differ, and zoneless times are read as UTC."""
+"""Times this far ahead of now are accepted: clocks differ, and times without a zone are read as UTC."""
 
 FORGOTTEN = -1
-"""Stands where the place of a rule does."""
+"""Value used in place of a rule's position."""
 
 UNIQUE = "event is unique"
 PLAUSIBLE = "timestamp is plausible"
@@ -30,11 +30,11 @@ _EVENT_BY_ID = ["user_id", EVENT_ID]
 
 
 class Rule(NamedTuple):
-    """What must hold for a row.
+    """A condition that rows must satisfy.
 
     Attributes:
-        broken: the condition, in SQL, under which a row breaks it.
-        expected: what holds, in words.
+        broken: the condition in SQL under which a row breaks the rule.
+        expected: the rule in words.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Rule(NamedTuple):
 
     @property
     def about_torn(self) -> bool:
-        """Whether it asks that a row be whole."""
+        """Whether it is the rule about torn rows."""
         return self.broken == _TORN
 
     @property
     def about_present(self) -> bool:
-        """Whether it compares a time with the present, so that it means nothing where times are an order."""
+        """Whether it compares a time with the present, which has no meaning if times are only an order."""
         return self.name == _FUTURE
 
 
 def latest_time(now: datetime) -> int:
-    """Return the last time that is taken, in microseconds."""
+    """Return the latest accepted time in microseconds."""
     return (now + CLOCK_TOLERANCE - _EPOCH) // _MICROSECOND
 
 
@@ -65,14 +65,14 @@ def row_rules(
     event_ids: bool,
     whole: str,
 ) -> list[Rule]:
-    """Return the rules; a faulty row is put down to the first that it breaks.
+    """Return the rules; a faulty row is counted under the first rule that it breaks.
 
     Args:
-        max_id_length: in characters.
-        now: what counts as the present.
-        earliest: the first plausible time in microseconds; 0 asks for none.
-        event_ids: whether the log has ids of its events.
-        whole: what holds for a row that is not torn.
+        max_id_length: largest length of an id in characters.
+        now: the present time.
+        earliest: the first plausible time in microseconds; 0 for no limit.
+        event_ids: whether the log has ids of events.
+        whole: the condition for a row that is not torn, in words.
     """
     latest, since = latest_time(now), f"{_EPOCH + earliest * _MICROSECOND:%Y-%m-%d} or later"
     plausible = [Rule(PLAUSIBLE, f"micros >= 0 AND micros < {earliest}", since)] if earliest else []
@@ -101,15 +101,15 @@ def row_rules(
 def find_faulty(
     session: Session, rules: list[Rule], *, event_ids: bool, kinds: bool = False, repeats: bool = False
 ) -> dict[str, int]:
-    """Make the table `faulty` of the view `log`; return how many rows break each rule.
+    """Create the table `faulty` from the view `log`; return the number of rows that break each rule.
 
-    `faulty` has `row` and `reason`, the place of the first rule that the row breaks.
+    `faulty` has `row` and `reason`, the position of the first rule that the row breaks.
 
     Args:
-        session: the engine's.
-        rules: what is asked.
-        event_ids: whether the log has ids of its events.
-        kinds: whether the log says what kind of event a row is; events of two kinds are not copies.
+        session: the session of the engine.
+        rules: the rules to check.
+        event_ids: whether the log has ids of events.
+        kinds: whether the log has kinds of events; events of two kinds are not copies of each other.
         repeats: whether rows of one user, item and time are different events, unless they have the same id.
     """
     if repeats:
@@ -136,9 +136,9 @@ def _name(place: int) -> str:
 
 
 def _find_copies(session: Session, columns: Sequence[str], name: str) -> None:
-    """Make a table of the `row`s before which a row has the same values in these columns; neither lacks one."""
+    """Create a table of the `row`s that repeat an earlier row in these columns, in which no value is missing."""
     key, complete = ", ".join(columns), " AND ".join(f"{column} IS NOT NULL" for column in columns)
-    # Few keys are there twice, even by chance, so few rows have to be compared in full.
+    # Few keys occur twice, even by chance, so few rows must be compared in full.
     keys = f"SELECT xxhash64({key}) AS code FROM log WHERE {complete}"
     session.table("repeated", f"SELECT code FROM ({keys}) keyed GROUP BY code HAVING count(*) > 1")
     numbered = f"""SELECT row, row_number() OVER (PARTITION BY {key} ORDER BY row) AS number
@@ -148,10 +148,10 @@ def _find_copies(session: Session, columns: Sequence[str], name: str) -> None:
 
 
 def leave_out_forgotten(session: Session, forgotten: Forgotten, *, spellings: bool = False) -> int:
-    """Make the view `log` of `staged` without the rows in the table `forgotten_rows`, which it makes; return how many.
+    """Create the view `log` of `staged` without the rows of forgotten users; return their number.
 
-    They are what forgotten users did until they were forgotten, and their rows without a time. Where the log tells how
-    ids were spelled, a user may be on the list in any spelling.
+    The table `forgotten_rows` gets these rows: the events of forgotten users until their moment, and their rows without
+    a time. If the log has the original spellings of ids, a user may be on the list in any spelling.
     """
     found = forgotten.among(_users(session)) if forgotten.until else {}
     if forgotten.until and spellings:
@@ -175,7 +175,7 @@ def _users(session: Session) -> Iterator[str]:
 
 
 def leave_out_others(session: Session) -> int:
-    """Take the rows that do not count out of the view `log`; return how many. They go to no file."""
+    """Remove the rows that do not count from the view `log`; return their number. They are written nowhere."""
     (found,) = session.fetch(f"SELECT count(*) AS rows FROM log WHERE NOT {KEPT}").to_pylist()
     if found["rows"]:
         others = f"SELECT row FROM log WHERE NOT {KEPT}"
@@ -187,7 +187,7 @@ def leave_out_others(session: Session) -> int:
 
 
 def _latest(found: dict[str, datetime], forgotten: Forgotten, session: Session) -> dict[str, datetime]:
-    """Add the users whom the list has in another spelling, with the last moment of all their spellings."""
+    """Add users who are on the list in another spelling, with the latest moment of all their spellings."""
     session.table(
         "spellings",
         "SELECT user_id, spelling, min(row) AS first FROM staged WHERE spelling IS NOT NULL GROUP BY user_id, spelling",
@@ -203,6 +203,6 @@ def _latest(found: dict[str, datetime], forgotten: Forgotten, session: Session) 
 
 
 def stream_set_aside(session: Session) -> Iterator[pa.RecordBatch]:
-    """Yield `row` and `reason` of the faulty rows, and of the forgotten ones with the reason FORGOTTEN, by row."""
+    """Yield `row` and `reason` of faulty rows, and of forgotten rows with the reason FORGOTTEN, ordered by row."""
     forgotten = f"SELECT row, {FORGOTTEN} AS reason FROM forgotten_rows"
     return session.stream(f"SELECT row, reason FROM faulty UNION ALL {forgotten} ORDER BY row", ["row"])

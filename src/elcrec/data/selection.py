@@ -1,4 +1,4 @@
-"""Which events of the accepted ones become sequences, in SQL, and what their kinds mean."""
+"""Selection of the accepted events that become sequences, in SQL, and the meaning of their kinds."""
 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
@@ -13,18 +13,18 @@ from elcrec.data.interactions import EVENT_ID, KIND, TIE
 from elcrec.data.sessions import SESSION_MARK
 
 CODE = "code"
-"""The column with an event's kind: its place among those that something is said of, from 1; 0 for any other."""
+"""The column with an event's kind: its number (from 1) among the configured kinds, 0 for any other."""
 
 _MINUTE = 60_000_000
 _DISLIKES = ["first", "micros", "row"]
 
 
 class Kinds(NamedTuple):
-    """What kinds mean, by code.
+    """The meaning of kinds, by code.
 
     Attributes:
-        weights: in L_next; `None` where all weigh 1.
-        targets: which may be targets; `None` where all may.
+        weights: weights in L_next; `None` if all are 1.
+        targets: which kinds may be targets; `None` if all may.
     """
 
     weights: npt.NDArray[np.float32] | None
@@ -32,7 +32,7 @@ class Kinds(NamedTuple):
 
     @classmethod
     def of(cls, config: KindsConfig) -> "Kinds":
-        """Look the kinds up once."""
+        """Return the meaning of the configured kinds."""
         names = ["", *config.named]
         weights = np.array([config.weights.get(name, 1.0) for name in names], np.float32)
         targets = np.array([name in config.targets for name in names])
@@ -40,10 +40,10 @@ class Kinds(NamedTuple):
 
 
 def select_events(session: Session, own: Collection[str], config: SequencesConfig) -> list[str]:
-    """Make the view `log` of `interactions`, and `disliked` where kinds say no; return its further columns.
+    """Create the view `log` of `interactions`, and `disliked` if kinds express dislike; return further columns.
 
-    It has `row`, `user_id`, `item_id`, `micros`, `event_id` and `tie` where there are some, and `code` where something
-    is said of kinds.
+    The view has `row`, `user_id`, `item_id`, `micros`, `event_id` and `tie` if the log has them, and `code` if kinds
+    are configured.
     """
     kinds, more = config.kinds.named, [name for name in (EVENT_ID, TIE) if name in own]
     columns = ["row", "user_id", "item_id", "unix_micros(timestamp) AS micros", *more]
@@ -69,7 +69,7 @@ def _liked(session: Session, config: SequencesConfig) -> str:
 
 
 def _usual(session: Session, events: str, config: SequencesConfig) -> str:
-    """Leave out users who have too many events."""
+    """Drop users who have too many events."""
     if not config.most_events:
         return events
     session.table("busy", f"SELECT user_id FROM {events} GROUP BY user_id HAVING count(*) > {config.most_events}")
@@ -79,7 +79,7 @@ def _usual(session: Session, events: str, config: SequencesConfig) -> str:
 
 
 def _cut_sessions(session: Session, events: str, config: SequencesConfig, more: Collection[str]) -> str:
-    """Give the events of a user's earlier sessions ids of users of their own."""
+    """Give each of a user's earlier sessions its own user id."""
     if config.session_gap is None:
         return events
     gap, window = round(config.session_gap * _MINUTE), "OVER (PARTITION BY user_id ORDER BY micros, row)"
@@ -94,7 +94,7 @@ def _cut_sessions(session: Session, events: str, config: SequencesConfig, more: 
 
 
 def stream_dislikes(session: Session) -> Iterator[pa.RecordBatch]:
-    """Yield `first` (of the user), `item_index`, `micros` and `row` of what users dislike, by user and time."""
+    """Yield `first` (of the user), `item_index`, `micros` and `row` of disliked items, by user and time."""
     session.table(
         "noes",
         """SELECT named_users.first AS first, named_items.item_index AS item_index, disliked.micros AS micros,

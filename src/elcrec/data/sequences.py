@@ -1,4 +1,4 @@
-"""From interactions to item sequences, in SQL: filter, index, cut; data/fold.py makes rows of the sorted events."""
+"""From interactions to sorted events, in SQL: filter, index and cut; data/fold.py turns them into rows."""
 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _KEYS = {"u": "user_id", "i": "item_id"}
 
 
 class Core(NamedTuple):
-    """The events that remain: how many, whether users and items are numbers, and their further columns."""
+    """The events of the k-core: their number, whether users and items are numbered, and further columns."""
 
     events: int
     numbered: bool
@@ -29,10 +29,10 @@ class Cuts(NamedTuple):
 
 
 def keep_core(session: Session, k: int, more: Collection[str] = ()) -> Core:
-    """Make `core`: what remains of the view `log` once every user and item left has `k` events or more.
+    """Create `core`: the events of the view `log` after removing users and items with fewer than `k` events.
 
-    It has `row`, `micros`, the columns that are named as `more`, and for user and item `u` and `i`: their ids, or where
-    there is something to take out numbers, whose ids the tables `u_names` and `i_names` hold.
+    It has `row`, `micros`, the columns in `more`, and `u` and `i` for user and item: their ids, or, if something must
+    be removed, numbers, whose ids are in the tables `u_names` and `i_names`.
     """
     own = ", ".join(["row", "micros", *more])
     if k > 1:
@@ -44,7 +44,7 @@ def keep_core(session: Session, k: int, more: Collection[str] = ()) -> Core:
 
 
 def _number(session: Session, own: str) -> None:
-    """Make `core` with numbers, which are small to carry from turn to turn."""
+    """Create `core` with numbers, which take less space in each round."""
     for key, name in _KEYS.items():
         session.table(f"{key}_names", f"SELECT {name} AS name, min(row) AS {key} FROM log GROUP BY {name}")
     numbered = f"""SELECT {own}, u_names.u AS u, i_names.i AS i
@@ -53,7 +53,7 @@ def _number(session: Session, own: str) -> None:
 
 
 def _peel(session: Session, k: int, own: str) -> None:
-    """Take rare users and items out of `core` until none is left."""
+    """Remove rare users and items from `core` until none is left."""
     while True:
         for key in _KEYS:
             session.table(f"rare_{key}", f"SELECT {key} FROM core GROUP BY {key} HAVING count(*) < {k}")
@@ -65,12 +65,12 @@ def _peel(session: Session, k: int, own: str) -> None:
 
 
 def index_ids(session: Session, core: Core, tie: str | None = None) -> pa.Table:
-    """Number users and items of `core` by their first appearance, and its events by both, for the two streams.
+    """Number users and items of `core` by first appearance, and prepare the tables for the two streams.
 
     Args:
-        session: the engine's.
-        core: what `keep_core` made.
-        tie: by what events of the same time are ordered, in SQL; `None` for the order of the log.
+        session: the session of the engine.
+        core: the result of `keep_core`.
+        tie: SQL by which events of the same time are ordered; `None` for the order of the log.
 
     Returns:
         `item_index` from 1, `item_id`, `total` events and the `newest` in microseconds, by index.
@@ -79,7 +79,7 @@ def index_ids(session: Session, core: Core, tie: str | None = None) -> pa.Table:
     counted = "SELECT i, min(row) AS first, count(*) AS total, max(micros) AS newest FROM core GROUP BY i"
     index = "CAST(row_number() OVER (ORDER BY first) AS INT)"
     session.table("items", f"SELECT i, {index} AS item_index, total, newest FROM ({counted}) counted")
-    # Kept before they are sorted: then a sort is all that a stream has to hold in memory.
+    # The events are stored before they are sorted, so that a stream needs memory only for the sort.
     more = [f", core.{name} AS {name}" for name in core.own if name != TIE]
     more += [f", {tie} AS {TIE}"] if tie else []
     events = f"""SELECT users.first AS first, items.item_index AS item_index, core.micros AS micros, core.row AS row
@@ -97,12 +97,12 @@ def index_ids(session: Session, core: Core, tie: str | None = None) -> pa.Table:
 
 
 def stream_users(session: Session) -> Iterator[pa.RecordBatch]:
-    """Yield `first`, the row of a user's first event, and `user_id`, in the order of first appearance."""
+    """Yield `first`, the row of a user's first event, and `user_id`, ordered by first appearance."""
     return session.stream("SELECT first, name AS user_id FROM named_users ORDER BY first", ["first"])
 
 
 def drawn(seed: int) -> str:
-    """Return, in SQL, a number of a row that looks drawn: a polynomial modulo a prime, the same on any engine."""
+    """Return SQL for a pseudo-random number of a row: a polynomial modulo a prime, the same on any engine."""
     row = f"(core.row % {_PRIME})"
     mixed = f"(({row} * {row}) % {_PRIME} + {row} * 69621 + {seed % _PRIME}) % {_PRIME}"
     return f"(({mixed}) * 48271 + ({mixed}) * ({mixed})) % {_PRIME}"
@@ -111,7 +111,7 @@ def drawn(seed: int) -> str:
 def stream_events(session: Session, *, tied: bool = False) -> Iterator[pa.RecordBatch]:
     """Yield `first` (of the user), `item_index`, `micros`, `row` and the further columns of `core` of each event.
 
-    They are ordered by user, then time; equal times by what `index_ids` was given.
+    They are ordered by user, then time; equal times by the `tie` of `index_ids`.
     """
     order = ["first", "micros", TIE, "row"] if tied else ["first", "micros", "row"]
     return session.stream(f"SELECT * FROM events ORDER BY {', '.join(order)}", order)
@@ -124,7 +124,7 @@ def find_cuts(session: Session, events: int, valid_share: float, test_share: flo
 
 
 def _time_at(session: Session, place: int) -> int:
-    """Return the time of the event at a place (from 0) among all events in time order; sorts those of one day."""
+    """Return the time of the event at a position (from 0) in time order; only the events of one day are sorted."""
     day = f"micros - micros % {DAY}"
     days = session.fetch(f"SELECT {day} AS day, count(*) AS events FROM core GROUP BY {day} ORDER BY day")
     for start, events in zip(*days.to_pydict().values(), strict=True):
@@ -132,7 +132,7 @@ def _time_at(session: Session, place: int) -> int:
             within = f"SELECT micros FROM core WHERE {day} = {start} ORDER BY micros LIMIT 1 OFFSET {place}"
             return int(session.fetch(within)["micros"][0].as_py())
         place -= events
-    raise ValueError(f"there is no event at place {place}")
+    raise ValueError(f"there is no event at position {place}")
 
 
 def _count(session: Session, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Accepted rows to one file, faulty rows to another, in one pass over the log."""
+"""Writing accepted rows to one file and faulty rows to another, in one pass over the log."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from elcrec.data.times import TIMESTAMP
 from elcrec.progress import track
 
 EXAMPLES = 5
-"""Rows kept of each reason of quarantine, to be shown."""
+"""Number of example rows kept for each reason of quarantine."""
 
 QUARANTINE = pa.schema(
     [
@@ -38,7 +38,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Why rows went to quarantine, how many, and some of them."""
+    """A reason of quarantine, its number of rows, and some examples."""
 
     reason: str
     count: int
@@ -47,13 +47,13 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Sorted:
-    """What became of a log's rows.
+    """The outcome for the rows of a log.
 
     Attributes:
-        accepted: how many are in the file of interactions.
-        quarantined: how many are in quarantine.
-        faults: the reasons, the most frequent first.
-        by_time: whether the interactions stand in the order of their times.
+        accepted: number of rows in the file of interactions.
+        quarantined: number of rows in quarantine.
+        faults: the reasons, most frequent first.
+        by_time: whether the interactions are in order of time.
     """
 
     accepted: int
@@ -65,11 +65,11 @@ class Sorted:
 def sort_rows(
     log: StagedLog, set_aside: Iterator[pa.RecordBatch], reasons: Sequence[str], interactions: Path, quarantine: Path
 ) -> Sorted:
-    """Write both files, each in the order of the log. Rows of forgotten users go to neither.
+    """Write both files, each in the order of the log. Rows of forgotten users are in neither.
 
     Args:
         log: all rows.
-        set_aside: `row` and `reason` (a place in `reasons`, or FORGOTTEN) of those that are not accepted, by row.
+        set_aside: `row` and `reason` (a position in `reasons`, or FORGOTTEN) of rows that are not accepted, by row.
         reasons: names of the rules.
         interactions: the file of accepted rows.
         quarantine: the file of faulty rows.
@@ -112,7 +112,7 @@ def _quarantine(table: pa.Table, rows: Ints, reasons: pa.Array) -> pa.Table:
 
 
 class _Marks:
-    """Rows that are set aside, taken from their stream as the log goes by."""
+    """The rows to set aside, read from their stream in step with the log."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
@@ -120,7 +120,7 @@ class _Marks:
         self._more = True
 
     def up_to(self, end: int) -> tuple[Ints, Ints]:
-        """Return rows before `end` that were not returned yet, and their reasons."""
+        """Return the next rows before `end`, and their reasons."""
         while self._more and (not len(self._rows) or self._rows[-1] < end):
             batch = next(self._batches, None)
             self._more = batch is not None
@@ -134,7 +134,7 @@ class _Marks:
 
 
 class _Faults:
-    """Counts faulty rows by reason and keeps the first of each."""
+    """Counts faulty rows by reason and keeps the first ones of each."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         self._reasons = pa.array(reasons, pa.string())
@@ -160,7 +160,7 @@ class _Faults:
 
 
 class _Order:
-    """Whether times ascend."""
+    """Checks whether times ascend."""
 
     def __init__(self) -> None:
         self.holds = True
@@ -176,10 +176,10 @@ class _Order:
 
 
 def _shorten(row: dict[str, Any]) -> dict[str, Any]:
-    """Keep what a person can read: a faulty id may have a million characters."""
+    """Shorten values for display, because a faulty id may have a million characters."""
     return {name: shorten(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def shorten(text: str) -> str:
-    """Cut a long text and say so."""
+    """Return a long text cut, with its original length."""
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text):,} characters)"

@@ -1,7 +1,7 @@
-"""What a push reads of a log, some users at a time: served histories, and what lies before them.
+"""Reading a log for a push, some users at a time: served histories, and histories at earlier moments.
 
-Both are of the sequences stage's output, whose two files have the same users in the same order. Where a user's log was
-cut into sessions, only their newest one is served.
+Both come from the sequences stage's output, whose two files have the same users in the same order. If a user's events
+were cut into sessions, only the newest session is served.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from elcrec.data.sessions import is_earlier_session
 from elcrec.errors import UserError
 
 DISLIKED = "\0"
-"""Marks, among the items that a user met, one that they dislike, where others may be recommended again."""
+"""Prefix, among a user's seen items, of a disliked one, if seen items may otherwise be recommended again."""
 
 _EVENTS_AT_ONCE = 50_000
 _USERS_AT_ONCE = 16_384
@@ -34,14 +34,14 @@ _SERVED = ("user_id", "item_ids", "event_times", "event_timestamp")
 
 @dataclass(frozen=True, kw_only=True)
 class ServedHistories:
-    """Each user's history as it is served: the columns of histories.parquet, and `seen_items`.
+    """Each user's served history: the columns of histories.parquet, and `seen_items`.
 
-    These are what the user met before the history, then what they dislike; where repeats are allowed, what was met may
-    be recommended, so DISLIKED marks what may not. Iterating yields tables. May be iterated again.
+    Seen items are the items before the history, then the disliked ones. If repeats are allowed, items may be
+    recommended again, so DISLIKED marks those that must not. Iterating yields tables, and can be repeated.
 
     Attributes:
         folder: the sequences stage's output.
-        most_seen: items kept of what a user met before, the most recent.
+        most_seen: largest number of items from before the history; the most recent are kept.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class ServedHistories:
         """Yield the tables.
 
         Raises:
-            UserError: the folder is not the output of the sequences stage, or its files are not of the same users.
+            UserError: the folder is not the output of the sequences stage, or its files have different users.
         """
         item_ids = _item_ids(self.folder)
         marked = read_json(self.folder / "split.json").get("repeats") == "allow"
@@ -68,7 +68,7 @@ class ServedHistories:
 
 
 def read_users(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield `user_id` and other columns of the served histories, some users at a time.
+    """Yield `user_id` and further columns of the served histories, some users at a time.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -78,7 +78,7 @@ def read_users(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _of_users(table: pa.Table) -> pa.Table:
-    """Leave out the earlier sessions."""
+    """Drop the earlier sessions."""
     return table.filter(pc.invert(is_earlier_session(table["user_id"])))
 
 
@@ -95,7 +95,7 @@ def _read_histories(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def longest_history(folder: Path) -> int:
-    """Return how many items the longest served history has.
+    """Return the length of the longest served history.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -122,15 +122,15 @@ def _seen(served: pa.Table, log: pa.Table, item_ids: pa.Array, most: int, *, mar
 
 @dataclass(frozen=True, kw_only=True)
 class HistoriesOverTime:
-    """Each user's history as it stood after each of their events but the last.
+    """Each user's history as it was after each of their events except the last.
 
-    Iterating yields tables with the columns of histories.parquet, a row an event, users and their events in order; no
-    user is in two tables. A row's `event_timestamp` is the time of its newest item, so a point-in-time join at any
-    moment finds the history of that moment. May be iterated again.
+    Iterating yields tables with the columns of histories.parquet, one row per event, users and their events in order;
+    no user is in two tables. A row's `event_timestamp` is the time of its newest item, so a point-in-time join at any
+    moment finds the history of that moment. Iterating can be repeated.
 
     Attributes:
         folder: the sequences stage's output.
-        most: items kept of each history, the most recent.
+        most: largest number of items in a history; the most recent are kept.
     """
 
     folder: Path
@@ -163,7 +163,7 @@ class _Log:
     item_ids: pa.Array
 
     def histories(self, first: int, last: int, most: int) -> pa.Table:
-        """Return the rows of the users from `first` to before `last`, at most so many items of each history."""
+        """Return the rows of the users from `first` to before `last`, with at most `most` items per history."""
         offsets = self.items.offsets[first : last + 1]
         lengths = np.diff(offsets)
         starts = np.repeat(offsets[:-1], lengths - 1)
@@ -194,7 +194,7 @@ def _parts(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _present(path: Path, *columns: str) -> list[str]:
-    """Return which of these columns a file has."""
+    """Return those of these columns that a file has."""
     with _reading(path):
         names = pq.read_schema(path).names
     return [name for name in columns if name in names]

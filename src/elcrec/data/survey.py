@@ -1,4 +1,4 @@
-"""A whole log in the numbers that it is judged by, its rows in files."""
+"""The survey of a log: write its rows to files, and measure the figures for the checks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,14 +24,14 @@ _LOG = "log.parquet"
 
 
 class Limits(NamedTuple):
-    """What rows are held to.
+    """The limits for rows.
 
     Attributes:
-        max_id_length: in characters.
-        now: what counts as the present.
+        max_id_length: largest length of an id in characters.
+        now: the present time.
         earliest: the first plausible time; 0 for any.
-        shares: above which users and items are left out; `None` leaves nobody out.
-        repeats: whether rows of one user, item and time are different events.
+        shares: shares above which users and items are left out; `None` leaves none out.
+        repeats: whether rows with the same user, item and time are different events.
     """
 
     max_id_length: int
@@ -42,7 +42,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(config: ValidateConfig, now: datetime) -> Limits:
-    """Return the limits on a row that the configuration sets."""
+    """Return the limits for rows in the configuration."""
     first = datetime.fromisoformat(config.earliest).replace(tzinfo=UTC)
     shares = Shares(config.max_user_share, config.max_item_share) if config.leave_out_heavy else None
     since, repeats = int(first.timestamp()) * 1_000_000, config.duplicates == "keep"
@@ -50,7 +50,7 @@ def limits_of(config: ValidateConfig, now: datetime) -> Limits:
 
 
 def _placed(found: Sorted, log: RawLog) -> Sorted:
-    """Give the examples of faulty rows the lines on which they stand, and torn ones their text."""
+    """Add to the examples of faulty rows their line numbers, and to torn rows their text."""
     if log.lines is None:
         return found
     torn = {line.row: line for line in log.torn_lines}
@@ -68,24 +68,24 @@ def _placed_fault(fault: Fault, lines: Lines, torn: Mapping[int, TornLine]) -> F
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What is known of a log.
+    """The figures of a log.
 
     Attributes:
         time: whether its times are real.
         types: the columns' types in the file.
-        rows: all rows that count, torn ones included.
-        torn: torn rows.
-        lines: what the lines of a text are.
-        forgotten: rows of forgotten users, which count nowhere else.
-        others: rows that do not count by `validate.keep`.
-        left_out: users and items with an implausible share, whose rows count nowhere else either.
-        rules: what was asked of a row.
-        broken: rows that break each rule, by its name.
-        sorted: what became of the rows.
-        figures: numbers about the accepted ones.
-        out_of_order: events that stand after a later event of the same user.
-        profile: what is compared with the next log.
-        previous: the profile of the log that this one is compared with, if any.
+        rows: number of rows that count, including torn ones.
+        torn: number of torn rows.
+        lines: facts about the lines of a text.
+        forgotten: number of rows of forgotten users, which are counted nowhere else.
+        others: number of rows that do not count by `validate.keep`.
+        left_out: users and items with an implausible share, whose rows are counted nowhere else.
+        rules: the rules for rows.
+        broken: number of rows that break each rule, by its name.
+        sorted: the outcome for the rows.
+        figures: figures of the accepted rows.
+        out_of_order: number of events after a later event of the same user.
+        profile: the profile, for comparison with the next log.
+        previous: the profile of the previous log, if any.
         popular_before: events of the items that were popular in the previous log, and of all others.
     """
 
@@ -117,16 +117,16 @@ def survey(
     forgotten: Forgotten,
     folder: Path,
 ) -> Survey:
-    """Read a log once, sort its rows and count.
+    """Read a log once, write its rows to files and measure it.
 
     Args:
-        session: the engine's.
-        log: what is read.
+        session: the session of the engine.
+        log: the log to read.
         source: the log's `source.json`.
-        previous: profile of the log that was accepted before, of the same data set.
-        limits: of a row.
-        forgotten: users who were forgotten.
-        folder: where `interactions.parquet` and `quarantine.parquet` go.
+        previous: profile of the last accepted log of the same data set.
+        limits: the limits for rows.
+        forgotten: the list of forgotten users.
+        folder: folder for `interactions.parquet` and `quarantine.parquet`.
     """
     staged = stage_log(log, session.folder / _LOG)
     earliest = limits.earliest if log.time == "real" else 0

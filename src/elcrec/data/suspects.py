@@ -1,48 +1,48 @@
-"""Ids that are not what they seem: one user or item with an implausible share of a log, ids that look alike."""
+"""Suspect ids: users or items with an implausible share of a log, and ids that look alike."""
 
 from typing import NamedTuple
 
 from elcrec.data.engine import Session
 
 _TIMES_THE_MEAN = 5
-"""In a log of few users or items a large share is nothing special."""
+"""In a log of few users or items, a large share is normal."""
 
 
 class Suspect(NamedTuple):
-    """A user or an item (`user_id` or `item_id`) with its id and events."""
+    """A suspect user or item (`column` is `user_id` or `item_id`), its id and its number of events."""
 
     column: str
     id: str
     events: int
 
     def __str__(self) -> str:
-        """Name it."""
+        """Return its kind, id and number of events."""
         return f"{self.column.removesuffix('_id')} {self.id[:80]!r} ({self.events:,} events)"
 
 
 class Alike(NamedTuple):
-    """How many ids are written like another but for case and leading zeros, and a pair of them."""
+    """The number of ids that differ from another only by case or leading zeros, and an example pair."""
 
     ids: int = 0
     example: tuple[str, str] | None = None
 
 
 class Shares(NamedTuple):
-    """The largest plausible share of the events that one user has, and one item."""
+    """The largest plausible shares of the events for one user, and for one item."""
 
     user: float
     item: float
 
 
 def most_events(events: int, ids: int, share: float) -> float:
-    """Return how many of all events one of so many users or items has plausibly."""
+    """Return the largest plausible number of events for one of `count` users or items."""
     return max(share * events, _TIMES_THE_MEAN * events / max(1, ids))
 
 
 def leave_out_heavy(session: Session, shares: Shares) -> tuple[list[Suspect], int]:
-    """Take users and items with an implausible share out of the view `log`; return them, and how many rows they had.
+    """Remove users and items with an implausible share from the view `log`; return them and their number of rows.
 
-    Their rows join the table `forgotten_rows`, which go to no file.
+    Their rows are added to the table `forgotten_rows`, which is not written to any file.
     """
     found = [*_heavy(session, "user_id", shares.user), *_heavy(session, "item_id", shares.item)]
     if not found:
@@ -70,7 +70,7 @@ def _heavy(session: Session, column: str, share: float) -> list[Suspect]:
 
 
 def largest(session: Session, table: str, column: str) -> Suspect | None:
-    """Return the user or item with most events of a table of `events` by id."""
+    """Return the user or item with most events in a table of `events` by id."""
     for row in session.fetch(
         f"SELECT {column}, events FROM {table} ORDER BY events DESC, {column} LIMIT 1"
     ).to_pylist():
@@ -79,7 +79,7 @@ def largest(session: Session, table: str, column: str) -> Suspect | None:
 
 
 def find_alike(session: Session, table: str, column: str) -> Alike:
-    """Count the ids of a table that are written like another but for case and leading zeros."""
+    """Count the ids of a table that differ from another only by case or leading zeros."""
     plain = f"SELECT {column} AS id, lower(regexp_replace({column}, '^0+', '')) AS plain FROM {table}"
     groups = f"SELECT min(id) AS one, max(id) AS other, count(*) AS ids FROM ({plain}) written GROUP BY plain"
     session.table("alike", f"SELECT * FROM ({groups}) grouped WHERE ids > 1")

@@ -1,4 +1,4 @@
-"""Logs with planted intents: the truth is known, so that a model's intents can be judged.
+"""Synthetic logs with planted intents, so that a model's intents can be compared with the truth.
 
 Axes: `U` users, `V` items, `K` intents, `S` items of an intent, `T` steps.
 """
@@ -13,10 +13,10 @@ import pyarrow as pa
 from elcrec.config import SyntheticConfig
 
 START = np.datetime64("2026-01-01T00:00:00", "s")
-"""The first possible event; every event falls within the 180 days that follow."""
+"""Time of the first possible event; all events are within the following 180 days."""
 FEWEST_EVENTS = 5
 SUCCESSOR_SHARES = (0.6, 0.3, 0.1)
-"""How often each of an item's successors comes next when it is followed."""
+"""Probabilities of an item's successors when one of them comes next."""
 
 _DAY = 86_400
 _LAST_ARRIVAL_DAYS = 120
@@ -44,13 +44,13 @@ class SyntheticLog:
 
 @dataclass(frozen=True, kw_only=True)
 class _World:
-    """What the users meet: items are numbered intent by intent, the most popular of an intent first.
+    """The items: numbered intent by intent, the most popular of an intent first.
 
     Attributes:
-        first_item: first item of each intent, and the end, [K + 1].
+        first_item: first item of each intent, and the end of the last, [K + 1].
         intent: intent of each item, [V].
         cumulative: cumulative popularity inside the intent, [V].
-        successors: the items that like to follow each item, [V, len(SUCCESSOR_SHARES)].
+        successors: the preferred successors of each item, [V, len(SUCCESSOR_SHARES)].
         names: raw id of each item, unrelated to its number, [V].
     """
 
@@ -95,7 +95,7 @@ def _draw_world(config: SyntheticConfig, random: np.random.Generator) -> _World:
 
 
 def _draw_successors(weight: Floats, first: int, random: np.random.Generator) -> Ints:
-    """Draw different items of one intent to follow each of its items, popular ones more often, [S, 3]."""
+    """Draw the successors of each item of an intent: distinct items, popular ones more often, [S, 3]."""
     size = len(weight)
     score = np.log(weight) + random.gumbel(size=(size, size))  # sorted, this draws without replacement
     np.fill_diagonal(score, -np.inf)
@@ -105,7 +105,7 @@ def _draw_successors(weight: Floats, first: int, random: np.random.Generator) ->
 
 
 def _draw_intents(config: SyntheticConfig, random: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Which intents each user holds, [U, K]."""
+    """Draw the intents of each user, [U, K]."""
     most = min(config.intents_per_user, config.intents)
     count = random.integers(1, most + 1, config.users)
     order = random.random((config.users, config.intents)).argsort(axis=1).argsort(axis=1)
@@ -119,9 +119,9 @@ def _walk(
     lengths: Ints,
     random: np.random.Generator,
 ) -> Ints:
-    """Draw the items of all users, a step for everyone at a time, [U, T]; beyond a length they mean nothing.
+    """Draw the items of all users, step by step, [U, T]; values beyond a user's length are meaningless.
 
-    A user rarely meets an item twice. After a noise item the walk goes on where it was before it.
+    A user rarely meets an item twice. After a noise item, the walk continues from the item before it.
     """
     items_UT = np.empty((config.users, lengths.max()), np.int64)
     intent = _other_intent(held_UK, np.full(config.users, -1), random)
@@ -143,10 +143,10 @@ def _walk(
 
 
 def _other_intent(held_UK: npt.NDArray[np.bool_], current: Ints, random: np.random.Generator) -> Ints:
-    """One of each user's intents, another than the current one where they have another."""
+    """Draw one of each user's intents, different from the current one if they have several."""
     score = np.where(held_UK, random.random(held_UK.shape), -1.0)
     rows = np.flatnonzero(current >= 0)
-    score[rows, current[rows]] = -0.5  # behind their other intents, before those they do not hold
+    score[rows, current[rows]] = -0.5  # ranked after their other intents, before those that they do not have
     chosen: Ints = score.argmax(axis=1)
     return chosen
 
@@ -159,16 +159,16 @@ def _next_item(config: SyntheticConfig, world: _World, anchor: Ints, intent: Int
 
 
 def _popular_item(world: _World, intent: Ints, random: np.random.Generator) -> Ints:
-    """An item of each intent, by its popularity: intents stand one after another on one axis of length K."""
+    """Draw an item of each intent by popularity; the intents are laid out on one axis of length K."""
     goal = intent + random.random(len(intent))
     place: Ints = np.searchsorted(world.intent + world.cumulative, goal, side="right")
-    last: Ints = world.first_item[intent + 1] - 1  # rounding may have taken the goal one item too far
+    last: Ints = world.first_item[intent + 1] - 1  # rounding may have led one item too far
     item: Ints = np.minimum(place, last)
     return item
 
 
 def _draw_times(lengths: Ints, random: np.random.Generator) -> Ints:
-    """Seconds after START, rising within a user, [U, T]."""
+    """Draw seconds after START, increasing within a user, [U, T]."""
     arrival = random.uniform(0, _LAST_ARRIVAL_DAYS * _DAY, len(lengths))
     active = random.uniform(_ACTIVE_DAYS[0] * _DAY, _ACTIVE_DAYS[1] * _DAY - lengths.max(), len(lengths))
     moments = random.random((len(lengths), lengths.max()))

@@ -1,4 +1,4 @@
-"""Which part of each user's sequence is for what: training, the validation target, the test target.
+"""The split of each user's sequence: training part, validation target, test target.
 
 Axes: `N` events, `U` users.
 """
@@ -16,11 +16,11 @@ Ints = npt.NDArray[np.int64]
 
 
 class Parts(NamedTuple):
-    """Which part of each sequence is for what, [U] each.
+    """The parts of each sequence, [U] each.
 
     Attributes:
         train_end: the first `train_end` items are for training.
-        valid, test: position of the target, NO_TARGET where there is none.
+        valid, test: position of the target, NO_TARGET if there is none.
     """
 
     train_end: Ints
@@ -29,15 +29,15 @@ class Parts(NamedTuple):
 
 
 def split(offsets: Ints, micros: Ints, cuts: Cuts | None, wanted: npt.NDArray[np.bool_] | None = None) -> Parts:
-    """Say which part of each sequence is for what.
+    """Split each sequence into its parts.
 
-    Without cuts the last item is the test target, the one before it the validation target; fewer than 3 items are all
-    for training, as a target needs a history that was trained on.
+    Without cuts, the last item is the test target and the one before it the validation target. Sequences with fewer
+    than 3 items are only for training, because a target needs a history that was trained on.
 
-    With cuts, training lies strictly before the first. A user's target is their first item from a cut on, if it has a
-    history; a validation target lies before the second cut.
+    With cuts, the training part is strictly before the first cut. A user's target is their first item from a cut on, if
+    it has a history; a validation target is before the second cut.
 
-    Where not every event is `wanted` as a target, [N], targets are the last two that are, or the first from a cut on.
+    If only some events are `wanted` as targets, [N], targets are the last two wanted ones, or the first from a cut on.
     """
     if wanted is not None:
         return _split_at_wanted(offsets, micros, cuts, wanted)
@@ -73,17 +73,17 @@ def _split_at_wanted(offsets: Ints, micros: Ints, cuts: Cuts | None, wanted: npt
 
 
 def _last(places: Ints, wanted: npt.NDArray[np.bool_], offsets: Ints) -> Ints:
-    """Return the last wanted place of each user, NO_TARGET where there is none, [U]."""
+    """Return the last wanted position of each user, NO_TARGET if there is none, [U]."""
     return np.maximum.reduceat(np.where(wanted, places, NO_TARGET), offsets[:-1])
 
 
 def _first(places: Ints, wanted: npt.NDArray[np.bool_], offsets: Ints) -> Ints:
-    """Return the first wanted place of each user, NO_TARGET where there is none, [U]."""
+    """Return the first wanted position of each user, NO_TARGET if there is none, [U]."""
     none = np.iinfo(np.int64).max
     found = np.minimum.reduceat(np.where(wanted, places, none), offsets[:-1])
     return np.where(found == none, NO_TARGET, found)
 
 
 def positions(offsets: Ints) -> Ints:
-    """Return the place of each event in its user's sequence, [N]."""
+    """Return the position of each event in its user's sequence, [N]."""
     return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))

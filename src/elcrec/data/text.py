@@ -1,4 +1,4 @@
-"""How a text log is written: packing, encoding, delimiter and names of columns, found by its content or set."""
+"""The layout of a text log: compression, encoding, delimiter and names of columns, detected or configured."""
 
 import codecs
 import csv
@@ -15,7 +15,7 @@ from elcrec.config import CsvConfig
 from elcrec.errors import UserError
 
 AS_FOUND = CsvConfig()
-"""Nothing is given: all is found by the content."""
+"""Nothing is configured: everything is detected."""
 
 _START_BYTES = 1 << 20
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ": "xz"}
@@ -27,18 +27,18 @@ _MARKS = {
 }
 _DELIMITERS = (",", "\t", ";", "|")
 _ONE_CHARACTER = "\x1f"
-"""Takes the place of a delimiter of several characters: it separates units in ASCII, and stands in no text."""
+"""Replaces a delimiter of several characters: ASCII's unit separator, which does not occur in text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextLayout:
-    """How a file is written.
+    """The layout of a file.
 
     Attributes:
-        packing: `None` for one that is not packed.
-        encoding: as Python names it.
-        names: those of the columns.
-        header: whether the first line holds them.
+        packing: its compression; `None` if it is not compressed.
+        encoding: its encoding, by Python's name.
+        names: names of the columns.
+        header: whether the first line holds the names.
     """
 
     packing: str | None
@@ -51,17 +51,17 @@ class TextLayout:
 
     @classmethod
     def found(cls, path: Path, given: CsvConfig) -> Self:
-        """Look at the beginning of a file; what is given is not looked for.
+        """Detect the layout from the beginning of a file, except for what is configured.
 
         Raises:
-            UserError: the first line is no header, or the file is not of the encoding that is given.
+            UserError: the first line is not a header, or the file does not have the configured encoding.
         """
         packing = packing_of(path)
         with open_bytes(path) as file:
             start = bytes(file.read(_START_BYTES))
         encoding = given.encoding or _encoding_of(start)
         if b"\r" in start and b"\n" not in start:
-            what = "its lines end with a carriage return alone, as on an old Mac"
+            what = "its lines end with a carriage return only, as on an old Mac"
             raise UserError(what, where=path, fix="convert it: tr '\\r' '\\n'")
         line = _first_line(start, encoding)
         delimiter = given.delimiter or max(_DELIMITERS, key=line.count)
@@ -69,7 +69,7 @@ class TextLayout:
         try:
             names = given.names or tuple(next(rows, []))
         except csv.Error as error:
-            raise UserError(f"the first line is no CSV header ({error})", where=path) from error
+            raise UserError(f"the first line is not a CSV header ({error})", where=path) from error
         return cls(
             packing=packing,
             encoding=encoding,
@@ -82,7 +82,7 @@ class TextLayout:
 
     @property
     def separator(self) -> str:
-        """What separates fields in what `open` returns."""
+        """The separator of fields in the stream that `open` returns."""
         return self.delimiter if len(self.delimiter) == 1 else _ONE_CHARACTER
 
     def open(self, path: Path) -> pa.NativeFile:
@@ -95,7 +95,7 @@ class TextLayout:
         return pa.PythonFile(io.BufferedReader(_Replaced(file, self.delimiter.encode(), self.separator.encode())), "r")
 
     def __str__(self) -> str:
-        """Say it as a person reads it."""
+        """Return a description for readers."""
         packed = f"packed with {self.packing}" if self.packing else "not packed"
         source = "in the first line" if self.header else "given"
         quote = f"quote {self.quote!r}" if self.quote else "no quotes"
@@ -103,7 +103,7 @@ class TextLayout:
 
 
 class _Replaced(io.RawIOBase):
-    """A stream in which some bytes stand for others."""
+    """A stream in which a sequence of bytes is replaced by another."""
 
     def __init__(self, file: pa.NativeFile, old: bytes, new: bytes) -> None:
         self._file, self._old, self._new = file, old, new
@@ -125,19 +125,19 @@ class _Replaced(io.RawIOBase):
         return size
 
     def _begun(self, block: bytes) -> int:
-        """Return how many bytes at the end may be the beginning of one that is replaced."""
+        """Return the number of bytes at the end that may begin an occurrence of the replaced bytes."""
         return next((size for size in range(len(self._old) - 1, 0, -1) if block.endswith(self._old[:size])), 0)
 
 
 def packing_of(path: Path) -> str | None:
-    """Return what the first bytes of a file say that it is packed with, if anything."""
+    """Return the compression of a file by its first bytes, if any."""
     with path.open("rb") as file:
         start = file.read(max(map(len, _PACKED)))
     return next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
 
 
 def open_bytes(path: Path) -> pa.NativeFile:
-    """Open a file, unpacked as its content says."""
+    """Open a file, decompressed if necessary."""
     packing = packing_of(path)
     if packing == "xz":
         return pa.PythonFile(lzma.open(path), "r")
@@ -145,14 +145,14 @@ def open_bytes(path: Path) -> pa.NativeFile:
 
 
 def split_rows(lines: Iterable[str], delimiter: str, quote: str, escape: str = "") -> Iterator[list[str]]:
-    """Yield the fields of each row of text; quotes that are not asked for are plain characters."""
+    """Yield the fields of each row of text; quotes are plain characters if the layout has none."""
     if len(delimiter) > 1:
         return (line.rstrip("\r\n").split(delimiter) for line in lines)
     return csv.reader(lines, **_dialect(delimiter, quote, escape))
 
 
 def write_rows(file: TextIO, rows: Iterable[Sequence[str]], layout: TextLayout) -> None:
-    """Write rows as a layout has them."""
+    """Write rows in a layout."""
     if len(layout.delimiter) > 1:
         file.writelines(f"{layout.delimiter.join(row)}\n" for row in rows)
         return

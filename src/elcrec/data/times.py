@@ -1,4 +1,4 @@
-"""Times in whatever form a log has them, as microseconds of UTC."""
+"""Parsing times in any form that a log may have, as microseconds of UTC."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -15,8 +15,8 @@ DAY = 86_400_000_000
 """Microseconds."""
 _MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1, "day": DAY, "excel": DAY}
 _EXCEL_EPOCH = 25_569
-"""The serial that a spreadsheet gives to the first day of 1970."""
-_LAST = 253_402_300_800_000_000  # the year 10000: what lies beyond is no time but a mistake
+"""Serial number of the first day of 1970 in a spreadsheet."""
+_LAST = 253_402_300_800_000_000  # the year 10000: anything beyond is a mistake
 _INTEGER = r"^\s*[+-]?[0-9]{1,18}\s*$"
 _NUMBER = r"^\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?\s*$"
 _ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.,]+\s*(Z|z|UTC|GMT|[+-][0-9:]+)?)?\s*$"
@@ -27,20 +27,21 @@ _FORMS = {
     ),
     r"^\s*[0-9]{4}-W[0-9]{2}-[1-7]\s*$": "%G-W%V-%u",
 }
-"""Forms beside ISO 8601 and numbers, and how strptime writes them: dates in words, and of weeks."""
+"""Forms besides ISO 8601 and numbers, with their strptime formats: dates in words, and of weeks."""
 _COMPACT_RANGES = ((19000101, 20991231), (190001010000, 209912312359), (19000101000000, 20991231235959))
 
 
 def parse_times(column: pa.ChunkedArray, epoch_unit: EpochUnit, written: str | None = None) -> pa.ChunkedArray | None:
-    """Return the times as timestamp[us, UTC], null where absent or unreadable; zoneless times are UTC.
+    """Return the times as timestamp[us, UTC], null if absent or unreadable; times without a zone are UTC.
 
-    Text may mix ISO 8601, compact dates (20240301, 20240301120000) and epoch numbers. As epoch numbers of any unit
-    compact dates would lie before 1977 or after 2600. `None` means that the type of the column can hold no time.
+    Text may mix ISO 8601, compact dates (20240301, 20240301120000) and epoch numbers. They cannot be confused: read as
+    epoch numbers of any unit, compact dates would be before 1977 or after 2600. `None` means that a column of this type
+    cannot hold times.
 
     Args:
-        column: of any type.
-        epoch_unit: of numbers.
-        written: how text is written, as for strptime, where it is in no form that is known.
+        column: a column of any type.
+        epoch_unit: unit of numbers.
+        written: form of text, as for strptime, if it is not in a known form.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -66,7 +67,7 @@ def _from_timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _from_numbers(column: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
     if pa.types.is_unsigned_integer(column.type):
-        column = pc.cast(column, pa.int64(), safe=False)  # beyond int64 it wraps round to a negative time
+        column = pc.cast(column, pa.int64(), safe=False)  # beyond int64 it wraps around to a negative time
     size = pc.cast(column, pa.float64(), safe=False)
     ranges = [pc.and_(pc.greater_equal(size, low), pc.less_equal(size, high)) for low, high in _COMPACT_RANGES]
     compact = pc.and_(pc.or_(pc.or_(ranges[0], ranges[1]), ranges[2]), pc.equal(pc.floor(size), size))
@@ -95,11 +96,11 @@ def _from_epoch(column: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
 
 
 def _from_text(text: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
-    """Read each value by its own form, so that a log may be read in parts."""
+    """Read each value by its own form, so that a log can be read in parts."""
     null = pa.scalar(None, pa.string())
     is_integer = pc.match_substring_regex(text, _INTEGER)
     integers = _from_numbers(_trim(pc.if_else(is_integer, text, null)).cast(pa.int64()), unit)
-    if pc.all(is_integer).as_py():  # nulls are left out; an all-null column is trivially numeric
+    if pc.all(is_integer).as_py():  # nulls are dropped; an all-null column is trivially numeric
         return integers
     is_number = pc.match_substring_regex(text, _NUMBER)
     numbers = _from_numbers(_trim(pc.if_else(is_number, text, null)).cast(pa.float64()), unit)
@@ -121,7 +122,7 @@ def _trim(text: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _from_iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    # The pattern keeps words such as "now", which pandas would read, from becoming times.
+    # The pattern excludes words such as "now", which pandas would accept as times.
     kept = pc.if_else(
         pc.match_substring_regex(text, _ISO), pc.ascii_trim_whitespace(text), pa.scalar(None, pa.string())
     )
@@ -130,7 +131,7 @@ def _from_iso(text: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _from_compact(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the compact dates among texts; one that stands in no calendar, such as 20240230, is null."""
+    """Return the compact dates among texts; a date that does not exist, such as 20240230, is null."""
     kept = pc.if_else(pc.match_substring_regex(text, _COMPACT), text, pa.scalar(None, pa.string()))
     full = pc.utf8_slice_codeunits(pc.binary_join_element_wise(kept, "000000", ""), 0, 14)
     return _from_pandas(pd.to_datetime(full.to_pandas(), format="%Y%m%d%H%M%S", utc=True, errors="coerce"))
@@ -141,7 +142,7 @@ def _from_pandas(times: pd.Series) -> pa.ChunkedArray:
 
 
 def likely_unit(texts: Sequence[str | None], first: int, last: int) -> EpochUnit | None:
-    """Return the unit in which all of these numbers are times of a period (microseconds), if there is one."""
+    """Return the unit in which all these numbers are times within a period (microseconds), if there is one."""
     given = pa.chunked_array([pa.array([text for text in texts if text], pa.string())])
     if not len(given) or not pc.all(pc.match_substring_regex(given, _NUMBER)).as_py():
         return None

@@ -1,4 +1,4 @@
-"""Keys that stand for users in files that leave the store: a salted hash of the raw id."""
+"""Keys for users in files outside the store: salted hashes of raw ids."""
 
 import hashlib
 import os
@@ -9,28 +9,29 @@ from elcrec.artifacts import SCHEMA_VERSION, read_json, write_json
 from elcrec.errors import UserError
 
 SALT_FILE = "user_salt.json"
-"""Where a store folder keeps the salt."""
+"""File of the salt in a store folder."""
 KEY_LENGTH = 32
-"""Hex digits of a key: 128 bits."""
+"""Number of hex digits of a key: 128 bits."""
 _SALT_BYTES = 16
 
 
 def user_key(user_id: str, salt: str) -> str:
-    """Return the key of a user: the same for every server and command that has the salt."""
+    """Return the key of a user: the same for all servers and commands with the same salt."""
     return hashlib.sha256(f"{salt}{user_id}".encode()).hexdigest()[:KEY_LENGTH]
 
 
 def load_salt(path: Path) -> str:
-    """Return the salt in a file; the first caller makes it.
+    """Return the salt in a file; the first caller creates it.
 
     Raises:
-        UserError: the file is damaged or cannot be written. Another salt would be other users.
+        UserError: the file is damaged or cannot be written. It is not replaced, because a new salt would change all
+            keys.
     """
     if not path.exists():
         _make(path)
     salt = read_json(path).get("salt")
     if not isinstance(salt, str) or not salt:
-        raise UserError("holds no salt", where=path, fix="restore it: with another one all users are other users")
+        raise UserError("holds no salt", where=path, fix="restore it: with another salt, every user gets another key")
     return salt
 
 

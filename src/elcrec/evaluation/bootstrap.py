@@ -1,9 +1,8 @@
-"""Bootstrap over users: how far the metrics would move with another sample of users.
+"""Bootstrap over users: how much the metrics would vary with another sample of users.
 
-A user enters every metric through their rank alone, and all ranks beyond the last cutoff count the same.
-Drawing users with replacement is therefore the same as drawing how many users have each rank: a multinomial
-over few cells, whatever the number of users. Several rankings are drawn jointly, so that differences between
-them are paired.
+A user affects every metric only through their rank, and all ranks beyond the last cutoff count the same. Drawing users
+with replacement is therefore the same as drawing the number of users of each rank: a multinomial over few cells, for
+any number of users. Several rankings are drawn jointly, so that differences between them are paired.
 """
 
 from collections.abc import Mapping

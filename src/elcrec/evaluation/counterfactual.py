@@ -1,8 +1,8 @@
-"""What another policy would have earned, from the log of one that left places to chance.
+"""Counterfactual estimates: what another policy would have earned, from the log of a policy that explored.
 
-Axis: `N` logged draws. Each has the propensity with which the logging policy drew what it showed, the probability with
-which the other policy would have shown the same, and the reward that came of it. Draws of one user are not independent;
-where `clusters` says whose each is, intervals take users as the observations.
+Axis: `N` logged draws. Each has the propensity with which the logging policy drew the shown item, the probability with
+which the other policy would have shown it, and the reward. Draws of one user are not independent; if `clusters` gives
+the user of each draw, intervals take users as the observations.
 """
 
 from math import sqrt
@@ -27,13 +27,13 @@ def inverse_propensity(
     clusters: Clusters = None,
     confidence: float = _CONFIDENCE,
 ) -> Estimate:
-    """Estimate the other policy's mean reward by IPS (Horvitz and Thompson 1952): unbiased, of large variance.
+    """Estimate the other policy's mean reward by IPS (Horvitz and Thompson 1952): unbiased, with large variance.
 
     Args:
-        rewards: what came of each draw, [N].
+        rewards: reward of each draw, [N].
         propensities: chance with which the logging policy drew it, above 0, [N].
-        targets: chance with which the other policy would have, [N].
-        clusters: whose each draw is, numbers from 0, [N]; `None`: all are independent.
+        targets: chance with which the other policy would have drawn it, [N].
+        clusters: user of each draw, numbers from 0, [N]; `None`: all draws are independent.
         confidence: level of the normal interval.
 
     Raises:
@@ -55,21 +55,21 @@ def self_normalized(
 ) -> Estimate:
     """Estimate as `inverse_propensity`, divided by the mean weight (SNIPS, Swaminathan and Joachims 2015).
 
-    It has a small bias, far less variance, and never leaves the range of the rewards. The interval is that of the delta
+    It has a small bias, far less variance, and stays within the range of the rewards. The interval comes from the delta
     method.
 
     Args:
         rewards: as in `inverse_propensity`, [N].
         propensities: as there, [N].
         targets: as there, [N].
-        attention: factor of each draw's weight in the mean, such as how much its place is looked at, [N].
-        reached: what the mean weight is expected to be: below 1 where the logging policy could not have drawn all that
-            the other policy shows, [N].
+        attention: factor of each draw's weight in the mean, such as the attention to its place, [N].
+        reached: expected mean weight, below 1 if the logging policy could not have drawn everything that the other
+            policy shows, [N].
         clusters: as there.
         confidence: level of the normal interval.
 
     Raises:
-        UserError: as `inverse_propensity`, or no draw is one that the other policy could have made.
+        UserError: as `inverse_propensity`, or the other policy could not have made any of the draws.
     """
     weights = _weights(propensities, targets, rewards)
     found, wanted = weights * attention, np.broadcast_to(np.asarray(reached, np.float64), rewards.shape)
@@ -77,7 +77,7 @@ def self_normalized(
         raise UserError("the other policy would have shown nothing of the log", fix="log with more exploration")
     ratio = float(weights @ rewards / found.sum())
     mean = ratio * float(wanted.mean())
-    # The ratio's error to first order, and beside it that of what is expected of the weights.
+    # The ratio's first-order error, and in addition the error of the expected weights.
     errors = (weights * rewards - ratio * found) * wanted.mean() / found.mean() + ratio * wanted
     spread = mean_of(errors, clusters=clusters, confidence=confidence)
     return Estimate(mean=mean, low=mean + spread.low - spread.mean, high=mean + spread.high - spread.mean)
@@ -95,14 +95,14 @@ def doubly_robust(
 ) -> Estimate:
     """Estimate with a model of rewards, corrected by IPS where it errs (Dudik, Langford and Li 2011).
 
-    It is unbiased if either the propensities or the model are right, and the better the model, the less it varies.
+    It is unbiased if the propensities or the model are right, and the better the model, the smaller its variance.
 
     Args:
         rewards: as in `inverse_propensity`, [N].
         propensities: as there, [N].
         targets: as there, [N].
-        predicted: the model's reward of what was shown, made without these draws, [N].
-        expected: the model's mean reward under the other policy in the same situation, [N].
+        predicted: the model's reward for the shown item, fitted without these draws, [N].
+        expected: the model's mean reward under the other policy in the same context, [N].
         clusters: as there.
         confidence: level of the normal interval.
 
@@ -114,7 +114,7 @@ def doubly_robust(
 
 
 def effective_draws(propensities: FloatArray, targets: FloatArray) -> float:
-    """Return how many equally weighted draws would tell as much (Kish 1965): far below N, no estimate is to be trusted.
+    """Return the effective number of draws (Kish 1965); if it is far below N, no estimate can be trusted.
 
     Raises:
         UserError: as `inverse_propensity`.
@@ -125,7 +125,7 @@ def effective_draws(propensities: FloatArray, targets: FloatArray) -> float:
 
 
 def mean_of(values: FloatArray, *, clusters: Clusters = None, confidence: float = _CONFIDENCE) -> Estimate:
-    """Return the mean with its normal interval; of clusters the sums are the observations."""
+    """Return the mean with its normal interval; with clusters, their sums are the observations."""
     mean, z = float(values.mean()), NormalDist().inv_cdf((1 + confidence) / 2)
     sums = values - mean if clusters is None else np.bincount(clusters, values - mean)
     groups = len(sums) if clusters is None else len(np.unique(clusters))
@@ -137,8 +137,13 @@ def mean_of(values: FloatArray, *, clusters: Clusters = None, confidence: float 
 
 def _weights(propensities: FloatArray, targets: FloatArray, *others: FloatArray) -> FloatArray:
     if not len(propensities) or any(len(each) != len(propensities) for each in (targets, *others)):
-        raise UserError("not as many rewards as propensities, or none", fix="give one of each for every logged draw")
+        raise UserError(
+            "the numbers of rewards and propensities differ or are 0",
+            fix="give one reward and one propensity per logged draw",
+        )
     if not (propensities > 0).all():
-        raise UserError("a propensity is not above 0", fix="leave out what the logging policy could not have shown")
+        raise UserError(
+            "a propensity is not above 0", fix="leave out draws that the logging policy could not have made"
+        )
     weights: FloatArray = targets / propensities
     return weights

@@ -1,4 +1,4 @@
-"""Everything the evaluation found, before it is written down in any form."""
+"""All findings of the evaluation, independent of their output format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from elcrec.evaluation.search import SearchFindings
 from elcrec.evaluation.segments import by_history_length, by_target_popularity, segment_table
 
 MANY_REPEATS = 0.1
-"""Share of targets that are repeats from which on it is said first of all."""
+"""Share of repeats among targets from which on it is the first thing reported."""
 METRICS = tuple(f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS)
 
 
@@ -42,8 +42,8 @@ class IntentFindings:
         largest_share: share of the assigned users in the largest intent.
         typical: characteristic items of each intent, K lists of `item`, `users`, `lift`.
         profiles: accuracy and history length of each intent's users, K rows.
-        agreement: NMI with the planted truth by name, empty where there is no truth.
-        planted: users by planted and by learned intent, [P, K]; `None` where there is no truth.
+        agreement: NMI with the planted truth by name, empty if there is no truth.
+        planted: users by planted and by learned intent, [P, K]; `None` if there is no truth.
     """
 
     sizes: npt.NDArray[np.int64]
@@ -57,21 +57,20 @@ class IntentFindings:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What the test split says, N users.
+    """The findings on the test split, N users.
 
     Attributes:
-        ranks: `model`, `popularity` and, where there is one, `baseline` -> rank of each target, [N].
+        ranks: `model`, `popularity` and, if there is one, `baseline` -> rank of each target, [N].
         resampled: means and intervals of every metric of `ranks`.
-        unmasked: `model` and `baseline` -> metric -> mean, the history left in; empty where no target is a
-            repeat.
+        unmasked: `model` and `baseline` -> metric -> mean, with the history left in; empty if no target is a repeat.
         repeat_share: share of targets that are already in the history.
         segments: HR@20 and NDCG@20 by group of users.
-        test_users: users with a test target, of whom N were asked.
-        shown: `model`, `baseline` -> their top 20; `histories` -> what users chose themselves.
+        test_users: number of users with a test target, of whom N were evaluated.
+        shown: `model`, `baseline` -> their top 20; `histories` -> the users' own choices.
         intents: `None` for a model without intents.
-        rules: what rules and availability cost; `None` where there are none.
-        new_items: what vectors of new items are worth; `None` where they get none.
-        search: what an approximate search finds; `None` where servers search exactly.
+        rules: the cost of rules and availability; `None` if there are none.
+        new_items: how good the vectors of new items are; `None` if new items get none.
+        search: the recall of the approximate search; `None` if servers search exactly.
     """
 
     ranks: dict[str, npt.NDArray[np.int32]]
@@ -88,7 +87,7 @@ class Findings:
 
     @property
     def sampled(self) -> bool:
-        """Whether not all users with a test target were asked."""
+        """Whether only a sample of the users with a test target was evaluated."""
         return len(self.ranks["model"]) < self.test_users
 
 
@@ -102,10 +101,10 @@ def measure(
     """Turn predictions into findings.
 
     Args:
-        config: the evaluation's knobs.
+        config: the section `evaluate`.
         data: the sequences.
-        test: the test questions, N users.
-        predictions: `model` and, where there is one, `baseline`.
+        test: the evaluation set of the test split, N users.
+        predictions: `model` and, if there is one, `baseline`.
         truth: the planted intents of a synthetic log.
     """
     counts = training_counts(data)
@@ -151,7 +150,7 @@ def _intents(
 
 
 def flat_metrics(findings: Findings) -> dict[str, float]:
-    """Return the numbers of metrics.json: flat, named as docs/artifacts.md says."""
+    """Return the numbers of metrics.json: flat, with the names in docs/artifacts.md."""
     numbers: dict[str, float] = {"users": len(findings.ranks["model"])}
     if findings.sampled:
         numbers["test_users"] = findings.test_users

@@ -1,4 +1,4 @@
-"""How intents differ: what their users have in common, how alike they are, who moves between them.
+"""Differences between intents: profiles of their users, their similarity, and moves between them.
 
 Axes: `N` users, `D` hidden size, `K` intents, `C` chosen intents.
 """
@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def profile_intents(intents: IntArray, ranks: IntArray, lengths: IntArray, num_intents: int) -> pd.DataFrame:
-    """Return what the users of each intent have in common, a row an intent, empty where it has no user.
+    """Return a profile of each intent's users, one row per intent, empty for an intent without users.
 
     Columns: means of `hr@20`, `ndcg@20` and `history_length`, and `ndcg@20_error`, the standard error.
 
@@ -40,7 +40,7 @@ def largest(sizes: npt.NDArray[np.int64], most: int) -> list[int]:
 
 
 def moves(before: IntArray, after: IntArray, chosen: Sequence[int]) -> FloatArray:
-    """Return where the users of each chosen intent go, [C, C + 1]; a row sums to 1, or is NaN without users.
+    """Return to which intents the users of each chosen intent move, [C, C + 1]; a row sums to 1, or is NaN.
 
     Args:
         before: each user's intent at one time, [N].

@@ -1,4 +1,4 @@
-"""What the intents are: their sizes, their typical items, and their agreement with a planted truth.
+"""Measures of intents: their sizes, their typical items, and their agreement with a planted truth.
 
 Axes: `N` users, `V` items, `K` intents, `P` planted intents.
 """
@@ -21,13 +21,13 @@ IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.float64]
 
 RECENT = 10
-"""Items at the end of a history whose planted intents are the truth about the user's present intent."""
+"""Number of last items of a history whose planted intents define the user's true present intent."""
 _MIN_USERS, _MIN_SHARE = 3, 0.02
 _SHUFFLES = 10
 
 
 def effective_number(sizes: IntArray) -> float:
-    """Return exp of the entropy of the shares: how many equally large intents would be as diverse."""
+    """Return the effective number: exp of the entropy, the number of equal intents that would be as varied."""
     return float(np.exp(_entropy(sizes)))
 
 
@@ -36,8 +36,8 @@ def typical_items(
 ) -> list[list[dict[str, Any]]]:
     """Return each intent's most characteristic items: `item` (index), `users` and `lift`, K lists.
 
-    Lift is the share of the intent's users who have the item in their history over the share of all users who
-    have it. Only items that at least 3 users and 2 % of the intent's users have are listed.
+    Lift is the share of the intent's users with the item in their history, divided by that share among all users. Only
+    items that at least 3 users and 2 % of the intent's users have are listed.
 
     Args:
         intents: each user's intent, [N].
@@ -63,7 +63,7 @@ def typical_items(
 
 
 def nmi(labels: IntArray, truth: IntArray) -> float:
-    """Return the normalised mutual information of two labellings of the same things, [N] each, 0 to 1.
+    """Return the normalised mutual information of two labellings of the same elements, [N] each, 0 to 1.
 
     Normalised by the arithmetic mean of the entropies; two constant labellings agree perfectly.
     """
@@ -83,7 +83,7 @@ class Truth:
 
     Attributes:
         items: intent of each item, [V + 1]; entry 0 is padding.
-        users: the one intent of each user, -1 where they hold several, [N].
+        users: the intent of each user, -1 if they have several, [N].
     """
 
     items: npt.NDArray[np.int64]
@@ -91,7 +91,7 @@ class Truth:
 
 
 def load_truth(folder: Path, item_ids: list[str], user_ids: list[str]) -> Truth | None:
-    """Read `truth_items.parquet` and `truth_users.parquet`; `None` where the folder holds no truth.
+    """Read `truth_items.parquet` and `truth_users.parquet`; return `None` if the folder has no truth.
 
     Args:
         folder: the raw folder.
@@ -99,7 +99,7 @@ def load_truth(folder: Path, item_ids: list[str], user_ids: list[str]) -> Truth 
         user_ids: raw ids of the evaluated users, [N].
 
     Raises:
-        UserError: the truth is unreadable, or is about other items or users.
+        UserError: the truth is unreadable, or belongs to other items or users.
     """
     files = folder / "truth_items.parquet", folder / "truth_users.parquet"
     if not all(file.is_file() for file in files):
@@ -123,10 +123,10 @@ def agreement(intents: IntArray, histories: Ragged, truth: Truth, *, seed: int) 
     """Compare the model's intents with the planted ones.
 
     Returns:
-        `intent_nmi`: NMI with the dominant planted intent of each user's last 10 items (`dominant_labels`),
-        over the users with a history; `intent_nmi_chance`: the same after the model's intents are shuffled,
-        which shows how much of it the sheer number of intents explains (mean of 10 shuffles);
-        `intent_nmi_single`: NMI with the planted intent of the users who hold one alone, where there are any.
+        `intent_nmi`: NMI with the dominant planted intent of each user's last 10 items (`dominant_labels`), over the
+        users with a history; `intent_nmi_chance`: the same after the model's intents are shuffled, which shows how much
+        of it the number of intents alone explains (mean of 10 shuffles); `intent_nmi_single`: NMI with the planted
+        intent of the users who have only one, if there are any.
     """
     users = np.flatnonzero(histories.lengths)
     mine, dominant = intents[users], dominant_labels(histories.take(users), truth.items)
@@ -152,7 +152,7 @@ def planted_counts(intents: IntArray, histories: Ragged, truth: Truth, num_inten
 
 
 def dominant_labels(histories: Ragged, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the most frequent label of each row's last 10 items; of equals, the one that occurred last, [N].
+    """Return the most frequent label of each row's last 10 items; in a tie, the one that occurred last, [N].
 
     Args:
         histories: item indices, N rows, none empty.

@@ -1,10 +1,10 @@
-"""Ranking metrics from ranks. With one target a user, HR@k is recall@k and NDCG@k is 1 / log2(rank + 1)."""
+"""Ranking metrics from ranks. With one target per user, HR@k is recall@k and NDCG@k is 1 / log2(rank + 1)."""
 
 import numpy as np
 import numpy.typing as npt
 
 MISS = np.iinfo(np.int32).max
-"""The rank of a target that cannot be found, because it is excluded or its score is no number."""
+"""The rank of a target that cannot be found, because it is excluded or its score is not a number."""
 CUTOFFS = (5, 10, 20)
 HEADLINE = ("hr@20", "ndcg@20")
 """Metrics that stand for all, where groups or models are compared."""
@@ -28,5 +28,5 @@ def gains(ranks: npt.NDArray[np.integer]) -> Gains:
 
 
 def mean_metrics(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
-    """Return the mean of every metric over users; zeros where there are none."""
+    """Return the mean of every metric over users; zeros if there are none."""
     return {name: float(gain.mean()) if len(gain) else 0.0 for name, gain in gains(ranks).items()}

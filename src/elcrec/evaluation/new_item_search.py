@@ -1,6 +1,6 @@
-"""Which items are new to a model, and what is known of them: the log, live events since, and the items file.
+"""Finding the items that are new to a model, from the log, later live events, and the items file.
 
-Axes: `V` items of the model; `W` those and the ones beyond its catalogue; row 0 of every array is padding.
+Axes: `V` items of the model; `W` these and the items beyond its catalogue; row 0 of every array is padding.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ def find_new_items(
     user_ids: pa.Array,
     table: pa.Table | None,
 ) -> NewItems | None:
-    """Return the new items that a source knows, from all that is known today; `None` where there are none.
+    """Return the new items that a source knows, from all present data; `None` if there are none.
 
-    New is what the model's catalogue holds without a training interaction, and what the items file holds beyond it.
-    Where there is no items file, the live events say what there is.
+    New items are those of the model's catalogue without a training interaction, and those of the items file beyond the
+    catalogue. Without an items file, the live events are used instead.
 
     Args:
         config: the section `evaluate`.
@@ -42,7 +42,7 @@ def find_new_items(
         counts: training count of each item, [V + 1].
         item_ids: raw ids of items 1 to V.
         sequences: all items of every user.
-        user_ids: their raw ids.
+        user_ids: raw ids of the users.
         table: the items file.
 
     Raises:
@@ -68,10 +68,10 @@ def find_new_items(
 
 
 def texts_of(table: pa.Table, item_ids: pa.Array) -> list[str]:
-    """Return the title and the category of each item, empty for padding and where the items file has neither.
+    """Return the title and the category of each item as one text, empty for padding and if the file has neither.
 
     Raises:
-        UserError: it has neither for any item.
+        UserError: the items file has neither for any item.
     """
     title, category = (pc.fill_null(table[name], "") for name in ("title", "category"))
     if not pc.any(pc.greater(pc.add(pc.binary_length(title), pc.binary_length(category)), 0)).as_py():
@@ -86,7 +86,7 @@ def read_events(path: Path) -> pa.Table:
     """Read an exported event log, in order of time.
 
     Raises:
-        UserError: it is not readable, or has other columns.
+        UserError: it cannot be read, or has other columns.
     """
     try:
         table = pq.read_table(path, columns=list(_EVENTS)).sort_by("timestamp")
@@ -103,7 +103,7 @@ def _beyond(item_ids: pa.ChunkedArray, known: pa.Array) -> pa.Array:
 
 
 def _followed(sequences: Ragged, user_ids: pa.Array, events: pa.Table, wider: pa.Array) -> Ragged:
-    """Put each user's events behind their sequence, and those of other users into rows of their own."""
+    """Append each user's events to their sequence; events of other users become new rows."""
     places = pc.index_in(events["item_id"].combine_chunks(), value_set=wider)
     events, items = events.filter(pc.is_valid(places)), np.asarray(pc.drop_null(places), np.int32) + 1
     everybody = pa.concat_arrays([user_ids, events["user_id"].combine_chunks()]).dictionary_encode()

@@ -1,14 +1,14 @@
-"""What vectors of new items are worth, and what the presence of such items costs the others.
+"""Evaluation of vectors for new items, and of the cost of new items for the others.
 
-A share of the trained items is treated as if it were new: their vectors are those that the sources give from a few
-interactions and the text, without their own. The same users are then answered three times.
+A share of the trained items is treated as new: their trained vectors are replaced by those that the sources give, from
+a few interactions and the text. The same users are then answered in three ways.
 
-- `unknown`: new items are unknown, as without this: no answer and no history has them.
-- `given`: those that a source knows are ranked and read with the vector that it gave.
+- `unknown`: new items are unknown, as without this feature: no answer and no history has them.
+- `given`: new items that a source knows are ranked and read with the given vector.
 - `trained`: the model as it is.
 
-The trained vectors of the other items have met the held out ones in training, which flatters `given` a little. Nothing
-of the test split is read to make vectors.
+The vectors of the other items were trained together with the held-out ones, which makes `given` look slightly too good.
+Vectors are made without any data of the test split.
 
 Axes: `N` test users, `V` items.
 """
@@ -50,10 +50,10 @@ class NewItemFindings:
 
     Attributes:
         resampled: metrics by group of the users' targets, those of `GROUPS` that have any user; by `WORLDS`.
-        held_out: trained items that were treated as new.
-        known: of these, how many a source gave a vector.
-        rows: one a group and world: users, HR@20 and NDCG@20 with their intervals.
-        published: new items that the bundle gets.
+        held_out: number of trained items that were treated as new.
+        known: number of these that got a vector from a source.
+        rows: one per group and world: users, HR@20 and NDCG@20 with their intervals.
+        published: number of new items in the bundle.
     """
 
     resampled: dict[str, Bootstrap]
@@ -63,7 +63,7 @@ class NewItemFindings:
     published: int = 0
 
     def numbers(self) -> dict[str, float]:
-        """Return the numbers of metrics.json; without a test user whose target was held out there are few."""
+        """Return the numbers of metrics.json, only a few if no test user's target was held out."""
         numbers: dict[str, float] = {"new_items": self.published}
         if HELD_OUT in self.resampled:
             drawn = self.resampled[HELD_OUT]
@@ -80,7 +80,7 @@ class NewItemFindings:
 
     @property
     def cost_of_others(self) -> Estimate | None:
-        """NDCG@20 of the users who choose a trained item: `given` minus `unknown`; `None` where there are none."""
+        """NDCG@20 of the users who choose a trained item: `given` minus `unknown`; `None` if there are none."""
         return self.resampled[OTHERS].difference("given", "unknown", "ndcg@20") if OTHERS in self.resampled else None
 
 
@@ -93,16 +93,16 @@ def measure_new_items(
     item_ids: Sequence[str],
     texts_V: Sequence[str] | None,
 ) -> NewItemFindings:
-    """Answer every test user in each of `WORLDS`.
+    """Evaluate every test user in each of `WORLDS`.
 
     Args:
         config: the section `evaluate`.
-        model: the model as it was trained.
+        model: the trained model.
         data: the sequences.
-        test: the test questions, N users.
+        test: the evaluation set of the test split, N users.
         counts: training count of each item, [V + 1].
         item_ids: raw ids of items 1 to V.
-        texts_V: text of each item, [V + 1]; `None` where no source reads it.
+        texts_V: text of each item, [V + 1]; `None` if no source reads it.
     """
     new = _as_if_new(config.new_items, model, data, counts, item_ids, texts_V)
     seen = np.where(new.held_V, np.minimum(counts, config.new_items.held_out_seen), counts)
@@ -127,7 +127,7 @@ def measure_new_items(
 
 
 def held_out(item_ids: Sequence[str], share: float) -> Flags:
-    """Choose items by a hash of their raw ids, so that another model of another log holds out the same, [V + 1]."""
+    """Choose items by a hash of their raw ids, the same for every model and log, [V + 1]."""
     bound = round(share * _HASHES)
     hashes = (hashlib.sha256(item_id.encode()).digest()[:8] for item_id in item_ids)
     return np.array([False, *(int.from_bytes(each, "big") < bound for each in hashes)])
@@ -135,7 +135,7 @@ def held_out(item_ids: Sequence[str], share: float) -> Flags:
 
 @dataclass(frozen=True, kw_only=True)
 class _AsIfNew:
-    """The model with items held out: which they are, which are unknown then, and which of these got a vector."""
+    """The model with items held out: which are held out, which are unknown, and which of these got a vector."""
 
     model: SequenceModel
     held_V: Flags
@@ -170,7 +170,7 @@ def _ranks(
     unknown_V: Flags,
     given_V: Flags | None = None,
 ) -> Ints:
-    """Rank each target, [N]; unknown items stand in no answer and in no history."""
+    """Rank each target, [N]; unknown items are in no answer and in no history."""
     vectors_VD = model.item_vectors().cpu().numpy()
     facts = replace(ItemFacts.nothing(model.num_items), available_V=~unknown_V)
     rules = Rules(RulesConfig(new_items=config.rules.new_items), facts, vectors_VD, new_V=given_V)

@@ -1,9 +1,10 @@
-"""What a challenger's answers would have earned: places of logged answers, weighed by how they are looked at.
+"""Counterfactual estimates for answers with several places, weighted by the attention that each place gets.
 
-A click on a shown item is taken as the product of how much its place is looked at and how much the user wants the item,
-whatever else is shown (the position-based model). The weight of a shown item is then how much attention the challenger
-would give it over how much the champion gives it, each over all places (Li, Abbasi-Yadkori, Kveton, Muthukrishnan,
-Vinay and Wen, KDD 2018). So an item that the challenger puts third is judged by what it earned first or fifth too.
+The probability of a click on a shown item is modelled as the product of the attention to its place and the user's
+interest in the item, independent of the other items (the position-based model). The weight of a shown item is then the
+attention that the challenger would give it divided by the attention that the champion gives it, each summed over all
+places (Li, Abbasi-Yadkori, Kveton, Muthukrishnan, Vinay and Wen, KDD 2018). So an item that the challenger puts third
+is judged also by its clicks in the first or fifth place.
 
 Axes: `A` answers, `N` shown items, `P` places, `G` groups of items.
 """
@@ -27,24 +28,24 @@ from elcrec.evaluation.counterfactual import (
 Ints = npt.NDArray[np.int64]
 _FOLDS = 5
 _PRIOR_CLICKS = 10.0
-"""As many clicks as of the mean stand beside those of a place, and of a group of items: few say little."""
+"""Number of pseudo-clicks at the mean rate added to each place and each group of items, to smooth small counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """What was shown and what came of it.
+    """The shown items and the clicks on them.
 
     Attributes:
-        clicked: 1 where an event followed from the shown item, [N].
-        place: where it stood, from 0, [N].
-        explored: whether chance put it there, [N].
-        answer: whose answer's it is, an index of the rows below, [N].
-        group: by how the two models rank it, a number below G, [N].
+        clicked: 1 if an event followed from the shown item, [N].
+        place: its place, from 0, [N].
+        explored: whether it was drawn at random, [N].
+        answer: its answer, an index of the rows below, [N].
+        group: its group by the ranks that the two models give it, a number below G, [N].
         logged_NP: the champion's chance to show this item at each place.
-        target_NP: the challenger's.
-        user: whose each answer is, numbers from 0, [A].
-        mass_AGP: what of the challenger's answer stands at each place and is of each group, of items that the champion
-            could have shown.
+        target_NP: the challenger's chance to do so.
+        user: user of each answer, numbers from 0, [A].
+        mass_AGP: probability mass of the challenger's answer at each place and in each group, over items that the
+            champion could have shown.
     """
 
     clicked: FloatArray
@@ -63,15 +64,15 @@ class Estimates:
     """Clicks per shown item, with intervals by user.
 
     Attributes:
-        logged: what the champion's answers earned.
-        ips: what the challenger's would have, by inverse propensities.
+        logged: clicks of the champion's answers.
+        ips: estimate for the challenger by inverse propensities.
         snips: the same, self-normalized.
-        doubly_robust: the same, with a model of clicks beside.
-        difference: doubly robust, challenger minus champion on the same answers.
-        effective: as many equally weighted shown items would tell as much.
+        doubly_robust: the same, with a model of clicks in addition.
+        difference: doubly robust estimate of challenger minus champion on the same answers.
+        effective: effective number of shown items (Kish).
         reached: share of the challenger's shown items that the champion could have shown; the rest counts as never
             clicked.
-        attention: how much each place is looked at, 1 on average, [P].
+        attention: attention to each place, 1 on average, [P].
     """
 
     logged: Estimate
@@ -85,10 +86,10 @@ class Estimates:
 
 
 def estimate(places: Places, *, confidence: float) -> Estimates:
-    """Estimate what the challenger would have earned.
+    """Make all estimates for the challenger.
 
     Raises:
-        UserError: the challenger would have shown nothing of the log.
+        UserError: the challenger would have shown none of the logged items.
     """
     look_P = attention(places)
     sizes_A = np.bincount(places.answer, minlength=len(places.user))
@@ -116,7 +117,7 @@ def estimate(places: Places, *, confidence: float) -> Estimates:
 
 
 def attention(places: Places) -> FloatArray:
-    """Return how much each place is looked at, [P]: what chance puts there is alike everywhere, so its clicks tell."""
+    """Return the attention to each place, [P], from clicks on explored items, which are alike in all places."""
     count = places.logged_NP.shape[1]
     shown_P = np.bincount(places.place[places.explored], minlength=count)
     clicks_P = np.bincount(places.place[places.explored], places.clicked[places.explored], minlength=count)
@@ -128,7 +129,7 @@ def attention(places: Places) -> FloatArray:
 
 
 def _wanted(places: Places, look_P: FloatArray, owner: Ints) -> FloatArray:
-    """Return for each shown item how much items of each group are clicked per attention, by other users, [G, N]."""
+    """Return for each shown item the clicks per attention of each group, from the other users, [G, N]."""
     groups = places.mass_AGP.shape[1]
     fold, keys = owner % _FOLDS, (owner % _FOLDS) * groups + places.group
     clicks_FG = np.bincount(keys, places.clicked, minlength=_FOLDS * groups).reshape(_FOLDS, groups)

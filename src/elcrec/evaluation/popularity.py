@@ -1,4 +1,4 @@
-"""Popularity: the baseline that ranks by training count, and how far recommendations lean to popular items.
+"""Popularity: the baseline that ranks by training count, and the popularity bias of recommendations.
 
 Axes: `N` users, `V` items.
 """
@@ -36,14 +36,14 @@ def rank_by_popularity(
 ) -> npt.NDArray[np.int32]:
     """Rank each target by training count under the protocol of `ranking.rank_targets`, [N].
 
-    No score matrix is needed: the items at least as popular as the target, less those of them that the
-    history excludes.
+    No score matrix is needed: the rank is the number of items at least as popular as the target, minus the excluded
+    ones.
 
     Args:
         counts: training count of each item, [V + 1]; entry 0 is ignored.
         excluded: items that are not ranked, N rows of indices.
         target_items: the item to find, [N].
-        block_users: users ranked at a time; `None` takes as many as suit a CPU, where this always runs.
+        block_users: users ranked at a time; `None` takes a number suitable for a CPU, where this always runs.
     """
     block_users = block_users or _BLOCK_USERS
     ranks = np.empty(len(target_items), np.int32)
@@ -71,7 +71,7 @@ def _rank_block(
 
 
 def distinct_pairs(rows: Ragged, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return each distinct (row, value) once, in that order; values are below `size`."""
+    """Return each distinct (row, value) once, sorted; values are below `size`."""
     codes = rows.owners * size + rows.values
     row, value = np.divmod(np.unique(codes), size)
     return row, value
@@ -79,11 +79,11 @@ def distinct_pairs(rows: Ragged, size: int) -> tuple[npt.NDArray[np.int64], npt.
 
 @dataclass(frozen=True, kw_only=True)
 class Exposure:
-    """What a recommender shows over all users.
+    """The exposure of items over all users of a recommender.
 
     Attributes:
-        coverage: share of the catalogue that is recommended to anybody.
-        gini: inequality of exposure over the catalogue; 0 is even, 1 is one item alone.
+        coverage: share of the catalogue that is recommended to at least one user.
+        gini: inequality of exposure over the catalogue; 0 is even, 1 is a single item.
         mean_count: mean training count of a recommended item.
         mean_percentile: mean popularity percentile of a recommended item, 0 to 1.
     """
@@ -95,10 +95,10 @@ class Exposure:
 
 
 def exposure(items: IntArray, counts: npt.NDArray[np.int64]) -> Exposure:
-    """Measure the items that are shown, any shape; index 0 (no item) is left out.
+    """Measure the exposure of shown items, in any shape; index 0 (no item) is ignored.
 
     Args:
-        items: item indices, one for each time an item is shown.
+        items: item indices, one per time that an item is shown.
         counts: training count of each item, [V + 1].
     """
     shown = items[items > 0]
@@ -113,14 +113,14 @@ def exposure(items: IntArray, counts: npt.NDArray[np.int64]) -> Exposure:
 
 
 def popularity_percentile(counts: npt.NDArray[np.int64]) -> FloatArray:
-    """Return the share of the catalogue that is less popular, equals counted half, [V + 1]; padding is 0."""
+    """Return the share of the catalogue less popular than each item, ties counted half, [V + 1]; padding is 0."""
     ascending = np.sort(counts[1:])
     below, upto = np.searchsorted(ascending, counts[1:]), np.searchsorted(ascending, counts[1:], side="right")
     return np.concatenate(([0.0], (below + upto) / (2 * len(ascending))))
 
 
 def gini(amounts: IntArray) -> float:
-    """Return the Gini coefficient of non-negative amounts, 0 where all are 0."""
+    """Return the Gini coefficient of non-negative amounts, 0 if all are 0."""
     ordered = np.sort(amounts).astype(np.float64)
     total, size = ordered.sum(), len(ordered)
     if total == 0:

@@ -1,4 +1,4 @@
-"""What a trained model predicts for the test questions: ranks, recommendations, intents.
+"""Predictions of a trained model for the test users: ranks, recommendations, intents.
 
 Axes: `N` test users, `V` items, `D` hidden size.
 """
@@ -26,7 +26,7 @@ from elcrec.model.sequence_model import SequenceModel
 TOP_K = max(CUTOFFS)
 _MOST_PICTURED = 1500
 _USERS_AT_ONCE = 65_536
-"""Users whose vectors are held at a time."""
+"""Number of users whose vectors are held in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,15 @@ class Predictions:
     """A model's predictions, N users.
 
     Attributes:
-        label: the model's name for people.
-        config: its config.json.
-        ranking: ranks and the 20 best items, the history excluded.
-        unmasked_ranks: ranks with the history left in, `None` where no target is a repeat that counts as missed, [N].
-        intents: nearest intent, -1 where there is none, [N].
-        pictured: a sample of the users with an intent, rows of N.
+        label: the model's name for readers.
+        config: the content of its config.json.
+        ranking: ranks and the 20 best items, without the history.
+        unmasked_ranks: ranks with the history left in, `None` if no target is a repeat that counts as missed, [N].
+        intents: nearest intent, -1 if there is none, [N].
+        pictured: a sample of the users with an intent, for charts, as rows of N.
         pictured_states: their mean states on the unit sphere, where intents are assigned, [sample, D].
-        earlier_intents: their intents without the last item of the history, -1 where nothing is left, [sample].
-        num_intents: number of intents (K), 0 for a model without.
+        earlier_intents: their intents without the last item of the history, -1 if nothing is left, [sample].
+        num_intents: number of intents (K), 0 for a model without intents.
     """
 
     label: str
@@ -59,14 +59,14 @@ class Predictions:
 def predict(
     folder: Path, data: SequenceData, test: EvaluationSet, *, block_users: int | None, seed: int
 ) -> Predictions:
-    """Load a model, on the GPU where there is one, and rank the test targets.
+    """Load a model, on the GPU if there is one, and rank the test targets.
 
     Args:
         folder: the model folder.
-        data: the sequences, on which the model must have been trained.
-        test: the test questions, N users.
+        data: the sequences on which the model must have been trained.
+        test: the evaluation set of the test split, N users.
         block_users: users ranked at a time; `None` chooses for the device.
-        seed: seeds the sample of users that is pictured.
+        seed: seeds the sample of users for charts.
 
     Raises:
         UserError: the model is unusable, diverged, or was trained on other sequences.
@@ -104,7 +104,7 @@ def predict(
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """The predictions for neighbouring users, and whether their vectors are finite."""
+    """The predictions for a range of users, and whether their vectors are finite."""
 
     ranking: Ranking
     unmasked_ranks: npt.NDArray[np.int32]
@@ -148,7 +148,7 @@ def _earlier_intents(model: SequenceModel, histories: Ragged) -> npt.NDArray[np.
 
 
 def repeat_targets(test: EvaluationSet) -> npt.NDArray[np.bool_]:
-    """Say for each user whether the target is already in the history, [N]."""
+    """Return for each user whether the target is already in the history, [N]."""
     starts = range(0, len(test.users), _USERS_AT_ONCE)
     return np.concatenate([_repeats(test.slice(start, start + _USERS_AT_ONCE)) for start in starts])
 

@@ -25,6 +25,6 @@ def mark_model(ranks: pa.Table, model: Path) -> pa.Table:
 
 
 def is_of_model(ranks: pa.Table, model: Path) -> bool:
-    """Say whether `ranks` was marked with the weights in the folder `model`."""
+    """Return whether `ranks` was marked with the weights in the folder `model`."""
     marked = (ranks.schema.metadata or {}).get(_KEY, b"")
     return bool(marked == sha256_of(model / WEIGHTS).encode())

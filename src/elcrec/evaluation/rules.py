@@ -1,4 +1,4 @@
-"""What rules cost: the same users answered without rules, under each rule alone, and under all of them.
+"""The cost of rules: the same users are answered without rules, with each rule alone, and with all rules.
 
 Axes: `N` test users, `V` items, `D` hidden size, `K` places of an answer.
 """
@@ -32,16 +32,16 @@ class RuleFindings:
     """Answers with and without rules.
 
     Attributes:
-        resampled: metrics of each ruling, with `NONE` and `ALL`, paired by user.
-        rows: one a ruling, that of all rules last: `rule`, `hr@20`, `ndcg@20`, the difference to no rules with its
-            interval, and what the answers look like.
+        resampled: metrics of each ruling, including `NONE` and `ALL`, paired by user.
+        rows: one per ruling, that of all rules last: `rule`, `hr@20`, `ndcg@20`, the difference to no rules with its
+            interval, and properties of the answers.
     """
 
     resampled: Bootstrap
     rows: list[dict[str, Any]]
 
     def numbers(self) -> dict[str, float]:
-        """Return the numbers of metrics.json: those of all rules together."""
+        """Return the numbers for metrics.json, from all rules together."""
         named = {"hr@20": "rules_hr@20", "ndcg@20": "rules_ndcg@20", "coverage": f"rules_coverage@{TOP_K}"}
         row = self.rows[-1]
         difference = {f"rules_delta_ndcg@20{end}": row[f"delta_ndcg@20{end}"] for end in ("", "_low", "_high")}
@@ -57,19 +57,19 @@ def measure_rules(
     item_ids: list[str],
     now: datetime,
 ) -> RuleFindings:
-    """Answer every test user under each ruling.
+    """Answer every test user with each ruling.
 
     Args:
         config: the section `evaluate`.
-        model: the model, which is moved to no other device.
-        test: the test questions, N users.
+        model: the model, which stays on its device.
+        test: the evaluation set of the test split, N users.
         counts: training count of each item, [V + 1].
-        facts: what the shop knows of the items.
+        facts: the content of the items file.
         item_ids: raw ids of items 1 to V.
-        now: the moment at which availability is judged.
+        now: the moment for availability.
 
     Raises:
-        UserError: a rule names an item that there is not, or intents that the model has not.
+        UserError: a rule names an unknown item, or needs intents that the model lacks.
     """
     vectors_VD = model.item_vectors().cpu().numpy()
     intents = item_intents(model)
@@ -89,7 +89,7 @@ def measure_rules(
 
 
 def _rulings(rules: RulesConfig, facts: ItemFacts) -> Iterator[tuple[str, RulesConfig, ItemFacts]]:
-    """Yield no rules, each kind of rule that is in force alone, and all of them."""
+    """Yield no rules, each kind of active rule alone, and all rules."""
     at_hand = facts.always_available()
     yield NONE, RulesConfig(), at_hand
     if not facts.available_V.all() or len(np.unique(facts.until_V)) > 1:
@@ -108,7 +108,7 @@ def _rulings(rules: RulesConfig, facts: ItemFacts) -> Iterator[tuple[str, RulesC
 
 
 def _only(rules: RulesConfig, field: str) -> RulesConfig:
-    """Keep the caps, or the boosts, of the groups that have one."""
+    """Keep only the caps, or only the boosts, of groups."""
     nothing = getattr(GroupRule(), field)
     categories, intents = (
         {
@@ -130,7 +130,7 @@ def answer_lists(
     now: datetime,
     seed: int,
 ) -> Lists:
-    """Return each user's answer, 0 where no item is left, [N, K]."""
+    """Return each user's answer, 0 if no item is left, [N, K]."""
     rng, items_DV = np.random.default_rng(seed), np.ascontiguousarray(vectors_VD.T)
     lists = np.zeros((len(users_ND), TOP_K), np.int64)
     for start in range(0, len(users_ND), _BLOCK):
@@ -147,7 +147,7 @@ def answer_lists(
 
 
 def ranks_in(lists: Lists, test: EvaluationSet, num_items: int) -> npt.NDArray[np.int64]:
-    """Return the place of each target in its user's answer, from 1; beyond it where it is not in it, [N].
+    """Return the place of each target in its user's answer, from 1; beyond the answer if it is not in it, [N].
 
     Without a history all items tie, which counts against the target.
     """
@@ -173,7 +173,7 @@ def _look(
     intents: npt.NDArray[np.int64] | None,
     facts: ItemFacts,
 ) -> dict[str, float]:
-    """Return what the answers look like: means over users, but for the coverage."""
+    """Return properties of the answers: means over users, except for the coverage."""
     looked = {"coverage": exposure(lists, counts).coverage, "length": float((lists > 0).sum(1).mean())}
     looked["likeness"] = _likeness(lists, vectors_VD)
     if intents is not None:
@@ -184,7 +184,7 @@ def _look(
 
 
 def _likeness(lists: Lists, vectors_VD: npt.NDArray[np.float32]) -> float:
-    """Mean cosine of two items of an answer; 0 where no answer holds two."""
+    """Return the mean cosine of two items of an answer; 0 if no answer has two items."""
     unit_VD = vectors_VD / np.maximum(np.linalg.norm(vectors_VD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     unit_VD[PADDING] = 0
     number = (lists > 0).sum(1).astype(np.float64)
@@ -197,7 +197,7 @@ def _likeness(lists: Lists, vectors_VD: npt.NDArray[np.float32]) -> float:
 
 
 def _distinct(labels: npt.NDArray[np.integer], counted: npt.NDArray[np.bool_]) -> float:
-    """Mean number of different labels in a row, of those that count."""
+    """Return the mean number of distinct labels in a row, among labels that count."""
     ordered = np.sort(np.where(counted, labels, -1), axis=1)
     new = np.diff(ordered, axis=1, prepend=-1) != 0
     return float(new.sum(1).mean())

@@ -1,4 +1,4 @@
-"""Which users are asked where not all of them are."""
+"""The sample of users for an evaluation."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ def asked_users(data: SequenceData, split: Split, count: int | None, sequences: 
 
     Args:
         data: the sequences.
-        split: whose targets are asked for.
-        count: how many; `None`, or no fewer than have a target, means all of them.
-        sequences: the folder with their raw ids, which are read some at a time.
+        split: the split of the targets.
+        count: number of users; `None`, or at least as many as have a target, means all.
+        sequences: the folder with their raw ids, which are read in parts.
 
     Raises:
         UserError: the ids cannot be read.
@@ -33,7 +33,7 @@ def _smallest(asked: npt.NDArray[np.int64], count: int, sequences: Path) -> npt.
     for mine, ids in user_id_parts_of(sequences, asked):
         hashes = np.concatenate((hashes, hash_ids(ids)))
         users = np.concatenate((users, mine))
-        # Stable, so that of equal hashes the earlier user is chosen, however the file is cut.
+        # The sort is stable, so that of equal hashes the earlier user is chosen, independently of the parts.
         kept = np.sort(np.argsort(hashes, kind="stable")[:count])
         hashes, users = hashes[kept], users[kept]
     return users

@@ -1,4 +1,4 @@
-"""What an approximate search finds of the answers that an exact one gives.
+"""The recall of approximate search, compared with exact search.
 
 Axes: `N` users, `K` places of an answer.
 """
@@ -13,15 +13,15 @@ Lists = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchFindings:
-    """Answers of both searches to the same users.
+    """Comparison of the answers of both searches to the same users.
 
     Attributes:
-        users: how many were asked.
-        recall: mean share of an exact answer that the approximate one holds.
-        complete: share of the users whose two answers hold the same items.
-        lists: parts of the catalogue.
-        probes: parts that each search looks into.
-        oversampling: candidates for each item of an answer.
+        users: number of users.
+        recall: mean share of the exact answer in the approximate one.
+        complete: share of the users whose two answers have the same items.
+        lists: number of parts of the catalogue.
+        probes: number of parts that a search reads.
+        oversampling: number of candidates per item of an answer.
     """
 
     users: int
@@ -37,7 +37,7 @@ class SearchFindings:
 
 
 def recall_of(found: Lists, exact: Lists) -> npt.NDArray[np.float64]:
-    """Return the share of each exact answer that is found; 0 stands for no item, and nothing is all of nothing, [N].
+    """Return the share of each exact answer that is found, 1 for an empty answer, [N]; item 0 means no item.
 
     Args:
         found: items of the approximate answers, [N, K].

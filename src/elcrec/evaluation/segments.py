@@ -21,7 +21,7 @@ class Segmentation:
     """A partition of the users.
 
     Attributes:
-        name: what the users are grouped by.
+        name: the property by which users are grouped.
         groups: name of each group, in order.
         member: group of each user, [N].
     """
@@ -42,8 +42,8 @@ def by_history_length(lengths: IntArray) -> Segmentation:
 def by_target_popularity(target_items: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Segmentation:
     """Group users by the training count of their target.
 
-    Unseen items have a count of 0. Of the items with training interactions, head is above the 80 % quantile
-    of counts, tail at or below the median, torso between.
+    Unseen items have a count of 0. Among items with training interactions, head is above the 80 % quantile of counts,
+    tail is at or below the median, and torso is between them.
 
     Args:
         target_items: the item to find, [N].
@@ -65,11 +65,11 @@ def segment_table(
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Return a row a non-empty group: users, HR@20 and NDCG@20 of every ranking, the model's NDCG@20 interval.
+    """Return one row per non-empty group: users, HR@20 and NDCG@20 of every ranking, the model's NDCG@20 interval.
 
     Args:
         segmentations: the partitions, each of all users.
-        ranks: ranking -> rank of each user's target, [N]; the columns of `model` carry no prefix.
+        ranks: ranking -> rank of each user's target, [N]; the columns of `model` have no prefix.
         samples: bootstrap resamples.
         confidence: level of the interval.
         seed: seeds the bootstrap.

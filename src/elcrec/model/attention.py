@@ -1,4 +1,4 @@
-"""Causal multi-head self-attention, the mixer of SASRec, and with rotary positions.
+"""Causal multi-head self-attention, the mixer of SASRec, and a variant with rotary positions.
 
 Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018); Su et al., "RoFormer: Enhanced
 Transformer with Rotary Position Embedding" (Neurocomputing 2024).
@@ -18,11 +18,11 @@ from elcrec.model.layout import Layout
 from elcrec.model.mixer import Mixer
 
 _SLOWEST = 1e-4
-"""Angle between neighbours, in radians, of the two dimensions that turn least."""
+"""Angle in radians between neighbours, for the two dimensions that are rotated least."""
 
 
 class Attention(Mixer):
-    """Each position attends to the items of its row up to itself."""
+    """Attention of each position to the items of its row up to itself."""
 
     def __init__(self, config: EncoderConfig) -> None:
         """Create the projections; query, key and value are one matrix."""
@@ -41,7 +41,7 @@ class Attention(Mixer):
 
     def last(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
         width, weight, bias = states_ND.shape[1], self.query_key_value.weight, self.query_key_value.bias
-        # Age 0, that of a row's last item, changes no query.
+        # The rotation for age 0, that of a row's last item, is the identity.
         query = partial(F.linear, weight=weight[:width], bias=bias[:width])
         keys_values = self._placed(F.linear(states_ND, weight[width:], bias[width:]), rows.ages_N)
         context_BD = rows.attend_from_ends(states_ND, query, keys_values, masks, self.config.num_heads, self._dropout)
@@ -52,27 +52,27 @@ class Attention(Mixer):
         length = len(states_LD)
         projected = self._placed(self.query_key_value(states_LD), None)
         heads = projected.view(length, 3, self.config.num_heads, -1).permute(1, 2, 0, 3)
-        # As a batch of one: PyTorch has no fused kernel for three axes.
+        # A batch of one, because PyTorch has no fused kernel for three axes.
         query, key, value = heads.unsqueeze(1).unbind()
         context_1HLd = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         mixed: Tensor = self.out(context_1HLd.transpose(1, 2).reshape(length, -1))
         return mixed
 
     def _placed(self, projected_NX: Tensor, ages_N: Tensor | None) -> Tensor:  # noqa: ARG002 - for subclasses
-        """Tell queries and keys their places, where these are not in the states already.
+        """Encode positions into queries and keys, if they are not in the states already.
 
         Args:
-            projected_NX: queries, keys and values, or the last two, of each position, [N, 3 D] or [N, 2 D].
-            ages_N: how many positions each stands before the end of its row; `None`: one row, its positions in order.
+            projected_NX: queries, keys and values of each position, or only keys and values, [N, 3 D] or [N, 2 D].
+            ages_N: distance of each position from the end of its row; `None`: one row, with its positions in order.
         """
         return projected_NX
 
 
 class RotaryAttention(Attention):
-    """Attention that knows places by turning queries and keys: a score depends on how far apart two items are.
+    """Attention with rotary positions: queries and keys are rotated, so that scores depend on distances.
 
-    A state then depends on the items before it alone, not on how many follow: each position of a sequence is read as
-    the end of a prefix would be, so that one pass over a sequence trains all its prefixes.
+    A state then depends only on the items before it, not on the number of items after it. Each position of a sequence
+    has the same state as the end of that prefix, so one pass over a sequence trains all its prefixes.
     """
 
     knows_places = True
@@ -80,7 +80,7 @@ class RotaryAttention(Attention):
     _sin_Tw: Tensor
 
     def __init__(self, config: EncoderConfig) -> None:
-        """Work out the angles of every age."""
+        """Compute the angles of every age."""
         super().__init__(config)
         width = config.hidden_size // config.num_heads
         speeds = _SLOWEST ** (torch.arange(0, width, 2, dtype=torch.float64) / width)

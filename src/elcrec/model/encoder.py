@@ -26,10 +26,10 @@ _NORM_EPS = 1e-12
 
 
 class Encoder(nn.Module):
-    """Items of a batch in, a state for every position out."""
+    """The encoder: from the items of a batch to a state for every position."""
 
     def __init__(self, config: EncoderConfig, num_items: int) -> None:
-        """Create the layers; weights are drawn from N(0, 0.02), biases are zero."""
+        """Create the layers, with weights drawn from N(0, 0.02) and zero biases."""
         super().__init__()
         self.window = config.window
         self.item_embedding = nn.Embedding(num_items + 1, config.hidden_size, padding_idx=PADDING)
@@ -41,9 +41,9 @@ class Encoder(nn.Module):
         self.apply(_initialise)
 
     def forward(self, rows: Layout, embedded_ND: Tensor | None = None) -> Tensor:
-        """Return the last block's state at every flat position, [N, D]; padded positions hold noise.
+        """Return the last block's state at every flat position, [N, D]; values at padded positions are meaningless.
 
-        No row is longer than the window. `embedded_ND` are the item embeddings where the caller has them.
+        No row is longer than the window. `embedded_ND` are the item embeddings, if the caller already has them.
         """
         states_ND, masks = self._embed(rows, embedded_ND)
         for block in self._blocks():
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
     def alone(self, items_L: Tensor) -> Tensor:
         """Return the last block's states of one row without padding, no longer than the window, in evaluation, [L, D].
 
-        `forward` without layout and masks: for a row or two they take longer than the arithmetic.
+        This is `forward` without layout and masks, which for a row or two take longer than the arithmetic.
         """
         states_LD: Tensor = self.item_embedding(items_L)
         if self.position_embedding is not None:
@@ -74,22 +74,22 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def draw_padding(self) -> None:
-        """Give padding a vector of its own in place of zeros; like those, it is never learned."""
+        """Give padding a random vector instead of zeros; like zeros, it is never learned."""
         nn.init.normal_(self.item_embedding.weight[PADDING], std=_INIT_STD)
 
     def look_up_items(self, items_N: Tensor) -> Tensor:
-        """Return item embeddings, [N, D]; that of padding is never learned."""
+        """Return item embeddings, [N, D]; the embedding of padding is never learned."""
         return look_up(self.item_embedding.weight, items_N, PADDING)
 
     def _blocks(self) -> "Iterable[Block]":
         return cast("Iterable[Block]", self.blocks)
 
     def _embed(self, rows: Layout, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """What the first block reads, and the attention's masks."""
+        """Return the input of the first block, and the masks of attention."""
         if embedded_ND is None:
             embedded_ND = self.look_up_items(rows.items_N)
         if self.position_embedding is not None:
-            # Right-aligned: a row's last item stands at the window's last position.
+            # Right-aligned: a row's last item is at the window's last position.
             embedded_ND = embedded_ND + look_up(self.position_embedding.weight, self.window - 1 - rows.ages_N)
         states_ND = self.dropout(self.norm(embedded_ND))
         return states_ND, rows.masks(states_ND.dtype)
@@ -98,9 +98,9 @@ class Encoder(nn.Module):
 class Block(nn.Module):
     """A mixer and a feed-forward network, each followed by dropout, the residual and LayerNorm.
 
-    With a branch a second mixer stands beside the first, and what follows is a mean of both. A branch that keeps the
-    states as they are holds what attention smooths away (Shin et al., "An Attentive Inductive Bias for Sequential
-    Recommendation beyond the Self-Attention", AAAI 2024, have a filter there).
+    With a branch, a second mixer runs in parallel, and the result is a mean of both. A branch that passes the states
+    through preserves what attention smooths away (Shin et al., "An Attentive Inductive Bias for Sequential
+    Recommendation beyond the Self-Attention", AAAI 2024, use a filter there).
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -123,11 +123,11 @@ class Block(nn.Module):
         return self._transformed(states_ND, lambda mixer: mixer(states_ND, rows, masks))
 
     def last(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
-        """Return what `forward` gives at the last item of each row, [B, D]."""
+        """Return the result of `forward` at the last item of each row, [B, D]."""
         return self._transformed(rows.of_ends(states_ND), lambda mixer: mixer.last(states_ND, rows, masks))
 
     def alone(self, states_LD: Tensor) -> Tensor:
-        """Return what `forward` gives for one row without padding, in evaluation, [L, D] to [L, D]."""
+        """Return the result of `forward` for one row without padding, in evaluation, [L, D] to [L, D]."""
         return self._transformed(states_LD, lambda mixer: mixer.alone(states_LD))
 
     def _transformed(self, states_ND: Tensor, mix: Callable[[Mixer], Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
-"""The layout of a CPU: sequences of similar length side by side, so that (almost) nothing is padded.
+"""The layout for CPUs: sequences of similar length side by side, with (almost) no padding.
 
-A batch's rows are sorted by length and cut into groups; inside a group every row takes the same number of positions,
-so a group is a dense [rows, length] view of the flat array and nothing is gathered.
+A batch's rows are sorted by length and cut into groups. Inside a group every row takes the same number of positions, so
+a group is a dense [rows, length] view of the flat array, and no gathering is needed.
 
 Axes: `B` rows, `L` positions of a group's rows, `Q` queries among them, `N` flat positions of all groups, `M` items,
 row after row, `D` hidden size, `S` steps.
@@ -31,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Group(NamedTuple):
-    """A dense block of `rows * length` flat positions: rows that take the same number of them."""
+    """A dense block of `rows * length` flat positions."""
 
     rows: int
     length: int
@@ -47,10 +47,10 @@ class GroupedLayout(Layout):
     """Rows in dense blocks.
 
     Attributes:
-        positions_M: flat position of every item (a masked one included), row after row.
+        positions_M: flat position of every item (including masked ones), row after row.
         order_B: the rows in the order of the groups.
-        slots_B: place of each row in that order.
-        groups: the dense blocks, shortest rows first.
+        slots_B: position of each row in that order.
+        groups: the dense blocks, with the shortest rows first.
     """
 
     positions_M: Tensor
@@ -78,7 +78,7 @@ class GroupedLayout(Layout):
         return masks
 
     def _blocks(self, values: Tensor) -> list[Tensor]:
-        """Cut what each position has into the dense blocks, [N, …] to [rows, length, …] each."""
+        """Cut values of all positions into the dense blocks, [N, …] to [rows, length, …] each."""
         parts = torch.split(values, [group.size for group in self.groups])
         return [part.view(*group, *part.shape[1:]) for part, group in zip(parts, self.groups, strict=True)]
 
@@ -127,7 +127,7 @@ def _mix_all(blocks: Sequence[tuple[Tensor, ...]], masks: Sequence[Tensor], drop
 
 
 def group_rows(rows: Ragged, device: torch.device = CPU, *, sees_all: bool = False) -> GroupedLayout:
-    """Lay rows of item indices, none of them empty, out in groups."""
+    """Lay out non-empty rows of item indices in groups."""
     (layout,) = group_steps(rows, [len(rows)], device, sees_all=sees_all)
     return layout
 
@@ -135,17 +135,17 @@ def group_rows(rows: Ragged, device: torch.device = CPU, *, sees_all: bool = Fal
 def group_steps(
     rows: Ragged, rows_S: Sequence[int], device: torch.device = CPU, *, sees_all: bool = False
 ) -> list[GroupedLayout]:
-    """Lay the rows of several steps, `rows_S` of each and none of them empty, out at once: a layout a step.
+    """Lay out the non-empty rows of several steps, `rows_S` of each, at once; return one layout per step.
 
-    In NumPy, because a request of a few rows would pay for PyTorch's calls alone. Then everything is moved to the
-    device in one go.
+    NumPy is used because for a request of a few rows the overhead of PyTorch's calls would dominate. Then everything is
+    moved to the device at once.
     """
     order, row_M, row_S = _order(rows.lengths, rows_S), rows.owners, np.cumsum([0, *rows_S])
     flat_M = (order.ends_B[order.slots_B] - rows.offsets[1:])[row_M] + np.arange(len(row_M))
     items_N = np.zeros(order.ends_B[-1], np.int64)
     items_N[flat_M] = rows.values
     ages_N = np.repeat(order.ends_B, np.diff(order.ends_B, prepend=0)) - 1 - np.arange(len(items_N))
-    # Where each step's items and positions begin.
+    # The first item and the first position of each step.
     item_S, place_S = rows.offsets[row_S], np.concatenate(([0], order.ends_B))[row_S]
     cuts: dict[str, tuple[Ints, Ints, Ints | None]] = {
         "lengths_B": (rows.lengths, row_S, None),
@@ -164,7 +164,7 @@ def group_steps(
 
 
 class _Order(NamedTuple):
-    """The rows in the order of their groups, step after step; each row's place there; where it ends; the groups."""
+    """The rows in the order of their groups, step after step; each row's position there; its end; the groups."""
 
     rows_B: Ints
     slots_B: Ints
@@ -184,7 +184,7 @@ def _order(lengths_B: Ints, rows_S: Sequence[int]) -> _Order:
 
 
 def _cut(values: Ints, bounds_S: Ints, less_S: Ints | None, device: torch.device) -> Sequence[Tensor]:
-    """Move what all steps have to the device and cut it up; `less_S` is taken off each step's numbers."""
+    """Move values of all steps to the device and cut them by step; `less_S` is subtracted from each step's numbers."""
     counts = np.diff(bounds_S)
     whole = values if less_S is None else values - np.repeat(less_S[:-1], counts)
     return torch.split(to_device(torch.from_numpy(whole), device), counts.tolist())

@@ -1,4 +1,4 @@
-"""How states score items: by the product of what a head makes of both.
+"""Heads: how states score items, by the product of transformed states and item embeddings.
 
 Axes: `N` states, `R` item vectors, `D` hidden size.
 """
@@ -19,23 +19,23 @@ class Head(nn.Module):
     """`dot`: the product of the state and the item's embedding, as in SASRec."""
 
     def queries(self, states_ND: Tensor) -> Tensor:
-        """Return what items are scored with, [N, D]."""
+        """Return the queries that score items, [N, D]."""
         return states_ND
 
     def items(self, vectors_RD: Tensor) -> Tensor:
-        """Return what is scored of item embeddings, [R, D]; zeros stay zeros."""
+        """Return the item vectors to score, from embeddings, [R, D]; zeros stay zeros."""
         return vectors_RD
 
 
 class Cosine(Head):
-    """`cosine`: the cosine of both over a temperature that is learned, so that no item scores high by its length.
+    """`cosine`: the cosine of both over a learned temperature, so that no item scores high only by its length.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021),
-    section 2.3, whose first temperature this is.
+    section 2.3, from which the initial temperature is taken.
     """
 
     def __init__(self) -> None:
-        """Begin at a temperature of 0.07."""
+        """Start at a temperature of 0.07."""
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(1 / _FIRST_TEMPERATURE).log())
 

@@ -1,6 +1,6 @@
 """Intents: cluster centres, learned with the model or found by k-means between epochs.
 
-ELCRec learns them for its contrastive losses, ELCRec2 as a part of what scores items; ICLRec has k-means.
+ELCRec learns them for its contrastive losses, and ELCRec2 as a part of the scores; ICLRec uses k-means.
 
 Source: Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024); Chen et
 al., "Intent Contrastive Learning for Sequential Recommendation" (WWW 2022).
@@ -21,15 +21,15 @@ from elcrec.registry import IntentKind
 
 
 class Intents(nn.Module):
-    """`K` intent centres and which of them a vector belongs to."""
+    """`K` intent centres, and the assignment of vectors to them."""
 
     centers_KD: Tensor
     points_per_center: ClassVar[int]
-    """Most users a centre that k-means is to see."""
+    """Largest number of users per centre for k-means."""
     placed_every_epoch: ClassVar[bool]
-    """Whether k-means places the centres before every epoch, or once before the first."""
+    """Whether k-means places the centres before every epoch, or only before the first."""
     shapes_vectors: ClassVar[bool] = False
-    """Whether `shaped` changes a vector: whether items are scored with the intent too."""
+    """Whether `shaped` changes vectors, so that intents affect the scores."""
 
     @torch.no_grad()
     def initialise(self, pooled_ND: Tensor, generator: torch.Generator) -> None:
@@ -40,30 +40,30 @@ class Intents(nn.Module):
     @torch.no_grad()
     def nearest(self, vectors_ND: Tensor) -> Tensor:
         """Return the index of each vector's nearest centre, [N]."""
-        # On CPUs max is faster than argmax.
+        # On CPUs, max is faster than argmax.
         return torch.addmm(self.half_norms(), vectors_ND, self.centers_KD.T, beta=-1).max(1).indices
 
     @torch.no_grad()
     def half_norms(self) -> Tensor:
-        """Half the squared length of each centre, [K]; less this, products order the centres by nearness."""
+        """Return half the squared length of each centre, [K]; products minus this order the centres by nearness."""
         return self.centers_KD.square().sum(1) / 2
 
     def lookup(self, intents_N: Tensor) -> Tensor:
-        """Return unit vectors to the centres of the named intents, [N, D], with gradient if the centres learn."""
+        """Return the centres of the given intents as unit vectors, [N, D], with gradient if the centres are learned."""
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Mend what a step of the optimiser, or an average of weights, did to the centres."""
+        """Restore the constraints on the centres after a step of the optimiser or an average of weights."""
 
     def shaped(self, vectors_ND: Tensor, means_ND: Tensor) -> Tensor:  # noqa: ARG002 - for subclasses
-        """Return what items are scored with, given the states that predict them and each history's mean state."""
+        """Return the vectors that score items, given the predicting states and each history's mean state."""
         return vectors_ND
 
 
 class LearnedIntents(Intents):
-    """ELCRec: unit vectors that the optimiser moves; `after_step` brings them back to the sphere."""
+    """ELCRec: unit vectors that the optimiser updates; `after_step` normalises them again."""
 
-    # As many as faiss takes by default: more move no centre.
+    # The default of faiss; more users do not change the centres noticeably.
     points_per_center = 256
     placed_every_epoch = False
 
@@ -80,20 +80,20 @@ class LearnedIntents(Intents):
 
 
 class AssignedIntents(LearnedIntents):
-    """ELCRec2: each history belongs to all intents by shares, and their centres are a part of what scores items."""
+    """ELCRec2: each history belongs to all intents by shares, and the centres are a part of the scores."""
 
     shapes_vectors = True
     _SHARPNESS = 10.0
-    """Of the shares: the softmax is over cosines, divided by a temperature of 0.1."""
+    """Scale of the shares: the softmax is over cosines divided by a temperature of 0.1."""
 
     def __init__(self, num_intents: int, hidden_size: int) -> None:
         super().__init__(num_intents, hidden_size)
         self.strength = nn.Parameter(torch.ones(()))
-        # After LayerNorm a state is as long as the root of D: an intent weighs half of that at first.
+        # After LayerNorm, a state has the length sqrt(D); initially an intent has half of that.
         self._reach = hidden_size**0.5 / 2
 
     def shares(self, means_ND: Tensor) -> Tensor:
-        """Return which share of each mean state belongs to each intent, [N, K]."""
+        """Return the share of each intent in each mean state, [N, K]."""
         return (self._SHARPNESS * (spherical(means_ND) @ self.centers_KD.T)).softmax(1)
 
     def shaped(self, vectors_ND: Tensor, means_ND: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class AssignedIntents(LearnedIntents):
 class ClusteredIntents(Intents):
     """ICLRec: the centres of a k-means over all users, run again before every epoch and constant inside it."""
 
-    # As many as the published code sets: with 256 intents, all of a million users.
+    # As in the published code: with 256 intents, all of a million users.
     points_per_center = 4_096
     placed_every_epoch = True
 

@@ -1,7 +1,7 @@
 """Models on disk: safetensors for the weights, JSON for everything else. Loading never executes code.
 
-What a model is (`model` in config.json) stands apart from how it was trained (`train`), so that a change of the
-training configuration leaves every saved model readable. Version 1 had the training configuration alone.
+In config.json the architecture (`model`) is separate from the training configuration (`train`), so that saved models
+stay readable when the training configuration changes. Version 1 had only the training configuration.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ VERSION = 2
 
 
 def save_model(model: SequenceModel, folder: Path, train: TrainConfig, **facts: Any) -> None:
-    """Write the weights and config.json, with `facts` such as where the model came from and how training went."""
+    """Write the weights and config.json, with `facts` such as the origin of the model and the progress of training."""
     save_file(model.state_dict(), folder / WEIGHTS)
     own = {"schema_version": VERSION, "num_items": model.num_items, "model": to_dict(model.config)}
     write_json(folder / CONFIG, own | {"train": to_dict(train)} | facts)
 
 
 def read_architecture(folder: Path) -> ModelConfig:
-    """Read what a model is, without its weights.
+    """Read the architecture of a model, without its weights.
 
     Raises:
         UserError: config.json is missing, damaged or of a later version.
@@ -64,6 +64,6 @@ def load_model(folder: Path, device: str = "cpu") -> SequenceModel:
 
 
 def _architecture_1(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the architecture out of the training configuration of version 1."""
+    """Read the architecture from the training configuration of version 1."""
     kind = {"elcrec": "learned", "iclrec": "clustered", "sasrec": None}[train["objective"]]
     return {"encoder": train["encoder"], "intents": kind, "num_intents": train["intents"]["num_intents"] if kind else 0}

@@ -1,7 +1,8 @@
-"""How the rows of a batch lie in one flat array of positions: all that the encoder, its mixers and the losses know.
+"""Layouts: how the rows of a batch are placed in one flat array of positions.
 
-There are two layouts. `grouping` pads rows of similar length to one, for a CPU; `packing` puts rows one right after
-another, for a GPU. In both a row is contiguous, and its items are aligned to the right of the window.
+The encoder, its mixers and the losses depend only on this interface. There are two layouts: `grouping` pads rows of
+similar length to the same length, for CPUs; `packing` puts rows directly one after another, for GPUs. In both, a row is
+contiguous, and its items are aligned to the right of the window.
 
 Axes: `B` rows, `N` flat positions, `M` items of all rows, row after row, `D` hidden size, `Q` queries, `K` keys.
 """
@@ -15,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FAR = 1e9
-"""How far below its score a key is put that may not be seen: the weight is exactly 0 in float32."""
+"""Amount subtracted from the score of a masked key, so that its weight is exactly 0 in float32."""
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Which row each item belongs to.
+    """The rows and the row of each item.
 
     Attributes:
         lengths_B: length of each row, at least 1.
@@ -32,18 +33,18 @@ class Rows:
     row_M: Tensor
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum what the items of each row have, [M, …] to [B, …]; what stands after the last row counts nowhere."""
+        """Sum values over the items of each row, [M, …] to [B, …]; values after the last row are ignored."""
         sums = values.new_zeros(len(self.lengths_B) + 1, *values.shape[1:])
         return sums.index_add(0, self.row_M[: len(values)], values)[:-1]
 
     def mean(self, values_MD: Tensor) -> Tensor:
-        """Average what the items of each row have, [M, D] to [B, D]."""
+        """Average values over the items of each row, [M, D] to [B, D]."""
         return self.sum(values_MD) / self.lengths_B[:, None]
 
     def running_mean(self, values_MD: Tensor) -> Tensor:
-        """Average what the items of each row up to each of them have, itself among them, [M, D].
+        """Average values over the items of each row up to and including each item, [M, D].
 
-        Summed in double precision: a row's sum is the difference of two sums over all rows before.
+        Sums are in double precision, because a row's sum is the difference of two sums over all earlier rows.
         """
         sums_MD = F.pad(values_MD.double().cumsum(0), (0, 0, 1, 0))
         first_R = F.pad(self.lengths_B.cumsum(0) - self.lengths_B, (0, 1))
@@ -58,10 +59,10 @@ class Layout(Rows, ABC):
     """A batch of sequences, ready for the encoder.
 
     Attributes:
-        items_N: item indices, int64; 0 where padded or masked.
-        ages_N: how many positions each flat position stands before the end of its row.
-        sees_all: whether a position that sees no item sees its whole row instead of itself, as padding does that the
-            published code encodes.
+        items_N: item indices, int64; 0 if padded or masked.
+        ages_N: distance of each flat position from the end of its row.
+        sees_all: whether a position that sees no item sees its whole row instead of itself, like encoded padding in the
+            published code.
     """
 
     items_N: Tensor
@@ -74,33 +75,33 @@ class Layout(Rows, ABC):
 
     @abstractmethod
     def places(self) -> Tensor:
-        """Return how many items of its row stand before each flat position, negative where that is padding, [N]."""
+        """Return the number of items of its row before each flat position, negative for padding, [N]."""
 
     @abstractmethod
     def of_items(self, states_ND: Tensor) -> Tensor:
-        """Take the states of the items, row after row, out of those of all positions, [M, D]."""
+        """Select the states of the items, row after row, from those of all positions, [M, D]."""
 
     def of_ends(self, states_ND: Tensor) -> Tensor:
-        """Take the states of the last item of each row, [B, D]."""
+        """Select the states of the last item of each row, [B, D]."""
         return states_ND.index_select(0, self.ends())
 
     def before(self, values_ND: Tensor, distance: int) -> Tensor:
-        """Return what stands so many items before each position in its row, zeros before the first item, [N, D]."""
+        """Return the values `distance` items before each position in its row, zeros before the first item, [N, D]."""
         shifted_ND = F.pad(values_ND, (0, 0, distance, 0))[: len(values_ND)]
         return torch.where(self.places()[:, None] >= distance, shifted_ND, 0)
 
     @abstractmethod
     def masks(self, dtype: torch.dtype) -> list[Tensor]:
-        """Return what `attend` adds to its scores: a position sees the items of its row up to itself."""
+        """Return the masks that `attend` adds to its scores: a position sees the items of its row up to itself."""
 
     @abstractmethod
     def attend(self, projected: Tensor, masks: list[Tensor], num_heads: int, dropout: float) -> Tensor:
-        """Return what each position attends to in its row, [N, D].
+        """Return the result of attention at each position, [N, D].
 
         Args:
             projected: queries, keys and values of all positions, [N, 3 D].
-            masks: what `masks` returned.
-            num_heads: heads that D is split into.
+            masks: the result of `masks`.
+            num_heads: number of heads, which split D.
             dropout: share of the attention weights to drop.
         """
 
@@ -113,21 +114,21 @@ class Layout(Rows, ABC):
         num_heads: int,
         dropout: float,
     ) -> Tensor:
-        """Return what the last item of each row attends to, [B, D].
+        """Return the result of attention at the last item of each row, [B, D].
 
-        `query` projects states, of the last items or of all, and `keys_values`, [N, 2 D], are those of all positions.
+        `query` projects states to queries, and `keys_values`, [N, 2 D], are those of all positions.
         """
         projected = torch.cat((query(states_ND), keys_values), 1)
         return self.of_ends(self.attend(projected, masks, num_heads, dropout))
 
     def _additive(self, sees: Tensor, own: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
-        """Turn which keys each query sees, [..., Q, K], into what is added to scores.
+        """Turn flags of the keys that each query sees, [..., Q, K], into masks to add to scores.
 
         Args:
             sees: the keys of items; changed in place.
             own: view of `sees` at each query's own position, [..., Q].
             window: view of `sees` at the keys of the query's row, where padding is encoded.
-            dtype: of the scores.
+            dtype: type of the scores.
         """
         blind = ~sees.any(-1)
         if self.sees_all:

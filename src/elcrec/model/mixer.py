@@ -1,4 +1,4 @@
-"""What a block mixes the positions of a row with: the seam for attention, filters, convolutions and differences.
+"""The base class of mixers, with which a block mixes the positions of a row (docs/extending.md).
 
 Axes: `B` rows, `N` flat positions, `L` items of a row alone, `D` hidden size.
 """
@@ -15,13 +15,13 @@ from elcrec.model.layout import Layout
 
 
 class Mixer(nn.Module):
-    """A function of each row's states, of which a position sees its own and those before.
+    """A function of each row's states, in which a position sees its own state and earlier ones.
 
-    A subclass has one method, `forward`. `last` and `alone` follow from it; a subclass may override them with the same
-    result for less work.
+    A subclass needs one method, `forward`. `last` and `alone` follow from it; a subclass may override them to give the
+    same result with less work.
 
     Attributes:
-        knows_places: whether it tells by itself how far apart items are; else the encoder adds position embeddings.
+        knows_places: whether it encodes positions itself; else the encoder adds position embeddings.
     """
 
     knows_places: ClassVar[bool] = False
@@ -32,15 +32,15 @@ class Mixer(nn.Module):
         self.config = config
 
     def forward(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
-        """Mix, [N, D] to [N, D]; what padded positions get is noise. `masks` are those of `rows`, for attention."""
+        """Mix, [N, D] to [N, D]; results at padding are meaningless. `masks` are those of `rows`, for attention."""
         raise NotImplementedError
 
     def last(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:
-        """Return what `forward` gives at the last item of each row, [B, D]."""
+        """Return the result of `forward` at the last item of each row, [B, D]."""
         return rows.of_ends(self(states_ND, rows, masks))
 
     def alone(self, states_LD: Tensor) -> Tensor:
-        """Return what `forward` gives for one row without padding, in evaluation, [L, D] to [L, D]."""
+        """Return the result of `forward` for one row without padding, in evaluation, [L, D] to [L, D]."""
         rows = group_rows(Ragged.of(np.ones(len(states_LD), np.int64), [len(states_LD)]), states_LD.device)
         mixed_LD: Tensor = self(states_LD, rows, rows.masks(states_LD.dtype))
         return mixed_LD

@@ -1,4 +1,4 @@
-"""The model: a sequence encoder and, where it has them, intent centres.
+"""The model: a sequence encoder and, for some objectives, intent centres.
 
 Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `L` items of a row alone.
 """
@@ -21,17 +21,17 @@ from elcrec.model.packing import pack
 from elcrec.ops.device import to_device
 
 _ROWS_AT_ONCE = {"cpu": 256, "gpu": 8192}
-"""Rows encoded at a time: on a CPU what the caches hold, on a GPU enough to keep it busy."""
+"""Rows encoded at a time: on a CPU as many as fit its caches, on a GPU enough to keep it busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What the model says of histories.
+    """The encoding of histories.
 
     Attributes:
-        vectors: what items are scored with: what the head makes of the state at the last item and the intent's part
-            where it has one; zeros for an empty history, [B, D].
-        intents: centre nearest to the mean state of its items; -1 where there is none, [B].
+        vectors: the vectors that score items, computed by the head from the state at the last item, with the part of
+            the intents if the model has one; zeros for an empty history, [B, D].
+        intents: centre nearest to the mean state of the items; -1 if there is none, [B].
     """
 
     vectors: Tensor
@@ -39,7 +39,7 @@ class Encoded:
 
 
 class SequenceModel(nn.Module):
-    """An encoder of histories with the items that it ranks and, for some objectives, intent centres."""
+    """An encoder of histories with its item embeddings and, for some objectives, intent centres."""
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         """Create the layers for a catalogue of `num_items`; item 0 is padding."""
@@ -58,20 +58,20 @@ class SequenceModel(nn.Module):
 
     @property
     def scores_intents(self) -> bool:
-        """Whether the intents of a history are a part of what scores items."""
+        """Whether the intents of a history affect the scores."""
         return self.intents is not None and self.intents.shapes_vectors
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.encoder.item_embedding.weight.device
 
     def item_embeddings(self) -> Tensor:
-        """What histories are read with, [V + 1, D]; row 0 is padding."""
+        """The embeddings with which histories are read, [V + 1, D]; row 0 is padding."""
         return self.encoder.item_embedding.weight.detach()
 
     def item_vectors(self) -> Tensor:
-        """What is scored of items: what the head makes of their embeddings, [V + 1, D]."""
+        """Return the item vectors to score, which the head computes from the embeddings, [V + 1, D]."""
         return self.head.items(self.item_embeddings())
 
     @torch.inference_mode()
@@ -80,13 +80,13 @@ class SequenceModel(nn.Module):
 
         Args:
             histories: B rows of indices from 1 to `num_items`; a row may be empty.
-            intents: whether intents are wanted; without them the encoder has less to do.
+            intents: whether to return intents; without them the encoder has less work.
         """
         self.eval()
         recent = histories.tail(self.config.encoder.window)
         vectors = torch.zeros(len(histories), self.config.encoder.hidden_size, device=self.device)
         nearest = torch.full((len(histories),), -1, dtype=torch.int64, device=self.device)
-        # Neighbours in length share a batch, which keeps padding out.
+        # Rows of similar length share a batch, which avoids padding.
         rows = np.argsort(recent.lengths, kind="stable")
         rows = rows[recent.lengths[rows] > 0]
         for block in self._parts(rows):
@@ -96,7 +96,7 @@ class SequenceModel(nn.Module):
         return Encoded(vectors=vectors, intents=nearest)
 
     def encode_rows(self, rows: Layout, *, intents: bool = True) -> Encoded:
-        """Encode rows that are laid out for the encoder: `encode` without empty or too long rows."""
+        """Encode rows in a layout: `encode` for rows that are neither empty nor too long."""
         if self.intents is None or not (intents or self.scores_intents):
             nowhere = torch.full((len(rows.lengths_B),), -1, dtype=torch.int64, device=self.device)
             return Encoded(vectors=self.head.queries(self.encoder.last(rows)), intents=nowhere)
@@ -106,9 +106,9 @@ class SequenceModel(nn.Module):
         return Encoded(vectors=self.head.queries(vectors_BD), intents=self.intents.nearest(means_BD))
 
     def encode_alone(self, items_L: Tensor, half_norms_K: Tensor | None) -> Encoded:
-        """Encode one row, from one to `window` items: `encode_rows` without what only several rows need.
+        """Encode one row of 1 to `window` items: `encode_rows` without the overhead of several rows.
 
-        `half_norms_K` are those of the centres under these weights (`Intents.half_norms`); `None` without intents.
+        `half_norms_K` is the result of `Intents.half_norms` for these weights; `None` without intents.
         """
         states_LD = self.encoder.alone(items_L)
         if self.intents is None or half_norms_K is None:
@@ -120,9 +120,9 @@ class SequenceModel(nn.Module):
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged, *, padded: bool = False) -> Tensor:
-        """Return the mean state of each history, none of them empty, [B, D].
+        """Return the mean state of each history, [B, D]; no history may be empty.
 
-        With `padded` every row is filled up to the window and padding counts, as training with encoded padding has it.
+        With `padded`, every row is padded to the window and padding counts, as in training with encoded padding.
         """
         self.eval()
         recent, means = histories.tail(self.config.encoder.window), []
@@ -132,7 +132,7 @@ class SequenceModel(nn.Module):
         return torch.cat(means)
 
     def lay_out(self, rows: Ragged, *, padded: bool = False) -> Layout:
-        """Lay out rows, none of them empty or longer than the window, for this model's device; `padded` as there."""
+        """Lay out rows, none empty or longer than the window, for this model's device; `padded` as in `pooled`."""
         window = self.config.encoder.window
         if padded:
             return group_rows(rows.filled(window), self.device, sees_all=True)

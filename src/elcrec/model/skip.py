@@ -1,4 +1,4 @@
-"""No mixing at all: the branch that keeps a block's states as they are.
+"""A mixer that does not mix: the branch that passes a block's states through.
 
 Axes: `N` flat positions, `D` hidden size.
 """
@@ -13,7 +13,7 @@ from elcrec.model.mixer import Mixer
 class Skip(Mixer):
     """Adds nothing to the residual."""
 
-    def forward(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:  # noqa: ARG002 - a mixer's
+    def forward(self, states_ND: Tensor, rows: Layout, masks: list[Tensor]) -> Tensor:  # noqa: ARG002 - as Mixer
         """Return zeros, [N, D]."""
         return torch.zeros_like(states_ND)
 

@@ -1,4 +1,4 @@
-"""Sums over the users of both arms of a test, from its first whole day to each later one."""
+"""Sums over the users of both arms of a test, from its first whole day up to each later day."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from elcrec.serving.arms import Arm
 ARMS: tuple[Arm, Arm] = ("champion", "challenger")
 _MOMENTS = ("n", "y", "x", "yy", "xy", "xx")
 
-# A bundle may have served before, and an arm may be answered by the other's bundle where its own cannot be served.
+# A bundle may have served before the test, and if an arm's bundle cannot be served, the other one answers.
 _BEGAN = f"""
 SELECT max(day) AS day, count(*) AS arms FROM (
     SELECT attributed.arm, min({DAY_SQL}) AS day FROM attributed
@@ -42,7 +42,7 @@ SELECT who, arm, day, CAST(count(*) AS DOUBLE) AS answers,
         f"CAST(sum({name}) AS DOUBLE) AS {name}" for name in ("impressions", "clicks", "converted", "followed", "hits")
     )
 )
-# What a user's day adds to sums of squares over users: the squares of the user's sums after it and before it.
+# The contribution of a user's day to sums of squares over users: the square of the user's sum after it minus before it.
 _ADDED = """
 SELECT arm, day, CAST(count(*) FILTER (after_x > 0 AND after_x = x) AS DOUBLE) AS n, sum(y) AS y, sum(x) AS x,
     sum(after_y * after_y - (after_y - y) * (after_y - y)) AS yy,
@@ -59,12 +59,12 @@ _CROSSED = "SELECT count(*) AS users FROM members WHERE arm <> other"
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a test after a day.
+    """The state of a test after a day.
 
     Attributes:
-        day: since 1970, UTC.
+        day: number of the day since 1970, UTC.
         users: distinct users of each arm so far.
-        rates: of each arm by name (`daily.RATIOS`), over all days so far; absent without a trial.
+        rates: rates of each arm by name (`daily.RATIOS`), over all days so far; absent without a trial.
     """
 
     day: int
@@ -73,11 +73,11 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def began(session: Session, digests: Mapping[Arm, str]) -> int | None:
-    """Return the first day on which both bundles were shown in their arms, `None` before it.
+    """Return the first day on which both bundles were shown in their arms, `None` if there is none yet.
 
     Args:
-        session: where the table `attributed` is.
-        digests: of the bundle of each arm.
+        session: the session with the table `attributed`.
+        digests: digest of the bundle of each arm.
     """
     session.enter("own", pa.table({"arm": list(digests), "digest": list(digests.values())}))
     (row,) = session.fetch(_BEGAN).to_pylist()
@@ -85,12 +85,12 @@ def began(session: Session, digests: Mapping[Arm, str]) -> int | None:
 
 
 def daily_sums(session: Session, first: int, last: int, metrics: Sequence[str]) -> tuple[list[Day], int]:
-    """Return a test day by day, and how many users were met in both arms; those count for neither.
+    """Return a test day by day, and the number of users found in both arms, who count for neither.
 
     Args:
-        session: one in which `began` was called.
+        session: the session in which `began` was called.
         first: the first day that counts.
-        last: the last one.
+        last: the last day that counts.
         metrics: names of rates.
     """
     session.table("tested", _TESTED.format(first=first, last=last))
@@ -121,7 +121,7 @@ def _rates(moments: Mapping[Arm, Mapping[int, Mapping[str, float]]], day: int) -
 def _running(
     rows: Sequence[Mapping[str, Any]], names: Sequence[str], first: int, last: int
 ) -> dict[Arm, dict[int, dict[str, float]]]:
-    """Add up rows of an arm and a day, from the first day to each."""
+    """Return cumulative sums of the rows of each arm, from the first day to each day."""
     added = {(row["arm"], row["day"]): row for row in rows}
     found: dict[Arm, dict[int, dict[str, float]]] = defaultdict(dict)
     for arm in ARMS:

@@ -1,4 +1,4 @@
-"""What `elcrec exposures` wrote, as its readers take it."""
+"""Reading the output of `elcrec exposures`."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -29,10 +29,10 @@ class _Written(msgspec.Struct):
 
 
 def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
-    """Return the window of attribution in seconds; the table may lack columns of an older revision.
+    """Return the window of attribution in seconds; a table of an older version may lack some columns.
 
     Raises:
-        UserError: the folder is not what `elcrec exposures` writes, or another column is missing.
+        UserError: the folder is not an output of `elcrec exposures`, or another column is missing.
     """
     name, table = "what `elcrec exposures` writes", folder / ATTRIBUTED_FILE
     written = read_document(folder / EXPOSURES_FILE, _Written, name=name, fix=_RUN_FIRST)
@@ -47,6 +47,6 @@ def read_window(folder: Path, *, lacking: Collection[str] = ()) -> float:
 
 
 def is_settled(day: int, now: datetime, window: float) -> bool:
-    """Say whether all events that may follow from a day's answers (since 1970, UTC) have happened."""
+    """Return whether all events that may follow from the answers of a day (since 1970, UTC) have happened."""
     end = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day + 1)
     return end + timedelta(seconds=window) <= now

@@ -1,8 +1,8 @@
-"""Which event follows from which exposure: one table with a row for each item that was shown, in SQL.
+"""Attribution: which event follows from which exposure, in SQL, as one table with a row per shown item.
 
 An event that names an answer belongs to that answer, however late it comes, if the answer showed the item to this user
-(or to nobody in particular); else it belongs to none. An event that names none belongs to the newest answer that showed
-the item to this user within the window before it.
+(or to a request without a user); otherwise it belongs to no answer. An event that names no answer belongs to the newest
+answer that showed the item to this user within the window before it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,14 +32,14 @@ ATTRIBUTED_SCHEMA = pa.schema(
         EXPOSURE_SCHEMA.field("arm"),
     ]
 )
-"""A row an item that was shown, by time and position (from 1). `propensity` is 1 where nothing is left to chance.
-`events` counts the events that belong to it, `event_time` is the first one's time, `found_by` how it was found
-(`answer` or `window`). `next_time` is when the user's next event within the window came, whatever its item;
-`is_next`: of this item."""
+"""One row per shown item, by time and position (from 1). `propensity` is 1 if nothing was drawn at random. `events`
+counts the events that belong to it, `event_time` is the time of the first one, `found_by` how it was found (`answer` or
+`window`). `next_time` is the time of the user's next event within the window, whatever its item; `is_next` says whether
+it is of this item."""
 
 _ROWS = 50_000
 
-# The same event may stand twice in a log, and in an export beside the log.
+# The same event may be in a log twice, and also in an export of the log.
 _EVENTS = f"""
 SELECT user_id, item_id, moment, answer_id, user_key, CAST(row_number() OVER (
     ORDER BY moment, user_id, item_id, event_id
@@ -116,15 +116,15 @@ def attribute(
     window: int,
     dislikes: Sequence[str] = (),
 ) -> None:
-    """Make the table `attributed` of a session.
+    """Create the table `attributed` in a session.
 
     Args:
-        session: where the tables are.
+        session: the session for the tables.
         exposures: Parquet files of EXPOSURE_SCHEMA, at least one; older ones may lack LATER_COLUMNS.
         events: Parquet files of LOG_SCHEMA, at least one.
-        salt: what the keys of users were made with.
+        salt: salt of the users' keys.
         window: microseconds after an answer within which an event may follow from it.
-        dislikes: kinds of events that say no, so that nothing follows from them.
+        dislikes: kinds of events that express dislike, and so follow from no answer.
     """
     _scan_exposures(session, exposures)
     session.scan("arrived", events)
@@ -140,7 +140,7 @@ def attribute(
 
 
 def _scan_exposures(session: Session, files: Sequence[Path]) -> None:
-    """Make the files one view, whichever columns they have; `row` is a row's place in all of them."""
+    """Create one view of the files, whichever columns they have; `row` numbers the rows of all files."""
     groups: dict[tuple[str, ...], list[Path]] = {}
     for path in files:
         names = pq.read_schema(path).names
@@ -157,7 +157,7 @@ def _scan_exposures(session: Session, files: Sequence[Path]) -> None:
 
 
 def counts(session: Session) -> dict[str, int]:
-    """Return how many rows came in, how many were left without copies, and what became of the events."""
+    """Return the number of rows read, the number without repeats, and how events were attributed."""
     (row,) = session.fetch(_COUNTS).to_pylist()
     unattributed = row["events"] - row["by_answer"] - row["by_window"]
     return {
@@ -179,7 +179,7 @@ def attributed(session: Session) -> Iterator[pa.RecordBatch]:
 
 
 def write_events(batches: Iterator[pa.RecordBatch], path: Path) -> None:
-    """Write batches of the event log, or of an export, as one file of LOG_SCHEMA; columns may be absent."""
+    """Write batches of the event log, or of an export, as one file of LOG_SCHEMA; missing columns are allowed."""
     with pq.ParquetWriter(path, LOG_SCHEMA, compression="zstd") as writer:
         for batch in batches:
             known = batch.schema.names

@@ -1,4 +1,4 @@
-"""A challenger on the champion's log: read, replay, estimate, and say what can be concluded."""
+"""A counterfactual estimate of a challenger on the champion's log: read, replay, estimate, conclude."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -20,17 +20,18 @@ def challenge(
 ) -> OnTheLog:
     """Estimate what the challenger would have earned in the champion's place.
 
-    Only answers after the end of the training log count: of others the challenger may have learned what came of them.
+    Only answers after the end of the training log count: the challenger may have learned from events after earlier
+    ones.
 
     Args:
         config: the section `push.gate.counterfactual`.
-        champion: what gave the answers.
+        champion: the version that gave the answers.
         challenger: a bundle folder.
-        sequences: the log that the challenger was made from.
-        salt: what the keys of users were made with.
+        sequences: sequences of the log on which the challenger was trained.
+        salt: salt of the users' keys.
 
     Raises:
-        UserError: an input is not what it should be, or the challenger was not trained on a temporal split.
+        UserError: an input is invalid, or the challenger was not trained on a temporal split.
     """
     assert config.attributed is not None
     try:
@@ -38,7 +39,7 @@ def challenge(
     except UserError as error:
         return _nothing(champion, f"the champion's bundle cannot be loaded ({error})")
     if not first.rules.exploration:
-        return _nothing(champion, "the champion leaves nothing to chance, so its log has no propensities below 1")
+        return _nothing(champion, "the champion does not explore, so its log has no propensities below 1")
     path, since = Path(config.attributed) / ATTRIBUTED_FILE, _end_of_training(sequences)
     logged, left_out = read_logged(path, first.manifest.digest, since, config.answers)
     contexts = read_contexts(sequences, {one.user_key for one in logged if one.user_key is not None}, salt)
@@ -50,10 +51,10 @@ def challenge(
 
 
 def _end_of_training(sequences: Path) -> datetime:
-    """Return when the last event comes that a model of these sequences has seen, those that chose its epoch included.
+    """Return the time of the last event used to train a model of these sequences or to choose its epoch.
 
     Raises:
-        UserError: the split is not by time, so that everything up to the newest event may have been seen.
+        UserError: the split is not by time, so everything up to the newest event may have been used.
     """
     cut = read_json(sequences / "split.json").get("test_cut")
     if not isinstance(cut, str):
@@ -71,7 +72,7 @@ def _estimated(
 ) -> OnTheLog:
     shown, users = len(places.clicked), len(set(places.user.tolist()))
     if not places.target_NP.any():
-        return _nothing(champion, "the challenger would have shown nothing of what was shown", left_out)
+        return _nothing(champion, "the challenger would have shown none of the items that were shown", left_out)
     estimates = estimate(places, confidence=config.confidence)
     return OnTheLog(
         champion=champion.version,
@@ -85,13 +86,13 @@ def _estimated(
 
 
 def _problem(config: CounterfactualConfig, found: Estimates, shown: int) -> str | None:
-    """Say why nothing can be concluded from estimates."""
+    """Return why nothing can be concluded from the estimates."""
     if found.effective < config.least_effective:
         few = f"{shown:,} shown items tell as much as {found.effective:,.0f} of the challenger's"
         asked = f"push.gate.counterfactual.least_effective ({config.least_effective:,})"
-        return f"{few}, fewer than {asked}; log longer, or explore more"
+        return f"{few}, fewer than {asked}; log for a longer time, or explore more"
     if found.reached < config.least_reached:
         missed = f"the champion could have shown only {found.reached:.1%} of what the challenger shows"
         asked = f"push.gate.counterfactual.least_reached ({config.least_reached:.1%})"
-        return f"{missed}, less than {asked}; explore among more candidates, or test them side by side"
+        return f"{missed}, less than {asked}; explore among more candidates, or run a test with two arms"
     return None

@@ -1,14 +1,15 @@
-"""How far a day is from its bundle's reference days, check by check.
+"""The checks: how far a day is from its bundle's reference days.
 
 A check compares one number of the day with the same number of the R reference days, whose mean is m and whose sample
-variance is s^2. The users of a day explain v of it (`daily`), days themselves the rest, t^2 = max(0, s^2 - mean v). The
-difference has the variance t^2 (1 + 1 / R) + v of the day + v of all reference days together (a user who returns counts
-once there). So days that vary more than their users explain are taken into account, and a day of few users has a wide
-margin. Where a day's own v is smaller than that of the reference scaled to its trials, such as without any click, the
-latter holds. The score of a check is the difference in such standard errors.
+variance is s^2. The users of a day explain v of that variance (`daily`); the variation between days is the rest, t^2 =
+max(0, s^2 - mean v). The difference has the variance t^2 (1 + 1 / R) + v of the day + v of all reference days together
+(where a returning user counts once). So variation between days beyond that of users is taken into account, and a day of
+few users has a wide margin. If a day's own v is smaller than that of the reference scaled to the day's trials, for
+example on a day without any click, the latter is used. The score of a check is the difference in these standard errors.
 
-A mix of many shares has one number as well: how far it is from the mean of the reference days, in multiples of what the
-users alone would make of it, as a logarithm, so that it is nearly normal. A reference day is compared with the others.
+A mix of many shares is reduced to one number as well: its distance from the mean of the reference days, in multiples of
+the distance that users alone would cause, as a logarithm, so that it is nearly normal. Each reference day is compared
+with the other ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,21 +31,21 @@ SIDES = {
     "history": "rise",
     "calibration": "rise",
 }
-"""Every check that compares a day with the reference, and which way of leaving it is bad."""
+"""Every check that compares a day with the reference, and the directions of change that are bad."""
 _TINY = 1e-12
 
 Cells = Callable[[Measured], Mapping[str, Ratio]]
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """A check of a day.
+    """The result of a check on a day.
 
     Attributes:
         check: its name, one of SIDES.
-        cell: which intent it is about; empty otherwise.
+        cell: the intent, for a check of one intent; otherwise empty.
         value: the day's number.
-        reference: what it is on the reference days.
-        score: the difference in standard errors; positive where the value is higher.
+        reference: the number on the reference days.
+        score: the difference in standard errors; positive if the value is higher.
     """
 
     check: str
@@ -54,7 +55,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     score: float
 
     def beyond(self, limit: float) -> bool:
-        """Say whether the day is bad: further than so many standard errors, on a side that is bad."""
+        """Return whether the day is bad: more than `limit` standard errors away, in a bad direction."""
         worst = {"fall": -self.score, "rise": self.score, "both": abs(self.score)}[SIDES[self.check]]
         return worst > limit
 
@@ -63,9 +64,9 @@ def scores(day: Measured, reference: Sequence[Measured], pooled: Measured) -> li
     """Compare a day with the reference days.
 
     Args:
-        day: the day.
-        reference: two or more days of the same bundle.
-        pooled: these days together.
+        day: the day to judge.
+        reference: two or more reference days of the same bundle.
+        pooled: the reference days together.
     """
     found = []
     for check in ("ctr", "conversion", "hit_rate", "cold", "overlap"):
@@ -111,16 +112,16 @@ def _distance(check: str, cells: Cells, day: Measured, reference: Sequence[Measu
     known = [cells(each) for each in reference]
     apart = np.log([_apart(one, [*known[:place], *known[place + 1 :]]) for place, one in enumerate(known)])
     found, names = log(_apart(cells(day), known)), {name for each in known for name in each}
-    # What chance alone makes of a mean of so many absolute normal values.
+    # The spread of a mean of so many absolute normal values by chance alone.
     variance = max(float(apart.var(ddof=1)), (pi / 2 - 1) / len(names))
     score = (found - float(apart.mean())) / sqrt(variance * (1 + 1 / len(known)))
     return Score(check=check, value=exp(found), reference=exp(float(apart.mean())), score=score)
 
 
 def _apart(one: Mapping[str, Ratio], others: Sequence[Mapping[str, Ratio]]) -> float:
-    """Return how far a mix is from the mean of others, in multiples of what users alone would make of it.
+    """Return the distance of a mix from the mean of others, in multiples of what users alone would cause.
 
-    Of a normal value with the variance v the mean absolute value is sqrt(2 v / pi).
+    The mean absolute value of a normal variable with the variance v is sqrt(2 v / pi).
     """
     none = Ratio(0.0, 0.0, 0.0)
     distance = expected = _TINY
@@ -134,5 +135,5 @@ def _apart(one: Mapping[str, Ratio], others: Sequence[Mapping[str, Ratio]]) -> f
 
 
 def _weight(own: Ratio, rest: Sequence[Ratio]) -> float:
-    """Return how much a cell counts: by its trials, which are the same for all intents and for all lengths."""
+    """Return the weight of a cell: its trials, which are the same for all intents and for all lengths."""
     return own.trials or sum(each.trials for each in rest) / len(rest)

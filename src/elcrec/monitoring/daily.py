@@ -1,8 +1,8 @@
-"""What a bundle showed on a day and what followed, as ratios with the variance that users alone explain.
+"""What a bundle showed on a day and which events followed, as ratios with the variance between users.
 
-Answers of one user are not independent, so the sums of a user are the observations: with y and x of each of n users,
-r = sum(y) / sum(x) has the variance n / (n - 1) * sum((y - r x)^2) / sum(x)^2 (the ratio estimator of cluster sampling:
-Cochran 1977, Sampling Techniques, 6.3). Who has no key is a user for one answer.
+The answers to one user are not independent, so the sums of each user are the observations: with y and x of each of n
+users, r = sum(y) / sum(x) has the variance n / (n - 1) * sum((y - r x)^2) / sum(x)^2 (the ratio estimator of cluster
+sampling: Cochran 1977, Sampling Techniques, 6.3). An answer without a user's key counts as a user of its own.
 """
 
 from collections import defaultdict
@@ -22,19 +22,19 @@ RATIOS = {
     "hit_rate": ("hits", "followed"),
     "cold": ("cold", "answers"),
 }
-"""Ratios of sums over answers: what is counted, and of how many."""
+"""Ratios of sums over answers: numerator and denominator."""
 DECILES = 10
 
 Period = tuple[str, int, int]
-"""Digest of a bundle, a day (since 1970, UTC), and the number of the period that it is a part of."""
+"""Digest of a bundle, a day (since 1970, UTC), and the number of the period that contains the day."""
 
 
 class Ratio(msgspec.Struct, frozen=True):
     """A ratio of sums over users.
 
     Attributes:
-        variance: what chance in who comes and what they do explains.
-        trials: the sum below the line.
+        variance: variance from the random choice of users and their behaviour.
+        trials: the denominator.
     """
 
     value: float
@@ -47,11 +47,11 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         items: distinct items that were shown.
-        ratios: those of RATIOS that have a trial, and `overlap`: the chance that shown items of two different users
-            are the same one.
-        intents: share of each intent among the answers that have one.
+        ratios: those of RATIOS that have a trial, and `overlap`: the chance that items shown to two different users are
+            the same.
+        intents: share of each intent among the answers with an intent.
         deciles: click rate of the shown items by decile of their score.
-        lengths: share of each group of LENGTHS among the answers to a known history; earlier versions did not count it.
+        lengths: share of each group of LENGTHS among the answers with a known history; missing in earlier versions.
     """
 
     users: int
@@ -160,7 +160,7 @@ def bundles(session: Session) -> list[dict[str, Any]]:
 
 
 def days(session: Session) -> list[tuple[str, int, int]]:
-    """Return the bundles and days of the table `attributed`, by day, and how many users each has."""
+    """Return the bundles and days of the table `attributed`, by day, with their numbers of users."""
     return [(row["digest"], row["day"], row["users"]) for row in session.fetch(_DAYS).to_pylist()]
 
 
@@ -182,9 +182,9 @@ def measure(
     """Measure bundles in periods of the table `attributed`, by digest and number of the period.
 
     Args:
-        session: where the table is (`attribution.ATTRIBUTED_SCHEMA`).
+        session: the session with the table (`attribution.ATTRIBUTED_SCHEMA`).
         periods: the days of each period.
-        edges: of `score_edges`; without all of them a bundle has no deciles.
+        edges: edges from `score_edges`; a bundle needs all of them to have deciles.
     """
     if not periods:
         return {}
@@ -231,16 +231,16 @@ def _rows(session: Session, sql: str) -> Iterable[tuple[tuple[str, int], dict[st
 
 
 def ratio_of(row: Mapping[str, Any]) -> Ratio:
-    """Return the ratio of sums `y` and `x` over `n` users, from these and the sums of their products."""
+    """Return the ratio of the sums `y` and `x` over `n` users, given also the sums of their products."""
     value = row["y"] / row["x"]
     spread = max(0.0, row["yy"] - 2 * value * row["xy"] + value * value * row["xx"])
     return Ratio(value, row["n"] / max(row["n"] - 1, 1) * spread / row["x"] ** 2, row["x"])
 
 
 def _overlap(row: Mapping[str, Any], same: float) -> Ratio:
-    """Return the share of pairs of shown items of different users that are one item.
+    """Return the share of pairs of items shown to different users in which both items are the same.
 
-    Each user counts in both places of a pair, so the error is twice that of one place (Hoeffding 1948).
+    Each user appears in both places of a pair, so the error is twice that of one place (Hoeffding 1948).
     """
     pairs = row["x"] ** 2 - row["xx"]
     one_place = ratio_of({**row, "y": row["y"] / row["x"], "yy": row["yy"] / row["x"] ** 2, "xy": row["xy"] / row["x"]})
@@ -250,14 +250,14 @@ def _overlap(row: Mapping[str, Any], same: float) -> Ratio:
 def _shares(
     session: Session, totals: Mapping[tuple[str, int], Mapping[str, Any]], column: str
 ) -> dict[tuple[str, int], dict[str, Ratio]]:
-    """Return the share of each value of a column among the answers that have one; users without the value count too."""
+    """Return the share of each value of a column among answers that have a value, over all users."""
     rows = _rows(session, _SHARES.format(column=column))
     whole = {key: {name: row[f"{name}_{column}"] for name in ("n", "x", "xx")} for key, row in totals.items()}
     return _cells((key, {**row, **whole[key]}) for key, row in rows)
 
 
 def _cells(rows: Iterable[tuple[tuple[str, int], dict[str, Any]]]) -> dict[tuple[str, int], dict[str, Ratio]]:
-    """Return the ratio of each cell, in the order of their numbers."""
+    """Return the ratio of each cell, ordered by number."""
     found: dict[tuple[str, int], dict[str, Ratio]] = defaultdict(dict)
     for key, row in rows:
         found[key][row["cell"]] = ratio_of(row)

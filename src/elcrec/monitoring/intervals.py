@@ -7,7 +7,7 @@ CONFIDENCE = 0.95
 
 
 def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's score interval of a share (Wilson 1927), (0, 1) without a trial."""
+    """Return Wilson's score interval of a share (Wilson 1927); (0, 1) without trials."""
     if not trials:
         return 0.0, 1.0
     z = NormalDist().inv_cdf((1 + confidence) / 2)

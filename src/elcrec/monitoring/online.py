@@ -1,4 +1,4 @@
-"""Online metrics: what became of what was shown, over all and by day, bundle, policy, intent and position."""
+"""Online metrics: how users responded to shown items, overall and by day, bundle, policy, intent and position."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ GROUPS = {
     "intent": "coalesce(CAST(intent AS VARCHAR), 'none')",
     "position": "CAST(position AS VARCHAR)",
 }
-"""What rows are grouped by, and the SQL of the group's name."""
+"""The groupings of rows, and the SQL of the group's name."""
 
 SHARES = {"ctr": ("clicks", "impressions"), "conversion": ("converted", "answers"), "hit_rate": ("hits", "followed")}
 """Shares with a Wilson interval, as counts of successes and of trials."""
@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
     ]
 )
 
-# An item's popularity is how many events it has; every item that was shown or met counts.
+# An item's popularity is its number of events; every item that was shown or has an event counts.
 _ITEMS = """
 SELECT item_id, percent_rank() OVER (ORDER BY events) AS popularity,
     -log2((events + 1) / sum(events + 1) OVER ()) AS novelty
@@ -60,12 +60,13 @@ _ALL_ITEMS = "SELECT count(*) AS items FROM items"
 
 
 def online_metrics(session: Session) -> pa.Table:
-    """Measure the table `attributed` of a session (see `attribution.attribute`), a row a group.
+    """Measure the table `attributed` of a session (see `attribution.attribute`), with one row per group.
 
-    Columns: `by`, `group`; counts: answers that showed something, impressions (shown items), clicks (those with an
-    event), converted (answers with one), followed (answers after which the user's next event is known), hits (it was
-    shown); the shares `ctr`, `conversion` and `hit_rate`, each with `_low` and `_high` (Wilson, 95 %, as if
-    impressions were independent); `ndcg` of the next event among what was shown; `coverage`, share of all known items
+    Columns: `by`, `group`; counts: answers with at least one item, impressions (shown items), clicks (impressions with
+        an event), converted (answers with an event), followed (answers after which the user's next event is known),
+        hits (answers that showed the item of that event); the shares `ctr`, `conversion` and `hit_rate`, each with
+        `_low` and `_high` (Wilson, 95 %, as if
+    impressions were independent); `ndcg` of the next event among the shown items; `coverage`, share of all known items
     that were shown; `popularity`, mean percentile of the shown items by their events (popularity bias); `diversity`,
     the number of equally often shown items that would be as diverse (exp of the entropy); `novelty`, mean
     self-information in bits; `cold`, share of answers to users without a known history.
@@ -85,7 +86,7 @@ def _of(session: Session, by: str, name: str, known: int) -> list[dict[str, Any]
 
 
 def _place(row: dict[str, Any]) -> tuple[int, str]:
-    """Order numbers as numbers, and texts after them."""
+    """Return a sort key that puts numbers in numeric order, and text after them."""
     text = str(row["group"])
     return (int(text) if text.isdecimal() else 1 << 62, text)
 

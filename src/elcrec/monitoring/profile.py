@@ -1,4 +1,4 @@
-"""What a champion met at its evaluation: the training profile that served answers are shown beside."""
+"""The training profile: the mix of intents and histories at a champion's evaluation, for comparison with serving."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from elcrec.artifacts import read_json
 
 PROFILE_FILE = "intents.json"
-"""The file of a bundle that holds it."""
+"""The file of a bundle that holds the profile."""
 
 
 class Profile(NamedTuple):
-    """Share of each intent, and of each group of known histories; empty where the bundle does not say."""
+    """Share of each intent, and of each group of known histories; empty if the bundle does not have it."""
 
     intents: Mapping[str, float]
     lengths: Mapping[str, float]
@@ -21,7 +21,7 @@ NO_PROFILE = Profile({}, {})
 
 
 def read_profile(bundle: Path) -> Profile:
-    """Read it from a bundle; those of earlier versions do not have the lengths."""
+    """Read the profile from a bundle; bundles of earlier versions lack the lengths."""
     document: dict[str, Any] = read_json(bundle / PROFILE_FILE)
     shares = {str(one["intent"]): float(one["share"]) for one in document.get("intents", [])}
     return Profile(shares, document.get("history_lengths", {}))

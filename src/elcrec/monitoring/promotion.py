@@ -1,4 +1,4 @@
-"""Whether a challenger becomes the champion: what a test says, and what has to hold before it may say anything."""
+"""Whether a challenger becomes the champion: the result of a test, and the conditions for having a result."""
 
 from collections.abc import Mapping, Sequence
 from math import erfc, sqrt
@@ -12,23 +12,24 @@ from elcrec.monitoring.sequential import Estimate, estimate, narrowed
 from elcrec.serving.arms import Arm
 
 Outcome = Literal["promote", "collect", "drop", "refused", "none"]
-"""`collect`: it cannot be told yet; `refused`: the split is not what it should be; `none`: there is no challenger."""
+"""`collect`: not decided yet; `refused`: the split of users is invalid; `none`: there is no challenger."""
 
 _SPLIT_ALARM = 0.001
-"""Chance below which a split of users is not put down to chance (Fabijan et al. 2019)."""
+"""Probability below which an uneven split of users is not attributed to chance (Fabijan et al. 2019)."""
 _MOST_CROSSED = 0.01
-"""Share of users who may be met in both arms, as while servers are restarted one by one."""
+"""Largest share of users in both arms, which happens while servers are restarted one by one."""
 NAMES = {"ctr": "click-through rate", "conversion": "conversion", "hit_rate": "hit rate of the next event"}
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known after a day.
+    """The state of a test after a day, with estimates.
 
     Attributes:
-        day: since 1970, UTC.
+        day: number of the day since 1970, UTC.
         users: distinct users of each arm so far.
-        counts: whether the test may be judged by now: enough days, and enough users in each arm.
-        estimates: lift of each metric over all days so far; intervals are cut by those of earlier looks that count.
+        counts: whether the test may be judged at this look: enough days, and enough users in each arm.
+        estimates: lift of each metric over all days so far; intervals are intersected with those of earlier looks that
+            count.
     """
 
     day: int
@@ -38,14 +39,14 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a test comes to.
+    """The decision on a test.
 
     Attributes:
-        outcome: what is to be done.
+        outcome: what to do.
         reason: one sentence.
         looks: the days so far.
-        split: chance of a split of users as uneven as this one, where `serve.challenger.share` is as said.
-        crossed: users who were met in both arms, and count for neither.
+        split: chance of a split of users as uneven as this one, if `serve.challenger.share` is as configured.
+        crossed: users found in both arms, who count for neither.
     """
 
     outcome: Outcome
@@ -60,8 +61,8 @@ def decide(config: PromoteConfig, days: Sequence[Day], crossed: int, *, share: f
 
     Args:
         config: the section `promote`.
-        days: from the first whole day of the test on, without a gap.
-        crossed: users who were met in both arms.
+        days: all days from the first whole day of the test, without gaps.
+        crossed: users found in both arms.
         share: part of the users that the challenger should have.
     """
     looks = tuple(_looks(config, days))
@@ -75,7 +76,7 @@ def decide(config: PromoteConfig, days: Sequence[Day], crossed: int, *, share: f
 
 
 def split_chance(users: Mapping[Arm, int], share: float) -> float:
-    """Return the chance of a split as uneven as this one or more so: chi-squared with one degree of freedom."""
+    """Return the chance of a split at least as uneven as this one: chi-squared with one degree of freedom."""
     total = sum(users.values())
     if not total:
         return 1.0
@@ -116,17 +117,18 @@ def _estimate(config: PromoteConfig, day: Day, name: str) -> Estimate | None:
 def _split_problem(users: Mapping[Arm, int], split: float, crossed: int, share: float) -> str | None:
     total = sum(users.values()) + crossed
     if crossed > _MOST_CROSSED * total:
-        what = f"{crossed:,} of {total:,} users were met in both arms"
-        return f"{what}: serve.challenger.share changed, or servers differ in it; start anew with promote.since"
+        what = f"{crossed:,} of {total:,} users were found in both arms"
+        return f"{what}: serve.challenger.share changed, or differs between servers; start again with promote.since"
     if split < _SPLIT_ALARM:
         seen = users["challenger"] / max(1, sum(users.values()))
-        what = f"{seen:.1%} of {sum(users.values()):,} users are the challenger's, not {share:.1%} (p = {split:.1g})"
+        total = sum(users.values())
+        what = f"{seen:.1%} of {total:,} users are in the challenger's arm, not {share:.1%} (p = {split:.1g})"
         return f"{what}: exposures are missing, or serve.challenger.share differs between servers and this command"
     return None
 
 
 def _judged(config: PromoteConfig, looks: Sequence[Look]) -> tuple[Outcome, str]:
-    """Return what the last look comes to."""
+    """Return the outcome of the last look."""
     waits = _too_early(config, looks)
     if waits is not None:
         return "collect", waits
@@ -139,7 +141,7 @@ def _judged(config: PromoteConfig, looks: Sequence[Look]) -> tuple[Outcome, str]
         if name in found and found[name].high < -margin:
             return "drop", f"the challenger is worse by more than {margin:.1%}: {NAMES[name]} {_lift(found[name])}"
     if main.low <= 0:
-        return "collect", f"it cannot be told yet: {said}"
+        return "collect", f"not decided yet: {said}"
     for name, margin in config.guards.items():
         if name not in found or found[name].low <= -margin:
             seen = _lift(found[name]) if name in found else "nothing was counted"
@@ -148,15 +150,15 @@ def _judged(config: PromoteConfig, looks: Sequence[Look]) -> tuple[Outcome, str]
 
 
 def _too_early(config: PromoteConfig, looks: Sequence[Look]) -> str | None:
-    """Say why nothing can be decided by the last look, whatever it shows."""
+    """Return why the last look cannot decide anything, whatever its estimates."""
     look = looks[-1]
     if not look.counts:
-        needed = f"{config.min_days} days and {config.min_users:,} users an arm are needed"
+        needed = f"{config.min_days} days and {config.min_users:,} users per arm are needed"
         return f"{len(looks)} days, {min(look.users.values()):,} users in the smaller arm: {needed}"
     if config.metric not in look.estimates:
         return f"nothing was counted for the {NAMES[config.metric]} in one of the arms"
     if any(each.low > each.high for each in look.estimates.values()):
-        return "the lift is not the same over the days: early looks and late ones exclude each other"
+        return "the lift has changed over the days: intervals of early and late looks do not overlap"
     return None
 
 

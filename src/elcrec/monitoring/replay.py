@@ -1,7 +1,7 @@
-"""The champion's logged answers once more: what it could have shown there, and what a challenger would have.
+"""Replay of the champion's logged answers: what it could have shown, and what a challenger would have shown.
 
-An answer is replayed from the events of its user that came before it. It counts only if the champion, replayed, gives
-every shown item the propensity that was logged with it: so what the server knew is what the replay knows.
+An answer is replayed from the earlier events of its user. It counts only if the replayed champion gives every shown
+item the propensity in the log: then the replay used the same information as the server.
 
 Axes: `A` answers, `N` shown items, `P` places, `C` candidates, `G` groups of items.
 """
@@ -30,14 +30,14 @@ from elcrec.serving.recommender import Query, Recommender
 _COLUMNS = ["answer_id", "time", "user_key", "item_id", "propensity", "events"]
 _BLOCK = 256
 _RANKS = np.array([5, 10, 20, 50])
-"""Items are grouped by the rank that each model gives them: up to 5, 10, 20, 50, or beyond."""
+"""Upper limits of the groups of items by the rank that each model gives them; the last group lies beyond."""
 _BANDS = len(_RANKS) + 1
 GROUPS = _BANDS * (_BANDS + 1)
-"""Of the challenger there is one more: not among its candidates."""
+"""The challenger has one more group: items that are not among its candidates."""
 
 
 class Logged(NamedTuple):
-    """An answer of the champion, and what followed."""
+    """An answer of the champion, and the events that followed."""
 
     user_key: str
     moment: datetime
@@ -47,35 +47,35 @@ class Logged(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What is known of a user: raw item ids in time order, and their times in microseconds."""
+    """The events of a user: raw item ids in order of time, and their times in microseconds."""
 
     number: int
     item_ids: list[str]
     micros: npt.NDArray[np.int64]
 
     def before(self, moment: datetime) -> list[str]:
-        """Return what the user did before a moment."""
+        """Return the user's events before a moment."""
         return self.item_ids[: np.searchsorted(self.micros, _micros(moment), side="left")]
 
 
 class Replayed(NamedTuple):
-    """What was replayed, `None` where nothing was; and how many answers were left out, by reason."""
+    """The replayed answers, `None` if there are none, and the numbers of answers left out, by reason."""
 
     places: Places | None
     left_out: Counter[str]
 
 
 def read_logged(path: Path, digest: str, since: datetime, most: int) -> tuple[list[Logged], Counter[str]]:
-    """Return answers of a bundle after a moment, evenly chosen where they are many, and what was left out.
+    """Return answers of a bundle after a moment, an even sample if there are many, and what was left out.
 
     Args:
-        path: attributed.parquet.
-        digest: the bundle's.
+        path: the file attributed.parquet.
+        digest: digest of the bundle.
         since: answers before it are left out.
-        most: how many answers at most.
+        most: largest number of answers.
 
     Raises:
-        UserError: the file is not what `elcrec exposures` writes.
+        UserError: the file is not an output of `elcrec exposures`.
     """
     try:
         source = ds.dataset(path)
@@ -98,7 +98,7 @@ def read_logged(path: Path, digest: str, since: datetime, most: int) -> tuple[li
 
 
 def _starts(answers: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return where each answer's rows begin, and the end; they stand together."""
+    """Return the index of each answer's first row, and the end; the rows of an answer are adjacent."""
     codes = np.asarray(answers.combine_chunks().dictionary_encode().indices) if len(answers) else np.empty(0, np.int64)
     return np.append(np.flatnonzero(np.append([True], codes[1:] != codes[:-1])), len(codes)) if len(codes) else _NOTHING
 
@@ -118,7 +118,7 @@ def _logged(table: pa.Table, starts: npt.NDArray[np.int64], row: int) -> Logged:
 
 
 def read_contexts(sequences: Path, keys: set[str], salt: str) -> dict[str, Context]:
-    """Return what the log says of some users, by their keys.
+    """Return the events of some users in the log, by the users' keys.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -150,9 +150,9 @@ def replay(
 
     Args:
         logged: answers of the champion.
-        contexts: what the log says of their users.
-        champion: the bundle that gave them.
-        challenger: another bundle.
+        contexts: the events of their users in the log.
+        champion: the bundle that gave the answers.
+        challenger: the bundle to compare.
     """
     left_out, kept = Counter[str](), list[Answer]()
     known = [one for one in logged if one.user_key in contexts]
@@ -170,20 +170,20 @@ def replay(
 
 
 class Candidates(NamedTuple):
-    """The candidates of one answer: place in the ranking by raw id, and chances [P, C]."""
+    """The candidates of one answer: position in the ranking by raw id, and chances [P, C]."""
 
     ranks: dict[str, int]
     chance_PC: npt.NDArray[np.float64]
 
     def chances(self, item_id: str) -> npt.NDArray[np.float64]:
-        """Return the chance of an item to stand at each place, [P]."""
+        """Return the chance of an item to be drawn for each place, [P]."""
         rank = self.ranks.get(item_id)
         chances: npt.NDArray[np.float64] = np.zeros(len(self.chance_PC)) if rank is None else self.chance_PC[:, rank]
         return chances
 
 
 class Answer(NamedTuple):
-    """An answer with what either model would have shown."""
+    """An answer with the candidates of both models."""
 
     logged: Logged
     user: int
@@ -191,18 +191,18 @@ class Answer(NamedTuple):
     challenger: Candidates | None = None
 
     def against(self, challenger: Candidates) -> "Answer":
-        """Return it with what the challenger would have shown."""
+        """Return the answer with the challenger's candidates."""
         return self._replace(challenger=challenger)
 
 
 def by_id(chances: Chances, catalogue: Catalogue) -> Candidates:
-    """Name candidates by their raw ids, which all models share."""
+    """Return candidates by their raw ids, which all models share."""
     ranks = {catalogue.ids[item]: rank for rank, item in enumerate(chances.items_C.tolist())}
     return Candidates(ranks, chances.chance_PC)
 
 
 def match(logged: Logged, user: int, champion: Candidates) -> Answer | None:
-    """Return the answer if the champion gives what was shown the chances that were logged."""
+    """Return the answer if the replayed champion gives the shown items the logged chances, else `None`."""
     if len(champion.chance_PC) != len(logged.item_ids):
         return None
     found = [champion.chances(item)[place] for place, item in enumerate(logged.item_ids)]
@@ -210,7 +210,7 @@ def match(logged: Logged, user: int, champion: Candidates) -> Answer | None:
 
 
 def places_of(answers: Sequence[Answer]) -> Places:
-    """Lay answers out as arrays; every one has its challenger."""
+    """Return answers as arrays; each must have the challenger's candidates."""
     size = max(len(one.logged.item_ids) for one in answers)
     users = {user: number for number, user in enumerate(sorted({one.user for one in answers}))}
     shown = [(one, place, item) for one in answers for place, item in enumerate(one.logged.item_ids)]
@@ -242,7 +242,7 @@ def _rows(rows: Iterator[npt.NDArray[np.float64]], size: int, count: int) -> npt
 
 
 def _masses(answers: Sequence[Answer], size: int) -> npt.NDArray[np.float64]:
-    """Return what of the challenger's answers the champion could have shown, by group and place, [A, G, P]."""
+    """Return the part of the challenger's answers that the champion could have shown, by group and place, [A, G, P]."""
     mass_AGP = np.zeros((len(answers), GROUPS, size))
     for row, one in enumerate(answers):
         other = _challenger_of(one)

@@ -1,4 +1,4 @@
-"""What checks say, in words."""
+"""The results of checks as sentences."""
 
 from elcrec.monitoring.checks import Score
 
@@ -14,7 +14,7 @@ NAMES = {
     "calibration": "click rate by score",
     "staleness": "age of the bundle",
 }
-"""What people call the checks."""
+"""The names of the checks for readers."""
 _RATIOS = (
     (2.5, "is {:.1f} times what it was"),
     (2.05, "more than doubled"),
@@ -24,7 +24,7 @@ _RATIOS = (
     (0.49, "halved"),
     (0.0, "fell to {:.0%} of what it was"),
 )
-"""From which ratio to the reference on which words are used."""
+"""The words for a ratio to the reference, by the smallest ratio for which they are used."""
 
 
 def say(score: Score) -> str:
@@ -33,11 +33,11 @@ def say(score: Score) -> str:
         case "intent":
             return f"Intent {score.cell} {_moved(score)}: {_share(score.reference)} -> {_share(score.value)}."
         case "mix":
-            return f"The mix of intents has moved: {_apart(score)}"
+            return f"The mix of intents has changed: {_apart(score)}"
         case "history":
-            return f"The lengths of known histories have moved: {_apart(score)}"
+            return f"The lengths of known histories have changed: {_apart(score)}"
         case "calibration":
-            return f"Scores say something else about clicks than they did: {_apart(score)}"
+            return f"The relation of scores to clicks has changed: {_apart(score)}"
         case _:
             name = NAMES[score.check]
             return f"{name[0].upper()}{name[1:]} {_moved(score)}: {_share(score.reference)} -> {_share(score.value)}."
@@ -56,9 +56,9 @@ def _moved(score: Score) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{value:.1%}" if value >= 0.1 else f"{value:.2%}"  # noqa: PLR2004 - three digits say enough
+    return f"{value:.1%}" if value >= 0.1 else f"{value:.2%}"  # noqa: PLR2004 - three digits suffice
 
 
 def _apart(score: Score) -> str:
-    times = f"{score.value:.1f} times as far from the reference days as chance in users explains"
+    times = f"{score.value:.1f} times as far from the reference days as chance among users explains"
     return f"{times}, where these are {score.reference:.1f} times as far from each other."

@@ -1,4 +1,4 @@
-"""What `elcrec monitor` remembers from run to run: monitor.json."""
+"""The state that `elcrec monitor` keeps from run to run: monitor.json."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,7 +14,7 @@ MONITOR_FILE = "monitor.json"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to retrain: when it was made, and for which bundle."""
+    """A request to retrain: its time and its bundle."""
 
     time: datetime
     digest: str
@@ -24,12 +24,12 @@ class BundleState(msgspec.Struct, frozen=True, kw_only=True):
     """A bundle that was served.
 
     Attributes:
-        first: the day on which it was first shown, which is not a whole one and is left out.
+        first: the day on which it was first shown, which is not a whole day and is left out.
         edges: lower edges of the 2nd to the 10th decile of its scores, on its first day with enough users.
-        reference: the days that others are compared with; `None` while it learns them.
-        days: whole days, those of the reference left out once it is complete.
-        limits: of each check, once there is a reference.
-        judgements: of `days`, once there is a reference.
+        reference: the reference days; `None` until there are enough.
+        days: whole days, without the reference days once there is a reference.
+        limits: limit of each check, once there is a reference.
+        judgements: judgements of `days`, once there is a reference.
     """
 
     digest: str
@@ -48,13 +48,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         config: the section `monitor`.
-        window: of the exposures, in seconds.
-        time: when it was judged.
-        bundle: digest of the bundle that the verdict is about; `None` before any was shown.
-        verdict: what it comes to.
-        reasons: why, in sentences.
+        window: window of the exposures, in seconds.
+        time: time of the judgement.
+        bundle: digest of the bundle that the verdict is about; `None` if none was shown yet.
+        verdict: the overall verdict.
+        reasons: its reasons as sentences.
         retrain: whether this run requests retraining.
-        requests: all of them, this one included.
+        requests: all requests, including one by this run.
     """
 
     config: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_state(folder: Path) -> State:
-    """Read what an earlier run has written; the first one finds nothing.
+    """Read the state of an earlier run; on the first run there is none.
 
     Raises:
         UserError: the file is something else.
@@ -83,6 +83,6 @@ def read_state(folder: Path) -> State:
 
 
 def document(state: State) -> Mapping[str, Any]:
-    """Return the state as plain values, the version first."""
+    """Return the state as plain values, with the version first."""
     plain: dict[str, Any] = msgspec.to_builtins(state)
     return {"schema_version": plain.pop("schema_version"), **plain}

@@ -1,4 +1,4 @@
-"""From days to a verdict: limits, alarms by N bad days of the last M, and when to ask for retraining."""
+"""From days to a verdict: limits, alarms after N bad days among the last M, and requests to retrain."""
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from elcrec.monitoring.thresholds import limit
 
 Verdict = Literal["learning", "fine", "warn", "retrain"]
 NEEDS_EVENTS = frozenset({"ctr", "conversion", "hit_rate", "calibration"})
-"""Checks for which a day's events must have come in."""
+"""Checks that need the events of a day, and so a settled day."""
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         date: such as 2026-03-01, UTC.
         settled: whether all events that may follow from its answers within the window have happened.
-        measured: what it was.
+        measured: its measurements.
     """
 
     date: str
@@ -33,22 +33,22 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """The days that others are compared with, each and together."""
+    """The reference days, each and together."""
 
     days: tuple[Day, ...]
     pooled: Measured
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a day.
+    """The judgement of a day.
 
     Attributes:
-        judged: false where too few users were answered.
-        verdict: by the alarms of this day.
-        scores: of every check, the furthest intent for all intents.
-        bad: names of checks that are beyond their limit, such as `intent 12`.
-        alarms: names of checks with enough bad days among the last ones.
-        reasons: a sentence for each alarm.
+        judged: false if too few users were answered.
+        verdict: verdict from the alarms of this day.
+        scores: score of every check; for intents only that of the furthest one.
+        bad: names of checks beyond their limit, such as `intent 12`.
+        alarms: names of checks with enough bad days among the last days.
+        reasons: one sentence per alarm.
     """
 
     date: str
@@ -61,7 +61,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def limits(config: MonitorConfig, reference: Reference) -> dict[str, float]:
-    """Return the limit of each check, by name; that of `intent` is for one intent."""
+    """Return the limit of each check by name; that of `intent` is for one intent."""
     given = {
         "reference_days": len(reference.days),
         "bad_days": config.bad_days,
@@ -76,7 +76,7 @@ def limits(config: MonitorConfig, reference: Reference) -> dict[str, float]:
 
 
 def judge(config: MonitorConfig, days: Sequence[Day], reference: Reference) -> list[Judgement]:
-    """Judge days after the reference, in their order; the same days give the same judgements."""
+    """Judge the days after the reference, in order; the same days give the same judgements."""
     beyond, found = limits(config, reference), []
     last: dict[str, deque[Score | None]] = defaultdict(lambda: deque(maxlen=config.of_days))
     known = [day.measured for day in reference.days]
@@ -96,7 +96,7 @@ def judge(config: MonitorConfig, days: Sequence[Day], reference: Reference) -> l
 
 
 def name_of(score: Score) -> str:
-    """Return what a check is called, such as `ctr` or `intent 12`."""
+    """Return the name of a check, such as `ctr` or `intent 12`."""
     return f"{score.check} {score.cell}".rstrip()
 
 
@@ -122,7 +122,7 @@ def _judgement(
 
 
 def _furthest(seen: Sequence[Score]) -> list[Score]:
-    """Return one score a check: of the intents the one that is furthest from the reference."""
+    """Return one score per check; for intents, that of the intent furthest from the reference."""
     chosen: dict[str, Score] = {}
     for score in seen:
         if score.check not in chosen or abs(score.score) > abs(chosen[score.check].score):
@@ -131,5 +131,5 @@ def _furthest(seen: Sequence[Score]) -> list[Score]:
 
 
 def may_ask(requests: Sequence[datetime], now: datetime, cool_down_days: int) -> bool:
-    """Say whether the last request to retrain is long enough ago."""
+    """Return whether the cool-down after the last request to retrain is over."""
     return all(now - asked >= timedelta(days=cool_down_days) for asked in requests)

@@ -9,10 +9,10 @@ from elcrec.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a configuration; `auto` is CUDA where there is a GPU.
+    """Return the device of a configuration; `auto` is CUDA if there is a GPU.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA is configured, but there is no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device is cuda, but PyTorch finds no GPU", fix="set it to auto or cpu")
@@ -22,11 +22,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def local_rank() -> int:
-    """Place of this process among those of its machine."""
+    """Return the rank of this process among those of its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor from the host's memory; a copy to a GPU is queued behind the work that is already there."""
-    # A GPU copies ordinary memory only while the host holds still. PyTorch keeps pinned memory until the copy is done.
+    """Move a tensor from the host's memory; a copy to a GPU is queued after its present work."""
+    # A copy from ordinary memory makes the host wait. PyTorch keeps pinned memory until the copy is done.
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)

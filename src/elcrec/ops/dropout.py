@@ -1,6 +1,6 @@
-"""Dropout by one random byte an element.
+"""Dropout with one random byte per element.
 
-PyTorch's Bernoulli variables take a CPU as long as all matrix products of a small transformer together.
+On a CPU, PyTorch's Bernoulli variables take as long as all matrix products of a small transformer together.
 
 Axes: `H` heads, `B` rows, `Q` queries, `L` keys.
 """
@@ -18,7 +18,7 @@ class Dropout(nn.Dropout):
     """`nn.Dropout` with a cheaper mask on CPUs; CUDA keeps PyTorch's fused kernel."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """Zero a share `p` of the elements and scale the others, in training."""
+        """In training, zero a share `p` of the elements and scale the others."""
         if states.device.type != "cpu" or not self.training or self.p == 0:
             return super().forward(states)
         (mask,) = dropout_masks([states.shape], self.p)
@@ -26,7 +26,7 @@ class Dropout(nn.Dropout):
 
 
 def dropout_masks(shapes: Sequence[Sequence[int]], p: float) -> list[Tensor]:
-    """Draw a mask for each shape, from PyTorch's default generator: 0 or what keeps the mean at 1, float32.
+    """Draw a mask for each shape, from PyTorch's default generator: 0, or the factor that keeps the mean at 1, float32.
 
     The probability of 0 is the multiple of 1/256 nearest to `p`, but never 0 or 1.
     """
@@ -39,7 +39,7 @@ def dropout_masks(shapes: Sequence[Sequence[int]], p: float) -> list[Tensor]:
 
 
 def attend_dropping(query_HBQd: Tensor, key_HBLd: Tensor, value_HBLd: Tensor, mask_BQL: Tensor, drop: Tensor) -> Tensor:
-    """Attention with given dropout on its weights; PyTorch's fused kernel for CPUs has no dropout."""
+    """Attention with given dropout masks on its weights, which PyTorch's fused kernel for CPUs does not support."""
     query, key, value = (heads.flatten(0, 1) for heads in (query_HBQd, key_HBLd, value_HBLd))
     mask = mask_BQL.repeat(len(query_HBQd), 1, 1)
     scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=1 / math.sqrt(query.shape[-1]))

@@ -1,4 +1,4 @@
-"""Clustering on the device where the points are.
+"""K-means clustering on the device of the points.
 
 Axes: `N` points, `D` their size, `K` clusters.
 """
@@ -11,7 +11,7 @@ _ASSIGN_BLOCK = 16384
 
 
 def kmeans(points_ND: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's algorithm from distinct random points, at least K; returns the centres, [K, D]. An empty one stays."""
+    """Run Lloyd's algorithm from K distinct random points; return the centres, [K, D]. Empty clusters keep theirs."""
     chosen = torch.randperm(len(points_ND), generator=generator)[:num_clusters]
     centers_KD = points_ND[chosen.to(points_ND.device)].clone()
     for _ in range(_ITERATIONS):

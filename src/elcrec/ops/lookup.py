@@ -1,6 +1,6 @@
 """Looking up rows of a table.
 
-On a GPU PyTorch's own gradient sorts the indices, in a dozen operations. Adding rows up where they belong takes two.
+On a GPU, PyTorch's own gradient sorts the indices in a dozen operations. Adding up rows by index takes two.
 
 Axes: `R` rows of a table, `N` lookups, `D` width.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def look_up(table_RD: Tensor, indices_N: Tensor, padding: int | None = None) -> Tensor:
-    """Return the named rows, [N, D]; the row `padding`, if there is one, gets no gradient."""
+    """Return the rows with the given indices, [N, D]; the row `padding`, if there is one, gets no gradient."""
     if table_RD.device.type == "cpu" or torch.compiler.is_compiling():
         return F.embedding(indices_N, table_RD, padding_idx=padding)
     looked_up: Tensor = SummedLookup.apply(table_RD, indices_N, padding)  # type: ignore[no-untyped-call]
@@ -22,7 +22,7 @@ def look_up(table_RD: Tensor, indices_N: Tensor, padding: int | None = None) -> 
 
 
 class SummedLookup(torch.autograd.Function):
-    """A lookup whose gradient is summed row by row; in which order, a GPU decides."""
+    """A lookup whose gradient is summed by row, on a GPU in any order."""
 
     @staticmethod
     def forward(ctx: Any, table_RD: Tensor, indices_N: Tensor, padding: int | None) -> Tensor:

@@ -1,12 +1,12 @@
-"""Losses as functions of tensors: the next item against one, some or all others, and rows against rows.
+"""Losses as functions of tensors: the next item against one, some or all other items, and rows against rows.
 
-Logits over the catalogue never fill memory. A block of positions at a time is scored, and since a loss is a number
-whose gradient is only scaled by what comes after, the block's share of the gradient is taken at once: each logit is
-computed once and forgotten, three matrix products a step in all.
+Logits over the catalogue are never all in memory. One block of positions is scored at a time. Since the gradient of a
+scalar loss is only scaled by what comes after it, the block's share of the gradient is computed at once: each logit is
+computed once and discarded, with three matrix products per step in total.
 
 Axes: `N` flat positions, `n` positions of a block, `D` hidden size, `V` items, `S` drawn negatives, `R` rows of the
-table that is looked up (all items, or negatives and targets) or of a contrast, `C` rows of the table that are scored
-against every position.
+lookup table (all items, or negatives and targets) or of a contrast, `C` rows of the table that are scored against every
+position.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +19,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _LOGITS_ON_CPU, _LOGITS_ON_GPU = 5 * 2**18, 2**25
-"""Logits of a default block: on a CPU what the caches hold, on a GPU enough to keep it busy."""
+"""Number of logits in a default block: on a CPU as many as fit its caches, on a GPU enough to keep it busy."""
 _LEAST_BLOCK = 64
-"""Fewer positions than this make slow matrix products; at this many the logits are no larger than a 64-wide table."""
+"""Smallest number of positions in a block: fewer make matrix products slow, and with this many the logits are no larger
+than a 64-wide table."""
 _SPREAD = 60.0
-"""Logits further than this below a position's largest are raised to it: a share of 1e-26, lost to rounding anyhow.
-Where exp underflows a CPU's vector library takes two hundred times as long, and products of denormals twenty times."""
+"""Logits more than this below a position's largest are raised to this distance: a share of 1e-26, below rounding. If
+exp underflows, a CPU's vector library takes two hundred times as long, and products of denormals twenty times."""
 
 
 def binary_loss(states_ND: Tensor, positives_ND: Tensor, negatives_ND: Tensor, weights_N: Tensor | None) -> Tensor:
@@ -34,9 +35,9 @@ def binary_loss(states_ND: Tensor, positives_ND: Tensor, negatives_ND: Tensor, w
 
     Args:
         states_ND: encoder states.
-        positives_ND: embedding of the item that came next.
+        positives_ND: embedding of the next item.
         negatives_ND: embedding of a drawn item.
-        weights_N: weight of each target; `None` weighs all alike.
+        weights_N: weight of each target; `None` for equal weights.
     """
     positive_N = (states_ND * positives_ND).sum(1)
     negative_N = (states_ND * negatives_ND).sum(1)
@@ -45,18 +46,18 @@ def binary_loss(states_ND: Tensor, positives_ND: Tensor, negatives_ND: Tensor, w
 
 
 def _total(weights_N: Tensor) -> Tensor:
-    """Return the sum; where all weigh nothing, something that makes their mean 0."""
+    """Return the sum of weights, or, if all are 0, a divisor that makes the mean 0."""
     return weights_N.sum().clamp_min(torch.finfo(weights_N.dtype).tiny)
 
 
 def info_nce(similarities_RR: Tensor, temperature: float, groups_R: Tensor | None = None) -> Tensor:
-    """InfoNCE (NT-Xent): every row must find its partner, which stands half the rows away, among all other rows.
+    """InfoNCE (NT-Xent): every row must find its partner, half the rows away, among all other rows.
 
     Args:
-        similarities_RR: dot products of all rows with all rows, an even number; or several such tables, [..., R, R],
-            whose mean loss is returned.
+        similarities_RR: dot products of all rows with all rows, of an even number of rows; or several such tables,
+            [..., R, R], whose mean loss is returned.
         temperature: divides the similarities.
-        groups_R: group of each row, which is not contrasted with others of its own; `None` contrasts all.
+        groups_R: group of each row; rows of the same group are not contrasted. `None` contrasts all.
     """
     rows_R = torch.arange(similarities_RR.shape[-1], device=similarities_RR.device)
     partner_R = rows_R.roll(len(rows_R) // 2)
@@ -77,14 +78,14 @@ def softmax_loss(
 ) -> Tensor:
     """L_next over the catalogue: cross entropy of the next item among all items, averaged over positions.
 
-    Takes `block` x V logits of memory, whatever N. On a CPU the same input gives the same bits.
+    Memory is `block` x V logits, independent of N. On a CPU, the same input gives the same bits.
 
     Args:
         states_ND: encoder states.
-        items_VD: item vectors, [V + 1, D]; row 0 is padding: never scored, and its gradient is zero.
-        targets_N: the item that came next, 1 to V, int64.
-        weights_N: constant weight of each position; `None` weighs all positions alike.
-        block: positions scored at a time; `None` chooses for the device. Changes the result by rounding alone.
+        items_VD: item vectors, [V + 1, D]; row 0 is padding, which is never scored and has zero gradient.
+        targets_N: the next item, 1 to V, int64.
+        weights_N: constant weight of each position; `None` for equal weights.
+        block: positions scored at a time; `None` chooses for the device. It affects the result only by rounding.
         products: type of logits and matrix products, such as bfloat16; sums stay exact. `None` is the table's own.
     """
 
@@ -109,21 +110,22 @@ def sampled_softmax_loss(
 ) -> Tensor:
     """L_next over drawn items: cross entropy of the next item among itself and negatives that all positions share.
 
-    `negatives_S` are items from 1 to V, int64, repeats allowed; `log_counts_S` is the log of how often each is expected
-    among S draws (`NegativeSampler`), and zeros switch the correction off. `as_scored` makes of the rows that are
-    looked up what is scored, [R, D] to [R, D]. All else is as for `softmax_loss`.
+    `negatives_S` are items from 1 to V, int64, repeats allowed; `log_counts_S` is the log of each one's expected count
+    among S draws (`NegativeSampler`), and zeros switch the correction off. `as_scored` maps the looked-up rows to the
+    vectors that are scored, [R, D] to [R, D]. Everything else is as for `softmax_loss`.
 
-    The log of a negative's expected count (S Q) is taken off its logit, which makes the sum over the draws an unbiased
-    estimate of the sum over the catalogue (Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of
+    The log of a negative's expected count (S Q) is subtracted from its logit, which makes the sum over the draws an
+    unbiased estimate of the sum over the catalogue (Bengio and Senécal, "Adaptive Importance Sampling to Accelerate
+    Training of
     a Neural Probabilistic Language Model", IEEE TNN 2008; Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large
-    Corpus Item Recommendations", RecSys 2019). The target is in the sum for certain, not by a draw: its logit is not
-    corrected, and a negative that is a position's own target is left out there.
+    Corpus Item Recommendations", RecSys 2019). The target is always in the sum, not by a draw, so its logit is not
+    corrected; a negative that equals a position's target is left out there.
     """
 
     def erase(exps_nC: Tensor, rows: slice) -> None:
         exps_nC.masked_fill_(targets_N[rows, None] == negatives_S, 0.0)
 
-    # One lookup of S + N rows, so that the items' gradient is made once.
+    # A single lookup of S + N rows, so that the items' gradient is made once.
     looked_up_R, size = torch.cat((negatives_S, targets_N)), len(negatives_S)
     rows_N = torch.arange(size, len(looked_up_R), device=negatives_S.device)
     scoring = _Scoring(slice(0, size), rows_N, erase, block, products, log_counts_S)
@@ -133,10 +135,10 @@ def sampled_softmax_loss(
 
 @dataclass(frozen=True)
 class _Scoring:
-    """Which rows of a table every position is scored against; `block` and `products` are those of `softmax_loss`.
+    """The rows of a table to score every position against; `block` and `products` as in `softmax_loss`.
 
-    `targets_N` are rows of the table too, scored or not. `erase` zeroes, in a block of exponentials, the scored rows
-    that are a position's target. `log_counts_C` is taken off the logits.
+    `targets_N` are also rows of the table, scored or not. `erase` zeroes, in a block of exponentials, the scored rows
+    that are a position's target. `log_counts_C` is subtracted from the logits.
     """
 
     rows_R: slice
@@ -155,7 +157,7 @@ def _cross_entropy(states_ND: Tensor, table_RD: Tensor, weights_N: Tensor | None
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean of log(1 + sum of exp(other logits) / exp(target logit)), with the gradient taken on the way forward."""
+    """Mean of log(1 + sum of exp(other logits) / exp(target logit)), with the gradient computed in the forward pass."""
 
     @staticmethod
     def forward(
@@ -191,27 +193,27 @@ class _Scores:
         self.scored_CD = self.table_RD[scoring.rows_R]
         at_once = (_LOGITS_ON_CPU if on_cpu else _LOGITS_ON_GPU) // len(self.scored_CD)
         self.block = scoring.block or max(_LEAST_BLOCK, at_once // 32 * 32)
-        # A GPU is not asked: the host would wait for the answer, and the maximum costs little there.
+        # Not on a GPU: the host would have to wait for the value, and the maximum costs little there.
         self._shifted = not on_cpu or not bool(self._reach() <= _SPREAD / 2)
         self._buffer_nC = self.table_RD.new_empty(min(self.block, len(states_ND)), len(self.scored_CD))
 
     def blocks(self) -> Iterator[slice]:
-        """Yield the positions of each block."""
+        """Yield the range of positions of each block."""
         return (slice(start, start + self.block) for start in range(0, len(self.states_ND), self.block))
 
     def _reach(self) -> Tensor:
-        """Bound every logit by the largest norms (Cauchy-Schwarz): much cheaper than the maximum of each row."""
+        """Bound every logit by the largest norms (Cauchy-Schwarz), which is much cheaper than each row's maximum."""
         state, row = (torch.linalg.vector_norm(x, dim=1).max() for x in (self.states_ND, self.table_RD))
         reach: Tensor = state * row
         logs_C = self.scoring.log_counts_C
         return reach if logs_C is None else reach + logs_C.abs().max()
 
     def targets(self) -> Tensor:
-        """Logit of each position's target, [N, 1]."""
+        """Return the logit of each position's target, [N, 1]."""
         return (self.states_ND.to(self.exact) * self.table_RD[self.scoring.targets_N]).sum(1, keepdim=True)
 
     def exponentials(self, rows: slice, target_n1: Tensor) -> Tensor:
-        """Return exp of the scored logits, 0 for the target's; large logits, and `target_n1` in place, are shifted."""
+        """Return exp of the scored logits, 0 for the target; shift large logits, and `target_n1` in place."""
         states_nD = self.states_ND[rows]
         logits_nC = torch.mm(states_nD, self.scored_CD.T, out=self._buffer_nC[: len(states_nD)])
         if self.scoring.log_counts_C is not None:
@@ -226,7 +228,7 @@ class _Scores:
 
 
 class _Gradients:
-    """The gradients of the mean loss that are wanted, summed over blocks in float32 at least."""
+    """The required gradients of the mean loss, summed over blocks in at least float32."""
 
     def __init__(self, scores: _Scores, of_states: bool, of_table: bool) -> None:
         self._scores = scores
@@ -234,8 +236,8 @@ class _Gradients:
         self.table_RD = torch.zeros_like(scores.table_RD, dtype=scores.exact) if of_table else None
 
     def add(self, rows: slice, exps_nC: Tensor, scale_n1: Tensor) -> None:
-        """Add what a block pushes away; `scale_n1` makes its exponentials weighted probabilities."""
-        # The scale is applied to the narrow side of each product.
+        """Add the repelling part of a block; `scale_n1` turns its exponentials into weighted probabilities."""
+        # The scale is applied to the narrower factor of each product.
         if self.states_ND is not None:
             torch.mul(exps_nC @ self._scores.scored_CD, scale_n1, out=self.states_ND[rows])
         if self.table_RD is not None:
@@ -247,7 +249,7 @@ class _Gradients:
                 total_CD.add_(exps_nC.T @ scaled_nD)
 
     def add_targets(self, pull_N1: Tensor) -> None:
-        """Add what draws each position and its target together; `pull_N1` is the weight times 1 - probability."""
+        """Add the attraction of each position and its target; `pull_N1` is the weight times 1 - probability."""
         scores, targets_N = self._scores, self._scores.scoring.targets_N
         if self.states_ND is not None:
             self.states_ND.sub_(scores.table_RD[targets_N] * pull_N1)

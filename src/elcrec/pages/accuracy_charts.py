@@ -1,4 +1,4 @@
-"""Charts of accuracy: the model beside the baselines."""
+"""Charts of accuracy: the model in comparison with the baselines."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ Labels = Mapping[str, str]
 
 
 def comparison(resampled: Bootstrap, labels: Labels) -> str:
-    """HR and NDCG at every cutoff, a bar a ranking with its interval."""
+    """HR and NDCG at every cutoff, one bar per ranking with its interval."""
     with figure(10.4, 3.3, columns=2) as (axes, finish):
         for axis, metric, title in zip(axes, ("hr", "ndcg"), ("Hit rate", "NDCG"), strict=True):
             names = [f"{metric}@{k}" for k in CUTOFFS]
@@ -33,11 +33,11 @@ def comparison(resampled: Bootstrap, labels: Labels) -> str:
 
 
 def hit_curve(ranks: Mapping[str, npt.NDArray[np.int32]], labels: Labels, num_items: int) -> str:
-    """Share of users whose target stands within the first k, for every k up to the catalogue."""
+    """Share of users whose target is among the first k, for every k up to the size of the catalogue."""
     with figure(10.4, 3.5) as ((axis,), finish):
         k = np.unique(np.geomspace(1, num_items, _CURVE_POINTS).round())
         for name, label in labels.items():
-            # A target that is not ranked, as the history has it, is never found.
+            # A target that is not ranked, because the history contains it, is never found.
             found = np.sort(ranks[name][ranks[name] <= num_items])
             share = np.searchsorted(found, k, side="right") / len(ranks[name])
             axis.plot(k, share, color=COLORS[name], label=label, linewidth=1.8)
@@ -54,7 +54,7 @@ def hit_curve(ranks: Mapping[str, npt.NDArray[np.int32]], labels: Labels, num_it
 
 
 def segment_bars(segments: pd.DataFrame, labels: Labels) -> str:
-    """NDCG@20 by group, one panel a partition."""
+    """NDCG@20 by group, one panel per partition."""
     titles = {"history_length": "NDCG@20 by history length", "target_popularity": "NDCG@20 by target popularity"}
     with figure(10.4, 3.5, columns=2) as (axes, finish):
         for axis, (name, title) in zip(axes, titles.items(), strict=True):

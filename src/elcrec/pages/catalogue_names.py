@@ -1,4 +1,4 @@
-"""What the pages call items and intents, by the shop's catalogue."""
+"""Names of items and intents for the pages, from the items file."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 from elcrec.ranking.item_facts import align
 
 _CATEGORIES, _TITLES, _MEMBERS = 2, 2, 0.25
-"""An intent is named by at most so many categories, each of so many of its typical items, and by titles."""
+"""Limits for the name of an intent: number of categories, typical items that must share each, and titles."""
 
 
 class CatalogueNames:
-    """Names of items by index, and what of the log the catalogue knows.
+    """Names of items by index, and the items file's coverage of the log.
 
     Attributes:
-        absent: items of the log that it lacks.
-        coverage: a sentence about that.
+        absent: number of items of the log that the file lacks.
+        coverage: a sentence on that.
     """
 
     def __init__(self, table: pa.Table, item_ids: Sequence[str], counts: npt.NDArray[np.int64]) -> None:

@@ -1,4 +1,4 @@
-"""How charts look, and how a figure becomes inline SVG: same content, same bytes."""
+"""The style of charts, and conversion of figures to inline SVG: the same content gives the same bytes."""
 
 import io
 import re
@@ -90,7 +90,7 @@ _METADATA = ("Date", "Creator", "Format", "Type")
 
 
 def _inline(svg: str, title: str) -> str:
-    """Cut the XML head, drop ids that nothing refers to (they would repeat in the page), make it scale."""
+    """Remove the XML head and unused ids (which would repeat in the page), and make the image scale."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)

@@ -14,16 +14,16 @@ from elcrec.pages.provenance import origin
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What the findings were made from.
+    """The inputs of the evaluation.
 
     Attributes:
         config: the section `evaluate`.
         sequences: the sequences folder.
-        raw: the raw folder, where one was given; it may not exist.
-        folders: `model` and, where there is one, `baseline` -> folder.
+        raw: the raw folder, if one was given; it may not exist.
+        folders: `model` and, if there is one, `baseline` -> folder.
         item_ids: raw ids of items 1 to V.
-        run: which run of a pipeline made them, such as its `id`; empty for a command.
-        catalogue: names of the items, where there is an items file.
+        run: the run of a pipeline, such as its `id`; empty for a command.
+        catalogue: names of the items, if there is an items file.
     """
 
     config: EvaluateConfig
@@ -36,12 +36,12 @@ class Inputs:
 
     @property
     def split(self) -> dict[str, Any]:
-        """split.json."""
+        """The content of split.json."""
         return read_json(self.sequences / "split.json")
 
     @property
     def log(self) -> dict[str, Any]:
-        """source.json: what the raw folder says of its log, empty where there is none."""
+        """The content of the raw folder's source.json, empty if there is none."""
         source = self.raw / "source.json" if self.raw else None
         return read_json(source) if source and source.is_file() else {}
 

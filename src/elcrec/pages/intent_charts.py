@@ -1,4 +1,4 @@
-"""Charts of intents: their sizes, where their users lie, and how they differ.
+"""Charts of intents: their sizes, a map of their users, and their differences.
 
 Axes: `N` users, `D` hidden size, `K` intents, `C` chosen intents, `P` planted intents.
 """
@@ -16,15 +16,15 @@ from elcrec.pages.drawing import COLORS, INK, INTENT_COLORS, MUTED, OTHERS, WHIS
 _HALO = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
 _CELL_TEXT = 8
 _DARK = 0.6
-"""Tiles above this value carry white numbers."""
+"""Tiles above this value have white numbers."""
 _MOST_LABELLED = 14
-"""Cells of a wider grid are too small for a number."""
+"""Largest width of a grid with numbers; in a wider one the cells are too small."""
 
 FloatArray = npt.NDArray[np.float64]
 
 
 def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
-    """Users of every intent, largest first, beside an even split."""
+    """Users of every intent, largest first, compared with an even split."""
     with figure(10.4, 2.9) as ((axis,), finish):
         ordered = np.sort(sizes)[::-1] / sizes.sum()
         colors = [color_of(place) for place in range(len(ordered))]
@@ -40,11 +40,11 @@ def intent_sizes(sizes: npt.NDArray[np.int64]) -> str:
 
 
 def intent_map(vectors: npt.NDArray[np.float32], intents: npt.NDArray[np.integer], sizes: npt.NDArray[np.int64]) -> str:
-    """Users coloured by intent, with the mean of each large intent, on the axes that spread the means most.
+    """Users coloured by intent, with the mean of each large intent, on the principal axes of the means.
 
     Args:
         vectors: user vectors, [N, D].
-        intents: each user's intent, none -1, [N].
+        intents: each user's intent, -1 if none, [N].
         sizes: users of each intent, [K].
     """
     chosen = largest(sizes, len(INTENT_COLORS))
@@ -66,10 +66,10 @@ def intent_map(vectors: npt.NDArray[np.float32], intents: npt.NDArray[np.integer
 
 
 def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> str:
-    """NDCG@20 of the users of each chosen intent, beside that of all users.
+    """NDCG@20 of the users of each chosen intent, compared with that of all users.
 
     Args:
-        profiles: what `profile_intents` returned.
+        profiles: result of `profile_intents`.
         chosen: intents from left to right.
         overall: NDCG@20 of all users.
     """
@@ -90,7 +90,7 @@ def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> s
 
 
 def similarity(cosines: FloatArray, chosen: Sequence[int]) -> str:
-    """How alike the chosen intents are: the cosine between the mean states of their users, [C, C]."""
+    """Similarity of the chosen intents: the cosine between the mean states of their users, [C, C]."""
     names = [str(intent) for intent in chosen]
     shown = np.where(np.eye(len(names), dtype=bool), np.nan, cosines)
     with figure(5.2, 4.6) as ((axis,), finish):
@@ -100,7 +100,7 @@ def similarity(cosines: FloatArray, chosen: Sequence[int]) -> str:
 
 
 def moves(shares: FloatArray, chosen: Sequence[int]) -> str:
-    """Where users of the chosen intents go with one item more, [C, C + 1]; the last column is all other intents."""
+    """The intents to which users of the chosen intents move with one more item, [C, C + 1]; last column: all others."""
     names = [str(intent) for intent in chosen]
     with figure(5.2, 4.6) as ((axis,), finish):
         _grid(axis, shares, names, [*names, "other"], "{:.0%}", COLORS["model"])
@@ -111,11 +111,11 @@ def moves(shares: FloatArray, chosen: Sequence[int]) -> str:
 
 
 def planted(counts: npt.NDArray[np.int64], chosen: Sequence[int]) -> str:
-    """Which planted intent the users of each chosen intent follow.
+    """The planted intents that the users of each chosen intent follow.
 
     Args:
         counts: users by planted and by learned intent, [P, K].
-        chosen: learned intents; they are put in the order of the planted intent that most of their users follow.
+        chosen: learned intents; they are ordered by the planted intent that most of their users follow.
     """
     kept = counts[:, list(chosen)]
     order = np.argsort(kept.argmax(axis=0), kind="stable")
@@ -132,8 +132,8 @@ def planted(counts: npt.NDArray[np.int64], chosen: Sequence[int]) -> str:
 def _grid(
     axis: Any, values: FloatArray, rows: Sequence[str], columns: Sequence[str], template: str, color: str
 ) -> None:
-    """Tiles from pale at 0 to `color` at 1; a number in each where there is room."""
-    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415 - half a second that only a page needs
+    """Tiles from pale at 0 to `color` at 1, with numbers if there is room."""
+    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415 - takes half a second, needed only for pages
 
     scale = LinearSegmentedColormap.from_list("tiles", ["#f6f7f9", color])
     axis.pcolormesh(np.ma.masked_invalid(values), cmap=scale, vmin=0, vmax=1, edgecolors="white", linewidth=1)
@@ -151,5 +151,5 @@ def _grid(
 
 
 def color_of(place: int) -> str:
-    """Return the colour of the intent at a place in the order of size."""
+    """Return the colour of the intent at a position in the order of size."""
     return INTENT_COLORS[place] if place < len(INTENT_COLORS) else OTHERS

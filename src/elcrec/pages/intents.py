@@ -1,4 +1,4 @@
-"""What the intents are, as a page of their own."""
+"""The page of intents."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +15,18 @@ from elcrec.pages.render import render
 COLLAPSED = 0.5
 """A largest intent with more than this share of the users explains little."""
 _PURE = 0.8
-"""An intent with this share of its users on one planted intent stands for that one."""
+"""An intent with this share of its users on one planted intent counts as a copy of it."""
 _SIZEABLE = 0.1
-"""Intents are drawn beside each other from this share of the largest one's users on: of fewer, a mean says little."""
+"""Smallest size of an intent in charts, relative to the largest: a mean over fewer users is not meaningful."""
 _SHOWN, _COMPARED = 24, len(INTENT_COLORS)
 _IMPORTED = (
-    "Its intents are read as this project pools states, where padding knows nothing of the sequence. In the published "
-    "code it does, so users whose history is shorter than the window may have another intent there; ranks are the same."
+    "Its intents are computed from mean states without padding, as everywhere in this project. The published code "
+    "includes padding, so users with a shorter history than the window may have another one there; ranks are the same."
 )
 
 
 def write_intents_page(path: Path, findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> None:
-    """Write the page; of a model without intents one that says so."""
+    """Write the page; for a model without intents, the page says so."""
     model, found = predictions["model"], findings.intents
     page: dict[str, Any] = {
         "model": model,
@@ -44,7 +44,7 @@ def write_intents_page(path: Path, findings: Findings, predictions: Mapping[str,
 
 
 def about_intents(found: IntentFindings, config: Mapping[str, Any]) -> list[str]:
-    """Return how the users spread over the intents, in sentences."""
+    """Return sentences on the distribution of users over the intents."""
     facts = (
         f"the users spread over {found.effective:.1f} effective intents of {len(found.sizes)}; "
         f"the largest holds {found.largest_share:.1%}"
@@ -57,7 +57,7 @@ def about_intents(found: IntentFindings, config: Mapping[str, Any]) -> list[str]
 
 
 def intent_rows(found: IntentFindings | None, inputs: Inputs) -> list[dict[str, Any]]:
-    """Return the used intents, largest first, with the raw ids of their typical items, and names by the catalogue."""
+    """Return the used intents, largest first, with raw ids of their typical items, and names from the items file."""
     if found is None:
         return []
     names = inputs.catalogue
@@ -89,7 +89,7 @@ def _planted(found: IntentFindings, intent: int) -> tuple[int, float] | None:
 
 
 def _stay(model: Predictions) -> float | None:
-    """Return the share of the pictured users whose last item did not change their intent."""
+    """Return the share of the sampled users whose last item did not change their intent."""
     known = model.earlier_intents >= 0
     now = model.intents[model.pictured]
     return float((model.earlier_intents == now)[known].mean()) if known.any() else None
@@ -98,12 +98,12 @@ def _stay(model: Predictions) -> float | None:
 def _about_order(found: IntentFindings, stay: float | None) -> list[str]:
     said = []
     if stay is not None:
-        said.append(f"One item more leaves {stay:.1%} of the users in the intent that they had.")
+        said.append(f"With one more item, {stay:.1%} of the users keep their intent.")
     if found.planted is not None:
         pure = (found.planted.max(axis=0) >= _PURE * found.sizes) @ found.sizes / found.sizes.sum()
         said.append(
-            f"{pure:.1%} of the users are in an intent that stands for one planted intent: at least {_PURE:.0%} of its "
-            f"users follow that one."
+            f"{pure:.1%} of the users are in an intent that matches one planted intent: at least {_PURE:.0%} of its "
+            f"users follow it."
         )
     return said
 

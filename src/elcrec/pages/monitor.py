@@ -1,4 +1,4 @@
-"""The monitor's verdict as a page: what monitor.json says, drawn."""
+"""The monitor's verdict as a page: the content of monitor.json in charts and tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,8 +25,8 @@ def write_monitor_page(path: Path, state: State, training: Profile = NO_PROFILE)
 
     Args:
         path: the file to write.
-        state: what was found.
-        training: what the champion met at its evaluation, where that is known.
+        state: the findings.
+        training: the champion's training profile, if it is known.
     """
     shown = next((each for each in state.bundles if each.digest == state.bundle), None)
     days = [] if shown is None else _days(shown)[-_MOST_DAYS:]
@@ -50,7 +50,7 @@ def _days(bundle: BundleState) -> list[Day]:
 
 
 def _row(day: Day, judgement: Judgement | None, bundle: BundleState | None) -> dict[str, Any]:
-    """Return what the table of days says of one."""
+    """Return the row of a day in the table of days."""
     ratios = day.measured.ratios
     row = {"date": day.date, "measured": day.measured, "settled": day.settled}
     row |= {name: ratios[name].value if name in ratios else None for name in ("ctr", "conversion", "hit_rate", "cold")}
@@ -117,7 +117,7 @@ def _rates(days: Sequence[Day]) -> str:
 
 
 def _scores(bundle: BundleState, judged: Sequence[Judgement]) -> str:
-    """Every check by day, in parts of its limit."""
+    """Every check by day, as a fraction of its limit."""
     with figure(10.4, 3.4) as ((axis,), finish):
         for color, check in zip(INTENT_COLORS, SIDES, strict=False):
             points = [
@@ -138,14 +138,14 @@ def _scores(bundle: BundleState, judged: Sequence[Judgement]) -> str:
 
 
 def _drawn(score: Score) -> float:
-    """Return a score as it is drawn: the furthest intent is another one each day, and a small distance is no news."""
+    """Return a score as it is drawn: without its sign for the furthest intent, and at least 0 if only a rise is bad."""
     if score.cell:
         return abs(score.score)
     return max(score.score, 0.0) if SIDES[score.check] == "rise" else score.score
 
 
 def _intents(shown: Mapping[str, Mapping[str, Ratio]], training: Mapping[str, float]) -> str:
-    """Share of each intent: on the reference days, now, and at the evaluation; the largest ones first."""
+    """Share of each intent: on the reference days, now, and at the evaluation; largest first."""
     first, *_ = [each for each in shown.values() if each] or [{}]
     names = sorted(
         {name for each in shown.values() for name in each},
@@ -164,7 +164,7 @@ def _lengths(shown: Mapping[str, Mapping[str, Ratio]], training: Mapping[str, fl
 def _shares(
     title: str, names: Sequence[str], shown: Mapping[str, Mapping[str, Ratio]], training: Mapping[str, float]
 ) -> str:
-    """Bars side by side; without any name there is no chart."""
+    """Bars side by side; no chart if there are no names."""
     if not names:
         return ""
     colors = {"evaluation": OTHERS, "reference days": COLORS["baseline"]}

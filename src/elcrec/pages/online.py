@@ -1,4 +1,4 @@
-"""Online metrics as a page: what the table says, drawn."""
+"""Online metrics as a page: the table in charts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,8 +26,8 @@ def write_online_page(path: Path, rows: Rows, counts: Mapping[str, int]) -> None
 
     Args:
         path: the file to write.
-        rows: of `online_metrics`.
-        counts: of `attribution.counts`.
+        rows: result of `online_metrics`.
+        counts: result of `attribution.counts`.
     """
     by = {name: [row for row in rows if row["by"] == name] for name in _TITLES}
     (total,) = (row for row in rows if row["by"] == "all")
@@ -42,17 +42,17 @@ def write_online_page(path: Path, rows: Rows, counts: Mapping[str, int]) -> None
 
 
 def _takeaways(total: Mapping[str, Any], counts: Mapping[str, int]) -> list[str]:
-    """Return what the numbers say, a sentence each."""
+    """Return the main findings, one sentence each."""
     interval = f"95 % interval {total['ctr_low']:.2%} to {total['ctr_high']:.2%}"
-    said = [f"{total['ctr']:.2%} of the shown items were met afterwards ({interval})."]
+    said = [f"{total['ctr']:.2%} of the shown items had an event afterwards ({interval})."]
     if total["followed"]:
         said.append(f"{total['hit_rate']:.1%} of the next events were of an item that was shown just before.")
     if counts["unattributed"]:
         share = counts["unattributed"] / counts["events"]
-        said.append(f"{share:.1%} of the events follow from no answer: nobody had been shown these items in time.")
+        said.append(f"{share:.1%} of the events follow from no answer: the user had not been shown the item in time.")
     if counts["repeated_answers"] or counts["repeated_events"]:
         repeats = f"{counts['repeated_answers']:,} answers and {counts['repeated_events']:,} events"
-        said.append(f"{repeats} stood there more than once and count once.")
+        said.append(f"{repeats} occurred more than once and are counted once.")
     return said
 
 

@@ -1,4 +1,4 @@
-"""A test of two versions as a page: what promote.json says, drawn."""
+"""A test of two versions as a page: the content of promote.json in charts and tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ _TONES = {"promote": "good", "drop": "bad", "refused": "bad", "collect": "main"}
 _TITLES = {
     "promote": "The challenger becomes champion",
     "drop": "The challenger is dropped",
-    "refused": "No decision: the split is not sound",
+    "refused": "No decision: the split of users is invalid",
     "collect": "Keep collecting",
 }
 _MOST_TICKS = 10
@@ -27,8 +27,8 @@ def write_promotion_page(path: Path, config: PromoteConfig, decision: Decision, 
     Args:
         path: the file to write.
         config: the section `promote`.
-        decision: of at least one look.
-        document: promote.json.
+        decision: a decision with at least one look.
+        document: the content of promote.json.
     """
     names = list(dict.fromkeys([config.metric, *config.guards]))
     dates = [look["date"] for look in document["looks"]]
@@ -48,7 +48,7 @@ def write_promotion_page(path: Path, config: PromoteConfig, decision: Decision, 
 
 
 def _sequence(name: str, dates: Sequence[str], looks: Sequence[Look], margin: float | None) -> str:
-    """The lift by day within its confidence sequence; days before the least sample are pale."""
+    """The lift by day within its confidence sequence; days before the minimum sample are pale."""
     points = [(place, look, look.estimates[name]) for place, look in enumerate(looks) if name in look.estimates]
     with figure(10.4, 3.2) as ((axis,), finish):
         x = np.array([place for place, _, _ in points])
@@ -70,7 +70,7 @@ def _sequence(name: str, dates: Sequence[str], looks: Sequence[Look], margin: fl
 
 
 def _reach(low: Any, high: Any, lift: Any, counts: Any) -> float:
-    """Return how far the axis goes: the first days' wide intervals would leave the later ones no room."""
+    """Return the range of the axis, which cuts off the wide intervals of the first days to show the later ones."""
     shown = counts if counts.any() else np.ones(len(counts), bool)
     ends = [np.abs(each[shown]) for each in (low, high, lift)]
     finite = np.concatenate([each[np.isfinite(each)] for each in ends] or [np.zeros(0)])

@@ -17,7 +17,7 @@ INSTALL = "install it with `pip install elcrec[report]`"
 
 
 def can_write_pages() -> bool:
-    """Say whether the extra `report` is installed."""
+    """Return whether the extra `report` is installed."""
     return all(find_spec(name) for name in ("jinja2", "matplotlib"))
 
 

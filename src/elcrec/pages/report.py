@@ -1,4 +1,4 @@
-"""Findings for people: the evaluation page in HTML, and a model card in Markdown."""
+"""The evaluation page in HTML, and the model card in Markdown."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +19,11 @@ from elcrec.pages.provenance import known_settings
 from elcrec.pages.render import render
 
 _SHOWN_INTENTS = 5
-"""The largest intents, for a first look; the others stand on the page of intents."""
+"""Number of the largest intents on this page; the others are on the page of intents."""
 
 
 def write_report(path: Path, findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> None:
-    """Write the evaluation page; pages are the only output that carries the time of the run."""
+    """Write the evaluation page; pages are the only output with the time of the run."""
     page = _context(findings, predictions, inputs)
     render("report.html.jinja", path, page | {"charts": _charts(findings, predictions, inputs)})
 
@@ -34,7 +34,7 @@ def write_card(path: Path, findings: Findings, predictions: Mapping[str, Predict
 
 
 def labels(predictions: Mapping[str, Predictions]) -> dict[str, str]:
-    """Return the names of the rankings for people, the model first."""
+    """Return the names of the rankings for readers, the model first."""
     named = {"model": predictions["model"].label}
     if "baseline" in predictions:
         named["baseline"] = f"{predictions['baseline'].label} (baseline)"
@@ -42,7 +42,7 @@ def labels(predictions: Mapping[str, Predictions]) -> dict[str, str]:
 
 
 def takeaways(findings: Findings, named: Mapping[str, str], predictions: Mapping[str, Predictions]) -> list[str]:
-    """Return what the numbers say, a sentence each; claims of a difference only where the interval has it."""
+    """Return the main findings, one sentence each; a difference is claimed only if the interval excludes 0."""
     hit, ndcg = (findings.resampled.estimate("model", name) for name in ("hr@20", "ndcg@20"))
     users = f"the {len(findings.ranks['model']):,} sampled users" if findings.sampled else "the users"
     share = f"{hit.mean:.1%} of {users} (interval {hit.low:.1%} to {hit.high:.1%})"
@@ -88,7 +88,7 @@ def _about_new_items(found: NewItemFindings) -> str:
     new = found.resampled[HELD_OUT]
     hit, trained = new.estimate("given", "hr@20"), new.means["trained"]["hr@20"]
     return (
-        f"As if they were new, held out items are found by {hit.mean:.1%} of the users who choose one next (interval "
+        f"Treated as new, held-out items are found by {hit.mean:.1%} of the users who choose one next (interval "
         f"{hit.low:.1%} to {hit.high:.1%}), and by {trained:.1%} with their trained vectors."
     )
 
@@ -115,7 +115,7 @@ def _versus_baseline(findings: Findings, named: Mapping[str, str]) -> str:
 
 
 def _context(findings: Findings, predictions: Mapping[str, Predictions], inputs: Inputs) -> dict[str, Any]:
-    """Return everything that both templates use."""
+    """Return the values that both templates use."""
     model = predictions["model"]
     named = labels(predictions)
     return {

@@ -1,4 +1,4 @@
-"""How a model was trained, as a page: what the model folder says, drawn."""
+"""The training page: the content of the model folder in charts and tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from elcrec.pages.render import render
 from elcrec.training.epoch_columns import SECONDS
 
 _LATE = 0.9
-"""A best epoch in the last tenth of all that were allowed: more of them may help."""
+"""If the best epoch is in this last part of all allowed epochs, more epochs may help."""
 
 
 def write_training_page(
@@ -27,7 +27,7 @@ def write_training_page(
     Args:
         path: the file to write.
         config: the model's config.json.
-        history: the columns of history.csv and the seconds of each epoch, a row an epoch.
+        history: the columns of history.csv and the seconds of each epoch, one row per epoch.
         data: the sequences.
         trained_on: devices and processes, in words.
     """
@@ -50,19 +50,19 @@ def write_training_page(
 
 
 def _num_intents(history: pd.DataFrame, config: Mapping[str, Any]) -> int:
-    """Return the number of intents, 0 for an objective without."""
+    """Return the number of intents, 0 for an objective without intents."""
     return int(config["train"]["intents"]["num_intents"]) if history["effective_intents"].notna().any() else 0
 
 
 def _takeaways(config: Mapping[str, Any], history: pd.DataFrame) -> list[str]:
-    """Return what the history says, a sentence each."""
+    """Return the main findings on the history, one sentence each."""
     best, epochs, wanted = config["best_epoch"], config["epochs"], config["train"]["epochs"]
     said = [f"Epoch {best} has the best validation NDCG@20; its weights are the model."]
     waited = f"the best was {epochs - best} epochs ago (patience {config['train']['patience']})"
     if epochs < wanted:
         said.append(f"Training stopped early, after {epochs} of at most {wanted} epochs: {waited}.")
     elif best > _LATE * wanted:
-        said.append(f"All {wanted} epochs were used and the best is among the last: more epochs may help.")
+        said.append(f"All {wanted} epochs were used, and the best is among the last: more epochs may help.")
     else:
         said.append(f"All {wanted} epochs were used; {waited}.")
     lost = history.loc[~np.isfinite(history["loss"]), "epoch"]

@@ -1,4 +1,4 @@
-"""Charts of a training: what an epoch cost, and what it brought."""
+"""Charts of a training: losses, validation, intents and time by epoch."""
 
 from itertools import cycle
 from typing import Any
@@ -9,7 +9,7 @@ from elcrec.pages.drawing import COLORS, INTENT_COLORS, MUTED, figure
 from elcrec.training.epoch_columns import SECONDS, terms_among
 
 SIDE_BY_SIDE = (5.2, 3.2)
-"""Inches of a chart that shares a row with another."""
+"""Width in inches of a chart that shares a row with another."""
 
 
 def training_curves(history: pd.DataFrame, best_epoch: int) -> str:
@@ -31,14 +31,14 @@ def loss_terms(history: pd.DataFrame) -> str:
 
 
 def validation_curve(history: pd.DataFrame, metric: str, best_epoch: int) -> str:
-    """A validation metric (`NDCG@20`, `HR@20`) by epoch, the kept epoch marked."""
+    """A validation metric (`NDCG@20`, `HR@20`) by epoch, with a mark at the kept epoch."""
     with figure(*SIDE_BY_SIDE) as ((axis,), finish):
         _draw_validation(axis, history, metric, best_epoch)
         return finish(f"Validation {metric} by epoch")
 
 
 def effective_intents(history: pd.DataFrame, num_intents: int) -> str:
-    """The effective number of intents by epoch, from none to all of them."""
+    """The effective number of intents by epoch, on an axis from 0 to all intents."""
     with figure(*SIDE_BY_SIDE) as ((axis,), finish):
         known = history.dropna(subset="effective_intents")
         _draw_line(axis, known["epoch"], known["effective_intents"], INTENT_COLORS[2])
@@ -50,11 +50,11 @@ def effective_intents(history: pd.DataFrame, num_intents: int) -> str:
 
 
 def pace(history: pd.DataFrame, *, alone: bool) -> str:
-    """Seconds that each epoch took, validation included; `alone` in its row or beside another chart."""
+    """Seconds of each epoch, including validation; the chart is `alone` in its row or beside another."""
     with figure(*((10.4, 2.2) if alone else SIDE_BY_SIDE)) as ((axis,), finish):
         axis.bar(history["epoch"], history[SECONDS], width=0.85, color=COLORS["popularity"])
         _name_epochs(axis)
-        axis.set_title("Seconds an epoch")
+        axis.set_title("Seconds per epoch")
         return finish("Seconds by epoch")
 
 
@@ -84,7 +84,7 @@ def _draw_validation(axis: Any, history: pd.DataFrame, metric: str, best_epoch: 
 
 
 def _draw_line(axis: Any, x: "pd.Series[Any]", y: "pd.Series[Any]", color: str, **style: Any) -> None:
-    """A line, or a dot where there is a single epoch."""
+    """Draw a line, or a dot if there is only one epoch."""
     axis.plot(x, y, color=color, marker="o" if len(x) == 1 else None, markersize=4, **style)
     _name_epochs(axis)
 

@@ -20,7 +20,7 @@ _PERIODS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar of a chart; `height` is relative to the highest, from 0 to 1."""
+    """A bar of a chart; `height` is relative to the highest bar, from 0 to 1."""
 
     label: str
     count: int
@@ -29,7 +29,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A bar chart: what is counted, and along what."""
+    """A bar chart: its title, its axis and its bars."""
 
     title: str
     axis: str
@@ -52,7 +52,7 @@ def write_validation_page(path: Path, report: Mapping[str, Any], assessment: Ass
 
 
 def charts(survey: Survey) -> list[Chart]:
-    """Return the charts that the log allows."""
+    """Return the charts for which the log has data."""
     figures = survey.figures
     if not figures.users:
         return []

@@ -1,4 +1,4 @@
-"""Reading the rules and the search that a model is pushed with, and what the shop knew of its items."""
+"""Reading the rules, the search and the items file that are stored with a model."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class _Search(msgspec.Struct):
 
 
 def read_rules(folder: Path) -> RulesConfig:
-    """Read what answers of a model keep to; a folder from before there were rules has none.
+    """Read the rules of a model; an older folder has none.
 
     Raises:
         UserError: the file is not what this program reads.
@@ -32,7 +32,7 @@ def read_rules(folder: Path) -> RulesConfig:
 
 
 def read_search(folder: Path) -> SearchConfig:
-    """Read how the best items of a model are found; exactly where the folder does not say.
+    """Read the search of a model; exact search if the folder does not have the file.
 
     Raises:
         UserError: the file is not what this program reads.
@@ -42,7 +42,7 @@ def read_search(folder: Path) -> SearchConfig:
 
 
 def read_facts(folder: Path) -> pa.Table | None:
-    """Read what the shop knew of its items when the model was evaluated; `None` where it was not asked.
+    """Read the items file as it was when the model was evaluated; `None` if there was none.
 
     Raises:
         UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""With what chance each item stands at each place of an answer.
+"""The chances of items to be drawn for the places of an answer.
 
 Axes: `P` places of an answer, `C` candidates.
 """
@@ -14,11 +14,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Chances:
-    """What one answer is drawn from.
+    """The distribution from which one answer is drawn.
 
     Attributes:
         items_C: item indices, best first.
-        chance_PC: chance of each candidate to stand at each place; a row adds up to 1.
+        chance_PC: chance of each candidate to be at each place; each row adds up to 1.
     """
 
     items_C: Ints
@@ -26,12 +26,12 @@ class Chances:
 
 
 def chances_of(items_C: Ints, places: Sequence[int], kind_C: Ints, share: float) -> Chances:
-    """Return the chances that exploration gives to candidates; `Rules` draws by the same rule.
+    """Return the chances of candidates under exploration; `Rules` draws with the same chances.
 
     Args:
         items_C: item indices, best first.
-        places: candidates that stand there without exploration, place by place.
-        kind_C: the capped groups that each candidate counts towards, as one number.
+        places: the candidate at each place without exploration.
+        kind_C: the capped groups to which each candidate belongs, as one number.
         share: chance of each place to show one of the other candidates of its kind, all with the same chance.
     """
     rows, chosen = np.arange(len(places)), np.array(places, np.int64)
@@ -43,7 +43,7 @@ def chances_of(items_C: Ints, places: Sequence[int], kind_C: Ints, share: float)
     other_PC = kind_P[:, None] == kind_C
     other_PC[:, chosen] = False
     others_P, mine_P = other_PC.sum(1), (kind_P[:, None] == kind_P).sum(1)
-    # Where there are fewer others than places of a kind, nothing of it is left to chance.
+    # If a kind has fewer other candidates than places, it is not explored.
     explored = others_P >= mine_P
     chance_PC[rows[explored], chosen[explored]] = 1 - share
     chance_PC[explored] += other_PC[explored] * (share / others_P[explored])[:, None]

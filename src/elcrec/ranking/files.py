@@ -1,4 +1,4 @@
-"""Names of the files that a model is pushed with: rules, what the shop knew of its items, new items, its search."""
+"""Names of the files that are stored with a model: rules, items file, new items, search."""
 
 RULES = "rules.json"
 FACTS = "item_facts.parquet"

@@ -1,4 +1,4 @@
-"""What the shop knows of its items, apart from what a model learned: title, category, availability, expiry, more.
+"""Facts about items from the items file: title, category, availability, expiry and further columns.
 
 Axes: `V` items of a catalogue; row 0 of every array is padding.
 """
@@ -34,9 +34,9 @@ class ItemFacts:
     Attributes:
         categories: names by code; code 0 is no category.
         category_V: category of each item, [V + 1].
-        available_V: whether an item may be shown at all, [V + 1].
-        until_V: microseconds since 1970 from which it may not, [V + 1].
-        described: `title`, `category` and the file's further columns, text, V rows; `None` where there is no file.
+        available_V: whether an item may be shown, [V + 1].
+        until_V: microseconds since 1970 from which it must not be shown, [V + 1].
+        described: `title`, `category` and the file's further columns as text, V rows; `None` if there is no file.
     """
 
     categories: Sequence[str]
@@ -47,7 +47,7 @@ class ItemFacts:
 
     @classmethod
     def nothing(cls, num_items: int) -> Self:
-        """Return the facts of a catalogue of which nothing is known: all available, without a category."""
+        """Return the facts of a catalogue without an items file: all available, without categories."""
         return cls(
             categories=("",),
             category_V=np.zeros(num_items + 1, np.int32),
@@ -56,23 +56,23 @@ class ItemFacts:
         )
 
     def always_available(self) -> Self:
-        """Return the same facts with every item available for ever."""
+        """Return the same facts with every item always available."""
         return replace(self, available_V=np.ones_like(self.available_V), until_V=np.full_like(self.until_V, _NEVER))
 
     def describe(self, items: Sequence[int]) -> list[dict[str, str]]:
-        """Return what is known of some items, by column, without what is not."""
+        """Return the known values of some items by column."""
         if self.described is None or not len(items):
             return [{} for _ in items]
         rows = self.described.take(pa.array([item - 1 for item in items]))
         return [{name: value for name, value in row.items() if value is not None} for row in rows.to_pylist()]
 
     def of_categories(self, names: Collection[str]) -> npt.NDArray[np.bool_]:
-        """Say which items are of some categories, [V + 1]."""
+        """Return which items have one of the given categories, [V + 1]."""
         codes = [code for code, name in enumerate(self.categories) if code != NO_CATEGORY and name in names]
         return np.isin(self.category_V, codes)
 
     def unavailable(self, now: datetime) -> npt.NDArray[np.int64]:
-        """Return the items that may not be shown at `now`."""
+        """Return the items that must not be shown at `now`."""
         moment = round(now.timestamp() * 1_000_000)
         found: npt.NDArray[np.int64] = np.flatnonzero(~self.available_V | (self.until_V <= moment))
         return found
@@ -87,10 +87,10 @@ def read_items_file(path: Path) -> pa.Table:
     """Read an items file.
 
     `item_id`, `category` and `title` are string, `available` is bool, `available_until` timestamp[us, UTC]. A column
-    that the file lacks is null. Its further columns follow as text.
+    that the file lacks is null. Further columns of the file follow as text.
 
     Raises:
-        UserError: the file is not readable, has no `item_id`, names an item twice, or a value makes no sense.
+        UserError: the file cannot be read, has no `item_id`, has an item twice, or a value is invalid.
     """
     try:
         table = _READERS.get(path.suffix, _read_csv)(path)
@@ -98,11 +98,11 @@ def read_items_file(path: Path) -> pa.Table:
         fix = "write CSV, JSON lines as *.jsonl, or Parquet as *.parquet"
         raise UserError(f"not readable ({error})", where=path, fix=fix) from error
     if "item_id" not in table.column_names:
-        fix = f"name the column of ids item_id; known beside it: {', '.join(COLUMNS[1:])}"
+        fix = f"name the column of ids item_id; other known columns: {', '.join(COLUMNS[1:])}"
         raise UserError("no column item_id", where=path, fix=fix)
     item_ids = normal_ids(table["item_id"].cast(pa.string()))
     _require(path, not item_ids.null_count, "an item_id is empty")
-    _require(path, len(pc.unique(item_ids)) == len(item_ids), "an item_id stands in several rows")
+    _require(path, len(pc.unique(item_ids)) == len(item_ids), "an item_id occurs in several rows")
     nulls = pa.nulls(len(table), pa.string())
     category, available, until, title = (
         table[name] if name in table.column_names else pa.chunked_array([nulls]) for name in COLUMNS[1:]
@@ -116,7 +116,7 @@ def read_items_file(path: Path) -> pa.Table:
 
 
 def align(table: pa.Table, item_ids: pa.Array) -> ItemFacts:
-    """Return the facts of a catalogue's items, [V] raw ids; rows of other items are left out."""
+    """Return the facts of a catalogue's items, [V] raw ids; rows of other items are dropped."""
     rows = pc.index_in(item_ids, value_set=table["item_id"].combine_chunks())
     found = table.take(rows)
     category = pc.fill_null(found["category"], "").combine_chunks()
@@ -181,4 +181,6 @@ def _require(path: Path, holds: bool, what: str) -> None:
 
 
 def _unusable(path: Path, what: str) -> UserError:
-    return UserError(what, where=path, fix=f"mend the file; its columns are {', '.join(COLUMNS)}, and any further ones")
+    return UserError(
+        what, where=path, fix=f"correct the file; its columns are {', '.join(COLUMNS)}, and any further ones"
+    )

@@ -1,4 +1,4 @@
-"""An index of item vectors, which finds the candidates of an approximate search: an inverted file of Faiss.
+"""An index of item vectors for approximate search: an inverted file of Faiss.
 
 Axes: `V` items, `D` hidden size, `C` candidates.
 """
@@ -16,19 +16,19 @@ Items = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 _POINTS_A_LIST = 64
-"""Items of each list that k-means reads at most: it takes seconds for a million items."""
+"""Largest number of items per list for k-means, which then takes seconds for a million items."""
 
 
 class ItemIndex:
-    """Item vectors in lists around centres; a search looks into the lists whose centres fit best."""
+    """Item vectors in lists around centres; a search reads the lists whose centres match best."""
 
     def __init__(self, vectors_VD: Floats, config: SearchConfig, *, threads: int) -> None:
         """Build the index, which holds a copy of the vectors.
 
         Args:
-            vectors_VD: a vector of each item, [V + 1, D]; the row of padding is left out.
-            config: how many lists are looked into, and how many candidates there are.
-            threads: of the building; a search is for one user and takes one.
+            vectors_VD: vector of each item, [V + 1, D]; the row of padding is left out.
+            config: the number of lists to read, and the number of candidates.
+            threads: number of threads for building; a search, for one user, takes one.
 
         Raises:
             UserError: the extra `index` is not installed.
@@ -36,7 +36,7 @@ class ItemIndex:
         try:
             import faiss  # noqa: PLC0415 - an optional dependency
         except ImportError as error:
-            fix = "pip install 'elcrec[index]', or set evaluate.search.kind=exact and evaluate and push again"
+            fix = "pip install 'elcrec[index]', or set evaluate.search.kind=exact, then evaluate and push again"
             raise UserError("an approximate search needs the extra index", fix=fix) from error
         faiss.omp_set_num_threads(threads)
         items_VD = np.ascontiguousarray(vectors_VD[1:], np.float32)
@@ -46,12 +46,12 @@ class ItemIndex:
         self._index = _inverted_file(faiss, items_VD, self.lists, self.probes)
 
     def candidates(self, vector_D: Floats, wanted: int, met: int) -> tuple[Items, Floats]:
-        """Return the candidates for an answer, in the order of their indices, and their scores, [C] each.
+        """Return the candidates for an answer, ordered by index, and their scores, [C] each.
 
         Args:
-            vector_D: of the user.
-            wanted: items of the answer.
-            met: how many items must not be in it.
+            vector_D: vector of the user.
+            wanted: number of items in the answer.
+            met: number of items that must not be in it.
         """
         number = min(self._oversampling * wanted + met, len(self._vectors_VD))
         _, (found,) = self._index.search(vector_D[None], number)

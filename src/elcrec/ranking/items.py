@@ -1,4 +1,4 @@
-"""What a model makes of single items.
+"""The intents of single items.
 
 Axes: `V` items.
 """
@@ -11,7 +11,7 @@ from elcrec.model.sequence_model import SequenceModel
 
 
 def item_intents(model: SequenceModel) -> npt.NDArray[np.int64] | None:
-    """Return the intent of each item, that of a history which holds it alone, [V + 1]; -1 for padding.
+    """Return the intent of each item (of a history with this item alone), [V + 1]; -1 for padding.
 
     `None` for a model without intents.
     """

@@ -1,7 +1,7 @@
-"""Items that have a vector without having been trained: their file, and a model that ranks them.
+"""New items, which have a given vector and were not trained: their file, and a model that ranks them.
 
 Such an item is either beyond the model's catalogue, or in it without a training interaction, so that its vector is
-still the one that training began with.
+still the initial one.
 
 Axes: `V` items of the model, `W` new items, `D` hidden size.
 """
@@ -34,7 +34,7 @@ class NewItems:
     Attributes:
         item_ids: raw ids, strings, [W].
         vectors_WD: their vectors, in the space of the trained embeddings.
-        sources: what gave each vector, [W].
+        sources: source of each vector, [W].
     """
 
     item_ids: pa.Array
@@ -54,10 +54,10 @@ def write_new_items(new: NewItems, folder: Path) -> None:
 
 
 def read_new_items(folder: Path, hidden_size: int) -> NewItems | None:
-    """Read the new items of a model; `None` where a folder has none.
+    """Read the new items of a model; `None` if a folder has none.
 
     Raises:
-        UserError: the file is damaged, of another schema, or its vectors are not of this model's width.
+        UserError: the file is damaged, has another schema, or its vectors do not have this model's width.
     """
     path = folder / NEW_ITEMS
     if not path.is_file():
@@ -71,19 +71,19 @@ def read_new_items(folder: Path, hidden_size: int) -> NewItems | None:
         raise _unusable(path, f"schema version {version or 'unknown'}, this program reads {SCHEMA_VERSION}")
     kind = table.schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != hidden_size:
-        raise _unusable(path, f"vectors of {kind}, not of {hidden_size} numbers as the model's")
+        raise _unusable(path, f"vectors of {kind}, not of {hidden_size} numbers like the model's")
     item_ids = table["item_id"].combine_chunks().cast(pa.string())
     flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if not np.isfinite(flat).all() or len(pc.unique(item_ids)) != len(item_ids) or item_ids.null_count:
-        raise _unusable(path, "an item stands twice or has no id, or a vector is not finite")
+        raise _unusable(path, "an item occurs twice or has no id, or a vector is not finite")
     vectors_WD = flat.reshape(-1, hidden_size).astype(np.float32)
     return NewItems(item_ids=item_ids, vectors_WD=vectors_WD, sources=table["source"].combine_chunks())
 
 
 def with_vectors(model: SequenceModel, vectors_VD: Floats) -> SequenceModel:
-    """Return a model of the same weights with other item embeddings, of as many items as there are, [V + 1, D].
+    """Return a model with the same weights and the given item embeddings, for any number of items, [V + 1, D].
 
-    It ranks by what its head makes of them and reads histories with them, so it knows new items in both.
+    It uses them both for scores and for reading histories, so it knows new items in both.
     """
     other = SequenceModel(model.config, len(vectors_VD) - 1)
     weights = dict(model.state_dict())

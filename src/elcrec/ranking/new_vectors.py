@@ -1,7 +1,7 @@
-"""Vectors for items that a model was not trained on, from what stands beside them or from their text.
+"""Vectors for items that were not trained, from neighbouring items in histories or from their text.
 
-Axes: `V` items, of which row 0 is padding; `W` items whose vectors are wanted, `D` hidden size, `P` pairs of a wanted
-item with a trained one.
+Axes: `V` items, with row 0 for padding; `W` items that need vectors, `D` hidden size, `P` pairs of such an item with a
+trained one.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 _NGRAMS = (3, 5)
-"""Lengths of the runs of characters, within words, that two texts may share."""
+"""Lengths of the character n-grams, within words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clues:
-    """What can be known of an item apart from training.
+    """The data on items from which vectors are made.
 
     Attributes:
-        histories: items in time order, a row a user.
-        texts_V: text of each item, empty where there is none, [V]; `None` where nobody asks for text.
-        most: interactions of each wanted item that may be read, the first ones; `None` for all.
+        histories: items in time order, one row per user.
+        texts_V: text of each item, empty if there is none, [V]; `None` if no source uses text.
+        most: number of first interactions of each wanted item that may be read; `None` for all.
     """
 
     histories: Ragged
@@ -41,12 +41,12 @@ class Clues:
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Vectors that could be given.
+    """The vectors that were made.
 
     Attributes:
-        items: those of the wanted items that have one, rising, [W].
+        items: the wanted items with a vector, ascending, [W].
         vectors_WD: their vectors.
-        sources: what gave each, [W].
+        sources: source of each vector, [W].
     """
 
     items: Ints
@@ -55,14 +55,14 @@ class Given:
 
 
 def give_vectors(config: NewItemsConfig, clues: Clues, vectors_VD: Floats, trained_V: Flags, wanted_V: Flags) -> Given:
-    """Give wanted items a vector each from the first source that knows them.
+    """Make a vector for each wanted item, from the first source that knows it.
 
     Args:
         config: the sources and their options.
-        clues: what they read.
-        vectors_VD: vectors of trained items; other rows are not read.
+        clues: the data that the sources read.
+        vectors_VD: vectors of trained items; other rows are ignored.
         trained_V: items whose vectors may be averaged.
-        wanted_V: items whose vectors are wanted, none of them trained.
+        wanted_V: items that need vectors, none of them trained.
 
     Raises:
         UserError: the text model is not usable.
@@ -81,7 +81,7 @@ def give_vectors(config: NewItemsConfig, clues: Clues, vectors_VD: Floats, train
 def co_seen(
     config: NewItemsConfig, clues: Clues, vectors_VD: Floats, trained_V: Flags, wanted_V: Flags
 ) -> tuple[Ints, Floats]:
-    """Average the trained items beside each wanted one, weighted by how often each stands there."""
+    """Average the trained neighbours of each wanted item, weighted by their number of co-occurrences."""
     places = _first(np.flatnonzero(wanted_V[clues.histories.values]), clues.histories.values, clues.most)
     owners = clues.histories.owners
     enough_V = _users(clues.histories.values[places], owners[places], len(wanted_V)) >= config.least_users
@@ -95,11 +95,11 @@ def co_seen(
 def alike_in_text(
     config: NewItemsConfig, clues: Clues, vectors_VD: Floats, trained_V: Flags, wanted_V: Flags
 ) -> tuple[Ints, Floats]:
-    """Average the trained items nearest to each wanted one in text, weighted by their cosine.
+    """Average the trained items nearest to each wanted item in text, weighted by their cosine.
 
     An item without text, or with nothing in common with any trained item, gets no vector.
     """
-    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - seconds that only text needs
+    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - takes seconds, needed only for text
 
     texts_V = clues.texts_V or [""] * len(wanted_V)
     has_text_V = np.array([bool(text.strip()) for text in texts_V], np.bool_)
@@ -119,7 +119,7 @@ _SOURCES = {"co_seen": co_seen, "text": alike_in_text}
 
 
 def _first(places: Ints, values: npt.NDArray[np.integer], most: int | None) -> Ints:
-    """Keep the first places of each item."""
+    """Keep the first `most` occurrences of each item."""
     if most is None:
         return places
     order = np.argsort(values[places], kind="stable")
@@ -130,14 +130,14 @@ def _first(places: Ints, values: npt.NDArray[np.integer], most: int | None) -> I
 
 
 def _users(items: npt.NDArray[np.integer], owners: Ints, size: int) -> Ints:
-    """Count the different users of each item, [V]."""
+    """Count the distinct users of each item, [V]."""
     rows = max(1, int(owners.max(initial=0)) + 1)
     pairs = np.unique(items.astype(np.int64) * rows + owners)
     return np.bincount(pairs // rows, minlength=size)
 
 
 def _beside(values: npt.NDArray[np.integer], owners: Ints, places: Ints, window: int) -> tuple[Ints, Ints]:
-    """Return the item at each place with every item up to `window` places before and after it, [P] each."""
+    """Return pairs of each item with every item up to `window` positions before and after it, [P] each."""
     steps = np.array([step for step in range(-window, window + 1) if step])
     centers, others = np.repeat(places, len(steps)), (places[:, None] + steps).ravel()
     inside = (others >= 0) & (others < len(values))
@@ -149,7 +149,7 @@ def _beside(values: npt.NDArray[np.integer], owners: Ints, places: Ints, window:
 def _weighted_means(
     wanted_P: Ints, trained_P: Ints, weights_P: npt.NDArray[np.float64], vectors_VD: Floats
 ) -> tuple[Ints, Floats]:
-    """Average the vectors of each wanted item's trained items; pairs of one item stand together, items rise."""
+    """Average the vectors of each wanted item's trained items; pairs are sorted by wanted item."""
     if not len(wanted_P):
         return np.empty(0, np.int64), vectors_VD[:0]
     items, starts = np.unique(wanted_P, return_index=True)
@@ -159,7 +159,7 @@ def _weighted_means(
 
 
 def _embed(texts: Sequence[str], trained: int, text_model: str | None) -> Any:
-    """Return a row a text, dense or sparse; how rare an n-gram is, the first `trained` texts say."""
+    """Return one row per text, dense or sparse; the rarity of n-grams comes from the first `trained` texts."""
     if text_model is not None:
         return _embed_with_model(texts, Path(text_model))
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - as above
@@ -170,10 +170,10 @@ def _embed(texts: Sequence[str], trained: int, text_model: str | None) -> Any:
 
 
 def _embed_with_model(texts: Sequence[str], folder: Path) -> npt.NDArray[np.floating]:
-    """Embed texts with static vectors from a folder; a name that is no folder would be looked for on a hub."""
+    """Embed texts with static vectors from a folder, which must exist, or else the library would search a hub."""
     if not (folder / "config.json").is_file():
         fix = "save a model2vec model there (StaticModel.save_pretrained); nothing is downloaded"
-        raise UserError("no folder of a model2vec model", where=folder, fix=fix)
+        raise UserError("not a folder of a model2vec model", where=folder, fix=fix)
     try:
         from model2vec import StaticModel  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
@@ -182,5 +182,5 @@ def _embed_with_model(texts: Sequence[str], folder: Path) -> npt.NDArray[np.floa
         model = StaticModel.from_pretrained(folder)
         embedded: npt.NDArray[np.floating] = model.encode(list(texts))
     except Exception as error:
-        raise UserError(f"not a usable model2vec model ({error})", where=folder, fix="save it again") from error
+        raise UserError(f"not a usable model2vec model ({error})", where=folder, fix="save the model again") from error
     return embedded

@@ -1,11 +1,12 @@
 """Rules between scores and an answer: boosts, caps, diversity, calibration, exploration, availability.
 
-A place after the other is filled with the candidate of the highest value that no full cap concerns. Its value is
+Places are filled one after another with the candidate of the highest value that is not in a group with a full cap. The
+value is
 
-    (1 - d - c) relevance - d (highest cosine to what stands above) + c (places that its intent lags behind its share),
+    (1 - d - c) relevance - d (highest cosine to an item above) + c (places that its intent lags behind its share),
 
-where relevance is the score with its boost, laid between 0 and 1 over the candidates. Without d and c only the order
-counts.
+where relevance is the score with its boost, scaled to 0 to 1 over the candidates. Without d and c only the order
+matters.
 
 Axes: `B` rows, `V` items, `C` candidates of a row, `G` groups of items (categories or intents), `D` width of vectors.
 """
@@ -34,7 +35,7 @@ _WIDER = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Picked:
-    """An answer to one row, best first; fewer than wanted where no more items are left.
+    """An answer for one row, best first; shorter than wanted if no more items are left.
 
     Attributes:
         items: item indices.
@@ -49,14 +50,14 @@ class Picked:
 
 @dataclass(frozen=True, kw_only=True)
 class _Groups:
-    """Groups that every item belongs to one of, and how many items of each an answer may hold."""
+    """A partition of items into groups, and the largest number of items of each group in an answer."""
 
     group_V: npt.NDArray[np.int64]
     cap_G: npt.NDArray[np.int64]
 
 
 class Rules:
-    """Rules for one catalogue: pure, without state."""
+    """The rules compiled for one catalogue; stateless."""
 
     def __init__(
         self,
@@ -72,14 +73,14 @@ class Rules:
 
         Args:
             config: the rules.
-            facts: what the shop knows of the items.
+            facts: the content of the items file.
             vectors_VD: item vectors, [V + 1, D].
             intent_V: intent of each item, [V + 1]; `None` for a model without intents.
             index_of: index of each raw id, for the items that name intents.
-            new_V: which items were not trained, [V + 1]; `None` where there are none.
+            new_V: which items were not trained, [V + 1]; `None` if there are none.
 
         Raises:
-            UserError: a rule needs intents and there are none, or names an item that the catalogue lacks.
+            UserError: a rule needs intents but there are none, or names an item that the catalogue lacks.
         """
         self._config, self.facts = config, facts
         self._boost_V = np.zeros(len(vectors_VD), np.float32)
@@ -88,7 +89,7 @@ class Rules:
         self._intent_V = None
         if config.needs_intents:
             if intent_V is None:
-                fix = "train a model with intents, or take the rules out"
+                fix = "train a model with intents, or remove the rules"
                 raise UserError("rules by intent, but the model has no intents", where="evaluate.rules", fix=fix)
             self._intent_V = np.maximum(intent_V, 0).astype(np.int64)
             self._add(self._intent_V, _by_intent(config.intents, self._intent_V, index_of or {}), config.intent_cap)
@@ -98,16 +99,16 @@ class Rules:
         self._scaled_VD = _scaled(vectors_VD, np.sqrt(config.diversity)) if config.diversity else None
         self._blocked, self._fresh = np.empty(0, np.int64), (np.inf, -np.inf)
         self.idle = not (self._boosts or self._capped or config.diversity or config.calibration or config.exploration)
-        """Whether an answer is the best scores among what is available."""
+        """Whether the rules only select the best scores among available items."""
 
     def block(self, scores_BV: Scores, now: datetime | None = None) -> None:
-        """Put what is not available at `now` below everything, in place."""
+        """Set the scores of items that are unavailable at `now` to -inf, in place."""
         blocked = self.blocked(now)
         if len(blocked):
             scores_BV[:, blocked] = -np.inf
 
     def blocked(self, now: datetime | None = None) -> Items:
-        """Return the items that are not available at `now`, ascending."""
+        """Return the items that are unavailable at `now`, ascending."""
         now = now or datetime.now(UTC)
         since, until = self._fresh
         if not since <= now.timestamp() < until:
@@ -116,7 +117,7 @@ class Rules:
         return self._blocked
 
     def available(self, items_C: Items) -> npt.NDArray[np.bool_]:
-        """Say which of some items are available now, [C]."""
+        """Return which of the given items are available now, [C]."""
         blocked = self.blocked()
         if not len(blocked):
             return np.ones(len(items_C), np.bool_)
@@ -125,14 +126,14 @@ class Rules:
         return available_C
 
     def pick_among(self, items_C: Items, score_C: Scores, k: int, history: History, rng: np.random.Generator) -> Picked:
-        """Answer one row from some items alone, ascending, none of which is padding; otherwise as `pick` does."""
+        """Answer one row from only the given items (ascending, without padding); otherwise like `pick`."""
         ranked_1C = (score_C + self._boost_V[items_C])[None]
         found, places = self._look_on(ranked_1C, self.considered(k), k, history, items_C)
         items, propensities = self._explore(found, places, rng)
         return Picked(items=items, scores=score_C[np.searchsorted(items_C, items)], propensities=propensities)
 
     def considered(self, k: int) -> int:
-        """Return among how many of the best items an answer of k is chosen."""
+        """Return the number of best items from which an answer of k is chosen."""
         return max(k, 1) if self.idle else max(self._config.candidates, k, 1)
 
     def pick(
@@ -141,10 +142,10 @@ class Rules:
         """Answer each row.
 
         Args:
-            scores_BV: -inf takes an item out; not changed.
-            k: most items of an answer, for all rows or for each.
+            scores_BV: scores, -inf to exclude an item; not changed.
+            k: largest number of items in an answer, for all rows or for each.
             histories: item indices of each row's history, for calibration.
-            rng: draws what is explored.
+            rng: generator for exploration.
         """
         picked = []
         for row, (found, places) in enumerate(self._chosen(scores_BV, k, histories)):
@@ -153,14 +154,14 @@ class Rules:
         return picked
 
     def chances(self, scores_BV: Scores, k: int | Sequence[int], histories: Sequence[History]) -> Iterator[Chances]:
-        """Yield what `pick` draws each answer from; the arguments are its own."""
+        """Yield the chances from which `pick` draws each answer; the arguments are the same."""
         for found, places in self._chosen(scores_BV, k, histories):
             yield chances_of(found.items_C, places, self._kind_V[found.items_C], self._config.exploration)
 
     def _chosen(
         self, scores_BV: Scores, k: int | Sequence[int], histories: Sequence[History]
     ) -> Iterator[tuple["_Candidates", list[int]]]:
-        """Yield each row's candidates and the places of those that are chosen, before anything is left to chance."""
+        """Yield each row's candidates and the positions of the chosen ones, before exploration."""
         wanted = [k] * len(scores_BV) if isinstance(k, int) else k
         ranked_BV = scores_BV + self._boost_V if self._boosts else scores_BV
         size = min(max(self._config.candidates, *wanted, 1), ranked_BV.shape[1])
@@ -175,9 +176,9 @@ class Rules:
     def _look_on(
         self, ranked_1V: Scores, size: int, k: int, history: History, items_V: Items | None = None
     ) -> tuple["_Candidates", list[int]]:
-        """Choose among the best `size`, and among more where caps have used those up.
+        """Choose among the best `size` items, and among more if caps have exhausted them.
 
-        `items_V` are the items that the columns stand for; `None`: each for itself.
+        `items_V` are the items of the columns; `None` if each column is the item with its index.
         """
         while True:
             size = min(size, ranked_1V.shape[1])
@@ -195,7 +196,7 @@ class Rules:
         return _Candidates(items_C=items_C, value_C=value_C[:left], capped=ways)
 
     def _fill(self, found: "_Candidates", k: int, history: History) -> list[int]:
-        """Return the places of the chosen candidates, best first."""
+        """Return the positions of the chosen candidates, best first."""
         diversity, calibration = self._config.diversity, self._config.calibration
         if not (diversity or calibration):
             return _in_order(found, k)
@@ -213,9 +214,9 @@ class Rules:
     def _explore(
         self, found: "_Candidates", places: list[int], rng: np.random.Generator
     ) -> tuple[Items, npt.NDArray[np.float64]]:
-        """Draw anew what some places show, each from the candidates that count towards the same caps.
+        """Redraw the items of some places, each from the candidates under the same caps.
 
-        So no draw can break a cap, and all candidates of a place have the same chance.
+        So no draw can violate a cap, and all candidates of a place have the same chance.
         """
         share, items = self._config.exploration, found.items_C[places]
         if not share or not places:
@@ -245,7 +246,7 @@ class Rules:
         general_cap: int | None,
         exempt: int | None = None,
     ) -> None:
-        """Take the rules of a way of grouping items; the group `exempt` has no cap."""
+        """Add the rules of one grouping of items; the group `exempt` has no cap."""
         for group, rule in rules.items():
             self._boost_V[group_V == group] += -np.inf if rule.cap == 0 else rule.boost
         caps = {group: rule.cap for group, rule in rules.items() if rule.cap}
@@ -261,7 +262,7 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidates:
-    """The best items of a row, best first, with the group of each and every group's cap, by way of grouping."""
+    """The best items of a row, best first, with the group of each and the caps of groups, for each grouping."""
 
     items_C: Items
     value_C: Scores
@@ -269,7 +270,7 @@ class _Candidates:
 
 
 def _kinds(capped: Sequence[_Groups], size: int) -> Items:
-    """Number items by the capped groups that they count towards, [V + 1]."""
+    """Number items by the capped groups to which they belong, [V + 1]."""
     kind_V = np.zeros(size, np.int64)
     for groups in capped:
         free_V = groups.cap_G[groups.group_V] == _UNCAPPED
@@ -278,7 +279,7 @@ def _kinds(capped: Sequence[_Groups], size: int) -> Items:
 
 
 def _in_order(found: _Candidates, k: int) -> list[int]:
-    """Return the first k places that no full cap concerns."""
+    """Return the first k positions whose groups' caps are not full."""
     if not found.capped:
         return list(range(min(k, len(found.items_C))))
     ways = [(group_C.tolist(), cap_G[group_C].tolist(), dict[int, int]()) for group_C, cap_G in found.capped]
@@ -296,14 +297,14 @@ def _in_order(found: _Candidates, k: int) -> list[int]:
 def _greedily(
     found: _Candidates, k: int, base_C: Floats, likeness_CC: Floats | None, step_CC: Floats | None
 ) -> list[int]:
-    """Fill a place after the other with the best value.
+    """Fill places one after another with the best value.
 
     Args:
         found: the candidates.
-        k: most places.
-        base_C: what each candidate is worth for the first place; changed.
-        likeness_CC: what a candidate that stands there takes from each candidate; only the largest counts.
-        step_CC: what a candidate that was taken adds to each candidate.
+        k: largest number of places.
+        base_C: value of each candidate for the first place; changed.
+        likeness_CC: amount that a chosen candidate subtracts from each candidate; only the largest counts.
+        step_CC: amount that a chosen candidate adds to each candidate.
     """
     ways = [(group_C, group_C.tolist(), cap_G.tolist()) for group_C, cap_G in found.capped]
     nearest_C, value_C, places = None, base_C, list[int]()
@@ -327,9 +328,9 @@ def _greedily(
 
 
 def _shares(history_L: History, intent_C: Items, weight: float) -> tuple[Floats, Floats]:
-    """Return how far the intent of each candidate lags behind its share of the history, and how that changes.
+    """Return how far each candidate's intent lags behind its share of the history, and how that changes.
 
-    The first is for the first place, [C]. A row of the second, [C, C], is what a candidate that was taken adds.
+    The first result is for the first place, [C]. A row of the second, [C, C], is what a chosen candidate adds.
     """
     size = 1 + max(int(history_L.max()), int(intent_C.max(initial=0)))
     share_K = np.bincount(history_L, minlength=size).astype(np.float32) * np.float32(weight / len(history_L))
@@ -338,7 +339,7 @@ def _shares(history_L: History, intent_C: Items, weight: float) -> tuple[Floats,
 
 
 def _between_0_and_1(value_C: Floats) -> Floats:
-    """Lay values, the best first, between 0 and 1."""
+    """Scale values, best first, to 0 to 1."""
     if not len(value_C):
         return value_C.copy()
     low, high = value_C[-1], value_C[0]
@@ -349,7 +350,7 @@ def _between_0_and_1(value_C: Floats) -> Floats:
 def _scaled(vectors_VD: Floats, length: float) -> Floats:
     norms = np.linalg.norm(vectors_VD, axis=1, keepdims=True)
     scaled: Floats = vectors_VD * (np.float32(length) / np.maximum(norms, np.finfo(np.float32).tiny))
-    # A row of a few candidates is read at once, whichever way the vectors came.
+    # For a few candidates, a contiguous copy is made, whatever the layout of the vectors.
     return np.ascontiguousarray(scaled)
 
 

@@ -1,6 +1,6 @@
-"""Exact top-k with one answer only: among equal scores the lower index comes first.
+"""Exact top-k with a unique answer: among equal scores, the lower index comes first.
 
-In NumPy: for the few rows of a request PyTorch's calls would cost more than the work.
+It uses NumPy, because for the few rows of a request the overhead of PyTorch's calls would dominate.
 
 Axes: `B` rows, `V` columns, `C` candidates of all rows, `k` best columns.
 """
@@ -18,17 +18,17 @@ _LOWEST = np.finfo(np.float32).min
 def top_k(scores_BV: Scores, k: int) -> tuple[Scores, Columns]:
     """Return the k best scores of each row, best first, and their columns, [B, k] each.
 
-    Where fewer than k scores are finite, the places left hold -inf and column 0.
+    If fewer than k scores are finite, the remaining places have -inf and column 0.
 
     Args:
-        scores_BV: -inf takes a column out.
-        k: at most V.
+        scores_BV: scores, -inf to exclude a column.
+        k: number of columns, at most V.
     """
     rows, width = scores_BV.shape
     places = np.flatnonzero(scores_BV >= _bounds(scores_BV, k)[:, None])
     row_C, column_C = np.divmod(places, width)
     value_C = scores_BV.ravel()[places]
-    # Stable, so that equal scores stay in the order of their columns.
+    # The sort is stable, so that equal scores stay in the order of their columns.
     order = np.lexsort((-value_C, row_C))
     rank_C = np.arange(len(order)) - np.searchsorted(row_C, np.arange(rows))[row_C]
     kept = rank_C < k
@@ -39,10 +39,10 @@ def top_k(scores_BV: Scores, k: int) -> tuple[Scores, Columns]:
 
 
 def _bounds(scores_BV: Scores, k: int) -> Scores:
-    """Return what the k best scores of a row are not below, close to the k-th best, [B].
+    """Return a lower bound of the k best scores of each row, close to the k-th best, [B].
 
-    The k-th best of the maxima of tiles: as many scores are no lower. A tile is every `tiles`-th column, so that
-    maxima are taken over whole vectors.
+    It is the k-th best of the maxima of tiles, so at least k scores are no lower. A tile is every `tiles`-th column, so
+    that maxima are computed over whole vectors.
     """
     rows, width = scores_BV.shape
     tile = min(_TILE, max(1, width // (2 * k)))

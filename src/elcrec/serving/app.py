@@ -38,11 +38,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _JSON = "application/json"
 _HELD = "elcrec.held_bytes"
-"""Where a request notes how much of its body is held."""
+"""Key of a request's state: how many bytes of its body are held."""
 _SPAN = "elcrec.span"
-"""Where a request notes its span."""
+"""Key of a request's state: its span."""
 _UNTRACED = ("/v2/health/", "/metrics")
-"""How routes begin that are asked for all the time and tell nothing of users' requests."""
+"""Prefixes of routes that are polled all the time and are not users' requests."""
 _BUSY, _TOO_LARGE, _TIMEOUT = 503, 413, 408
 
 
@@ -69,8 +69,8 @@ class App:
             features: the online store.
             telemetry: the server's metrics.
             demo_users: users that the demo page offers.
-            api_keys: clients must send one for all but health, metrics and pages; none asks for nothing.
-            exposures: where answers are written down; `None`: they are not.
+            api_keys: clients must send one for all but health, metrics and pages; if empty, no key is needed.
+            exposures: where answers are recorded; `None`: they are not.
             traces: records where requests spend their time.
         """
         self._exposures, self._traces = exposures, traces
@@ -127,7 +127,7 @@ class App:
         self._traces.close()
 
     def _route(self, path: str, handler: Handler, method: str) -> Route:
-        """Bind a handler: client's errors become answers, every answer is timed."""
+        """Bind a handler: errors of the client become answers, and every answer is timed."""
         traces = NO_TRACES if path.startswith(_UNTRACED) else self._traces
 
         async def timed(request: Request) -> Response:
@@ -144,7 +144,7 @@ class App:
         return Route(path, timed, methods=[method])
 
     def _guarded(self, handler: Handler) -> Handler:
-        """Let a handler see only what may be asked, and free the room of the body when it is done."""
+        """Let only permitted requests reach a handler, and release the room of the body when it is done."""
 
         async def guarded(request: Request) -> Response:
             self._access.require_key(request.headers)
@@ -224,7 +224,7 @@ class App:
             raise Refusal(_BUSY, message, headers={"retry-after": "1"}) from error
 
     def _note(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-        """Have what is about to be shown written down."""
+        """Record the answer that is about to be sent."""
         if self._exposures is not None:
             for question, answer in zip(questions, answers, strict=True):
                 self._exposures.add(question, answer)
@@ -288,13 +288,13 @@ class App:
         return _json({"live": True})
 
     async def _is_ready(self, _: Request) -> Response:
-        # It listens once a bundle is loaded and warm, and no longer once it is told to stop.
+        # It listens from when a bundle is loaded and warm until it is told to stop.
         problems = [problem for problem in dict.fromkeys(self._problems().values()) if problem]
         ready = not problems or self._config.ready_with_problems
         return _json({"ready": ready, "problems": problems}, status=200 if ready else _BUSY)
 
     def _problems(self) -> dict[str, str | None]:
-        """Return what is wrong, by the part it is wrong with."""
+        """Return the problems by the part that has them."""
         return {
             "champion": self._live.problem,
             "items": self._live.items_problem,
@@ -362,7 +362,7 @@ def _json(content: object, *, status: int = 200, headers: dict[str, str] | None 
 
 
 def _page(name: str) -> Handler:
-    """Return a handler for a page of our own; it may load nothing from elsewhere."""
+    """Return a handler for one of our pages, which may load nothing from elsewhere."""
     content = files("elcrec.serving").joinpath("static", name).read_bytes()
     policy = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 

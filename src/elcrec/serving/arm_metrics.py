@@ -7,7 +7,7 @@ _SHARES = tuple(place / 10 for place in range(11))
 
 
 class ArmMetrics:
-    """What is counted of the arms of a test, and of comparisons aside."""
+    """The metrics of the arms of a test, and of comparisons in shadow."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Create every metric."""
@@ -58,7 +58,7 @@ class ArmMetrics:
             self.shadow.labels(outcome)
 
     def show_challenger(self, challenger: tuple[str, str, str] | None) -> None:
-        """Name the challenger by name, version and digest: its gauge is 1, that of the one before it 0."""
+        """Set the gauge of the challenger (name, version and digest) to 1, and that of the previous one to 0."""
         if self._shown:
             self._challenger.labels(*self._shown).set(0)
         self._shown = challenger

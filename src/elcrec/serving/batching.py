@@ -14,18 +14,18 @@ class QueueFull(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class Batcher(Generic[Q, A]):
-    """Hands questions to `work` in batches, one batch at a time; the next one gathers meanwhile."""
+    """Hands questions to `work` in batches, one batch at a time, while the next batch gathers."""
 
     def __init__(
         self, work: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, size: int, wait: float, queue: int
     ) -> None:
-        """Take what answers a batch, its most questions, and the limits.
+        """Take the function that answers a batch, and the limits.
 
         Args:
             work: answers in the order of the questions.
-            size: most questions of a batch.
-            wait: seconds that a batch which is not full waits, where the one before it held several questions.
-            queue: most questions that may wait.
+            size: largest number of questions in a batch.
+            wait: seconds that a batch waits for more questions, if the previous batch held several.
+            queue: largest number of questions that may wait.
         """
         self._work, self._size, self._wait, self._most = work, size, wait, queue
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
@@ -46,7 +46,7 @@ class Batcher(Generic[Q, A]):
         return await future
 
     async def _run(self) -> None:
-        """Answer batch after batch until nothing came for the length of a wait."""
+        """Answer batch after batch until no question comes within a wait."""
         try:
             while self._waiting:
                 company = await self._answer(self._take())
@@ -56,7 +56,7 @@ class Batcher(Generic[Q, A]):
             self._runner = None
 
     def _take(self) -> list[tuple[Q, "asyncio.Future[A]"]]:
-        """Remove a batch from the queue, without the questions that nobody waits for any more."""
+        """Remove a batch from the queue, and drop questions whose caller has gone."""
         batch: list[tuple[Q, asyncio.Future[A]]] = []
         while self._waiting and len(batch) < self._size:
             question, future = self._waiting.popleft()

@@ -1,7 +1,7 @@
 """The binary tensor extension of the Open Inference Protocol, and compressed bodies.
 
-A body is JSON of as many bytes as its header says, then the data of its binary tensors in their order. Numbers are
-little-endian; each element of BYTES follows its length, an unsigned number of four bytes.
+A body is JSON, whose size in bytes a header states, followed by the data of its binary tensors in order. Numbers are
+little-endian. Each element of BYTES is preceded by its length, an unsigned number of four bytes.
 """
 
 import zlib
@@ -26,10 +26,11 @@ _FAST = 1
 
 
 def decompress(body: bytes, encoding: str, most: int) -> bytes:
-    """Return a body as it was before it was compressed, reading no more of it than `most` bytes.
+    """Return the decompressed body, of at most `most` bytes.
 
     Raises:
-        Refusal: the encoding is not known (415), the body is not in it (400), or more than `most` bytes (413).
+        Refusal: the encoding is unknown (415), the body is not valid in it (400), or it has more than `most` bytes
+            (413).
     """
     if encoding in {"", "identity"}:
         return body
@@ -48,7 +49,7 @@ def decompress(body: bytes, encoding: str, most: int) -> bytes:
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
-    """Return an answer as the client accepts it, and the headers that say so; a short one stays as it is."""
+    """Compress an answer as the client accepts it, and return it with its headers; a short answer stays as it is."""
     names = {part.partition(";")[0].strip().lower() for part in accepted.split(",")}
     if "gzip" not in names or len(content) < _WORTH_COMPRESSING:
         return content, {}
@@ -57,23 +58,23 @@ def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
 
 
 def split(body: bytes, header: str | None) -> tuple[bytes, bytes]:
-    """Return the JSON of a body and the data behind it.
+    """Return the JSON of a body and the data after it.
 
     Raises:
-        Refusal: the header is no number of bytes of the body (400).
+        Refusal: the header is not a number of bytes within the body (400).
     """
     if header is None:
         return body, b""
     if not (header.isascii() and header.isdigit() and int(header) <= len(body)):
-        raise Refusal(_NOT_READABLE, f"{HEADER} is not a number of bytes of the body")
+        raise Refusal(_NOT_READABLE, f"{HEADER} is not a number of bytes within the body")
     return body[: int(header)], body[int(header) :]
 
 
 def fill(tensors: Sequence[Tensor], data: bytes) -> None:
-    """Give binary tensors their values, each its part of `data`.
+    """Fill each binary tensor with its part of `data`.
 
     Raises:
-        Refusal: a size is not one, or the parts are not all of `data`, or not of their datatypes (400).
+        Refusal: a size is invalid, the sizes do not add up to `data`, or a part does not fit its datatype (400).
     """
     start = 0
     for tensor in tensors:
@@ -81,19 +82,19 @@ def fill(tensors: Sequence[Tensor], data: bytes) -> None:
         if size is None:
             continue
         if type(size) is not int or not 0 <= size <= len(data) - start:
-            raise Refusal(_NOT_READABLE, f"{SIZE} of input {tensor.name!r} is not that of data behind the JSON")
+            raise Refusal(_NOT_READABLE, f"{SIZE} of input {tensor.name!r} is not a size of data after the JSON")
         tensor.data = _read(tensor, data[start : start + size])
         start += size
     if start != len(data):
-        raise Refusal(_NOT_READABLE, f"{len(data) - start} bytes behind the JSON belong to no input")
+        raise Refusal(_NOT_READABLE, f"{len(data) - start} bytes after the JSON belong to no input")
 
 
 def pack(response: InferResponse, binary: frozenset[str]) -> tuple[bytes, int | None]:
     """Return the body of an answer and, where a tensor in it is binary, the size of its JSON.
 
     Args:
-        response: with all its values.
-        binary: names of the tensors that are wanted so.
+        response: the answer with all its values.
+        binary: names of the tensors to send as binary data.
     """
     parts = []
     for tensor in response.outputs:
@@ -108,7 +109,7 @@ def _read(tensor: Tensor, part: bytes) -> list[Any]:
     if tensor.datatype in _NUMBERS:
         kind = np.dtype(_NUMBERS[tensor.datatype])
         if len(part) % kind.itemsize:
-            raise Refusal(_NOT_READABLE, f"input {tensor.name!r} ends within a value")
+            raise Refusal(_NOT_READABLE, f"input {tensor.name!r} ends in the middle of a value")
         values: list[Any] = np.frombuffer(part, kind).tolist()
         return values
     return _strings(part, tensor.name)
@@ -120,7 +121,7 @@ def _strings(part: bytes, name: str) -> list[str]:
         begin = start + _LENGTH_BYTES
         start = begin + int.from_bytes(part[start:begin], "little")
         if begin > len(part) or start > len(part):
-            raise Refusal(_NOT_READABLE, f"input {name!r} ends within a value")
+            raise Refusal(_NOT_READABLE, f"input {name!r} ends in the middle of a value")
         try:
             values.append(part[begin:start].decode())
         except UnicodeDecodeError as error:

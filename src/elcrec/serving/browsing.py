@@ -1,4 +1,4 @@
-"""What a model knows apart from any user: items like an item, intents, an intent's items."""
+"""Answers that concern no user: items like an item, intents, and an intent's items."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -29,7 +29,7 @@ def read_k(query: Mapping[str, str], limits: LimitsConfig) -> int:
     """Return the parameter `k` of a URL.
 
     Raises:
-        Refusal: it is no whole number within the limits.
+        Refusal: it is not a whole number within the limits.
     """
     text = query.get("k", str(DEFAULT_K))
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text)):
@@ -49,7 +49,7 @@ def read_kind(query: Mapping[str, str]) -> Literal["next", "near"]:
             return "next"
         case "near":
             return "near"
-    raise Refusal(_INVALID, "kind is next or near")
+    raise Refusal(_INVALID, "kind must be next or near")
 
 
 def require_item(recommender: Recommender, item_id: str) -> int:
@@ -105,7 +105,7 @@ def items_of(serving: Serving, index: str, k: int) -> IntentItemsResponse:
 
 
 def model_answer(serving: Serving) -> ModelAnswer:
-    """Return which model answers."""
+    """Return the fields that name the model."""
     return ModelAnswer(name=serving.name, version=serving.version)
 
 
@@ -122,6 +122,6 @@ def _best(recommender: Recommender, scores_V: Scores, k: int) -> list[ScoredItem
 
 
 def facts_of(row: dict[str, str]) -> dict[str, Any]:
-    """Return what the items file says of an item as fields of an answer's item."""
+    """Return the entries of the items file for an item, as fields of an answer's item."""
     known: dict[str, Any] = {name: row.pop(name) for name in ("title", "category") if name in row}
     return known | ({"details": row} if row else {})

@@ -1,7 +1,8 @@
 """A bundle: everything that serving needs of one model, in one folder that can be checked.
 
-`manifest.json` holds the sha256 of every other file and what the model was made from. The digest covers all of the
-manifest but the time of creation and the run that wrote it, so the same inputs have the same digest on every machine.
+`manifest.json` holds the sha256 of every other file, and the provenance of the model. The digest covers the whole
+manifest except the time of creation and the run that wrote it, so the same inputs give the same digest on every
+machine.
 """
 
 import hashlib
@@ -20,25 +21,25 @@ from elcrec.ranking.files import FACTS, NEW_ITEMS, RULES, SEARCH
 
 MANIFEST = "manifest.json"
 SIGNATURE = "bundle.sig"
-"""Where the bundle is signed; no part of what the bundle is, so no part of its digest."""
+"""File of the signature; it is not covered by the digest."""
 _REPAIR = "restore the bundle from the registry or push the model again"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle is and what it holds."""
+    """The identity and the contents of a bundle."""
 
     name: str
-    """Registered model's name."""
+    """Name of the registered model."""
     feature_service: str
-    """Versioned Feast service that the model reads."""
+    """Versioned Feast service from which the model reads."""
     sequences_md5: str
     """Checksum of the sequences.parquet that the model was evaluated on."""
     split: dict[str, Any]
-    """split.json of those sequences: kind of split, sizes, cuts."""
+    """Content of split.json of those sequences: kind of split, sizes, cuts."""
     files: dict[str, str]
-    """sha256 by file name, every file but the manifest."""
+    """sha256 by file name, of every file except the manifest."""
     feature_schema: str | None = None
-    """Digest of the service's schema; `None` in bundles from before it was kept, whose service is not compared."""
+    """Digest of the service's schema; `None` in older bundles, whose service is not compared."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -47,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self.document(), order="sorted")).hexdigest()
 
     def document(self) -> dict[str, Any]:
-        """Return the fields that the bundle has: one that an old bundle lacks is no part of its digest."""
+        """Return the fields that the bundle has; a field that an old bundle lacks does not enter its digest."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -61,7 +62,7 @@ class BundleSource:
     evaluation: Path
 
     def files(self) -> dict[str, Path]:
-        """Name inside the bundle and where it comes from; the optional ones where there are any."""
+        """The source of each file by its name inside the bundle; optional files only if they exist."""
         optional = {name: self.evaluation / name for name in (RULES, FACTS, NEW_ITEMS, SEARCH)}
         return {
             "model.safetensors": self.model / "model.safetensors",
@@ -86,7 +87,7 @@ def describe_bundle(source: BundleSource, *, name: str, feature_service: str, fe
             raise UserError("no such file", where=path, fix="run the stage that writes it first")
     split = read_json(source.sequences / "split.json")
     if read_json(files["config.json"]).get("sequences_md5") != split["md5"]:
-        what = f"trained on other sequences than {source.sequences}"
+        what = f"trained on other sequences, not those of {source.sequences}"
         raise UserError(what, where=source.model, fix="run the train and evaluate stages again")
     return Manifest(
         name=name,
@@ -103,9 +104,9 @@ def write_bundle(source: BundleSource, manifest: Manifest, out: Path, *, run: Ma
 
     Args:
         source: the folders of the stages.
-        manifest: what describes them.
+        manifest: the description of them.
         out: the folder to write.
-        run: which run of a pipeline writes it; no part of what the bundle is, like the time.
+        run: the run of a pipeline that writes it; like the time, it does not enter the digest.
     """
     with atomic_dir(out) as scratch:
         for name, path in source.files().items():
@@ -121,7 +122,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a bundle's manifest.
 
     Raises:
-        UserError: there is none, it has another schema, or its digest does not fit its content.
+        UserError: there is none, it has another schema, or its digest does not match its content.
     """
     path = folder / MANIFEST
     manifest = read_document(path, Manifest, name="a bundle's manifest", fix=_REPAIR)
@@ -134,7 +135,7 @@ def verify_bundle(folder: Path) -> Manifest:
     """Check every file of a bundle against its manifest, and return the manifest.
 
     Raises:
-        UserError: a file is changed, missing or extra, or the manifest is not sound.
+        UserError: a file is changed, missing or extra, or the manifest is invalid.
     """
     manifest = read_manifest(folder)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}

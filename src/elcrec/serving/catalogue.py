@@ -15,7 +15,7 @@ from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 
 UNKNOWN = 0
-"""Index of an id that is not in the catalogue; the padding row, which no ranking returns."""
+"""Index of an id that is not in the catalogue: the padding row, which no ranking returns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Catalogue:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Raw id by index, [V + 1], empty for padding; a request is answered without Arrow."""
+        """Raw id by index, [V + 1], empty for padding: a plain list, because Arrow is slow for single items."""
         return ["", *self.item_ids.to_pylist()]
 
     @cached_property
@@ -47,21 +47,21 @@ class Catalogue:
         return {item_id: index for index, item_id in enumerate(self.ids[1:], start=1)}
 
     def known(self, item_ids: Iterable[str]) -> list[int]:
-        """Return the indices of the ids that are known, in their order; for few ids, such as a request's."""
+        """Return the indices of the known ids, in order; meant for few ids, such as those of a request."""
         found = map(self.index_of.get, item_ids)
         return [index for index in found if index is not None]
 
     def indices(self, item_ids: pa.Array) -> npt.NDArray[np.int32]:
-        """Return the index of each raw id, 0 where it is unknown, [N]."""
+        """Return the index of each raw id, 0 if it is unknown, [N]."""
         rows = pc.index_in(item_ids, value_set=self.item_ids)
         return np.asarray(pc.fill_null(rows, -1), np.int32) + 1
 
     def histories(self, item_ids: pa.Array, offsets: npt.NDArray[np.int64]) -> "KnownHistories":
-        """Turn raw histories into indices, leaving unknown items out.
+        """Turn raw histories into indices, without unknown items.
 
         Args:
-            item_ids: all histories one after another, [N].
-            offsets: where each begins, and the end, [B + 1].
+            item_ids: all histories, one after another, [N].
+            offsets: the start of each history, and the end of the last, [B + 1].
         """
         indices = self.indices(item_ids)
         known = indices != UNKNOWN
@@ -72,7 +72,7 @@ class Catalogue:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownHistories:
-    """Histories in a catalogue's indices.
+    """Histories as indices of a catalogue.
 
     Attributes:
         histories: known items, B rows.

@@ -1,4 +1,4 @@
-"""The challenger beside the champion: loaded as it is, and never in its way."""
+"""The challenger: loaded like the champion, without ever disturbing it."""
 
 import logging
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from elcrec.errors import UserError
 from elcrec.serving.ports import ModelRegistry, RegisteredModel
 from elcrec.serving.telemetry import Telemetry
 
-if TYPE_CHECKING:  # what serves loads what challenges it
+if TYPE_CHECKING:  # live.py imports this module
     from elcrec.serving.live import Serving
 
 logger = logging.getLogger(__name__)
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Challenge:
-    """A test that the registry asks for.
+    """A test that the registry asks for by naming a challenger.
 
     Attributes:
-        test: names it among all tests of all models.
-        serving: the challenger; `None` where it cannot be served, so that the champion stands in for it.
+        test: its name, unique among the tests of all models.
+        serving: the challenger; `None` if it cannot be served and the champion answers in its place.
     """
 
     test: str
@@ -29,24 +29,24 @@ class Challenge:
 
 
 class Challenger:
-    """Holds the challenger while the registry names one. Whoever reads `challenge` keeps that until done.
+    """Holds the challenger while the registry names one. A reader of `challenge` keeps the object until done.
 
     Attributes:
         challenge: `None` while no version challenges the champion.
-        problem: what is wrong with the challenger; `None` where nothing is, or there is none.
+        problem: what is wrong with the challenger; `None` if nothing is wrong, or there is no challenger.
     """
 
     def __init__(
         self, name: str, registry: ModelRegistry, load: Callable[[RegisteredModel], "Serving"], telemetry: Telemetry
     ) -> None:
-        """Take the model's name and what loads a version; nothing is loaded before `refresh`."""
+        """Take the model's name and the function that loads a version; nothing is loaded before `refresh`."""
         self._name, self._registry, self._load, self._telemetry = name, registry, load, telemetry
         self.loaded: Serving | None = None
         self.challenge: Challenge | None = None
         self.problem: str | None = None
 
     def refresh(self, champion: str) -> None:
-        """Bring in the registry's challenger beside version `champion`; whatever fails, no request does."""
+        """Load the registry's challenger beside version `champion`; a failure here never fails a request."""
         try:
             found = self._registry.challenger(self._name)
         except Exception as error:  # noqa: BLE001 - an unreachable registry must not end the server
@@ -68,7 +68,7 @@ class Challenger:
         self.challenge = Challenge(test=test, serving=self.loaded)
 
     def failed(self, error: Exception) -> None:
-        """Note that the challenger could not rank; until the next look at the registry it is not asked again."""
+        """Note that the challenger could not rank; it is not asked again before the next look at the registry."""
         self._telemetry.arms.failures.inc()
         if self.challenge is not None:
             self.challenge = Challenge(test=self.challenge.test, serving=None)

@@ -23,8 +23,8 @@ _BELOW_ALL = -1e30
 def rank_with_champion(bundle: Path, catalogue: Catalogue, test: EvaluationSet) -> npt.NDArray[np.int32] | None:
     """Rank the challenger's test targets with the champion, items matched by raw id, [N].
 
-    Items that the champion does not know stand below all that it knows, where they tie, and ties count
-    against the target. `None` when it knows no item of the catalogue.
+    Items that the champion does not know rank below all items that it knows. There they tie, and ties count against the
+    target. The result is `None` if it knows no item of the catalogue.
 
     Args:
         bundle: the champion's bundle, verified.
@@ -32,7 +32,7 @@ def rank_with_champion(bundle: Path, catalogue: Catalogue, test: EvaluationSet) 
         test: the challenger's test split.
 
     Raises:
-        UserError: the bundle does not load, or its parts do not fit each other.
+        UserError: the bundle does not load, or its parts do not match.
     """
     own = load_catalogue(bundle / "items.parquet")
     model = load_model(bundle)
@@ -48,9 +48,9 @@ def rank_with_champion(bundle: Path, catalogue: Catalogue, test: EvaluationSet) 
 
 
 def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:
-    """Lay the champion's item vectors over the challenger's catalogue; unknown items score below all.
+    """Map the champion's item vectors to the challenger's catalogue; unknown items score below all others.
 
-    With unknown items, a last column (1 for users, very negative for unknown items) sinks them.
+    If there are unknown items, an extra last column (1 for users, very negative for unknown items) does this.
     """
     rows = torch.from_numpy(np.concatenate(([UNKNOWN], as_champion)).astype(np.int64))
     items_VD = champion_VD[rows]
@@ -59,6 +59,6 @@ def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArra
         return users_ND, items_VD
     sink = torch.where(unknown, _BELOW_ALL, 0.0).to(items_VD)
     ones = users_ND.new_ones(len(users_ND), 1)
-    # Padding's row may hold anything; as a stand-in for unknown items it must not move the score.
+    # The padding row may hold anything. It stands in for unknown items, so it must not affect the score.
     items_VD = items_VD.masked_fill(unknown.to(items_VD.device)[:, None], 0.0)
     return torch.cat((users_ND, ones), dim=1), torch.cat((items_VD, sink[:, None]), dim=1)

@@ -1,4 +1,4 @@
-"""What a challenger would have earned on the champion's log, as the gate sees it."""
+"""The counterfactual estimate of a challenger on the champion's log, as the gate uses it."""
 
 import msgspec
 
@@ -7,10 +7,10 @@ from elcrec.evaluation.places import Estimates
 
 
 class OnTheLog(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimate on logged answers, or why there is none."""
+    """A counterfactual estimate on logged answers, or the reason why there is none."""
 
     champion: str
-    """The version whose answers these are."""
+    """The version that gave the answers."""
     answers: int = 0
     users: int = 0
     shown: int = 0
@@ -18,13 +18,14 @@ class OnTheLog(msgspec.Struct, frozen=True, kw_only=True):
     """Answers of the log that were not replayed, by reason."""
     estimates: Estimates | None = None
     problem: str | None = None
-    """Why nothing can be concluded; `None` where something can."""
+    """Why nothing can be concluded; `None` if something can."""
 
 
 def verdict_of(config: CounterfactualConfig, found: OnTheLog) -> tuple[str, bool, float | None] | None:
-    """Return the condition's name, whether it holds, and the bound of the difference that is held against 0.
+    """Return the condition's name, whether it holds, and the bound of the difference that is compared with 0.
 
-    `None` where the configuration asks for nothing, or nothing speaks against a challenger that need not be better.
+    Returns `None` if the configuration asks for nothing, or if the challenger need not be better and no estimate says
+    that it is worse.
     """
     if config.condition == "none":
         return None
@@ -37,7 +38,7 @@ def verdict_of(config: CounterfactualConfig, found: OnTheLog) -> tuple[str, bool
 
 
 def log_markdown(found: OnTheLog | None) -> list[str]:
-    """Return the estimates as lines for people."""
+    """Return the estimates as lines of Markdown."""
     if found is None:
         return []
     head = ["", f"## On the log of version {found.champion}", ""]

@@ -1,7 +1,7 @@
-"""The connections: uvicorn's HTTP protocol, within limits of size, number and time.
+"""Connections: uvicorn's HTTP protocol with limits on size, number and time.
 
-llhttp and uvicorn collect a request line, a header and a trailer of any length, in time that grows with the square of
-it. So what has come of a request's head is counted before they see it.
+llhttp and uvicorn collect a request line, a header or a trailer of any length, in time that grows with the square of
+the length. So the bytes of a request's head are counted before they reach them.
 """
 
 import asyncio
@@ -16,23 +16,23 @@ from elcrec.config import LimitsConfig
 
 _BAD_REQUEST, _URL_TOO_LONG, _HEADERS_TOO_LARGE = 400, 414, 431
 _PIPELINED = 16
-"""Requests that a connection may send ahead of their answers; no client of ours sends one."""
+"""Number of requests that a connection may send ahead of their answers; our own clients send none."""
 
 
 class _OverError(Exception):
-    """Stops the parser, which would otherwise go through all that came with what was refused."""
+    """Stops the parser, which would otherwise read the rest of a refused request."""
 
 
 class Connections:
-    """All connections, those that wait for their client in the order in which they began to wait."""
+    """All connections; those that wait for their client are kept in the order in which they began to wait."""
 
     def __init__(self, most: int) -> None:
-        """Take how many may be open."""
+        """Take the largest number of open connections."""
         self._most, self._open = most, 0
         self._waiting: dict[Connection, None] = {}
 
     def opened(self, connection: "Connection") -> None:
-        """Count a new connection in; where there are too many, the one that has waited longest makes room."""
+        """Add a new connection; if there are too many, close the one that has waited longest."""
         self._open += 1
         self.waits(connection)
         if self._open > self._most:
@@ -41,27 +41,27 @@ class Connections:
             longest.hang_up()
 
     def waits(self, connection: "Connection") -> None:
-        """Note that the client is to go on."""
+        """Note that the connection waits for its client."""
         self._waiting.setdefault(connection)
 
     def works(self, connection: "Connection") -> None:
-        """Note that the client has done its part."""
+        """Note that the connection waits for the server."""
         self._waiting.pop(connection, None)
 
     def closed(self, connection: "Connection") -> None:
-        """Count a connection out."""
+        """Remove a closed connection."""
         self._open -= 1
         self.works(connection)
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that hangs up on clients who send too much, too slowly, or do not read their answers.
+    """A connection that is closed if its client sends too much, sends too slowly, or does not read its answers.
 
-    A subclass sets what all connections of a server share.
+    A subclass sets the attributes that all connections of a server share.
 
     Attributes:
-        limits: how much may be sent.
-        seconds: for a head to arrive, for the rest of a body that nobody reads, and for an answer to be read.
+        limits: the limits on sizes.
+        seconds: time limit for a head to arrive, for the rest of an unread body, and for an answer to be read.
         others: all connections.
     """
 
@@ -96,7 +96,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(_BAD_REQUEST, "not HTTP")
         except httptools.HttpParserUpgrade:
-            # It is answered as any other; what would follow is in a protocol that nobody reads here.
+            # The request is answered like any other; the upgraded protocol that would follow is not supported.
             self.cycle.keep_alive = False
         if self._collecting and self._head_bytes > self.limits.head_bytes:
             self._refuse_head()
@@ -130,7 +130,7 @@ class Connection(HttpToolsProtocol):
         self._unanswered.append(self.cycle)
 
     def on_chunk_header(self) -> None:
-        # Trailers, which follow the last chunk, are collected as headers are.
+        # Trailers follow the last chunk, and are collected like headers.
         self._collecting, self._head_bytes = True, 0
 
     def on_body(self, body: bytes) -> None:
@@ -152,7 +152,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        # An answer may come before the end of its request, as where there is no such route.
+        # An answer may come before the end of its request, for example if the route does not exist.
         if self._unanswered.popleft().more_body:
             self._arm()
         if not self._unanswered:
@@ -168,12 +168,12 @@ class Connection(HttpToolsProtocol):
         self._disarm()
 
     def hang_up(self) -> None:
-        """Close the connection at once, whatever is under way."""
+        """Close the connection at once, even during a request."""
         self._end()
         self.transport.abort()
 
     def _require_open(self) -> None:
-        """Let the parser stop where nothing is read any more."""
+        """Stop the parser if the connection reads no more."""
         if self._over:
             raise _OverError
 
@@ -185,7 +185,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(_HEADERS_TOO_LARGE, f"the request has more than {most}")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer, where no other answer is under way, and close the connection."""
+        """Send an error, unless another answer is being sent, and close the connection."""
         if self._over:
             return
         if not self._unanswered:
@@ -196,7 +196,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _end(self) -> None:
-        """Let no request of this connection go on."""
+        """End all requests of this connection."""
         self._over = True
         self.pipeline.clear()
         for cycle in self._unanswered:
@@ -214,7 +214,7 @@ class Connection(HttpToolsProtocol):
 
 
 def connection_class(limits: LimitsConfig, seconds: float) -> type[Connection]:
-    """Return the protocol of a server with these limits; its connections know of each other."""
+    """Return the protocol class of a server with these limits; its connections share one `Connections`."""
     fields: dict[str, Any] = {
         "limits": limits,
         "seconds": seconds,

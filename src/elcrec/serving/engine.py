@@ -1,4 +1,4 @@
-"""From a question to an answer: histories from the online store, or what stands in for them, then one ranking."""
+"""From a question to an answer: read histories from the online store, or use a substitute, then rank."""
 
 import asyncio
 import logging
@@ -35,24 +35,24 @@ logger = logging.getLogger(__name__)
 _READERS = 2
 _ID_BYTES = 16
 _HERE = 3
-"""Queries that are ranked without another thread: the way there and back takes as long as the ranking."""
+"""Number of queries up to which no other thread is used: switching threads takes as long as the ranking."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Whom to recommend for.
+    """A request for recommendations.
 
     Attributes:
-        user_id: whose history is wanted from the store; `None` asks for nobody's.
-        history: raw item ids, oldest first, used where the store is not asked or does not answer.
+        user_id: the user whose history is read from the store; `None` reads none.
+        history: raw item ids, oldest first, used if the store is not asked or does not answer.
         k: how many items.
         allow: raw ids that may be recommended; `None` allows all.
-        deny: raw ids that must not be.
-        categories: those that may be; `None` allows all, and items without one.
-        deny_categories: those that must not be.
-        explain: whether the answer is to say which items of the history carry each score.
-        span: of the request, where it is traced.
-        in_test: whether the challenger may answer; false where the request names the champion's version.
+        deny: raw ids that must not be recommended.
+        categories: categories that may be recommended; `None` allows all, and items without a category.
+        deny_categories: categories that must not be recommended.
+        explain: whether the answer names the items of the history that contribute to each score.
+        span: span of the request, if it is traced.
+        in_test: whether the challenger may answer; false if the request names the champion's version.
     """
 
     user_id: str | None
@@ -69,17 +69,17 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Recommendations and what they rest on.
+    """Recommendations and what they are based on.
 
     Attributes:
-        answer_id: names this answer among those of all servers; an event may say that it follows it.
-        serving: the version that ranked.
+        answer_id: id of this answer, unique over all servers; an event may name it as the answer that it follows.
+        serving: the version that ranked the items.
         source: where the history came from; `none` for a cold user.
         history: raw item ids, oldest first.
         stale: the store's history is old.
-        store_available: false where the store was wanted and did not answer.
-        arm: the user's arm of the test that runs, whichever version had to answer; `None` where no test runs, or the
-            question is outside it.
+        store_available: false if the store was asked and did not answer.
+        arm: the user's arm of the running test, whichever version answered; `None` if no test runs, or the question is
+            outside it.
     """
 
     answer_id: str
@@ -93,7 +93,7 @@ class Answer:
 
 
 class Engine:
-    """Answers questions in batches, and takes events."""
+    """Answers questions in batches, and stores events."""
 
     def __init__(
         self,
@@ -117,14 +117,14 @@ class Engine:
         if config.challenger.mode == "shadow" and live.challenger is not None:
             self._shadow = Shadow(config.challenger, live.challenger, telemetry)
         self._ranking = ThreadPoolExecutor(1, "rank")
-        # One writer: the store reads a history, appends, and writes it back.
+        # Only one writer: the store reads a history, appends to it, and writes it back.
         self._writing = ThreadPoolExecutor(1, "events")
         self._batcher: Batcher[Question, Answer] = Batcher(
             self._answer, size=config.batch_size, wait=config.batch_wait, queue=config.limits.queue
         )
 
     async def ask(self, question: Question) -> Answer:
-        """Answer one question, together with others that come at the same time.
+        """Answer one question, in a batch with others that arrive at the same time.
 
         Raises:
             QueueFull: too many questions wait.
@@ -147,7 +147,7 @@ class Engine:
             knows=self._live.current.recommender.catalogue,
             dislikes=self._live.current.recommender.dislikes,
         )
-        # One that is given up may go on for a while in its thread, and counts as long.
+        # A request that timed out may continue in its thread for a while, and counts until it ends.
         work.add_done_callback(self._pushed)
         try:
             outcome = await asyncio.wait_for(asyncio.wrap_future(work), self._event_timeout)
@@ -167,7 +167,7 @@ class Engine:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the online store, `None` where nothing is known to be."""
+        """What is wrong with the online store; `None` if no problem is known."""
         return self._histories.problem or self._event_problem
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class Engine:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answer a batch: those of one arm together, and both arms at the same time."""
+        """Answer a batch: the questions of one arm together, and both arms at the same time."""
         champion, challenge = self._live.current, self._challenge
         arms = [self._arm(question, challenge) for question in questions]
         if challenge is None or challenge.serving is None or "challenger" not in arms:
@@ -195,11 +195,11 @@ class Engine:
 
     @property
     def _challenge(self) -> Challenge | None:
-        """The test that splits users between two versions, if one does."""
+        """The test that splits users between two versions, if there is one."""
         return None if self._share is None or self._live.challenger is None else self._live.challenger.challenge
 
     def _arm(self, question: Question, challenge: Challenge | None) -> Arm | None:
-        """Return the arm of who asks; without a name they could not be met again, so the champion answers them."""
+        """Return the user's arm; a request without a user cannot be followed up, so the champion answers it."""
         if challenge is None or self._share is None or question.user_id is None or not question.in_test:
             return None
         return arm_of(question.user_id, test=challenge.test, share=self._share)
@@ -207,7 +207,7 @@ class Engine:
     async def _try(
         self, challenger: Serving, champion: Serving, questions: Sequence[Question], arms: Sequence[Arm | None]
     ) -> list[Answer]:
-        """Answer by the challenger, or, whatever is wrong with it, by the champion."""
+        """Let the challenger answer, or the champion if the challenger fails in any way."""
         try:
             return await self._answer_by(challenger, questions, arms)
         except Exception as error:  # noqa: BLE001 - a challenger may fail in any way
@@ -272,7 +272,7 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._ranking, recommender.recommend, queries)
 
     def _base(self, question: Question, found: Mapping[str, UserHistory | None] | None, serving: Serving) -> "_Base":
-        """Choose what the ranking reads: the store's history, else the request's, else none."""
+        """Choose the history for the ranking: the store's, else the request's, else none."""
         available = found is not None or question.user_id is None
         known = found.get(question.user_id) if found is not None and question.user_id is not None else None
         seen = () if known is None else known.seen
@@ -310,7 +310,7 @@ class _Base:
 
 
 class _Histories:
-    """Reads the online store within a time-out; while it is down, nobody waits for it."""
+    """Reads the online store with a timeout; while the store is down, no request waits for it."""
 
     def __init__(self, config: ServeConfig, features: FeatureStore, telemetry: Telemetry) -> None:
         self._timeout, self._retry = config.store_timeout, config.store_retry
@@ -321,7 +321,7 @@ class _Histories:
         self._probe: asyncio.Task[object] | None = None
 
     async def read(self, user_ids: Sequence[str], service: str) -> dict[str, UserHistory | None] | None:
-        """Return features by user, `None` where the store does not answer."""
+        """Return features by user, `None` if the store does not answer."""
         if self.problem is None:
             return await self._ask(user_ids, service)
         if self._probe is None and time.monotonic() >= self._probe_at:
@@ -338,7 +338,7 @@ class _Histories:
         work = asyncio.get_running_loop().run_in_executor(self._pool, self._read, user_ids, service)
         try:
             found = await asyncio.wait_for(work, self._timeout)
-        except Exception as error:  # noqa: BLE001 - whatever the store raises, the user gets an answer
+        except Exception as error:  # noqa: BLE001 - the user gets an answer, whatever the store raises
             self._telemetry.store_errors.labels("read").inc()
             problem = _problem(error)
             if problem != self.problem:
@@ -359,7 +359,7 @@ class _Histories:
 
 
 def _problem(error: Exception) -> str:
-    """Say what is wrong with the store; what a store says of itself may hold its address, so it stays out."""
+    """Describe the problem with the store without the store's own message, which may hold its address."""
     if isinstance(error, StoreReplaced):
         return "the online store is not the one that was published (emptied, replaced, or published in part)"
     return "the online store does not answer"

@@ -1,4 +1,4 @@
-"""Live events from a file: CSV with a header, or JSON lines, each line checked before any is written."""
+"""Live events from a file: CSV with a header, or JSON lines. Every line is checked before any event is written."""
 
 import csv
 import itertools
@@ -17,7 +17,7 @@ from elcrec.errors import UserError
 from elcrec.serving.histories import instant, require_valid
 from elcrec.serving.ports import Event
 
-_FIX = "mend it; no event was written"
+_FIX = "correct it; no event was written"
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})?)?")
 _SECONDS = re.compile(r"[0-9]{9,10}(\.[0-9]{1,6})?")
 _REQUIRED = ("user_id", "item_id", "timestamp")
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 
 class EventColumns(NamedTuple):
-    """How a file of events is written, beside what every file may have.
+    """The form of a file of events, in addition to the columns that every file may have.
 
     Attributes:
-        names: the field of an event by the column, or key, that holds it.
-        epoch_unit: of times that are numbers.
-        time_format: of times that are text, as for strptime; `None` for the common forms.
-        delimiter: of CSV; `None` for a comma.
+        names: field of an event by the column, or JSON key, that holds it.
+        epoch_unit: unit of times that are numbers.
+        time_format: form of times that are text, as for strptime; `None` for the common forms.
+        delimiter: delimiter of CSV; `None` for a comma.
     """
 
     names: Mapping[str, str] = {}
@@ -42,7 +42,7 @@ class EventColumns(NamedTuple):
 
     @classmethod
     def of(cls, config: ValidateConfig) -> "EventColumns":
-        """Return how the log is written that this section reads."""
+        """Return the form of the log that this section describes."""
         columns = (
             config.user_column,
             config.item_column,
@@ -56,7 +56,7 @@ class EventColumns(NamedTuple):
         return cls(names, config.epoch_unit if real else "s", config.time_format, config.csv.delimiter)
 
     def own(self, found: Mapping[str, T]) -> dict[str, T]:
-        """Return values by the fields of an event; a field under its own name goes first."""
+        """Return values by the fields of an event; a column with a field's own name takes precedence."""
         renamed = {self.names[name]: value for name, value in found.items() if name in self.names}
         return renamed | {name: value for name, value in found.items() if name not in self.names}
 
@@ -74,7 +74,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def read_events(lines: Iterable[str], *, name: str, columns: EventColumns = OWN_COLUMNS) -> list[Event]:
-    """Read events; the first line tells a JSON object from a CSV header. Times without a zone are UTC.
+    """Read events; the first line shows whether the file is JSON lines or CSV. Times without a zone are UTC.
 
     Args:
         lines: the text, line by line.
@@ -82,7 +82,7 @@ def read_events(lines: Iterable[str], *, name: str, columns: EventColumns = OWN_
         columns: how it is written.
 
     Raises:
-        UserError: there is no event, or a line is not one; the message names the line.
+        UserError: there is no event, or a line is invalid; the message names the line.
     """
     first, lines = _peek(lines)
     if first is None:
@@ -134,7 +134,7 @@ def _require_columns(found: list[str], name: str) -> None:
 
 def _csv_line(row: dict[str | Any, str | Any], where: str) -> _Line:
     if None in row or None in row.values():
-        raise UserError("not as many fields as the header", where=where, fix=_FIX)
+        raise UserError("the number of fields differs from the header", where=where, fix=_FIX)
     return _Line(
         user_id=row["user_id"],
         item_id=row["item_id"],
@@ -161,7 +161,7 @@ def _event(line: _Line, where: str, now: datetime, columns: EventColumns) -> Eve
 
 
 def read_moment(value: str | float, where: str = "timestamp") -> datetime:
-    """Read a time as the server takes it: ISO 8601, a compact date, or seconds since 1970; UTC where it has no zone.
+    """Read a time as the server accepts it: ISO 8601, a compact date, or seconds since 1970; UTC if it has no zone.
 
     Raises:
         UserError: it is none of these.
@@ -170,7 +170,7 @@ def read_moment(value: str | float, where: str = "timestamp") -> datetime:
 
 
 def _moment(value: str | float, where: str, columns: EventColumns) -> datetime:
-    """Read a time as a log's are read: the common forms at once, all others by the reader of logs."""
+    """Read a time like those of a log: the common forms directly, all others with the reader of logs."""
     text = str(value).strip()
     if columns.time_format is None and _ISO.fullmatch(text):
         try:

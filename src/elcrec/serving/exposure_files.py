@@ -1,7 +1,7 @@
-"""Files of exposures: a journal that grows while a server runs, and Parquet files that appear whole or not at all.
+"""Files of exposures: a journal that grows while a server runs, and Parquet files that are written atomically.
 
-What was appended to a journal survives the death of its process. A server that ends turns its journal into a Parquet
-file; the journal of one that was killed is turned into one by the next server, or by `elcrec exposures`.
+The rows of a journal survive if its process is killed. A server that ends turns its journal into a Parquet file. The
+journal of a killed server is turned into one by the next server, or by `elcrec exposures`.
 """
 
 import fcntl
@@ -45,25 +45,25 @@ EXPOSURE_SCHEMA = pa.schema(
         pa.field("arm", pa.string()),
     ]
 )
-"""A row an answer. `user_key` is the salted hash of the user, null where the request named none; `user_id` is null
-unless `serve.exposures.raw_users`; lists have an entry a position, best first; `propensities` is null where the rules
-explore nothing; `intent` is null without one; `allowed` (null: all) and `denied` count the ids of the filters;
-`arm` is null while no test runs."""
+"""One row per answer. `user_key` is the salted hash of the user, null if the request named none; `user_id` is null
+unless `serve.exposures.raw_users` is set; lists have one entry per position, best first; `propensities` is null if the
+rules do not explore; `intent` is null if there is none; `allowed` (null: all) and `denied` count the ids of the
+filters; `arm` is null while no test runs."""
 
 LATER_COLUMNS = ("arm",)
 """Columns that files of older servers lack; they count as null."""
 
 _LINES, _EARLIER = ".journal", ".arrows"
-"""How the names of journals end; those of earlier versions are streams of Arrow."""
+"""Suffixes of journals; those of earlier versions are Arrow streams."""
 _LOCK = ".lock"
 _BATCHES_AT_ONCE = 100
 _BLOCK_BYTES = 1 << 23
-"""What is parsed at a time: no line is nearly as long."""
+"""Bytes that are parsed at a time; every line is much shorter."""
 _TAIL_BYTES = 1 << 16
 
 
 class Journal:
-    """Exposures since the last Parquet file, a line of JSON each, that only its own process appends to."""
+    """Exposures since the last Parquet file, one line of JSON each; only its own process appends to it."""
 
     def __init__(self, folder: Path) -> None:
         """Begin a journal.
@@ -75,20 +75,20 @@ class Journal:
         self._folder, self._path = folder, folder / f".{name}{_LINES}"
         draft = folder / f".{name}.draft"
         self._file = draft.open("xb", buffering=0)
-        # Whoever looks for journals that a killed process left sees this one only once it is locked.
+        # A search for journals of killed processes must find this one only after it is locked.
         fcntl.flock(self._file, fcntl.LOCK_EX)
         draft.rename(self._path)
         self.rows = 0
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Add rows as JSON; once this returns, only the death of the machine loses them."""
+        """Add rows as JSON; once this returns, only a crash of the machine can lose them."""
         left = memoryview(b"\n".join([*lines, b""]))
         while left:
             left = left[self._file.write(left) :]
         self.rows += len(lines)
 
     def seal(self) -> None:
-        """Turn it into a Parquet file."""
+        """Turn the journal into a Parquet file."""
         try:
             if self._path.exists():
                 _seal(self._path)
@@ -96,7 +96,7 @@ class Journal:
             self._file.close()
 
     def abandon(self) -> None:
-        """Leave it to `seal_abandoned`."""
+        """Leave the journal to `seal_abandoned`."""
         self._file.close()
 
 
@@ -120,7 +120,7 @@ def seal_abandoned(folder: Path) -> int:
 
 
 def erase_exposures(folder: Path, user_key: str) -> list[Path]:
-    """Take a user out of the files of a folder, and out of journals once they become files; return what has changed.
+    """Remove a user from the files of a folder, and from journals when they become files; return the changed files.
 
     Raises:
         UserError: a file cannot be rewritten.
@@ -135,7 +135,7 @@ def erase_exposures(folder: Path, user_key: str) -> list[Path]:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder and take in what a killed server left in it.
+    """Create the folder, and turn journals of killed servers into files.
 
     Raises:
         UserError: it cannot be written.
@@ -162,7 +162,7 @@ def _seal(path: Path) -> None:
 
 
 def _copy(path: Path, scratch: Path, forgotten: Forgotten) -> int:
-    """Write a journal as Parquet without those who were forgotten since; return the number of rows."""
+    """Write a journal as Parquet without the users who were forgotten since; return the number of rows."""
     rows = 0
     with pq.ParquetWriter(scratch, EXPOSURE_SCHEMA, compression="zstd") as writer:
         for table in _tables(path):
@@ -174,7 +174,7 @@ def _copy(path: Path, scratch: Path, forgotten: Forgotten) -> int:
 
 
 def _with_later_columns(table: pa.Table) -> pa.Table:
-    """Return rows of an older server in the columns of today."""
+    """Add the columns that rows of an older server lack."""
     for name in LATER_COLUMNS:
         if name not in table.column_names:
             table = table.append_column(EXPOSURE_SCHEMA.field(name), pa.nulls(len(table), pa.string()))
@@ -182,7 +182,7 @@ def _with_later_columns(table: pa.Table) -> pa.Table:
 
 
 def _tables(path: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a journal, some thousands at a time; of what a killed process left, those that are whole."""
+    """Yield the rows of a journal, some thousands at a time; the torn last line of a killed process is skipped."""
     if path.suffix == _EARLIER:
         batches = _streamed(path)
         while part := list(islice(batches, _BATCHES_AT_ONCE)):
@@ -196,11 +196,11 @@ def _tables(path: Path) -> Iterator[pa.Table]:
         for batch in pj.open_json(path, reading, parsing):
             yield pa.Table.from_batches([batch]).cast(EXPOSURE_SCHEMA)
     except pa.ArrowInvalid:
-        return  # nothing was written, or a machine without power has left something else
+        return  # nothing was written, or a power failure left something unreadable
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Take off what follows the last whole line."""
+    """Cut off what follows the last complete line."""
     with path.open("rb+") as file:
         end = size = file.seek(0, os.SEEK_END)
         while end:
@@ -216,7 +216,7 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def _streamed(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield the whole batches of a journal of an earlier version, whose process may have been killed."""
+    """Yield the complete batches of a journal of an earlier version, whose process may have been killed."""
     with path.open("rb") as file:
         try:
             reader = pa.ipc.open_stream(file)
@@ -228,7 +228,7 @@ def _streamed(path: Path) -> Iterator[pa.RecordBatch]:
 
 @contextmanager
 def _locked(folder: Path, kind: int) -> Iterator[None]:
-    """Keep files from appearing while the list of the forgotten changes."""
+    """Prevent new files while the list of forgotten users changes."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, kind)

@@ -1,7 +1,7 @@
-"""Exposures as CloudEvents to an HTTP address, in batches, by a thread of its own: nobody waits for it.
+"""Exposures as CloudEvents to an HTTP address, in batches, from a separate thread so that no request waits.
 
-CloudEvents 1.0, HTTP binding, batched content mode. A batch that the address did not take is posted again, so an event
-may arrive twice; its id is that of the answer.
+CloudEvents 1.0, HTTP binding, batched content mode. A batch that was not accepted is posted again, so an event may
+arrive twice; its id is that of the answer.
 """
 
 import logging
@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 CONTENT_TYPE, EVENT_TYPE = "application/cloudevents-batch+json", "org.elcrec.exposure.v1"
 _FLUSH_SECONDS = 0.25
 _AT_ONCE = 200
-"""Answers in a batch."""
+"""Largest number of answers in a batch."""
 _BACK_OFF = (0.25, 0.5, 1.0, 2.0)
 """Seconds before each further attempt to post a batch."""
 _BUSY = frozenset({408, 425, 429})
-"""Refusals of a client that may pass; like all faults of the server."""
+"""Client errors that may be temporary, as all server errors may be."""
 
 
 class _Head(msgspec.Struct):
-    """What an event says of an exposure outside its data."""
+    """The attributes of an exposure's event, outside its data."""
 
     answer_id: str
     time: int
@@ -44,7 +44,7 @@ _head, _encode = msgspec.json.Decoder(_Head).decode, msgspec.json.Encoder().enco
 
 
 class ExposureSink:
-    """Takes exposures as lines of JSON and posts them; what it cannot hand over is counted and left out."""
+    """Takes exposures as lines of JSON and posts them; those that it cannot deliver are counted and dropped."""
 
     def __init__(self, config: ExposureLogConfig, address: str, telemetry: Telemetry) -> None:
         """Take the parts.
@@ -77,7 +77,7 @@ class ExposureSink:
             self._waiting.append(line)
 
     def close(self) -> None:
-        """Post what was taken, as far as `sink_timeout` allows; count the rest as failed."""
+        """Post what is left within `sink_timeout`; count the rest as failed."""
         self._until = time.monotonic() + self._config.sink_timeout
         self._over.set()
         self._thread.join(self._config.sink_timeout)
@@ -100,7 +100,7 @@ class ExposureSink:
             self._posting = 0
 
     def _deliver(self, lines: Sequence[bytes]) -> None:
-        """Post a batch until it is taken, refused for good, or tried often enough."""
+        """Post a batch until it is accepted, refused for good, or out of attempts."""
         body = as_batch(lines)
         for seconds in (*_BACK_OFF, None):
             problem, passing = self._post(body)
@@ -115,12 +115,12 @@ class ExposureSink:
         logger.warning("exposures were not posted", extra={"fields": {"kind": problem, "rows": len(lines)}})
 
     def _count(self, outcome: str, rows: int) -> None:
-        """Count what became of a batch, unless it has been counted as given up."""
+        """Count the outcome of a batch, unless it was already counted as given up."""
         if not self._given_up:
             self._counted.labels(outcome).inc(rows)
 
     def _post(self, body: bytes) -> tuple[str | None, bool]:
-        """Return what was wrong, `None` where the batch was taken, and whether it may pass."""
+        """Post a batch; return the problem (`None` if it was accepted), and whether it may be temporary."""
         try:
             connection = self._connection = self._connection or self._connect()
             connection.request("POST", self._target, body, {"Content-Type": CONTENT_TYPE})
@@ -129,8 +129,8 @@ class ExposureSink:
         except (OSError, HTTPException) as error:
             self._disconnect()
             return type(error).__name__, True
-        taken = 200 <= response.status < 300  # noqa: PLR2004 - what HTTP calls success
-        passing = response.status >= 500 or response.status in _BUSY  # noqa: PLR2004 - faults of the server
+        taken = 200 <= response.status < 300  # noqa: PLR2004 - the range of success in HTTP
+        passing = response.status >= 500 or response.status in _BUSY  # noqa: PLR2004 - the range of server errors in HTTP
         return None if taken else f"status {response.status}", passing
 
     def _connect(self) -> HTTPConnection:
@@ -146,7 +146,7 @@ class ExposureSink:
 
 
 def as_batch(lines: Sequence[bytes]) -> bytes:
-    """Return exposures, a line of JSON each, as a batch of CloudEvents; the data are the lines as they are."""
+    """Return exposures, one line of JSON each, as a batch of CloudEvents with the unchanged lines as data."""
     return _encode([_event(_head(line), line) for line in lines])
 
 

@@ -1,8 +1,8 @@
-"""What was shown to whom, written down beside the answers: nobody waits for it.
+"""Records of what was shown to whom, written in the background so that no request waits.
 
-An answer becomes a line of JSON where it was made, in microseconds, and a thread hands lines to the system, for which
-it needs no lock of the interpreter. Columns are made of them in one go by Arrow, once a file is complete: work in
-Python beside the answers would keep some of them waiting.
+The thread that made an answer turns it into a line of JSON, in microseconds. Another thread writes the lines, which
+does not hold the interpreter's lock. Arrow makes columns from all lines at once when a file is complete: work in Python
+beside the answers would delay some of them.
 """
 
 import logging
@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ExposureLog:
-    """Takes answers, and writes them in a thread of its own; what it has no room for is counted and left out."""
+    """Takes answers and writes them in its own thread; those for which it has no room are counted and dropped."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class ExposureLog:
 
         Args:
             config: the section `serve.exposures`.
-            folder: where the files go, made if it is not there; `None`: there are none, and the sink alone gets all.
-            salt: what users' keys are made with.
+            folder: where the files go, created if missing; `None`: no files, only the sink.
+            salt: salt of the users' keys.
             telemetry: the server's metrics.
-            clock: nanoseconds since 1970; a simulation has one of its own.
+            clock: nanoseconds since 1970; a simulation passes its own.
 
         Raises:
             UserError: the folder cannot be written.
@@ -70,7 +70,7 @@ class ExposureLog:
 
     @property
     def problem(self) -> str | None:
-        """Why exposures do not get where they should; `None` where they do."""
+        """Why exposures do not reach their destination; `None` if they do."""
         return self._problem or (None if self._sink is None else self._sink.problem)
 
     def start(self) -> None:
@@ -94,7 +94,7 @@ class ExposureLog:
             self._waiting.append(line)
 
     def close(self) -> None:
-        """Write down all that was taken, as whole files; post it as far as the time for it allows."""
+        """Write all answers taken so far as complete files; post them as far as the time allows."""
         self._over.set()
         if self._folder is not None:
             self._thread.join()
@@ -107,7 +107,7 @@ class ExposureLog:
         self._write(last=True)
 
     def _write(self, *, last: bool) -> None:
-        """Append what waits to the journal, and seal that when it is due."""
+        """Append the waiting lines to the journal, and seal the journal when it is due."""
         while self._waiting:
             lines = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
             try:
@@ -136,7 +136,7 @@ class ExposureLog:
             self._failed(error, 0)
 
     def _failed(self, error: Exception, rows: int) -> None:
-        """Go on with a new journal; what was in the old one is taken in when a server starts."""
+        """Continue with a new journal; the next server to start takes in the old one."""
         if self._journal is not None:
             self._journal.abandon()
             self._journal = None
@@ -146,7 +146,7 @@ class ExposureLog:
 
 
 def as_row(moment: int, question: Question, answer: Answer, salt: str, *, raw_users: bool = False) -> dict[str, Any]:
-    """Return the columns of EXPOSURE_SCHEMA of an answer; `moment` is in microseconds since 1970.
+    """Return an answer as the columns of EXPOSURE_SCHEMA; `moment` is in microseconds since 1970.
 
     `raw_users` adds the user's own id to the key.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation found of a model's intents."""
+"""What an evaluation found about a model's intents."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from elcrec.artifacts import read_json
 
 @dataclass(frozen=True, kw_only=True)
 class FoundIntent:
-    """What an evaluation found of an intent: raw ids of typical items, the share of the users who held it, its name."""
+    """What an evaluation found about an intent: raw ids of typical items, the share of users with it, its name."""
 
     items: list[str]
     share: float | None
@@ -16,7 +16,7 @@ class FoundIntent:
 
 
 def read_intents(path: Path) -> dict[int, FoundIntent]:
-    """Read intents.json: what was found, by intent."""
+    """Read intents.json: the findings by intent."""
     return {
         each["intent"]: FoundIntent(
             items=[item["item_id"] for item in each["top_items"]], share=each.get("share"), name=each.get("name", "")

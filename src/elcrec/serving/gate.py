@@ -16,7 +16,7 @@ from elcrec.serving.counterfactual import OnTheLog, log_markdown, verdict_of
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was asked of the challenger; `None` where there was nothing to measure."""
+    """One condition on the challenger; `None` if there was nothing to measure."""
 
     name: str
     passed: bool
@@ -25,7 +25,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChampionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The champion on the challenger's test users; numbers are `None` where it cannot be measured."""
+    """The champion on the challenger's test users; numbers are `None` if it cannot be measured."""
 
     version: str
     metric: float | None = None
@@ -54,9 +54,9 @@ class GateDecision(msgspec.Struct, frozen=True, kw_only=True):
     already_champion: bool
     """The challenger is the champion's own bundle."""
     serving: str | None
-    """The champion's version, which goes on serving where this is a refusal; `None` where no version serves yet."""
+    """The champion's version, which keeps serving after a refusal; `None` if no version serves yet."""
     on_the_log: OnTheLog | None = None
-    """What the challenger would have earned on the champion's log; `None` where that was not asked."""
+    """The counterfactual estimate on the champion's log; `None` if it was not asked for."""
 
     def document(self) -> dict[str, Any]:
         """Return gate.json."""
@@ -65,7 +65,7 @@ class GateDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """What the gate knows of the champion.
+    """The champion as the gate sees it.
 
     Attributes:
         version: its version in the registry.
@@ -95,12 +95,12 @@ def judge(
         config: the conditions.
         metrics: the challenger's metrics.json.
         ranks: the challenger's rank of each test user's target, [N].
-        champion: what the challenger is compared with; `None` when there is nothing.
+        champion: the version to compare the challenger with; `None` if there is none.
         digest: the challenger's bundle digest.
-        serving: version of the registry's champion, measured or not; `None` when there is none.
-        rejected: the version under which this very bundle was rejected, by a rollback or a lost test; `None` where it
-            was not.
-        on_the_log: what the challenger would have earned on the champion's log; `None` where that was not asked.
+        serving: version of the registry's champion, measured or not; `None` if there is none.
+        rejected: the version under which this same bundle was rejected, by a rollback or a lost test; `None` if it was
+            not.
+        on_the_log: the counterfactual estimate on the champion's log; `None` if it was not asked for.
 
     Raises:
         UserError: a metric in the configuration does not exist.
@@ -137,7 +137,7 @@ def _still_serving(version: str | None) -> str:
 
 
 def _not_rejected(version: str | None) -> list[Condition]:
-    """Return a condition that fails where the bundle was rejected; it is not listed otherwise."""
+    """Return a failed condition if the bundle was rejected; otherwise the condition is not listed."""
     return [] if version is None else [Condition(name=f"version {version} was rejected", passed=False)]
 
 
@@ -167,7 +167,7 @@ def _gain(ranks: npt.NDArray[np.integer], metric: str) -> npt.NDArray[np.float64
 def _against_champion(
     config: GateConfig, challenger: npt.NDArray[np.float64], champion: Champion | None, *, already: bool
 ) -> tuple[ChampionResult | None, list[Condition], str]:
-    """Return the comparison, its conditions and what the reason says when they hold."""
+    """Return the comparison, its conditions, and the reason if they hold."""
     if champion is None:
         return None, [], "there is no champion yet"
     if already:
@@ -207,7 +207,7 @@ def _failure(condition: Condition) -> str:
 
 
 def gate_markdown(decision: GateDecision) -> str:
-    """Return the decision as a page for people."""
+    """Return the decision as a page in Markdown."""
     rows = [
         f"| {each.name} | {_number(each.observed)} | {_number(each.required)} | {'yes' if each.passed else '**no**'} |"
         for each in decision.conditions

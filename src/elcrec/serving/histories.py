@@ -16,24 +16,23 @@ from elcrec.errors import UserError
 from elcrec.serving.ports import Event
 
 MAX_SEEN = 100_000
-"""Most items that a history remembers beyond its window, so that they are not recommended again: a bound that nobody
-meets."""
+"""Largest number of seen items of a history: a bound that no real user reaches."""
 MAX_UNKNOWN = 10
-"""Most events of items that the catalogue lacks; they take no place of the window."""
+"""Largest number of events of items that the catalogue lacks; they do not count towards the window."""
 _CLOCK_SKEW = timedelta(minutes=5)
-"""How far ahead of this clock a live event may be: its sender has a clock of its own, and names its time zone."""
+"""How far ahead of our clock a live event may be: the sender's clock differs, and may use another time zone."""
 
 UNITS = (86_400_000_000, 60_000_000, 1_000_000, 1000, 1)
-"""What the times of a log may be whole multiples of: a day, a minute, a second, a millisecond, a microsecond."""
+"""Units that the times of a log may be whole multiples of: day, minute, second, millisecond, microsecond."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 PUBLISHED = "\0"
-"""The id of an event that a publication brought begins with it, and is empty where the log has none."""
+"""Prefix of the id of an event that a publication brought; the rest is empty if the log has no ids."""
 
 
 class EventOutcome(Enum):
-    """What becomes of one event."""
+    """The outcome of one event."""
 
     ACCEPTED = auto()
     DUPLICATE = auto()
@@ -42,15 +41,15 @@ class EventOutcome(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Recent events of one user, oldest first; equal times stand in order of arrival.
+    """Recent events of one user, oldest first; those with equal times are in order of arrival.
 
     Attributes:
         item_ids: raw ids, [T].
-        times: never falling, [T].
-        event_ids: `event_key` of each live event; of what a publication brought PUBLISHED and the log's id, or
-            nothing where the log has none, [T].
-        seen: distinct raw ids of items met before all that the window holds; of an item that the user dislikes, its id
-            as it is, for models that recommend nothing twice, and after DISLIKED, for those that do.
+        times: in non-decreasing order, [T].
+        event_ids: `event_key` of each live event; for an event that a publication brought, PUBLISHED followed by the
+            log's id, if the log has ids, [T].
+        seen: distinct raw ids of items met before those in the window. An item that the user dislikes is there twice:
+            as it is, for models that recommend nothing twice, and after DISLIKED, for models that do.
     """
 
     item_ids: list[str] = field(default_factory=list)
@@ -59,7 +58,7 @@ class History:
     seen: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Say whether it tells anything."""
+        """Whether it holds an event or a seen item."""
         return bool(self.item_ids or self.seen)
 
 
@@ -71,16 +70,16 @@ def add_events(
     knows: Container[str] | None = None,
     dislikes: Container[str] = (),
 ) -> tuple[History, Counter[EventOutcome]]:
-    """Put a user's events in their places and keep the newest `window` of known items.
+    """Insert a user's events in order of time and keep the newest `window` events of known items.
 
-    The order of `events` does not matter but for equal times, and adding an event again changes nothing.
+    The order of `events` matters only for equal times. Adding an event again changes nothing.
 
     Args:
-        history: what was there.
-        events: of this user.
-        window: most events of known items; beside them stand at most MAX_UNKNOWN of other items.
+        history: the present history.
+        events: new events of this user.
+        window: largest number of events of known items; there are at most MAX_UNKNOWN events of other items besides.
         knows: the catalogue; `None` knows every item.
-        dislikes: kinds of events that say no.
+        dislikes: kinds of events that express dislike.
     """
     logged = [time for time, key in zip(history.times, history.event_ids, strict=True) if is_published(key)]
     rows = _Rows(history, window, knows, _resolution(logged))
@@ -90,7 +89,7 @@ def add_events(
             outcomes[rows.dislike(event.item_id)] += 1
         else:
             outcomes[rows.add(event.item_id, microseconds(event.timestamp), event_key(event))] += 1
-    # What this call put in and pushed out again was never part of the history that it leaves.
+    # An event that this call inserted and pushed out again is not part of the resulting history.
     outcomes[EventOutcome.ACCEPTED] -= rows.expelled
     outcomes[EventOutcome.LATE] += rows.expelled
     return rows.history(), outcomes
@@ -105,18 +104,18 @@ def merge_publication(
     knows: Container[str] | None = None,
     until: int | None = None,
 ) -> History:
-    """Replace what earlier publications brought; live events that `published` lacks stay, and so do seen items.
+    """Replace the events of earlier publications; live events that `published` lacks stay, and so do seen items.
 
-    What an earlier publication brought from after the end of this log stays too: that log was the newer one.
+    Earlier published events from after the end of this log stay too: they come from a newer log.
 
     Args:
-        history: what was there.
-        published: what the log says.
+        history: the present history.
+        published: the history in the log.
         window: as in `add_events`.
-        resolution: microseconds that the log's times are whole multiples of; a live event that it holds under its
-            id, or with its time cut or rounded to that, is the log's event.
+        resolution: microseconds of which the log's times are whole multiples. A live event is the same as an event of
+            the log if they share an id, or if its time, cut or rounded to this unit, is the same.
         knows: as in `add_events`.
-        until: time of the newest event of this log; `None` where times are only an order.
+        until: time of the newest event of this log; `None` if times are only an order.
     """
     rows = _Rows(published, window, knows, resolution)
     for item_id in history.seen:
@@ -128,22 +127,22 @@ def merge_publication(
 
 
 def event_key(event: Event) -> str:
-    """Return what an event is known by among those of its user: the sender's id, else item and time."""
+    """Return the key of an event, unique among those of its user: the sender's id, else item and time."""
     return event.event_id or f"{microseconds(event.timestamp)}:{event.item_id}"
 
 
 def is_published(key: str) -> bool:
-    """Say whether a publication brought the event."""
+    """Return whether a publication brought the event."""
     return not key or key.startswith(PUBLISHED)
 
 
 def _resolution(times: Sequence[int]) -> int:
-    """Return the largest usual unit, in microseconds, that all times are whole multiples of."""
+    """Return the largest usual unit, in microseconds, of which all times are whole multiples."""
     return next(unit for unit in UNITS if not any(time % unit for time in times))
 
 
 class _Rows:
-    """A history under change."""
+    """A history while it is changed."""
 
     def __init__(self, history: History, window: int, knows: Container[str] | None, resolution: int) -> None:
         self._rows = list(zip(history.times, history.item_ids, history.event_ids, strict=True))
@@ -161,13 +160,13 @@ class _Rows:
         if known or (time, item_id) in self._identities or self._is_logged(item_id, time):
             return EventOutcome.DUPLICATE
         alike, room = self._alike(item_id)
-        # Equal to the oldest where there is no room is too old as well: letting it in would push out its equal,
-        # and replaying both would never come to rest.
+        # If there is no room, an event as old as the oldest one is too late as well: it would push out its equal, and
+        # replaying both would never settle.
         if len(alike) >= room and time <= alike[0][0]:
             self.see(item_id)
             return EventOutcome.LATE
         self._rows.insert(bisect_right(self._rows, time, key=lambda row: row[0]), (time, item_id, key))
-        # What is pushed out stays known here: the same batch may hold it twice.
+        # The key of an event that is pushed out stays here: the same batch may hold the event twice.
         self._identities.add((time, item_id))
         if key:
             self._keys.add(key.removeprefix(PUBLISHED))
@@ -177,12 +176,12 @@ class _Rows:
         return EventOutcome.ACCEPTED
 
     def _is_logged(self, item_id: str, time: int) -> bool:
-        """Say whether a publication brought the event with its time cut or rounded."""
+        """Return whether a publication brought the event with its time cut or rounded."""
         places = {time // self._resolution, -(-time // self._resolution)}
         return any((place, item_id) in self._logged for place in places)
 
     def see(self, item_id: str) -> None:
-        """Remember an item that the catalogue knows, or that it is disliked."""
+        """Remember an item of the catalogue as seen, or, after DISLIKED, as disliked."""
         if self._knows(item_id.removeprefix(DISLIKED)):
             self._seen.setdefault(item_id)
 
@@ -197,7 +196,7 @@ class _Rows:
         return self._catalogue is None or item_id in self._catalogue
 
     def _alike(self, item_id: str) -> tuple[list[tuple[int, str, str]], int]:
-        """Return the rows that compete with one of this item for room, and how many there may be."""
+        """Return the rows that compete for room with an event of this item, and their largest number."""
         known = self._knows(item_id)
         alike = [row for row in self._rows if self._knows(row[1]) == known]
         return alike, self._window if known else MAX_UNKNOWN
@@ -224,7 +223,7 @@ def require_valid(event: Event, *, now: datetime, where: object = None) -> None:
     """
     problem = _problem(event, now)
     if problem:
-        raise UserError(problem, where=where, fix="mend it; no event was written")
+        raise UserError(problem, where=where, fix="correct it; no event was written")
 
 
 def _problem(event: Event, now: datetime) -> str | None:
@@ -252,10 +251,10 @@ def _problem_of_id(value: str | None) -> str | None:
 
 
 def microseconds(moment: datetime) -> int:
-    """Return the time in microseconds since 1970, exactly."""
+    """Return the exact time in microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 def instant(time: int) -> datetime:
-    """Return the time of so many microseconds since 1970, exactly."""
+    """Return the exact time from microseconds since 1970."""
     return _EPOCH + time * _MICROSECOND

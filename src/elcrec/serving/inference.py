@@ -31,8 +31,8 @@ INPUTS: tuple[dict[str, Any], ...] = (
     {"name": "categories", "datatype": "BYTES", "shape": [-1]},
     {"name": "deny_categories", "datatype": "BYTES", "shape": [-1]},
 )
-"""`user_id` [B] or `history` [B, L] (oldest first, filled up with "") or both; the rest is optional and for all. Ids
-may be INT64 as well."""
+"""`user_id` [B] or `history` [B, L] (oldest first, padded with "") or both; the rest is optional and applies to all
+rows. Ids may also be INT64."""
 
 OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "item_id", "datatype": "BYTES", "shape": [-1, -1]},
@@ -48,19 +48,18 @@ OUTPUTS: tuple[dict[str, Any], ...] = (
     {"name": "title", "datatype": "BYTES", "shape": [-1, -1]},
     {"name": "category", "datatype": "BYTES", "shape": [-1, -1]},
 )
-"""`item_id`, `score` and `propensity` [B, K], of which the first `count` [B] hold something; `propensity` is 1 where
-the model's rules do not explore; `intent` -1: none;
-`store_available` false: the online store was wanted and did not answer, so nothing is known of whether the user is;
-`answer_id`: what an event may name as the answer that it follows; `arm`: the user's arm of the test that runs, "" where
-none does; `title` and `category` [B, K] of the items file, ""
-where it has none."""
+"""`item_id`, `score` and `propensity` [B, K], of which the first `count` [B] are filled; `propensity` is 1 if the
+model's rules do not explore; `intent` is -1 if there is none;
+`store_available` is false if the online store was asked and did not answer, so the user may or may not be known;
+`answer_id`: the id that an event may give as the answer that it follows; `arm`: the user's arm of the running test, ""
+if none runs; `title` and `category` [B, K]: from the items file, "" if it has none."""
 
 _FACTS = ("title", "category")
 _FILTERS = ("allow", "deny", "categories", "deny_categories")
 
 
 class Tensor(Struct, kw_only=True):
-    """A tensor of a request; `data` is flat in row-major order, or nested as its shape says, or behind the JSON."""
+    """A tensor of a request; `data` is flat in row-major order, or nested by its shape, or after the JSON."""
 
     name: str
     shape: list[int]
@@ -70,7 +69,7 @@ class Tensor(Struct, kw_only=True):
 
 
 class RequestedOutput(Struct, kw_only=True):
-    """An output that is wanted."""
+    """An output that the client asks for."""
 
     name: str
     parameters: dict[str, Any] = {}
@@ -86,7 +85,7 @@ class InferRequest(Struct, kw_only=True):
 
 
 class OutputTensor(Struct, kw_only=True, omit_defaults=True):
-    """A tensor of an answer, flat in row-major order; without `data` it is behind the JSON."""
+    """A tensor of an answer, flat in row-major order; without `data`, its data follow the JSON."""
 
     name: str
     shape: list[int]
@@ -117,10 +116,10 @@ def parse_infer(head: bytes) -> InferRequest:
 
 
 def questions_of(request: InferRequest, limits: LimitsConfig, *, version: str | None = None) -> list[Question]:
-    """Return a question a row; where the request names the `version` that serves, no other one may answer.
+    """Return one question per row; if the request names the `version` that serves, no other may answer.
 
     Raises:
-        Refusal: the tensors are not what the metadata and the limits allow (422).
+        Refusal: the tensors do not match the metadata or the limits (422).
     """
     tensors = {tensor.name: tensor for tensor in request.inputs}
     _require(len(tensors) == len(request.inputs), "an input is named twice")
@@ -136,7 +135,7 @@ def questions_of(request: InferRequest, limits: LimitsConfig, *, version: str | 
 
 
 def binary_outputs(request: InferRequest) -> frozenset[str]:
-    """Return the names of the outputs that are wanted as binary data."""
+    """Return the names of the outputs that the client wants as binary data."""
     default = request.parameters.get("binary_data_output") is True
     if not request.outputs:
         return frozenset(output["name"] for output in OUTPUTS) if default else frozenset()
@@ -144,7 +143,7 @@ def binary_outputs(request: InferRequest) -> frozenset[str]:
 
 
 def write_infer(request: InferRequest, answers: Sequence[Answer]) -> InferResponse:
-    """Return the answers as the tensors that were asked for, all of them by default."""
+    """Return the answers as the requested tensors, by default all."""
     rows, width = len(answers), max(len(answer.recommendation.item_ids) for answer in answers)
     found = [answer.recommendation for answer in answers]
     columns: dict[str, list[Any]] = {
@@ -223,7 +222,7 @@ def _count(tensor: Tensor | None, limits: LimitsConfig) -> int:
         return DEFAULT_K
     values = _flat(tensor, 1)
     valid = len(values) == 1 and isinstance(values[0], int) and not isinstance(values[0], bool) and values[0] > 0
-    _require(valid, "k is one whole number from 1")
+    _require(valid, "k must be one whole number from 1")
     require_at_most(values[0], limits.k, "k")
     return int(values[0])
 
@@ -236,14 +235,14 @@ def _ids(tensor: Tensor) -> list[str]:
 
 def _histories(tensor: Tensor, limits: LimitsConfig) -> list[list[str]]:
     ids, (rows, length) = _strings(tensor, 2), tensor.shape
-    # Rows may be empty, so their number is bounded by no data that was sent.
+    # Rows may be empty, so the size of the request does not bound their number.
     require_at_most(rows, limits.users, "the number of users")
     require_at_most(length, limits.history, "the length of a history")
     return [[item for item in ids[row * length : (row + 1) * length] if item] for row in range(rows)]
 
 
 def _strings(tensor: Tensor, dimensions: int) -> list[str]:
-    """Return ids in their normal form; numbers are ids that are written so."""
+    """Return ids in their normal form; a number stands for the id with the same digits."""
     values = [str(value) if type(value) is int else value for value in _flat(tensor, dimensions)]
     valid = all(isinstance(value, str) and len(value) <= _LONGEST_ID for value in values)
     _require(valid, f"input {tensor.name!r} holds strings of at most {_LONGEST_ID} characters")
@@ -251,8 +250,8 @@ def _strings(tensor: Tensor, dimensions: int) -> list[str]:
 
 
 def _flat(tensor: Tensor, dimensions: int) -> list[Any]:
-    """Return the values in row-major order, whether they came nested or flat."""
-    # A trailing axis of one is how some clients send a column.
+    """Return the values in row-major order, whether they were sent nested or flat."""
+    # Some clients send a column with a trailing axis of one.
     if len(tensor.shape) == dimensions + 1 and tensor.shape[-1] == 1:
         tensor.shape = tensor.shape[:-1]
     shape = tensor.shape

@@ -1,4 +1,4 @@
-"""The shop's items file beside a running server: read when it changes, so that availability needs no push."""
+"""The items file of a running server: read again when it changes, so that availability needs no push."""
 
 import logging
 from pathlib import Path
@@ -13,17 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 class ItemsFile:
-    """The last sound content of the file.
+    """The last valid content of the file.
 
     Attributes:
-        problem: why the file is not used as it is now; `None` where it is.
+        problem: why the present file is not used; `None` if it is.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the file.
 
         Raises:
-            UserError: it is missing or makes no sense.
+            UserError: it is missing or invalid.
         """
         self._path = path
         self.problem: str | None = None
@@ -31,7 +31,7 @@ class ItemsFile:
         self._table: pa.Table = read_items_file(path)
 
     def reread(self) -> bool:
-        """Read the file again if it has changed; return whether there is something new. A faulty one is left aside."""
+        """Read the file again if it has changed, and return whether there is something new; ignore an invalid file."""
         version = self._look()
         if version == self._version:
             return False
@@ -39,14 +39,14 @@ class ItemsFile:
         try:
             self._table = read_items_file(self._path)
         except UserError as error:
-            self.problem = f"the items file is refused, the one before stays: {error}"
+            self.problem = f"the items file is refused, the previous one stays: {error}"
             logger.warning("%s", self.problem)
             return False
         self.problem = None
         return True
 
     def apply(self, recommender: Recommender) -> None:
-        """Make a recommender keep to it."""
+        """Make a recommender use it."""
         facts = align(self._table, recommender.catalogue.item_ids)
         recommender.use_facts(facts)
         idle = sorted(set(recommender.rules.categories) - set(facts.categories))

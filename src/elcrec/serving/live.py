@@ -1,4 +1,4 @@
-"""The bundle that serves, and its replacement when the registry's champion moves."""
+"""The bundle that serves, and its replacement when the registry's champion changes."""
 
 import logging
 import threading
@@ -33,26 +33,26 @@ class Serving:
 
     @property
     def feature_service(self) -> str:
-        """The Feast service that it reads."""
+        """The Feast service from which it reads."""
         return self.recommender.manifest.feature_service
 
     @property
     def has_real_times(self) -> bool:
-        """Whether the log that it was made from has real times; a benchmark log's are places in an order."""
+        """Whether its log has real times; in a benchmark log they are only positions in an order."""
         return self.recommender.manifest.split.get("time") == "real"
 
     def is_of(self, registered: RegisteredModel) -> bool:
-        """Whether it is this version: by its digest too, for a registry that was made anew counts from 1 again."""
+        """Whether it is this version; digests are compared too, because a new registry counts from 1 again."""
         digest = read_manifest(registered.bundle).digest
         return registered.version == self.version and digest == self.recommender.manifest.digest
 
 
 class Live:
-    """Holds what serves. Whoever reads `current` keeps that version until done; a swap is one assignment.
+    """Holds the version that serves. A reader of `current` keeps that version until done; a swap is one assignment.
 
     Attributes:
         problem: what is wrong with the champion or the registry; `None` while the champion serves.
-        challenger: what is tried beside the champion; `None` where challengers are not looked at.
+        challenger: the version that is tried beside the champion; `None` if challengers are ignored.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class Live:
         alias: Literal["champion", "challenger"] = "champion",
         seed: int | None = None,
     ) -> None:
-        """Load the champion of model `name`, or, where it cannot be served, the newest other version that can.
+        """Load the champion of model `name`, or, if it cannot be served, the newest other version that can.
 
-        `items` is what the shop knows of its items, in place of the bundle's copy. `check` raises UserError for a
-        bundle that is not to be trusted. `challenged` brings in the challenger too, if it can be served; `alias`
-        serves it in the champion's place. `seed` seeds what the rules of every version explore; `None` for no two
-        servers alike.
+        `items` is the shop's items file, which replaces the bundle's copy. `check` raises UserError for a bundle that
+        must not be trusted. With `challenged` the challenger is loaded too, if it can be served; `alias` serves it in
+        place of the champion. `seed` seeds the exploration of every version's rules; `None` draws differently on each
+        server.
 
         Raises:
-            UserError: there is none, or no version can be served.
+            UserError: there is no champion, or no version can be served.
         """
         self._name, self._registry, self._features, self._telemetry = name, registry, features, telemetry
         self._items, self._check, self._seed = items, check, seed
@@ -93,7 +93,7 @@ class Live:
         self._refresh_challenger()
 
     def refresh(self) -> None:
-        """Bring in the registry's versions if others are here, and new items; on any failure what was stays."""
+        """Load new versions from the registry, and new items; after a failure, the present ones stay."""
         if self._items is not None and self._items.reread():
             beside = None if self.challenger is None else self.challenger.loaded
             for serving in (self.current, beside):
@@ -131,16 +131,16 @@ class Live:
 
     @property
     def items_problem(self) -> str | None:
-        """What is wrong with the items file; `None` where nothing is, or there is none."""
+        """What is wrong with the items file; `None` if nothing is wrong, or there is no items file."""
         return None if self._items is None else self._items.problem
 
     def _wanted(self) -> RegisteredModel | None:
-        """Return the version that is to be served; while there is no challenger that is the champion."""
+        """Return the version to serve: the one with the alias, or the champion if there is no challenger."""
         found = self._registry.challenger(self._name) if self._alias == "challenger" else None
         return found or self._registry.champion(self._name)
 
     def _promoted(self, champion: RegisteredModel) -> Serving | None:
-        """Return the challenger if it has become the champion: it is loaded and warm."""
+        """Return the challenger if it has become the champion: it is already loaded and warm."""
         loaded = None if self.challenger is None else self.challenger.loaded
         return loaded if loaded is not None and loaded.is_of(champion) else None
 
@@ -148,7 +148,7 @@ class Live:
         """Serve the newest other version that can be served.
 
         Raises:
-            UserError: there is none; it says what is wrong with the champion.
+            UserError: there is none; the error is the champion's.
         """
         for version in self._registry.versions(self._name):
             if version == champion.version:
@@ -163,7 +163,7 @@ class Live:
         raise error
 
     def _load(self, champion: RegisteredModel) -> Serving:
-        # The service first: a bundle that is refused is looked at again with every poll.
+        # The service is checked first, because it is cheap: a refused bundle is checked again at every poll.
         manifest = read_manifest(champion.bundle)
         self._features.check(manifest.feature_service, manifest.feature_schema)
         if self._check is not None:
@@ -176,7 +176,7 @@ class Live:
         return Serving(name=champion.name, version=champion.version, recommender=recommender)
 
     def _touch_store(self, service: str) -> None:
-        """Read once: the first read opens the store, which takes longer than a request may wait."""
+        """Read the store once: the first read opens it, which takes longer than a request may wait."""
         try:
             self._features.histories(["nobody"], service=service)
         except StoreUnavailable as error:
@@ -192,7 +192,7 @@ class Live:
         logger.info("version %s serves", serving.version, extra={"fields": fields})
 
     def _say(self, message: str) -> bool:
-        """Log a problem once, not at every look; return whether it is new."""
+        """Log a problem once, not at every poll; return whether it is new."""
         new = message != self.problem
         if new:
             self.problem = message
@@ -205,10 +205,10 @@ def _text(error: Exception) -> str:
 
 
 def _warm_up(recommender: Recommender) -> None:
-    """Rank once, so that the first request does not pay for it, and a model that gives no numbers is found out.
+    """Rank once, so that the first request is not slow, and a model with invalid scores is found.
 
     Raises:
-        UserError: a score is not a number.
+        UserError: a score is not a finite number.
     """
     history = recommender.catalogue.ids[1:2]
     for size in _WARM_UP:
@@ -218,7 +218,7 @@ def _warm_up(recommender: Recommender) -> None:
 
 
 class Watcher(threading.Thread):
-    """Looks at the registry every `seconds` until it is stopped."""
+    """Polls the registry every `seconds` until it is stopped."""
 
     def __init__(self, live: Live, seconds: float) -> None:
         """Take what to refresh."""
@@ -231,5 +231,5 @@ class Watcher(threading.Thread):
             self._live.refresh()
 
     def stop(self) -> None:
-        """Ask it to end; a look that has begun is not waited for."""
+        """Ask it to end; do not wait for a poll that has begun."""
         self._stop_asked.set()

@@ -1,4 +1,4 @@
-"""What the server's plain JSON routes read and write."""
+"""Requests and answers of the server's plain JSON routes."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from elcrec.serving.ports import Event, HistorySource
 T = TypeVar("T")
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Id = Name | int
-"""A raw id; a number means the id that is written so."""
+"""A raw id; a number stands for the id with the same digits."""
 
 DEFAULT_K = 10
 """Items of an answer where a request does not say how many."""
@@ -31,7 +31,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a failure of ours
     """A request that is answered with a client's error."""
 
     def __init__(self, status: int, message: str, *, headers: dict[str, str] | None = None) -> None:
-        """Take the HTTP status, what is wrong and how to mend it, and headers of the answer."""
+        """Take the HTTP status, the problem and its remedy, and headers of the answer."""
         super().__init__(message)
         self.status, self.message, self.headers = status, message, headers or {}
 
@@ -40,20 +40,20 @@ class Filters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may be recommended."""
 
     allow: list[Id] | UnsetType = UNSET
-    """Only these items; absent: all."""
+    """Only these items; if absent, all."""
     deny: list[Id] = []
     """Not these items."""
     categories: list[Name] | UnsetType = UNSET
-    """Only items of these categories of the items file; absent: all, and items without one."""
+    """Only items of these categories of the items file; if absent, all, and items without a category."""
     deny_categories: list[Name] = []
     """Not items of these."""
 
 
 class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whom to recommend for, and what."""
+    """A request for recommendations."""
 
     user_id: Id | UnsetType = UNSET
-    """The user's history is read from the online store."""
+    """The user, whose history is read from the online store."""
     history: list[Id] | UnsetType = UNSET
     """Raw item ids, oldest first; beside a `user_id`, what is used when the store does not answer."""
     k: Annotated[int, Meta(ge=1)] = DEFAULT_K
@@ -63,11 +63,11 @@ class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     with_history: bool = False
     """Whether the answer repeats the history."""
     explain: bool = False
-    """Whether each item comes with the items of the history that carry its score."""
+    """Whether each item comes with the items of the history that contribute to its score."""
 
 
 class ReasonAnswer(Struct, frozen=True, kw_only=True):
-    """An item of the history, and how far a score would fall had the user never met it."""
+    """An item of the history, and how far a score would fall without it."""
 
     item_id: str
     contribution: float
@@ -79,30 +79,30 @@ class ScoredItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     item_id: str
     score: float
     title: str | UnsetType = UNSET
-    """Its title; only where the items file has one, as all that follows from there."""
+    """Its title; like the other fields of the items file, only if the file has one."""
     category: str | UnsetType = UNSET
     details: dict[str, str] | UnsetType = UNSET
     """The file's further columns."""
     propensity: float | UnsetType = UNSET
-    """Chance with which it was drawn for its place; only where the model's rules explore."""
+    """Chance with which it was drawn for its place; only if the model's rules explore."""
     because: list[ReasonAnswer] | UnsetType = UNSET
-    """What carries the score, most first; only where it was asked for."""
+    """The items of the history that contribute most to the score, largest first; only if asked for."""
     new: bool = False
-    """Whether its vector was given, not trained; only where an explanation was asked for."""
+    """Whether its vector was given, not trained; only if an explanation was asked for."""
 
 
 class IntentAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the user seems to be after."""
+    """The nearest intent of the history."""
 
     index: int
     name: str = ""
-    """By categories and titles of the items file; absent without one."""
+    """Name, made of categories and titles of the items file; absent without an items file."""
     typical_items: list[str]
-    """Items that mark the intent out, best first; empty where the evaluation met no user with it."""
+    """Items typical of the intent, best first; empty if the evaluation found no user with it."""
 
 
 class HistoryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the ranking read."""
+    """The history that was ranked with."""
 
     source: HistorySource
     known: int
@@ -112,11 +112,11 @@ class HistoryAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stale: bool
     """Whether the newest event of the store's history is older than `serve.stale_after`."""
     item_ids: list[str] | UnsetType = UNSET
-    """The history, oldest first; only where it was asked for."""
+    """The history, oldest first; only if asked for."""
 
 
 class ModelAnswer(Struct, frozen=True, kw_only=True):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str
     version: str
@@ -126,22 +126,22 @@ class RecommendResponse(Struct, frozen=True, kw_only=True):
     """Recommendations for one user."""
 
     answer_id: str
-    """Names this answer; an event that follows it may say so."""
+    """Id of this answer; an event that follows from it may name it."""
     items: list[ScoredItem]
-    """Best first; fewer than k where history and filters leave fewer."""
+    """Best first; fewer than k if history and filters leave fewer."""
     source: Literal["model", "popular"]
     """`popular`: no item of the history is known, so the scores are shares of the training interactions."""
     intent: IntentAnswer | None
     history: HistoryAnswer
     store_available: bool
-    """False: the online store did not answer in time, and the request's own history (or none) was used."""
+    """False if the online store did not answer in time, and the request's own history (or none) was used."""
     model: ModelAnswer
     arm: Arm | UnsetType = UNSET
-    """The user's arm of the test that runs (`serve.challenger.mode=split`); absent where none does, or the request
-    names no user. Where the challenger fails, the champion answers for it, as `model` says."""
+    """The user's arm of the running test (`serve.challenger.mode=split`); absent if none runs, or the request names no
+    user. If the challenger fails, the champion answers for it; `model` names the one that did."""
     titles: dict[str, str] | UnsetType = UNSET
-    """Titles of the history's and the intent's items, as far as the items file has them; only where the history was
-    asked for."""
+    """Titles of the history's and the intent's items, as far as the items file has them; only if the history was asked
+    for."""
 
 
 class SimilarResponse(Struct, frozen=True, kw_only=True):
@@ -150,25 +150,25 @@ class SimilarResponse(Struct, frozen=True, kw_only=True):
     item_id: str
     kind: Literal["next", "near"]
     items: list[ScoredItem]
-    """Best first. `next`: as recommended to whoever met this item alone; `near`: by cosine of the item vectors."""
+    """Best first. `next`: recommendations for a history of this item alone; `near`: by cosine of the item vectors."""
     model: ModelAnswer
 
 
 class IntentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An intent of the model that serves; another training numbers them anew."""
+    """An intent of the model that serves; each training numbers its intents anew."""
 
     index: int
     name: str = ""
-    """By categories and titles of the items file; absent without one."""
+    """Name, made of categories and titles of the items file; absent without an items file."""
     items: int
-    """Items whose own intent it is."""
+    """Number of items with this intent."""
     share: float | None
-    """Share of the evaluated users who held it."""
+    """Share of the evaluated users with this intent."""
     typical_items: list[str]
 
 
 class IntentsResponse(Struct, frozen=True, kw_only=True):
-    """All intents; none for a model without."""
+    """All intents; empty for a model without intents."""
 
     intents: list[IntentSummary]
     model: ModelAnswer
@@ -184,18 +184,18 @@ class IntentItemsResponse(Struct, frozen=True, kw_only=True):
 
 
 class EventRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A user met an item."""
+    """A user interacted with an item."""
 
     user_id: Id
     item_id: Id
     timestamp: str | int | float | UnsetType = UNSET
-    """RFC 3339 with a zone, or seconds since 1970; absent: now."""
+    """RFC 3339 with a zone, or seconds since 1970; if absent, now."""
     event_id: Id | UnsetType = UNSET
-    """The sender's own name for the event: sent again, it counts once."""
+    """The sender's id of the event; an event that is sent again counts once."""
     answer_id: Name | UnsetType = UNSET
-    """The answer that showed the item, if one did."""
+    """The answer that showed the item, if any."""
     kind: Name | UnsetType = UNSET
-    """What kind of event it is, as in the log: the item of a dislike (`sequences.kinds`) is never recommended again."""
+    """Kind of the event, as in the log: the item of a dislike (`sequences.kinds`) is never recommended again."""
 
 
 class EventsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -205,16 +205,16 @@ class EventsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class EventsResponse(Struct, frozen=True, kw_only=True):
-    """What became of the events."""
+    """The outcome of the events."""
 
     accepted: int
-    """Now part of a history."""
+    """Events that are now part of a history."""
     duplicates: int
     """There already."""
     late: int
-    """Older than all that the history keeps, so left out."""
+    """Events older than all that the history keeps, so left out."""
     refused: int
-    """Of users whom the store does not know, while it knows `serve.limits.new_users` from events alone."""
+    """Events of unknown users, refused because the store already knows `serve.limits.new_users` from events alone."""
     users: int
     """Distinct users."""
 
@@ -264,10 +264,10 @@ def read_events(body: bytes, limits: LimitsConfig) -> list[Event]:
 def read_message(body: bytes, received: datetime) -> list[Event]:
     """Parse a message of a stream: an event, or several as POST /events takes them.
 
-    Where an event has no time it is `received`, when the broker took the message: the same whenever it is read.
+    An event without a time gets `received`, the time when the broker took the message: the same at every read.
 
     Raises:
-        Refusal: it is neither; its status means nothing here.
+        Refusal: it is neither; the status has no meaning here.
     """
     several = "events" in decode(body, _keys_decoder)
     events = decode(body, _events_decoder).events if several else [decode(body, _event_decoder)]
@@ -292,7 +292,7 @@ def require_at_most(value: int, most: int, name: str) -> None:
     """Check a limit.
 
     Raises:
-        Refusal: `value` is above it.
+        Refusal: `value` exceeds the limit.
     """
     if value > most:
         raise Refusal(_INVALID, f"{name} is {value}: ask for at most {most}")
@@ -320,7 +320,7 @@ def _event(event: EventRequest, received: datetime) -> Event:
 
 
 def _moment(value: str | float) -> datetime:
-    """Read a time as files of events have it; text names its zone, as clients live in many."""
+    """Read a time as in a file of events; text must name its zone, because clients live in many."""
     try:
         moment = read_moment(value)
     except UserError as error:

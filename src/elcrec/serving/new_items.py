@@ -1,4 +1,4 @@
-"""A model and its catalogue together with new items."""
+"""A model and its catalogue, extended by new items."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from elcrec.serving.catalogue import UNKNOWN, Catalogue
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What ranks.
+    """The model that ranks, and its items.
 
     Attributes:
         model: ready to encode.
         catalogue: its items.
-        new_V: which of them have a vector without having been trained, [V + 1]; `None` where none has.
+        new_V: which items have a given vector and were not trained, [V + 1]; `None` if there are none.
     """
 
     model: SequenceModel
@@ -27,7 +27,7 @@ class Served:
 
 
 def with_new_items(model: SequenceModel, catalogue: Catalogue, new: NewItems | None) -> Served:
-    """Put new items into a model and its catalogue: in the rows that they have there, else after all others."""
+    """Put new items into a model and its catalogue: in their rows if they have some, else after all others."""
     if new is None:
         return Served(model=model, catalogue=catalogue, new_V=None)
     rows_W = catalogue.indices(new.item_ids).astype(np.int64)

@@ -11,11 +11,11 @@ from elcrec.serving import inference, messages
 _REFERENCE = "#/components/schemas/{name}"
 _BODY_ERRORS = {
     400: "Not JSON",
-    401: "The server wants an API key, and this is not it",
-    403: "From a page of another origin, or to a name that the server does not have",
+    401: "The API key is missing or wrong",
+    403: "Sent by a page of another origin, or to a host name that the server does not know",
     408: "The body came too slowly",
     413: "The body is too large",
-    422: "Not what the schema and the limits allow",
+    422: "Outside the schema or the limits",
     503: "Overloaded; try again",
 }
 _TYPES = {
@@ -44,7 +44,7 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
     typed = {415: "Not sent as application/json"}
     recommend = _operation("Recommend for a user, or for a history", "RecommendResponse", body="RecommendRequest")
     events = _operation(
-        "Append events; the next recommendation knows them", "EventsResponse", body="EventsRequest", also=typed
+        "Append events; the next recommendation uses them", "EventsResponse", body="EventsRequest", also=typed
     )
     infer = _operation("Recommend for several users, as tensors", "InferResponse", body="InferRequest", also=missing)
     paths: dict[str, Any] = {
@@ -52,7 +52,7 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
         "/events": {"post": events},
         **_browsing(limits),
         "/v2": {"get": _operation("The server")},
-        "/v2/health/live": {"get": _operation("Whether the process lives")},
+        "/v2/health/live": {"get": _operation("Whether the process is alive")},
         "/v2/health/ready": {"get": _operation("Whether it takes requests")},
         "/v2/models/{name}": model | {"get": _operation("The model's tensors", also=missing)},
         "/v2/models/{name}/ready": model | {"get": _operation("Whether the model is ready", also=missing)},
@@ -66,9 +66,9 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
     if demo:
         paths["/demo/users"] = {"get": _operation("Users that the demo page offers")}
     information = {"title": "ELCRec", "version": __version__, "description": "Intent-aware recommendations."}
-    key = {"key": {"type": "http", "scheme": "bearer", "description": "Where the server was started with a key."}}
+    key = {"key": {"type": "http", "scheme": "bearer", "description": "Needed if the server was started with a key."}}
     components = {"schemas": schemas, "securitySchemes": key}
-    # An empty requirement beside the key: without one the server asks for none.
+    # The empty requirement beside the key says that the key is optional: a server may be started without one.
     return {
         "openapi": "3.1.0",
         "info": information,
@@ -87,7 +87,7 @@ def _browsing(limits: LimitsConfig) -> dict[str, Any]:
     item, index = (
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in ("item_id", "index")
     )
-    similar = _operation("Items like an item: what follows it, or what lies near", "SimilarResponse", also=unknown)
+    similar = _operation("Items like an item: those that follow it, or those near it", "SimilarResponse", also=unknown)
     items = _operation("The most popular items of an intent", "IntentItemsResponse", also=unknown)
     return {
         "/items/{item_id}/similar": {"parameters": [item, kind, k], "get": similar},
@@ -119,7 +119,7 @@ def _named(name: str) -> dict[str, Any]:
 
 
 def _limit(schemas: dict[str, Any], limits: LimitsConfig) -> None:
-    """Write the configured limits, and what a type cannot say, into the schemas."""
+    """Write the configured limits, and whatever a type cannot express, into the schemas."""
     asked = schemas["RecommendRequest"]
     asked["anyOf"] = [{"required": ["user_id"]}, {"required": ["history"]}]
     asked["properties"]["k"]["maximum"] = limits.k

@@ -1,4 +1,4 @@
-"""What serving needs of the outside world; the adapters provide it."""
+"""Interfaces to the outside world that serving needs; the adapters implement them."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ import pyarrow as pa
 from elcrec.errors import UserError
 
 PUSH_FIRST = "run `elcrec push` first, or on a cluster the pipeline training"
-"""What to do where nothing has been pushed yet."""
+"""Advice if nothing has been pushed yet."""
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases of versions in the registry: the one that serves, and the one that is tried beside it."""
 
 HistorySource = Literal["store", "request", "none"]
-"""Where the history came from that an answer was made of."""
+"""Source of the history behind an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class TrainingRecord:
 
     Attributes:
         parameters: dotted names and values.
-        epochs: figures of each, by name; `epoch` is its number. None for weights that were imported.
+        epochs: figures of each epoch by name; `epoch` is its number. Empty for imported weights.
     """
 
     parameters: Mapping[str, str]
@@ -46,7 +46,7 @@ class TrainingRecord:
 
 
 class ModelRegistry(Protocol):
-    """Versions of named models, one of which may be the champion, and another the challenger beside it."""
+    """Versions of named models; one may be the champion, and another the challenger."""
 
     def champion(self, name: str) -> RegisteredModel | None:
         """Return the version that serves, `None` before the first push."""
@@ -55,7 +55,7 @@ class ModelRegistry(Protocol):
         """Return the version that is tried beside the champion, `None` where there is none."""
 
     def version(self, name: str, version: str) -> RegisteredModel | None:
-        """Return one version, `None` where there is no such."""
+        """Return one version, `None` if it does not exist."""
 
     def versions(self, name: str) -> list[str]:
         """Return all versions that may serve, the newest first."""
@@ -70,38 +70,38 @@ class ModelRegistry(Protocol):
     ) -> str:
         """Store a bundle and return its version; the same bundle (by its digest) has one version only.
 
-        `training` is shown beside it where the registry can.
+        `training` is shown with it if the registry can.
         """
 
     def set_champion(self, name: str, version: str) -> None:
-        """Make `version` the one that serves; a challenger that it was it is no longer."""
+        """Make `version` the champion; if it was the challenger, it no longer is."""
 
     def set_challenger(self, name: str, version: str) -> None:
-        """Make `version` the one that is tried beside the champion."""
+        """Make `version` the challenger."""
 
     def reject(self, name: str, version: str, reason: str = "") -> None:
-        """Note that a version is not to serve again, and why; no push makes it champion, and it is no challenger."""
+        """Mark a version as rejected: no push makes it champion, and it is no longer the challenger."""
 
     def pardon(self, name: str, version: str) -> None:
-        """Take back what `reject` noted, if it did."""
+        """Remove the mark of `reject`, if there is one."""
 
     def rejected(self, name: str, digest: str) -> str | None:
-        """Return the version of a bundle that was rejected; `None` for one that was not."""
+        """Return the version of a rejected bundle; `None` if the bundle was not rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTables:
-    """What a push publishes: a table each; where users are many, tables one after the other, iterated more than once.
+    """The data that a push publishes. If there are many users, a part is several tables, iterated more than once.
 
     Attributes:
-        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp`, as in histories.parquet, where the log has
-            them `event_ids`, and `seen_items`, what was before all that.
-        earlier: histories as they stood after each event before, in tables of the same columns, a user in one table
-            alone, in order; for training, never served. Iterated more than once.
-        model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest); `None` leaves what is
-            there.
-        item_statistics: `item_id`, `count`, `total`; `None` leaves what is there.
-        real_times: whether the times are real ones, so that of two logs it can be said which ends later.
+        histories: `user_id`, `item_ids`, `event_times`, `event_timestamp` as in histories.parquet, `event_ids` if the
+            log has them, and `seen_items`, the items before the history.
+        earlier: histories as they were after each earlier event, in tables of the same columns. All rows of a user are
+            in one table, in order. They are for training and never served. Iterated more than once.
+        model_outputs: `user_id`, `intent` int64, `vector` list<float32>, `bundle` (digest); `None` keeps the present
+            ones.
+        item_statistics: `item_id`, `count`, `total`; `None` keeps the present ones.
+        real_times: whether the times are real, so that two logs can be compared by where they end.
     """
 
     histories: pa.Table | Iterable[pa.Table]
@@ -113,14 +113,14 @@ class FeatureTables:
 
 @dataclass(frozen=True, kw_only=True)
 class UserFeatures:
-    """What the online store knows of one user.
+    """The features of one user in the online store.
 
     Attributes:
         item_ids: recent history as raw ids, oldest first.
         event_times: time of each item, UTC.
-        intent: published nearest intent centre; `None` where there is none, or it is older than its view's TTL.
-        vector: published state, [D]; empty where there is none, or it is older than its view's TTL.
-        bundle: digest of the bundle that computed intent and vector; `None` where they are.
+        intent: published nearest intent centre; `None` if there is none, or it is older than its view's TTL.
+        vector: published state, [D]; empty if there is none, or it is older than its view's TTL.
+        bundle: digest of the bundle that computed intent and vector; `None` if they are missing.
     """
 
     item_ids: list[str]
@@ -132,13 +132,12 @@ class UserFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class UserHistory:
-    """What a ranking needs of one user.
+    """The features of one user that a ranking needs.
 
     Attributes:
-        item_ids: recent history as raw ids, oldest first; empty of a user who has only disliked something.
-        updated: time of the newest event; `None` without one.
-        seen: items met before all that, which are not to be recommended either, and dislikes: an item, and the same
-            after DISLIKED.
+        item_ids: recent history as raw ids, oldest first; empty for a user with dislikes only.
+        updated: time of the newest event; `None` if there is none.
+        seen: seen items and dislikes; a disliked item is there twice, as it is and after DISLIKED.
     """
 
     item_ids: list[str]
@@ -152,10 +151,10 @@ class Event:
 
     Attributes:
         timestamp: when it happened, with a time zone.
-        event_id: what the sender calls it; a second event of the same user and id is a duplicate, whatever else
-            it says. Without one, a duplicate is an event of the same user, item and timestamp.
-        answer_id: the server's answer that showed the item, where the sender knows it.
-        kind: what kind of event it is, as in the log's `validate.kind_column`.
+        event_id: the sender's id. A second event of the same user and id is a duplicate, whatever its other fields.
+            Without an id, a duplicate is an event of the same user, item and timestamp.
+        answer_id: the server's answer that showed the item, if the sender knows it.
+        kind: kind of the event, as in the log's `validate.kind_column`.
     """
 
     user_id: str
@@ -168,14 +167,14 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class PushOutcome:
-    """What became of a batch of events; the first four add up to its size.
+    """The outcome of a batch of events; the first four numbers add up to its size.
 
     Attributes:
         accepted: now part of a history.
         duplicates: already there, or twice in the batch.
-        late: older than all that the window of their user's history holds, so not kept.
-        refused: of users whom the store does not know, beyond those whom it may know from events alone; and from before
-            their user was forgotten.
+        late: older than everything in the window of the user's history, so not kept.
+        refused: events of unknown users beyond the number whom the store may know from events alone, and events from
+            before their user was forgotten.
         users: distinct users.
     """
 
@@ -197,12 +196,12 @@ LOG_SCHEMA = pa.schema(
         pa.field("kind", pa.string()),
     ]
 )
-"""Columns of the event log. `logged` is when an event came in, microseconds since 1970; `event_id` is the sender's, or
-what stands in for it (`histories.event_key`); `answer_id` and `kind` are null where the sender named none."""
+"""Columns of the event log. `logged` is when an event arrived, in microseconds since 1970; `event_id` is the sender's,
+or its substitute (`histories.event_key`); `answer_id` and `kind` are null if the sender named none."""
 
 
 class EventLog(Protocol):
-    """Every live event that was accepted, from its first to its last user."""
+    """The log of every live event that was accepted."""
 
     def append(self, events: Sequence[Event]) -> None:
         """Add events; once this returns, a process that is killed loses none of them.
@@ -212,7 +211,7 @@ class EventLog(Protocol):
         """
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the log in columns of LOG_SCHEMA, a part at a time; an event may come twice.
+        """Yield the log in columns of LOG_SCHEMA, part by part; an event may come twice.
 
         Raises:
             StoreUnavailable: the log does not answer.
@@ -226,7 +225,7 @@ class EventLog(Protocol):
         """
 
     def trim(self, before: datetime) -> int:
-        """Remove the events that came in before a moment; return how many.
+        """Remove the events that arrived before a moment; return how many.
 
         Raises:
             StoreUnavailable: the log does not answer.
@@ -242,41 +241,41 @@ class StoreReplaced(StoreUnavailable):
 
 
 class ServiceCheck(Protocol):
-    """Says whether a store serves what a version reads."""
+    """Checks whether a store serves the features that a version reads."""
 
     def check(self, service: str, schema: str | None = None) -> None:
-        """Make sure that the store has `service`, and that its schema is the one with the digest `schema`.
+        """Make sure that the store has `service`, and that the digest of its schema is `schema`.
 
         Raises:
             StoreUnavailable: the registry does not answer.
-            UserError: the service is missing or differs; `None` for `schema` asks for the service alone.
+            UserError: the service is missing or differs; with `None` for `schema` only the service is checked.
         """
 
 
 class FeatureStore(ServiceCheck, Protocol):
-    """Online features, written by a push, kept fresh by events and read by every request."""
+    """Online features: a push writes them, events keep them fresh, and every request reads them."""
 
     @property
     def event_log(self) -> EventLog:
         """The log of the events that `push_events` took."""
 
     def publish(self, tables: FeatureTables, *, service: str, idle_days: int = 0) -> dict[str, int]:
-        """Bring the online store to `tables`; return the number of rows of each view.
+        """Publish `tables` to the online store; return the number of rows of each view.
 
-        Live events that `tables` lack stay in the histories. A publication that was killed goes on where it was.
+        Live events that `tables` lack stay in the histories. A publication that was killed resumes where it stopped.
 
         Args:
             tables: what is published.
             service: the service that reads it.
-            idle_days: users whose newest event is more than so many days before the newest of `tables` are not
+            idle_days: users whose newest event is more than this many days before the newest of `tables` are not
                 published, and leave the online store, whichever publication or event they came from; 0 keeps all.
 
         Raises:
-            UserError: `service` is not defined, or a read-back finds other values than were published.
+            UserError: `service` is not defined, or the values read back differ from those published.
         """
 
     def users(self, user_ids: Sequence[str], *, service: str) -> list[UserFeatures | None]:
-        """Return each user's features in the order asked, `None` for users without a history.
+        """Return the features of each user, in the given order; `None` for users without a history.
 
         Raises:
             StoreUnavailable: the online store does not answer; raised within a fraction of a second.
@@ -284,7 +283,7 @@ class FeatureStore(ServiceCheck, Protocol):
         """
 
     def histories(self, user_ids: Sequence[str], *, service: str) -> list[UserHistory | None]:
-        """Return each user's history in the order asked: what `users` does, and as soon as can be.
+        """Return only the history of each user, in the given order: faster than `users`.
 
         Raises:
             StoreUnavailable: the online store does not answer; raised within a fraction of a second.
@@ -302,15 +301,15 @@ class FeatureStore(ServiceCheck, Protocol):
     ) -> PushOutcome:
         """Add live events to their users' histories; `users` returns them from then on, and `event_log` has them.
 
-        Every event is checked before the first is written. Safe to repeat, and from many writers at once.
+        Every event is checked before the first is written. Safe to repeat, and safe with several writers at once.
 
         Args:
             events: in any order.
-            new_users: most users whom the store may know from events alone; `None` for any number.
-            knows: items of the model that serves, which others must not push out of a history; `None`: those of the
-                last publication, where its files are here.
-            dislikes: kinds of events that say no: their items are no part of a history and are not recommended.
-            logged: whether they come from the event log, and need not be written there again.
+            new_users: largest number of users whom the store may know from events alone; `None` for no limit.
+            knows: items of the model that serves, which other items must not push out of a history; `None` takes those
+                of the last publication, if its files are on this machine.
+            dislikes: kinds of events that express dislike: their items do not enter a history and are not recommended.
+            logged: whether the events come from the event log, and need not be written to it again.
 
         Raises:
             StoreUnavailable: the online store does not answer; some users may have been written, so push again.
@@ -321,7 +320,8 @@ class FeatureStore(ServiceCheck, Protocol):
         """Erase a user from the online store, the offline files and the event log; return what was found, by place.
 
         Raises:
-            StoreUnavailable: the online store or the log does not answer, or somebody publishes or reads for too long.
+            StoreUnavailable: the online store or the log does not answer, or another process publishes or reads too
+                long.
         """
 
     def schema(self, service: str) -> str:

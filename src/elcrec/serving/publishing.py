@@ -1,4 +1,4 @@
-"""What a push publishes of a log and of a bundle, some users at a time."""
+"""The tables that a push publishes from a log and from a bundle, some users at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from elcrec.serving.ports import FeatureTables
 
 
 def log_tables(sequences: Path) -> FeatureTables:
-    """Return what is published of a log alone.
+    """Return the tables to publish from a log alone.
 
     Raises:
         UserError: the folder is not the output of the sequences stage.
@@ -36,7 +36,7 @@ def log_tables(sequences: Path) -> FeatureTables:
 
 
 def bundle_tables(source: BundleSource, digest: str) -> FeatureTables:
-    """Return what is published of a bundle.
+    """Return the tables to publish from a bundle.
 
     Raises:
         UserError: an input cannot be read.
@@ -52,18 +52,18 @@ def bundle_tables(source: BundleSource, digest: str) -> FeatureTables:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutputs:
-    """What a model makes of every served history: tables of `user_id`, `intent`, `vector`, `bundle`.
+    """The model's outputs for every served history: tables of `user_id`, `intent`, `vector`, `bundle`.
 
     Attributes:
         source: the model and the histories.
-        digest: of the bundle.
+        digest: digest of the bundle.
     """
 
     source: BundleSource
     digest: str
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Yield the tables; each time it is iterated every history is encoded.
+        """Yield the tables; each iteration encodes every history anew.
 
         Raises:
             UserError: an input cannot be read.

@@ -1,4 +1,4 @@
-"""Which items of a history carry a score: each is left out in turn, and what falls rested on it.
+"""Which items of a history contribute to a score: each is left out in turn, and the fall is measured.
 
 Exact for the model as it is, at the cost of encoding as many histories as the window holds items.
 
@@ -18,7 +18,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """What an item of the history adds to a score: the score less what it would be had the user never met the item."""
+    """The contribution of an item of the history: the score minus the score without that item."""
 
     item_id: str
     contribution: float
@@ -26,12 +26,12 @@ class Reason:
 
 @torch.inference_mode()
 def fall_without(model: SequenceModel, history: list[int], vectors_CD: torch.Tensor) -> list[list[tuple[int, float]]]:
-    """Return for each recommended item the items without which its score falls most, and how far, at most three.
+    """Return, per recommended item, at most three items without which its score falls most, and how far.
 
     Args:
-        model: what ranked.
+        model: the model that ranked.
         history: item indices, oldest first, not empty.
-        vectors_CD: what is scored of the recommended items.
+        vectors_CD: vectors of the recommended items.
     """
     met = list(dict.fromkeys(history[-model.config.encoder.window :]))
     rows = [history, *([item for item in history if item != left_out] for left_out in met)]

@@ -39,26 +39,26 @@ from elcrec.serving.reasons import Reason, fall_without
 _NO_INTENT = -1
 _BLOCK = 256
 _FEW = 3
-"""Rows up to which encoding them one by one is faster than laying them out as a batch."""
+"""Number of rows up to which encoding them one by one is faster than as a batch."""
 _MOST_MET = 1000
-"""Most candidates of an index that are asked for beside those for an answer, for items that the user has met."""
+"""Largest number of extra candidates asked of an index to make up for items that the user has met."""
 _LEAST_SHARE = 1e-12
-"""Stands for the share of an item without training interactions, whose logarithm must be a number."""
+"""Share of an item without training interactions, positive so that its logarithm is finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is asked for one user.
+    """A query for one user.
 
     Attributes:
-        history: raw item ids, oldest first; none of them is recommended, unless the bundle allows repeats.
+        history: raw item ids, oldest first; none of them is recommended unless the bundle allows repeats.
         k: how many items, at least 1.
         allow: raw ids that may be recommended; `None` allows all.
-        deny: raw ids that must not be.
-        categories: those that may be; `None` allows all, and items without one.
-        deny_categories: those that must not be.
-        seen: raw ids that the user met before the history; not read by the model, and not recommended.
-        explain: whether the answer is to say which items of the history carry each score.
+        deny: raw ids that must not be recommended.
+        categories: categories that may be recommended; `None` allows all, and items without a category.
+        deny_categories: categories that must not be recommended.
+        seen: raw ids of seen items; the model does not read them, and they are not recommended.
+        explain: whether the answer names the items of the history that contribute to each score.
     """
 
     history: Sequence[str]
@@ -76,15 +76,16 @@ class Recommendation:
     """The answer for one user.
 
     Attributes:
-        item_ids: raw ids, best first; fewer than k where history and filters leave fewer items.
+        item_ids: raw ids, best first; fewer than k if history and filters leave fewer items.
         scores: dot products of the model, or, in a fallback, each item's share of training interactions.
-        intent: the nearest intent centre of the history; `None` where the model or the user has none.
+        intent: the nearest intent centre of the history; `None` if the model has no intents or the user no known item.
         known: items of the history that the model knows.
         skipped: items of the history that it does not know.
-        fallback: no item of the history was known, so these are the most popular items that the filters leave.
-        propensities: chance with which each item was drawn for its place; `None` where the rules explore nothing.
-        reasons: what carries each score, most first; `None` where it was not asked for or nothing is known.
-        new: which items have a vector without having been trained; `None` where the bundle has no such items.
+        fallback: whether no item of the history was known, so that these are the most popular items that the filters
+            leave.
+        propensities: chance with which each item was drawn for its place; `None` if the rules do not explore.
+        reasons: the items that contribute most to each score; `None` if not asked for or nothing is known.
+        new: which items have a given vector and were not trained; `None` if the bundle has no such items.
     """
 
     item_ids: list[str]
@@ -99,14 +100,14 @@ class Recommendation:
 
     @property
     def policy(self) -> str:
-        """What chose the items: `model` or `popular`, with `+exploration` where places were left to chance."""
+        """How the items were chosen: `model` or `popular`, with `+exploration` if some places were drawn at random."""
         kind = "popular" if self.fallback else "model"
         return kind if self.propensities is None else f"{kind}+exploration"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Items by index, best first, with their propensities, [B, k] each; the score is -inf where no item is left.
+    """Items by index, best first, with their propensities, [B, k] each; the score is -inf if no item is left.
 
     Nearest intents, [B].
     """
@@ -139,18 +140,18 @@ class Recommender:
         search: SearchConfig | None = None,
         seed: int | None = None,
     ) -> None:
-        """Compute once what serves every request: item vectors, what depends on the weights alone, popularity.
+        """Compute once what every request needs: item vectors, values that depend only on the weights, popularity.
 
         Args:
             model: ready to encode.
             catalogue: its items.
             manifest: of the bundle that it came from.
-            intents: what the evaluation found of each intent.
-            rules: what answers keep to.
-            facts: what the shop knows of the items.
-            new_V: which items have a vector without having been trained, [V + 1]; `None` where none has.
-            search: how the best items are found; `None`: exactly.
-            seed: seeds what the rules explore; `None` for no two alike.
+            intents: what the evaluation found about each intent.
+            rules: the rules for answers.
+            facts: the content of the items file.
+            new_V: which items have a given vector and were not trained, [V + 1]; `None` if there are none.
+            search: how the best items are found; `None` for exact search.
+            seed: seed of the rules' exploration; `None` draws differently in each recommender.
 
         Raises:
             UserError: the search needs an extra that is not installed.
@@ -160,7 +161,7 @@ class Recommender:
         self.catalogue, self.new_V = catalogue, new_V
         self._model = model.eval()
         with torch.inference_mode():
-            # Rows of a matrix product this flat are read faster the other way round.
+            # With so few rows, the matrix product is faster with the transposed layout.
             vectors_VD = model.item_vectors()
             self._items_DV = vectors_VD.T.contiguous()
             self._half_norms_K = None if model.intents is None else model.intents.half_norms()
@@ -171,7 +172,7 @@ class Recommender:
         self.rules, self._rng = rules or RulesConfig(), np.random.default_rng(seed)
         self.use_facts(facts or ItemFacts.nothing(len(catalogue)))
         self.index: ItemIndex | None = None
-        """What finds candidates; `None` where every item is scored."""
+        """The index that finds candidates; `None` if every item is scored."""
         if search is not None and search.kind == "approximate":
             self.index = ItemIndex(vectors_VD.numpy(), search, threads=torch.get_num_threads())
 
@@ -180,12 +181,12 @@ class Recommender:
         """Verify and load a bundle.
 
         Raises:
-            UserError: the bundle is not sound (see `verify_bundle`), or its parts do not fit each other.
+            UserError: the bundle is invalid (see `verify_bundle`), or its parts do not match.
         """
         manifest = verify_bundle(bundle)
         model, catalogue = load_model(bundle), load_catalogue(bundle / "items.parquet")
         if model.num_items != len(catalogue):
-            what = f"the model knows {model.num_items} items, items.parquet {len(catalogue)}"
+            what = f"the model knows {model.num_items} items, but items.parquet has {len(catalogue)}"
             raise UserError(what, where=bundle, fix="push the model again")
         served = with_new_items(model, catalogue, read_new_items(bundle, model.config.encoder.hidden_size))
         table = read_facts(bundle)
@@ -203,19 +204,19 @@ class Recommender:
 
     @property
     def has_titles(self) -> bool:
-        """Whether there is an items file, which may have titles."""
+        """Whether there is an items file, and so possibly titles."""
         return self._rules.facts.described is not None
 
     def describe(self, item_ids: Sequence[str]) -> list[dict[str, str]]:
-        """Return what the shop knows of items of the catalogue, by column of its items file."""
+        """Return the columns of the items file for these items of the catalogue."""
         return self._rules.facts.describe([self.catalogue.index_of[item_id] for item_id in item_ids])
 
     def intent_name(self, intent: int) -> str:
-        """Return what an intent is called, by categories and titles; empty where the bundle does not say."""
+        """Return the name of an intent, made of categories and titles; empty if the bundle has none."""
         return self._intents[intent].name if intent in self._intents else ""
 
     def use_facts(self, facts: ItemFacts) -> None:
-        """Take what the shop knows of the items from now on."""
+        """Use this content of the items file from now on."""
         self._rules = Rules(
             self.rules,
             facts,
@@ -227,7 +228,7 @@ class Recommender:
 
     @cached_property
     def item_intents(self) -> npt.NDArray[np.int64] | None:
-        """Intent of each item, that of a history which holds it alone, [V + 1]; `None` for a model without intents."""
+        """Intent of each item (of a history with this item alone), [V + 1]; `None` for a model without intents."""
         return item_intents(self._model)
 
     @cached_property
@@ -250,32 +251,32 @@ class Recommender:
         return self._shares
 
     def typical_items(self, intent: int) -> list[str]:
-        """Raw ids of the items that mark an intent out; none where no test user held it."""
+        """Raw ids of the items typical of an intent; empty if no test user has it."""
         return self._intents[intent].items if intent in self._intents else []
 
     def intent_share(self, intent: int) -> float | None:
-        """Return the share of the evaluated users who held an intent; `None` where the bundle does not say."""
+        """Return the share of the evaluated users with an intent; `None` if the bundle does not say."""
         return self._intents[intent].share if intent in self._intents else None
 
     def block(self, scores_BV: Scores) -> None:
-        """Put padding and what is not available now below everything, in place."""
+        """Set the scores of padding and of unavailable items to -inf, in place."""
         scores_BV[:, PADDING] = -np.inf
         self._rules.block(scores_BV)
 
     @property
     def dislikes(self) -> Collection[str]:
-        """The kinds of events that say no."""
+        """The kinds of events that express dislike."""
         found: Collection[str] = self.manifest.split.get("kinds", {}).get("dislikes", ())
         return found
 
     def popular(self, k: int, seen: Sequence[int] = ()) -> Picked:
-        """Return the most popular items but `seen` (indices, of what `unwanted` left), with their shares of events."""
+        """Return the most popular items without `seen` (indices, filtered by `unwanted`), with their shares."""
         unwanted = np.zeros(len(self.catalogue) + 1, np.bool_)
         unwanted[[PADDING, *seen]] = True
         return self._pick_popular(k, unwanted)
 
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
-        """Answer queries, which may differ in everything, in one pass: one encoding, one matrix product."""
+        """Answer any queries in one pass: one encoding, one matrix product."""
         histories = [self.catalogue.known(query.history) for query in queries]
         warm = [row for row, history in enumerate(histories) if history]
         ranked = self._ranked([histories[row] for row in warm], [queries[row] for row in warm])
@@ -285,21 +286,21 @@ class Recommender:
         ]
 
     def rank(self, histories: Ragged, k: int, seen: Ragged | None = None) -> Iterator[Ranked]:
-        """Rank known histories, none of them empty, a block of rows at a time.
+        """Rank non-empty histories of known items, a block of rows at a time.
 
         Args:
             histories: item indices, B rows.
             k: how many items, from 1 to V.
-            seen: item indices that are not recommended either, B rows, of what `unwanted` left.
+            seen: item indices that are not recommended either, B rows, filtered by `unwanted`.
         """
         for start in range(0, len(histories), _BLOCK):
             rows = slice(start, min(start + _BLOCK, len(histories)))
             yield self._rank_block(histories.part(rows), k, seen=None if seen is None else seen.part(rows))
 
     def chances(self, queries: Sequence[Query]) -> Iterator[Chances]:
-        """Yield what `recommend` draws each answer from; an index that only approximates the best items is not asked.
+        """Yield the chances from which `recommend` draws each answer; an approximate index is not used.
 
-        The items are those of the catalogue, by index.
+        Items are given by their index in the catalogue.
         """
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
@@ -356,9 +357,9 @@ class Recommender:
     def _rank_near(
         self, vector_D: Scores, history: npt.NDArray[np.integer], k: int, queries: Sequence[Query], seen: Ragged | None
     ) -> Picked | None:
-        """Choose one row's answer among the candidates of the index; `None` where they do not suffice.
+        """Choose one row's answer among the candidates of the index; `None` if they do not suffice.
 
-        Where a query names what may be recommended, the index would have to find that among much else.
+        The index is not used for a query that restricts items: most of its candidates would not be allowed.
         """
         if any(query.allow is not None or query.categories is not None or query.deny_categories for query in queries):
             return None
@@ -375,7 +376,7 @@ class Recommender:
     def _unwanted(
         self, history: npt.NDArray[np.integer], queries: Sequence[Query], seen: Ragged | None
     ) -> npt.NDArray[np.int64]:
-        """Return the items that a row's answer must not hold, whatever is available."""
+        """Return the items that a row's answer must not hold, apart from availability."""
         named = [item for query in queries for item in self.catalogue.known([*query.deny, *self._met(query)])]
         met = [*([] if self._repeats else [history]), *([] if seen is None else [seen.values])]
         return np.unique(np.concatenate([np.array(named, np.int64), *met]))
@@ -396,7 +397,7 @@ class Recommender:
     def _scores(
         self, encoded: Encoded, histories: Ragged, queries: Sequence[Query], seen: Ragged | None = None
     ) -> Scores:
-        """Score every item, [B, V + 1]; -inf for one that is not to be shown."""
+        """Score every item, [B, V + 1]; -inf for an item that must not be shown."""
         scores_BV: Scores = (encoded.vectors @ self._items_DV).numpy()
         scores_BV[:, PADDING] = -np.inf
         for met in (seen,) if self._repeats else (histories, seen):
@@ -419,7 +420,7 @@ class Recommender:
         )
 
     def _filter(self, scores_V: Scores, query: Query) -> None:
-        """Put what the query does not allow below everything, in place."""
+        """Set the scores of items that the query does not allow to -inf, in place."""
         if query.allow is not None:
             allowed = self.catalogue.known(query.allow)
             kept = scores_V[allowed]
@@ -434,13 +435,13 @@ class Recommender:
             scores_V[self._rules.facts.of_categories(query.deny_categories)] = -np.inf
 
     def _met(self, query: Query) -> Collection[str]:
-        """Return the items, beside the history, that are not recommended because of what the user did."""
+        """Return the items, besides the history, that are not recommended because the user saw or disliked them."""
         if not self._repeats:
             return query.seen
         return [item_id.removeprefix(DISLIKED) for item_id in query.seen if item_id.startswith(DISLIKED)]
 
     def unwanted(self, seen: pa.ListArray) -> pa.ListArray:
-        """Return of the items that users met, beside their histories, those that are not recommended: a list a row."""
+        """Reduce the seen items of users to those that must not be recommended, one list per row."""
         if not self._repeats:
             return seen
         offsets = np.asarray(seen.offsets, np.int64)
@@ -454,7 +455,7 @@ class Recommender:
         return self._pick_popular(query.k, self._unwanted_by(query)), _NO_INTENT
 
     def _unwanted_by(self, query: Query) -> npt.NDArray[np.bool_]:
-        """Say which items a query does not allow, [V + 1]."""
+        """Return which items a query does not allow, [V + 1]."""
         left_V = np.zeros(len(self.catalogue) + 1, np.float32)
         left_V[PADDING] = -np.inf
         self._filter(left_V, query)

@@ -1,4 +1,4 @@
-"""Answers as the server's plain JSON routes send them."""
+"""The answers of the server's plain JSON routes."""
 
 from msgspec import UNSET
 
@@ -9,7 +9,7 @@ from elcrec.serving.recommender import Recommendation, Recommender
 
 
 def response_of(answer: Answer, *, with_history: bool) -> messages.RecommendResponse:
-    """Return an answer as JSON has it; `with_history` repeats the history."""
+    """Return an answer in its JSON form; `with_history` includes the history."""
     found, recommender = answer.recommendation, answer.serving.recommender
     intent = found.intent
     return messages.RecommendResponse(
@@ -44,7 +44,7 @@ def _titles(answer: Answer, recommender: Recommender) -> dict[str, str]:
 
 
 def scored_items(found: Recommendation, recommender: Recommender) -> list[messages.ScoredItem]:
-    """Return the items of an answer, each with what is known of it."""
+    """Return the items of an answer with their further fields."""
     facts = [browsing.facts_of(row) for row in recommender.describe(found.item_ids)]
     if found.propensities is None and found.reasons is None:
         every = zip(found.item_ids, found.scores, facts, strict=True)

@@ -25,9 +25,10 @@ from elcrec.serving.traces import NO_TRACES, Traces
 logger = logging.getLogger(__name__)
 
 _SWITCH_SECONDS = 0.0005
-"""What the event loop waits for after each step while another thread computes; Python's own 5 ms add up to seconds."""
+"""Seconds that the event loop waits for the interpreter while another thread computes; Python's default, 5 ms per step,
+adds up to seconds."""
 _OTHER_FILES = 256
-"""Files that the process may hold open beside its connections."""
+"""Number of files that the process may hold open besides its connections."""
 
 
 def serve(
@@ -47,17 +48,17 @@ def serve(
     Args:
         config: the section `serve`.
         name: the registered model.
-        registry: where its versions are.
+        registry: the registry of its versions.
         features: the online store.
         demo_users: users that the demo page offers.
-        api_keys: clients must send one of these; none asks for nothing.
-        salt: what the keys of users in exposures are made with.
-        check: raises UserError for a bundle folder that is not to be trusted; `None` trusts every one.
+        api_keys: clients must send one of these; if empty, no key is needed.
+        salt: salt of the users' keys in exposures.
+        check: raises UserError for a bundle folder that must not be trusted; `None` trusts all.
         traces: records where requests spend their time; closed at the end.
 
     Raises:
-        UserError: there is no champion that can be served, the items file makes no sense, or the folder of exposures
-            cannot be written.
+        UserError: there is no champion that can be served, the items file is invalid, or the folder of exposures cannot
+            be written.
     """
     torch.set_num_threads(config.threads)
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -80,11 +81,11 @@ def serve(
         exposures=exposures,
         traces=traces,
     )
-    # What is loaded stays for good: the collector need not look through it during a request.
+    # The loaded objects stay for good, so the garbage collector need not scan them during a request.
     gc.collect()
     gc.freeze()
     server = uvicorn.Server(_settings(config, app))
-    # uvicorn raises the signal again once it is done, which would end the process as if it had been killed.
+    # uvicorn raises the signal again when it is done, which would end the process as if it had been killed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run()
@@ -110,7 +111,7 @@ def _settings(config: ServeConfig, app: App) -> uvicorn.Config:
 
 
 def _affordable(connections: int) -> int:
-    """Return how many connections the system allows, at most `connections`, and ask it for as many."""
+    """Ask the system for room for `connections` connections; return how many it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -1,4 +1,4 @@
-"""The challenger in the champion's shadow: it ranks for a sample of the same requests, and nobody sees its answers."""
+"""The challenger in shadow mode: it ranks a sample of the same requests, and nobody sees its answers."""
 
 import logging
 import random
@@ -14,7 +14,7 @@ from elcrec.serving.recommender import Query, Recommendation
 from elcrec.serving.telemetry import Telemetry
 
 _AT_ONCE = 8
-"""Most queries that are ranked together: a longer ranking would keep the server's own thread waiting for longer."""
+"""Largest number of queries ranked together: a longer ranking would delay the server's own thread."""
 _IDLE_SECONDS = 0.05
 _PERSISTENCE = 0.9
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 
 
 class Shadow:
-    """Takes answers of the champion and compares them in a thread of its own; nobody waits for it."""
+    """Takes answers of the champion and compares them in its own thread; no request waits for it."""
 
     def __init__(self, config: ChallengerConfig, challenger: Challenger, telemetry: Telemetry) -> None:
         """Take the parts; the thread starts with the first answer."""
         self._config, self._challenger, self._telemetry = config, challenger, telemetry
         self._waiting: deque[tuple[Query, list[str]]] = deque()
-        self._chance = random.Random()  # noqa: S311 - which answers are compared is no secret
+        self._chance = random.Random()  # noqa: S311 - the sample of compared answers is no secret
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def offer(self, queries: Sequence[Query], answers: Sequence[Recommendation]) -> None:
-        """Take a sample of what the champion has just answered; returns at once."""
+        """Take a sample of the champion's new answers; returns at once."""
         challenge = self._challenger.challenge
         if challenge is None or challenge.serving is None:
             return
@@ -42,7 +42,7 @@ class Shadow:
                 self._take(query, answer.item_ids)
 
     def close(self) -> None:
-        """Let the thread end; what waits is left."""
+        """Let the thread end; waiting answers are dropped."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -70,7 +70,7 @@ class Shadow:
         started = time.perf_counter()
         try:
             found = challenge.serving.recommender.recommend([query for query, _ in pairs])
-        except Exception as error:  # noqa: BLE001 - whatever a challenger raises, no request may feel it
+        except Exception as error:  # noqa: BLE001 - an error of the challenger must not affect a request
             self._challenger.failed(error)
             seen.shadow.labels("failed").inc(len(pairs))
             return
@@ -82,7 +82,7 @@ class Shadow:
 
 
 def overlap(one: Sequence[str], other: Sequence[str], k: int) -> float:
-    """Return the share of `k` items, or of as many as the longer list has, that are in both lists."""
+    """Return the share of items that are in both lists, of `k` or of the longer list's length."""
     longest = min(k, max(len(one), len(other)))
     return len(set(one).intersection(other)) / longest if longest else 1.0
 
@@ -90,7 +90,7 @@ def overlap(one: Sequence[str], other: Sequence[str], k: int) -> float:
 def rank_biased_overlap(one: Sequence[str], other: Sequence[str], p: float = _PERSISTENCE) -> float:
     """Return the extrapolated rank-biased overlap, RBO_EXT (Webber, Moffat and Zobel 2010, equation 30).
 
-    The lists are compared as deep as the shorter one reaches; 1 where both are empty.
+    The lists are compared to the depth of the shorter one; the result is 1 if both are empty.
     """
     depth = min(len(one), len(other))
     if not depth:

@@ -1,7 +1,7 @@
-"""Events from a stream: each message is stored before it is said to be done, so that none is lost.
+"""Events from a stream: each message is stored before it is marked as done, so that none is lost.
 
-A message that is read again, after a crash or because the broker did not hear that it was done, changes nothing: events
-count once by their ids, or by user, item and time.
+A message may be read again, after a crash or because the broker missed the mark. That changes nothing: events are
+identified by their ids, or by user, item and time, and count once.
 """
 
 import logging
@@ -22,7 +22,7 @@ from elcrec.serving.stream_metrics import StreamMetrics
 logger = logging.getLogger(__name__)
 
 DEAD = ".dead"
-"""What the name of the topic of dead letters ends in."""
+"""Suffix of the name of the topic of dead letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Message:
     """A message of the topic.
 
     Attributes:
-        place: where it is in the topic, for the broker and for whoever looks for it.
-        body: JSON, or what should be.
+        place: its position in the topic, for the broker and for operators.
+        body: JSON, if the message is valid.
         received: when the broker took it.
     """
 
@@ -40,7 +40,7 @@ class Message:
     received: datetime
 
 
-class BrokerUnavailable(UserError):  # noqa: N818 - as StoreUnavailable
+class BrokerUnavailable(UserError):  # noqa: N818 - named like StoreUnavailable
     """The broker does not answer; the same call succeeds once it is back."""
 
 
@@ -48,13 +48,13 @@ class Topic(Protocol):
     """A topic, read by one consumer of a group. Every call may raise BrokerUnavailable, and may be repeated."""
 
     def read(self, most: int) -> list[Message]:
-        """Return messages that nobody of the group has done, waiting a second for the first one."""
+        """Return messages that the group has not done yet; wait a second for the first one."""
 
     def bury(self, message: Message, reason: str) -> None:
-        """Copy a message to the dead letters; it is not done by that."""
+        """Copy a message to the dead letters; this does not mark it as done."""
 
     def done(self, messages: Sequence[Message]) -> None:
-        """Say that messages need not be read again."""
+        """Mark messages as done, so that they are not read again."""
 
     def waiting(self) -> int:
         """Return how many messages are not done yet."""
@@ -67,7 +67,7 @@ class Topic(Protocol):
 
 
 class StreamConsumer:
-    """Takes messages until it is stopped: a batch is read once the one before it is stored."""
+    """Takes messages until it is stopped; it reads a batch only when the previous one is stored."""
 
     def __init__(
         self,
@@ -81,16 +81,16 @@ class StreamConsumer:
 
         Args:
             config: the section `stream`.
-            topic: what is read.
-            store: stores events and says what became of them; raises UserError where it cannot.
-            metrics: of this process.
+            topic: the topic to read.
+            store: stores events and returns their outcome; raises UserError if it cannot.
+            metrics: metrics of this process.
             stop: once set, no further batch is begun.
         """
         self._config, self._topic, self._store, self._metrics, self._stop = config, topic, store, metrics, stop
         self._problem: str | None = None
 
     def run(self) -> None:
-        """Take messages until told to stop; what was read and not stored is left for the next consumer."""
+        """Take messages until told to stop; messages that were read but not stored are left for the next consumer."""
         while not self._stop.is_set():
             messages: list[Message] = []
             self._attempt(partial(self._read, messages))
@@ -103,7 +103,7 @@ class StreamConsumer:
         into += self._topic.read(self._config.batch)
 
     def _take(self, messages: Sequence[Message]) -> None:
-        """Store a batch, trying until it is stored or the consumer is stopped."""
+        """Store a batch; try again until it is stored or the consumer is stopped."""
         events, faulty = _parsed(messages)
         buried = len(faulty)
         if self._insist(partial(self._push, events)) and self._insist(partial(self._finish, faulty, messages)):
@@ -125,14 +125,14 @@ class StreamConsumer:
         self._topic.done(messages)
 
     def _insist(self, work: Callable[[], None]) -> bool:
-        """Try until something is done; return whether it was before the consumer was stopped."""
+        """Repeat an action until it succeeds or the consumer is stopped; return whether it succeeded."""
         while not self._attempt(work):
             if self._stop.is_set():
                 return False
         return True
 
     def _attempt(self, work: Callable[[], None]) -> bool:
-        """Do something, or rest where it cannot be done; return whether it was."""
+        """Try an action once, and rest if it fails; return whether it succeeded."""
         try:
             work()
         except UserError as error:
@@ -149,7 +149,7 @@ class StreamConsumer:
 
 
 def _parsed(messages: Sequence[Message]) -> tuple[list[Event], deque[tuple[Message, str]]]:
-    """Return the events of messages, users side by side, and the messages that are none, with reasons."""
+    """Return the events of messages, grouped by user, and the invalid messages with reasons."""
     events: list[Event] = []
     faulty: deque[tuple[Message, str]] = deque()
     for message in messages:

@@ -9,7 +9,7 @@ class StreamMetrics:
     """The consumer's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        """Create every metric, so that all are there from the first scrape on."""
+        """Create every metric, so that all exist from the first scrape."""
         own = self.registry = CollectorRegistry()
         ProcessCollector(registry=own)
         self.messages = Counter(

@@ -1,4 +1,4 @@
-"""What operators see of the server: Prometheus metrics, and one JSON object a log line.
+"""Telemetry for operators: Prometheus metrics, and log lines of one JSON object each.
 
 Neither holds personal data: no user id, no item id, no history, no address.
 """
@@ -29,7 +29,7 @@ class Telemetry:
     """The server's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        """Create every metric, so that all are there from the first scrape on."""
+        """Create every metric, so that all exist from the first scrape."""
         own = self.registry = CollectorRegistry()
         ProcessCollector(registry=own)
         self._shown: tuple[str, str, str] | None = None
@@ -97,19 +97,19 @@ class Telemetry:
             self.swaps.labels(outcome)
 
     def show_bundle(self, name: str, version: str, digest: str) -> None:
-        """Name the bundle that serves: its gauge is 1, that of the one before it 0."""
+        """Set the gauge of the bundle that serves to 1, and that of the previous one to 0."""
         if self._shown:
             self._bundle.labels(*self._shown).set(0)
         self._shown = (name, version, digest)
         self._bundle.labels(*self._shown).set(1)
 
     def show_problems(self, problems: Mapping[str, str | None]) -> None:
-        """Say of each part whether it has a problem."""
+        """Show for each part whether it has a problem."""
         for part, problem in problems.items():
             self._problems.labels(part).set(int(problem is not None))
 
     def show_search(self, kind: str) -> None:
-        """Name the search: the gauge of its kind is 1, that of the other 0."""
+        """Set the gauge of this kind of search to 1, and that of the other to 0."""
         for other in ("exact", "approximate"):
             self._search.labels(other).set(int(other == kind))
 
@@ -119,13 +119,13 @@ class Telemetry:
 
 
 class Throttle(logging.Filter):
-    """Lets so many lines of one kind through a second, and says with the next how many it kept back.
+    """Limits the lines of one kind per second; the next line says how many were suppressed.
 
     A kind is a logger's message before its values are put in, so a flood of one fault hides no other.
     """
 
     def __init__(self, *, faults: int = _FAULTS_A_SECOND, other: int = _LINES_A_SECOND) -> None:
-        """Take the most lines of a kind a second, for warnings and errors and for all else."""
+        """Take the largest number of lines of a kind per second, for warnings and errors, and for all others."""
         super().__init__()
         self._faults, self._other = faults, other
         self._seen: dict[tuple[str, str], list[int]] = {}
@@ -166,7 +166,7 @@ class JsonFormatter(logging.Formatter):
 def _where(
     raised: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
 ) -> list[str]:
-    """Return the type of an exception and the lines it came through; its text may quote a request, so it stays out."""
+    """Return the type of an exception and the lines of its traceback, without its text, which may quote a request."""
     kind, _, trace = raised
     frames = traceback.extract_tb(trace)
     return [*(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames), kind.__name__ if kind else ""]

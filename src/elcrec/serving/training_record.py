@@ -1,4 +1,4 @@
-"""How a model was trained, for a registry that draws it: its parameters, and a row of figures an epoch."""
+"""How a model was trained, for display in a registry: its parameters, and a row of figures per epoch."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ HISTORY = "history.csv"
 
 
 def read_training(model: Path, sequences: Path) -> TrainingRecord:
-    """Read it from what train and sequences wrote; weights that were imported have no epochs.
+    """Read the record from the outputs of train and sequences; imported weights have no epochs.
 
     Raises:
         UserError: the history of the training cannot be read.

@@ -1,4 +1,4 @@
-"""Stage evaluate: what a trained model is worth on the test split, and what its intents are."""
+"""Stage evaluate: measure a trained model on the test split, and describe its intents."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -84,16 +84,16 @@ def evaluate(
         model: the model folder.
         sequences: the sequences folder; its test split is read.
         out: the folder to write.
-        baseline: a model to compare with, user by user; left out where the folder does not exist.
-        truth: the raw folder, whose planted intents are compared where it holds any.
-        run: which run of a pipeline this is, such as its `id`: the pages say so.
+        baseline: a model to compare with, user by user; ignored if the folder does not exist.
+        truth: the raw folder, whose planted intents are compared if it holds any.
+        run: the run of a pipeline, such as its `id`, shown on the pages.
 
     Returns:
         The headline numbers of metrics.json, those in `HEADLINE` that apply.
 
     Raises:
-        UserError: an input is missing or damaged, the model was trained on other sequences, nobody has a
-            test target, or the extra `report` is not installed.
+        UserError: an input is missing or damaged, the model was trained on other sequences, no user has a test target,
+            or the extra `report` is not installed.
     """
     if not can_write_pages():
         raise UserError("the pages need the extra report", fix=INSTALL)
@@ -174,7 +174,7 @@ def _warn_of_repeats(findings: Findings) -> None:
 
 
 def _verify(models: Iterable[Path], sequences: Path, truth: Path | None) -> None:
-    """Compare what is about to be read with what its stages recorded."""
+    """Compare the inputs with the checksums that their stages recorded."""
     for model in models:
         verify(model, CONFIG, WEIGHTS, optional=["history.csv"])
     verify(sequences, "split.json", "sequences.parquet", "items.parquet")
@@ -191,9 +191,9 @@ def _measure_rules(
     item_ids: list[str],
     sequences: Path,
 ) -> RuleFindings | None:
-    """Say what rules and availability cost, judged at the moment of the log's newest event.
+    """Measure the cost of rules and availability, at the time of the log's newest event.
 
-    What the rule for new items does is in their own findings: here there are none.
+    The rule for new items is measured separately: here there are no new items.
     """
     _require_known_categories(config, table)
     if msgspec.structs.replace(config.rules, new_items=GroupRule()) == RulesConfig() and table is None:
@@ -212,9 +212,9 @@ def _new_items(
     sequences: Path,
     table: pa.Table | None,
 ) -> tuple[NewItems | None, NewItemFindings | None]:
-    """Return the new items that go with the model, from all that is known today, and what such vectors are worth.
+    """Return the new items that accompany the model, from all data, and a measure of how good such vectors are.
 
-    Of the latter only what is known before the test split is read.
+    The measure uses only data from before the test split.
     """
     sources = config.new_items.sources
     if not sources:

@@ -1,4 +1,4 @@
-"""Events: bring live interactions into the online store, from a file or from the log of those that came before."""
+"""Events: bring live events into the online store, from a file or from the event log."""
 
 import logging
 from collections import Counter
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 1_000
 _COLUMNS = ["user_id", "item_id", "timestamp", "event_id", "answer_id", "kind"]
-_FATES = ("accepted", "duplicates", "late")
+_OUTCOMES = ("accepted", "duplicates", "late")
 
 
 def push_events(
@@ -25,29 +25,29 @@ def push_events(
     columns: EventColumns = OWN_COLUMNS,
     dislikes: Container[str] = (),
 ) -> dict[str, int]:
-    """Check every line, then push all events; return how many were accepted, repeated, late, and whose they are.
+    """Check every line, then push all events; return the numbers accepted, repeated and late, and of users.
 
-    Pushing the same file again changes nothing, so one that was stopped half-way is pushed again. `dislikes` are the
-    kinds of events that say no.
+    Pushing the same file again changes nothing, so after an interruption push it again. `dislikes` are the kinds of
+    events that express dislike.
 
     Raises:
-        UserError: a line is not an event; nothing was written.
+        UserError: a line is not a valid event; nothing was written.
         StoreUnavailable: the online store stopped answering; some events may have been written.
     """
     events = read_events(lines, name=name, columns=columns)
-    # A user's events side by side: their history is read and written once a batch.
+    # Events are grouped by user, so that each history is read and written once per batch.
     events.sort(key=lambda event: event.user_id)
     starts = range(0, len(events), _BATCH)
     totals = Counter[str]()
     for start in track(starts, total=len(starts), label="events", step=_BATCH):
         totals += _push(events[start : start + _BATCH], features, dislikes, logged=False)
-    return {"events": len(events), "users": len({event.user_id for event in events}), **_fates(totals)}
+    return {"events": len(events), "users": len({event.user_id for event in events}), **_outcomes(totals)}
 
 
 def replay_events(features: FeatureStore, dislikes: Container[str] = ()) -> dict[str, int]:
-    """Push the events of the log again, into an online store that has lost them; return what became of them.
+    """Push the events of the event log again, into an online store that lost them; return the outcome.
 
-    Repeating it changes nothing. `dislikes` are the kinds of events that say no.
+    Repeating it changes nothing. `dislikes` are the kinds of events that express dislike.
 
     Raises:
         UserError: nothing was published to this store yet.
@@ -59,7 +59,7 @@ def replay_events(features: FeatureStore, dislikes: Container[str] = ()) -> dict
         events.sort(key=lambda event: event.user_id)
         totals += _push(events, features, dislikes, logged=True)
         logger.info("%d events so far", totals["events"])
-    return {"events": totals["events"], **_fates(totals)}
+    return {"events": totals["events"], **_outcomes(totals)}
 
 
 def _normal(event: Event) -> Event:
@@ -69,8 +69,8 @@ def _normal(event: Event) -> Event:
 
 def _push(events: Sequence[Event], features: FeatureStore, dislikes: Container[str], *, logged: bool) -> Counter[str]:
     outcome = features.push_events(events, dislikes=dislikes, logged=logged)
-    return Counter({"events": len(events), **{name: getattr(outcome, name) for name in _FATES}})
+    return Counter({"events": len(events), **{name: getattr(outcome, name) for name in _OUTCOMES}})
 
 
-def _fates(totals: Counter[str]) -> dict[str, int]:
-    return {name: totals[name] for name in _FATES}
+def _outcomes(totals: Counter[str]) -> dict[str, int]:
+    return {name: totals[name] for name in _OUTCOMES}

@@ -1,4 +1,4 @@
-"""Exposures: join what servers showed with what users did next, into one table."""
+"""Exposures: join the servers' exposures with the events that followed, into one table."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -35,24 +35,24 @@ def join_exposures(
     export: Path | None = None,
     dislikes: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Write what followed from what was shown; return the counts.
+    """Attribute events to exposures and write the results; return the counts.
 
-    `attributed.parquet` has a row an item that was shown, `online.csv` the metrics of each group, `exposures.json` the
-    counts, and `online.html` is a page. The same inputs give the same bytes (the page says when it was written), and
-    events that come later are in the next run.
+    `attributed.parquet` has one row per shown item, `online.csv` the metrics of each group, `exposures.json` the
+    counts, and `online.html` is a page. The same inputs give the same bytes (except the page's time of writing); later
+    events are included by the next run.
 
     Args:
         config: the section `exposures`.
-        folder: what servers wrote (`serve.exposures.folder`).
+        folder: the exposures of servers (`serve.exposures.folder`).
         out: the folder to write.
-        salt: what the keys of users were made with.
+        salt: salt of the users' keys.
         engine: runs the SQL.
         log: the event log of the store.
-        export: a file of `elcrec events export`, for what the log no longer has.
-        dislikes: kinds of events that say no (`sequences.kinds.dislikes`); nothing follows from them.
+        export: a file of `elcrec events export`, for events that the log no longer has.
+        dislikes: kinds of events that express dislike (`sequences.kinds.dislikes`); they follow from no answer.
 
     Raises:
-        UserError: there are no exposures, or a file is not what it should be.
+        UserError: there are no exposures, or a file is invalid.
         StoreUnavailable: the event log does not answer.
     """
     seal_abandoned(folder)
@@ -96,4 +96,6 @@ def _require(path: Path, names: tuple[str, ...] | list[str]) -> None:
         raise UserError(f"not readable as Parquet ({error})", where=path) from error
     missing = [name for name in names if name not in found]
     if missing:
-        raise UserError(f"no column {', '.join(missing)}", where=path, fix="name what the server or an export wrote")
+        raise UserError(
+            f"no column {', '.join(missing)}", where=path, fix="name a file of exposures or of `elcrec events export`"
+        )

@@ -1,4 +1,4 @@
-"""Bring the raw log in: the sample, your own file, or a public data set, checked by its md5."""
+"""Stage fetch: get the raw log: the sample, your own file, or a public data set, checked by its md5."""
 
 import http.client
 import shutil
@@ -28,17 +28,17 @@ _BLOCK_BYTES = 1 << 20
 def fetch(
     config: FetchConfig, out: Path, *, mirror: Path | None = None, provenance: Mapping[str, str] | None = None
 ) -> Metrics:
-    """Write `data.<ext>` and `source.json`, and for the sample the truth that was planted.
+    """Write `data.<ext>` and `source.json`, and for the sample its planted intents.
 
     Args:
         config: which data set.
         out: the folder to write.
-        mirror: a folder that is asked for public files before their URL.
-        provenance: what else is known of the file's origin (`dvc_repository`, `dvc_revision`, `dvc_path`;
-            `data_location`, `data_version`), or known better (`origin`); goes into `source.json` as it is.
+        mirror: a folder that is searched for public files before their URL is used.
+        provenance: further facts on the file's origin (`dvc_repository`, `dvc_revision`, `dvc_path`; `data_location`,
+            `data_version`), or a better `origin`; written into `source.json` unchanged.
 
     Raises:
-        UserError: the file cannot be had, or its md5 is not the one that the configuration names.
+        UserError: the file is not available, or its md5 differs from the configuration.
     """
     with stage_output(out) as folder:
         if config.dataset == "sample":
@@ -112,15 +112,15 @@ def _download(url: str, data: Path) -> None:
         request = urllib.request.Request(url, headers={"User-Agent": "elcrec"})  # noqa: S310 - scheme checked above
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response, data.open("wb") as file:  # noqa: S310 - same
             shutil.copyfileobj(response, file, _BLOCK_BYTES)
-            if response.length:  # what is still to come, where the connection has ended in silence
+            if response.length:  # bytes still missing, if the connection ended without an error
                 raise http.client.IncompleteRead(b"", response.length)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        fix = "check the network; without one name a folder with the file in ELCREC_MIRROR, or read your own copy"
+        fix = "check the network; without a network, set ELCREC_MIRROR to a folder with the file, or read your own copy"
         raise UserError(f"download failed ({error})", where=url, fix=fix) from error
 
 
 def _check_md5(data: Path, expected: str | None, *, origin: str) -> None:
     found = md5_of(data)
     if expected is not None and found != expected:
-        fix = "the file is damaged or changed; if the change is wanted, set its md5 in the parameters"
+        fix = "the file is damaged or changed; if the change is intended, set its md5 in the parameters"
         raise UserError(f"md5 is {found}, expected {expected}", where=origin, fix=fix)

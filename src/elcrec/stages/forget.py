@@ -1,4 +1,4 @@
-"""Forget a user: out of the store, out of the work folders, and out of every log that is read from now on."""
+"""Forget a user: erase them from the store, the work folders, and every log that is read from now on."""
 
 import logging
 from collections.abc import Sequence
@@ -28,27 +28,27 @@ def forget(
     user_key: str | None = None,
     text: CsvConfig = AS_FOUND,
 ) -> dict[str, int]:
-    """Erase a user; return how much was found of them in the store, and in how many files of the folders.
+    """Erase a user; return how much was found in the store, and in how many files of the folders.
 
-    The list of the forgotten comes first: once they are on it, no validate and no push brings back what they did until
-    now. Running it again is harmless, and finishes what was broken off.
+    The list of forgotten users is written first: once the user is on it, no validate and no push brings back their
+    earlier events. Running it again is harmless, and completes an interrupted run.
 
     Args:
         user_id: the raw id.
         store: the store folder, which keeps the list.
         folders: work folders of the stages.
-        columns: names that the column of users may have in a raw log.
+        columns: possible names of the column of users in a raw log.
         features: the feature store.
-        exposures: the folder of what servers write down of their answers, if they do.
-        user_key: what the user is called there, and in outputs that come from it; `None` where there is no salt.
-        text: how raw logs in CSV are written.
+        exposures: the folder of the servers' exposures, if there is one.
+        user_key: the user's key in exposures and in outputs made from them; `None` if there is no salt.
+        text: the form of raw logs in CSV.
 
     Raises:
         UserError: a folder is missing, or a file cannot be rewritten.
-        StoreUnavailable: the online store or the event log does not answer, or somebody reads them for too long.
+        StoreUnavailable: the online store or the event log does not answer, or another process reads them too long.
     """
     if not user_id.strip() or len(user_id) > MAX_ID_LENGTH:
-        raise UserError("not a user's id", fix=f"give one of 1 to {MAX_ID_LENGTH} characters")
+        raise UserError("not a user's id", fix=f"give an id of 1 to {MAX_ID_LENGTH} characters")
     for folder in folders:
         if not folder.is_dir():
             raise UserError("no such folder", where=folder, fix="name an existing --workdir")

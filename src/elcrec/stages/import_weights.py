@@ -1,4 +1,4 @@
-"""Stage import-weights: a checkpoint of the published code in, a model folder for given sequences out."""
+"""Stage import-weights: turn a checkpoint of the published code into a model folder for given sequences."""
 
 import logging
 import re
@@ -23,17 +23,17 @@ _ROW = re.compile("[1-9][0-9]*")
 
 
 class ForeignWeights(Protocol):
-    """A checkpoint of other code, read and found complete; its item table has a row for each raw id."""
+    """A complete checkpoint of other code; its item table has a row for each raw id."""
 
     @property
     def num_items(self) -> int:
         """The largest raw id."""
 
     def config(self, num_heads: int) -> TrainConfig:
-        """Return what is known of the training's configuration."""
+        """Return the known part of the training's configuration."""
 
     def to_model(self, rows_V: npt.NDArray[np.int64], num_heads: int) -> SequenceModel:
-        """Return the model of our items 1 to V, each with the named row of the table."""
+        """Return the model of items 1 to V, where item i has the i-th of the given rows of the table."""
 
 
 def import_weights(
@@ -47,23 +47,23 @@ def import_weights(
 ) -> dict[str, Any]:
     """Write a checkpoint of the published code as `model.safetensors` and `config.json`.
 
-    The published code takes the raw integer id for the row of its item table; our indices are another order, so the
-    rows are put into that of `items.parquet`.
+    In the published code, the raw integer id of an item is its row in the item table. Our indices have another order,
+    so the rows are put into the order of `items.parquet`.
 
     Args:
         checkpoint: the file that the published code saved.
         sequences: output of the sequences stage, of the log that the model was trained on.
         out: the model folder to write.
         read: reads the checkpoint, or raises a `UserError`.
-        num_heads: attention heads, which no shape tells.
-        drop_absent_items: accept a table with items that the sequences lack, and leave those out. Ranks are then
-            among fewer items than in the published evaluation.
+        num_heads: number of attention heads, which cannot be derived from any shape.
+        drop_absent_items: accept a table with items that the sequences lack, and drop these. Ranks are then among fewer
+            items than in the published evaluation.
 
     Returns:
-        What was read: the objective and the sizes.
+        The objective and the sizes of the checkpoint.
 
     Raises:
-        UserError: the checkpoint is unusable, does not fit the sequences, or the output cannot be written.
+        UserError: the checkpoint is unusable or does not match the sequences, or the output cannot be written.
     """
     _require_apart(out, checkpoint, sequences)
     verify(sequences, "split.json", "sequences.parquet", "items.parquet")
@@ -93,10 +93,10 @@ def import_weights(
 
 
 def _require_apart(out: Path, *inputs: Path) -> None:
-    """Refuse to replace a folder that an input lies in."""
+    """Refuse to replace a folder that contains an input."""
     for path in inputs:
         if path.resolve().is_relative_to(out.resolve()):
-            raise UserError(f"would be replaced, and {path} with it", where=out, fix="name another folder with --out")
+            raise UserError(f"would be replaced, together with {path}", where=out, fix="name another folder with --out")
 
 
 def table_rows(item_ids: Sequence[str], num_items: int, *, where: object) -> npt.NDArray[np.int64]:
@@ -105,7 +105,7 @@ def table_rows(item_ids: Sequence[str], num_items: int, *, where: object) -> npt
     Args:
         item_ids: raw ids of items 1 to V.
         num_items: the table's largest id.
-        where: named in errors.
+        where: name for errors.
 
     Raises:
         UserError: an id is not a whole number, or has no row.
@@ -113,7 +113,7 @@ def table_rows(item_ids: Sequence[str], num_items: int, *, where: object) -> npt
     fix = "give the sequences of the log that the model was trained on"
     faulty = [item for item in item_ids if not _ROW.fullmatch(item)]
     if faulty:
-        what = f"item ids that are not whole numbers from 1 on, so not rows of the table: {_some(faulty)}"
+        what = f"item ids that are not whole numbers from 1, so not rows of the table: {_some(faulty)}"
         raise UserError(what, where=where, fix=fix)
     beyond = [item for item in item_ids if int(item) > num_items]
     if beyond:

@@ -1,4 +1,4 @@
-"""Monitor: judge what is served, day by day, and say whether to train again."""
+"""Monitor: judge what is served, day by day, and decide whether to request retraining."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -24,11 +24,11 @@ from elcrec.serving.exposure_files import LATER_COLUMNS
 _EPOCH = date(1970, 1, 1)
 _KEPT_DAYS = 120
 _TOGETHER = -1
-"""The number of the period that holds all reference days."""
+"""Number of the period that contains all reference days."""
 
 
 class Champion(NamedTuple):
-    """What is known of the bundle that serves: its identity, its age in days, what it met at its evaluation."""
+    """The bundle that serves: its identity, its age in days, and its training profile."""
 
     digest: str
     age: float
@@ -47,21 +47,22 @@ def monitor(
 ) -> dict[str, object]:
     """Judge every whole day of every bundle that was shown; return the verdict and some numbers.
 
-    A day is judged again, as events come in, until the window of attribution has passed after its end: then it is
-    settled. What needs events (`verdict.NEEDS_EVENTS`) is judged on settled days alone. The same day twice is one day.
+    A day is judged again as events arrive, until the window of attribution after its end has passed: then it is
+    settled. Checks that need events (`verdict.NEEDS_EVENTS`) are judged only on settled days. A day that is judged
+    twice counts once.
 
     Args:
         config: the section `monitor`.
-        attributed: what `elcrec exposures` wrote.
+        attributed: the output of `elcrec exposures`.
         out: the folder to write: `monitor.json`, and a page.
         engine: runs the SQL.
-        now: the present; a day is whole when it is over by then.
-        earlier: what an earlier run wrote; `None`: it is in `out`, if there is one.
-        bundle: the champion's bundle, which tells its age and its training profile; `None`: the newest that was
-            shown counts.
+        now: the present time; a day is whole if it ended before it.
+        earlier: the output of an earlier run; `None` looks for it in `out`.
+        bundle: the champion's bundle, for its age and its training profile; `None` takes the newest bundle that was
+            shown.
 
     Raises:
-        UserError: an input is missing or not what it should be.
+        UserError: an input is missing or invalid.
     """
     window, before = read_window(attributed, lacking=LATER_COLUMNS), read_state(earlier or out)
     champion = None if bundle is None else _champion(bundle, now)
@@ -89,7 +90,7 @@ def _champion(bundle: Path, now: datetime) -> Champion:
 def _remeasured(
     config: MonitorConfig, session: Session, known: Mapping[str, BundleState], now: datetime, window: float
 ) -> list[BundleState]:
-    """Return every bundle with the days that are whole by now; what was settled stays as it is."""
+    """Return every bundle with its whole days measured; settled days stay as they are."""
     rows, shown = bundles(session), days(session)
     states = {row["digest"]: known.get(row["digest"]) or _new(row) for row in rows}
     today = (now.date() - _EPOCH).days
@@ -114,7 +115,7 @@ def _new(row: Mapping[str, Any]) -> BundleState:
 
 
 def _is_open(state: BundleState, day: int) -> bool:
-    """Say whether a day is still to be measured: not the first, and later than every day that is settled."""
+    """Return whether a day must still be measured: it is not the first, and later than every settled day."""
     settled = [one.date for one in state.days if one.settled]
     if state.reference is not None:
         settled += [one.date for one in state.reference.days]
@@ -144,7 +145,7 @@ def _joined(old: Sequence[Day], new: Sequence[Day]) -> tuple[Day, ...]:
 def _with_references(
     config: MonitorConfig, session: Session, states: Mapping[str, BundleState]
 ) -> Iterator[BundleState]:
-    """Yield the bundles; one that now has enough settled days gets its reference."""
+    """Yield the bundles; a bundle that now has enough settled days gets its reference."""
     ready = {
         digest: [day for day in state.days if day.settled and day.measured.users >= config.min_users]
         for digest, state in states.items()
@@ -161,7 +162,8 @@ def _with_references(
     pooled = measure(session, periods, edges)
     for digest, state in states.items():
         if digest in whole:
-            # Without a row of these days any more, the last of them, which says less, stands for all.
+            # If the table has no rows of these days any more, the last of them stands in for all, which is less
+            # accurate.
             together = pooled.get((digest, _TOGETHER), whole[digest][-1].measured)
             yield _referred(state, whole[digest], together)
         else:
@@ -183,7 +185,7 @@ def _judged(config: MonitorConfig, state: BundleState) -> BundleState:
 def _concluded(
     config: MonitorConfig, before: State, found: Sequence[BundleState], champion: Champion | None, now: datetime
 ) -> State:
-    """Return what all this comes to: the verdict on the bundle that serves, and whether to ask for retraining."""
+    """Return the verdict on the bundle that serves, and whether to request retraining."""
     by_digest = {state.digest: state for state in found}
     newest = max(
         found, key=lambda state: (state.days[-1].date if state.days else state.first, state.first), default=None
@@ -210,7 +212,7 @@ def _concluded(
 
 def _verdict(config: MonitorConfig, state: BundleState | None) -> tuple[Verdict, tuple[str, ...]]:
     if state is None:
-        return "learning", ("What serves has not been shown to anybody yet.",)
+        return "learning", ("The bundle that serves has not been shown to any user yet.",)
     judged = [one for one in state.judgements if one.judged]
     if judged:
         return judged[-1].verdict, judged[-1].reasons

@@ -1,4 +1,4 @@
-"""Promote: decide between the challenger and the champion by what their users did, and act on it."""
+"""Promote: decide between challenger and champion by the behaviour of their users, and act on the decision."""
 
 import logging
 from datetime import date, datetime, timedelta
@@ -38,24 +38,24 @@ def promote(
 ) -> dict[str, object]:
     """Write the decision into `out`, and act on it: the challenger becomes champion, stays, or is rejected.
 
-    Whole, settled days count, from the first after both versions were shown in their arms. Running it again after it
-    acted finds no challenger and changes nothing.
+    Whole, settled days count, from the first one after both versions were shown in their arms. A second run after an
+    action finds no challenger and changes nothing.
 
     Args:
-        attributed: what `elcrec exposures` wrote.
-        registry: where champion and challenger are.
-        features: the feature store, which must have what the challenger reads.
-        config: reads the section `promote`, `push.model_name` and `serve.challenger.share`.
+        attributed: the output of `elcrec exposures`.
+        registry: the registry with champion and challenger.
+        features: the feature store, which must have the features that the challenger reads.
+        config: the configuration; used are the section `promote`, `push.model_name` and `serve.challenger.share`.
         out: the folder to write: `promote.json`, and a page.
         engine: runs the SQL.
-        now: the present; a day counts when all events that may follow from its answers have happened by then.
-        dry_run: whether the registry stays as it is.
+        now: the present time; a day counts if all events that may follow from its answers happened before it.
+        dry_run: whether to leave the registry unchanged.
 
     Returns:
         The outcome (`promotion.Outcome`), its reason and some numbers.
 
     Raises:
-        UserError: there is no champion, an input is not what it should be, or the challenger cannot be served.
+        UserError: there is no champion, an input is invalid, or the challenger cannot be served.
     """
     name = config.push.model_name
     champion, challenger = registry.champion(name), registry.challenger(name)
@@ -106,7 +106,7 @@ def _arms(champion: RegisteredModel, challenger: RegisteredModel) -> dict[Any, R
 
 
 def _act(decision: Decision, challenger: RegisteredModel, registry: ModelRegistry, features: ServiceCheck) -> None:
-    """Move the alias, or reject the challenger; in both cases the registry has no challenger afterwards."""
+    """Move the alias, or reject the challenger; in both cases, no challenger remains."""
     if decision.outcome == "promote":
         manifest = verify_bundle(challenger.bundle)
         features.check(manifest.feature_service, manifest.feature_schema)
@@ -122,7 +122,7 @@ def _document(
     challenger: RegisteredModel | None,
     now: datetime,
 ) -> dict[str, Any]:
-    """Return promote.json, but whether it was acted on."""
+    """Return the content of promote.json, except whether it was acted on."""
     found = msgspec.to_builtins(decision)
     looks = [{"date": _date(look["day"]), **look} for look in found.pop("looks")]
     return {

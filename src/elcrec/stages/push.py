@@ -1,6 +1,6 @@
 """Push: decide, write the bundle, register it, publish features, and move the alias last.
 
-Every step finds what an earlier, killed run has done and leaves it as it is, so running again is harmless.
+Every step keeps what an earlier, killed run has already done, so running again is harmless.
 """
 
 import logging
@@ -56,9 +56,9 @@ def push(
     sign: Callable[[Path], None] | None = None,
     salt: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
-    """Write gate.json and gate.md into `out`, on acceptance also `bundle/`, and make it the champion or the challenger.
+    """Judge a model and write gate.json and gate.md; if accepted, write `bundle/` and make it champion or challenger.
 
-    A refusal is an answer, not an error. What users did is published all the same.
+    A refusal is a result, not an error; the log's histories are published anyway.
 
     Args:
         config: the section `push`.
@@ -66,18 +66,18 @@ def push(
         sequences: the sequences folder.
         evaluation: the evaluation folder.
         out: the folder to write.
-        registry: where models are registered.
-        features: where features are published.
-        run: which run of a pipeline this is, such as its `id` and `name`: kept in the bundle's manifest and as tags
+        registry: the registry of models.
+        features: the feature store.
+        run: the run of a pipeline, such as its `id` and `name`, kept in the bundle's manifest and as tags
             `elcrec.run.*` of the version.
         sign: signs a bundle folder; `None` leaves bundles unsigned.
-        salt: returns what the keys of users in exposures were made with, for `push.gate.counterfactual`.
+        salt: returns the salt of the users' keys in exposures, for `push.gate.counterfactual`.
 
     Returns:
         The decision and what was done.
 
     Raises:
-        UserError: an input does not fit the others, or a store refuses.
+        UserError: an input does not match the others, or a store refuses.
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
     manifest = _describe(config, source, features)
@@ -109,16 +109,16 @@ def push(
 def publish_log(
     config: PushConfig, sequences: Path, decision: GateDecision, *, features: FeatureStore
 ) -> dict[str, Any]:
-    """Publish what users did, though the model of it was refused: it is true all the same, and the champion reads it.
+    """Publish the histories of a log whose model was refused: they are still true, and the champion reads them.
 
-    Where no version serves nobody reads it, so nothing is published.
+    If no version serves, nobody reads them, so nothing is published.
 
     Raises:
-        UserError: an input is not readable, or a store refuses.
+        UserError: an input cannot be read, or a store refuses.
     """
     if decision.serving is None:
         return {}
-    logger.info("publishing histories alone: version %s still serves", decision.serving)
+    logger.info("publishing histories only: version %s still serves", decision.serving)
     return _publish(config, features, log_tables(sequences))
 
 
@@ -135,7 +135,7 @@ def decide(
     """Judge a model by its evaluation and against the champion; write nothing. `salt` is as in `push`.
 
     Raises:
-        UserError: an input does not fit the others, or a store refuses.
+        UserError: an input does not match the others, or a store refuses.
     """
     source = BundleSource(model=model, sequences=sequences, evaluation=evaluation)
     return _decide(config, source, _describe(config, source, features), registry, salt)
@@ -151,7 +151,7 @@ def _describe(config: PushConfig, source: BundleSource, features: FeatureStore) 
 
 
 def _verify(source: BundleSource) -> None:
-    """Compare what is about to be read with what its stages recorded."""
+    """Compare the inputs with the checksums that their stages recorded."""
     verify(source.model, CONFIG, WEIGHTS, optional=[HISTORY])
     verify(source.sequences, "split.json", "sequences.parquet", "items.parquet", "histories.parquet")
     written = ("metrics.json", "ranks.parquet", "intents.json", "model_card.md")
@@ -159,7 +159,7 @@ def _verify(source: BundleSource) -> None:
 
 
 def _require_times(config: PushConfig, sequences: Path) -> None:
-    """Check that days mean something in this log, where the configuration counts them."""
+    """Check that the log has real times if the configuration counts days."""
     if config.idle_days and read_json(sequences / "split.json").get("time") != "real":
         what = "push.idle_days counts days; this log has only an order, no real times"
         raise UserError(what, where=sequences, fix="set push.idle_days=0")
@@ -196,11 +196,11 @@ def _on_the_log(
     champion: RegisteredModel | None,
     salt: Callable[[], str] | None,
 ) -> OnTheLog | None:
-    """Estimate what the challenger would have earned, where that is asked and another bundle serves."""
+    """Make the counterfactual estimate, if the configuration asks for it and another bundle serves."""
     asked = config.gate.counterfactual
     if asked.attributed is None or champion is None or read_manifest(champion.bundle).digest == manifest.digest:
         return None
-    assert salt is not None, "who calls a stage with this section gives the salt"
+    assert salt is not None, "a caller that sets this section must pass the salt"
     with TemporaryDirectory() as folder:
         challenger = Path(folder) / "bundle"
         write_bundle(source, manifest, challenger)
@@ -208,9 +208,9 @@ def _on_the_log(
 
 
 def _read_ranks(source: BundleSource, data: SequenceData) -> tuple[pa.Table, EvaluationSet]:
-    """Return the challenger's ranks, and beside them those of others, N rows, and what these users were asked.
+    """Return the table of ranks of the challenger and others, N rows, and the test split of these users.
 
-    They are all users with a test target, or as many of them as `evaluate.users` lets be chosen, and no others.
+    These are exactly the users with a test target, or the sample of them that `evaluate.users` sets.
     """
     path = source.evaluation / "ranks.parquet"
     try:
@@ -220,7 +220,7 @@ def _read_ranks(source: BundleSource, data: SequenceData) -> tuple[pa.Table, Eva
     faulty = [name for name, kind in _RANKS.items() if not _is_full(table, name, kind)]
     if faulty:
         fix = "run the evaluate stage again"
-        raise UserError(f"no column {faulty[0]!r} that says something of every user", where=path, fix=fix)
+        raise UserError(f"no column {faulty[0]!r} with a value for every user", where=path, fix=fix)
     if not is_of_model(table, source.model):
         raise UserError(f"not the ranks of {source.model}", where=path, fix="run the evaluate stage again")
     test = asked_users(data, "test", max(1, len(table)), source.sequences)
@@ -228,7 +228,7 @@ def _read_ranks(source: BundleSource, data: SequenceData) -> tuple[pa.Table, Eva
         raise UserError("no user has a test target", where=path, fix="push needs a split with test users")
     same_users = table["user_id"].cast(pa.string()).equals(user_ids_of(source.sequences, test.users))
     if not same_users or not np.array_equal(table["target"].to_numpy(), test.target_items):
-        raise UserError("not the ranks of these test users", where=path, fix="run the evaluate stage again")
+        raise UserError("not the ranks of the test users", where=path, fix="run the evaluate stage again")
     return table, test
 
 
@@ -238,10 +238,10 @@ def _is_full(table: pa.Table, name: str, kind: Callable[[pa.DataType], bool]) ->
 
 
 def _recounted(metrics: Mapping[str, Any], ranks: pa.Table, *, where: Path) -> dict[str, Any]:
-    """Return the metrics that are judged: those of the ranks, and what no rank tells as metrics.json says it.
+    """Return the metrics to judge: those computed from the ranks, and the others as in metrics.json.
 
     Raises:
-        UserError: metrics.json says of the ranks what they do not give.
+        UserError: metrics.json contradicts the ranks.
     """
     columns = {"": "rank"} | {f"{other}_": f"{other}_rank" for other in ("popularity", "baseline")}
     known = {prefix: ranks[name] for prefix, name in columns.items() if name in ranks.column_names}
@@ -267,12 +267,12 @@ def _measured(
     manifest: Manifest,
     registry: ModelRegistry,
 ) -> Champion | None:
-    """Measure the champion, or, where it is gone or cannot be read, the newest other version that can."""
+    """Measure the champion, or, if it is gone or cannot be read, the newest other version that can be."""
     for registered in _candidates(name, champion, registry):
         try:
             digest = verify_bundle(registered.bundle).digest
             if digest == manifest.digest and registered is not champion:
-                continue  # what a push that was killed has left of this very bundle
+                continue  # left by a killed push of this same bundle
             ranks = None
             if digest != manifest.digest:
                 catalogue = load_catalogue(source.sequences / "items.parquet")
@@ -285,7 +285,7 @@ def _measured(
 
 
 def _candidates(name: str, champion: RegisteredModel | None, registry: ModelRegistry) -> Iterator[RegisteredModel]:
-    """Yield the champion, if there is one, then the other versions, the newest first."""
+    """Yield the champion, if there is one, then the other versions, newest first."""
     if champion is not None:
         yield champion
     for version in registry.versions(name):
@@ -307,7 +307,7 @@ def _release(
 ) -> dict[str, Any]:
     """Register, publish, and only then move the alias: a reader never meets a version without features.
 
-    Of a challenger histories alone are published: intents and vectors in the store stay those of the champion.
+    For a challenger only histories are published: intents and vectors in the store stay the champion's.
     """
     metrics = {name: value for name, value in read_json(bundle / "metrics.json").items() if _is_number(value)}
     tags = {"sequences_md5": manifest.sequences_md5, "feature_service": manifest.feature_service}

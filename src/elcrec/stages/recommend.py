@@ -1,4 +1,4 @@
-"""Recommend: for one user as lines of text, from the feature store."""
+"""Recommend for one user, as lines of text, from the feature store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +12,11 @@ from elcrec.serving.recommender import Query, Recommendation, Recommender
 
 _TYPICAL = 5
 _SEED = 0
-"""Seeds what rules explore: the same command gives the same file."""
+"""Seed of the rules' exploration: the same command gives the same output."""
 
 
 def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features: FeatureStore) -> Iterator[str]:
-    """Yield what a terminal shows: the user, their intent, and k items with their scores.
+    """Yield lines for a terminal: the user, their intent, and k items with their scores.
 
     A user that the store does not know gets the most popular items, marked as such.
 
@@ -34,7 +34,7 @@ def recommend(name: str, user: str, k: int, *, registry: ModelRegistry, features
     yield f"intent     {_intent(recommender, answer.intent)}"
     yield f"source     {'popular items (fallback: no known history)' if answer.fallback else 'model'}"
     yield ""
-    yield from _table(answer) if answer.item_ids else ["nothing is left to recommend: no item is new to this user"]
+    yield from _table(answer) if answer.item_ids else ["nothing is left to recommend: this user has seen every item"]
 
 
 def _intent(recommender: Recommender, intent: int | None) -> str:
@@ -66,12 +66,12 @@ def bundle_of(name: str, version: str, registry: ModelRegistry) -> Path:
         return _champion(name, registry).bundle
     found = registry.version(name, version)
     if found is None:
-        raise UserError(f"model {name!r} has no version {version!r}", fix=f"name one that it has, or {CHAMPION}")
+        raise UserError(f"model {name!r} has no version {version!r}", fix=f"name an existing version, or {CHAMPION}")
     return found.bundle
 
 
 def first_users(histories: Path, number: int = 200) -> list[str]:
-    """Return the first users of a file of histories, none where there is no such file."""
+    """Return the first users of a file of histories, none if the file does not exist."""
     if not histories.is_file():
         return []
     users: dict[str, None] = {}
@@ -84,7 +84,7 @@ def first_users(histories: Path, number: int = 200) -> list[str]:
 
 
 def read_users(path: Path) -> list[str]:
-    """Return the ids in a file, one a line.
+    """Return the ids in a file, one per line.
 
     Raises:
         UserError: it is not readable.
@@ -104,7 +104,7 @@ def _champion(name: str, registry: ModelRegistry) -> RegisteredModel:
 
 
 def load_recommender(bundle: Path, k: int) -> tuple[Recommender, int]:
-    """Load a bundle to recommend k items; return how many it can show as well, all that there are at most.
+    """Load a bundle to recommend k items; return it and k, reduced to the number of items that it can show.
 
     Raises:
         UserError: it is damaged, or `k` is below 1.

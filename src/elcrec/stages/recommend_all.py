@@ -1,4 +1,4 @@
-"""Recommend-all: the best items of every user as one Parquet file, in bounded memory, whole or in parts."""
+"""Recommend for all users: their best items as one Parquet file or several parts, in bounded memory."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from elcrec.stages.recommend import load_recommender
 
 _ROWS_AT_ONCE = 32_768
 _TIMES = ("created", "event_timestamp")
-"""Which of several rows of a user is the newest: a store's file also holds histories as they stood earlier."""
+"""Columns that show which row of a user is the newest: a store's file also holds earlier histories."""
 _LISTS = ("item_ids", "seen_items")
 
 
@@ -33,12 +33,13 @@ def recommend_all(
 ) -> dict[str, Any]:
     """Write the k best items of every user: `user_id`, `item_ids`, `scores`, `intent` (-1: none), `source`.
 
-    Where the bundle's rules explore, `propensities` says with what chance each item was drawn for its place. Where
-    the bundle has new items, `new` says which these are.
+    If the bundle's rules explore, `propensities` is the chance with which each item was drawn for its place. If the
+    bundle has new items, `new` marks them.
 
-    Rows are in the order of `histories`, or of the `wanted` users; a user without a known item gets the most popular
-    ones (`popular`). Of several rows of a user the newest counts. All parts together are the whole, but for what rules
-    draw at random. What is held at a time is a block of users, and 40 bytes of every user where the file has times.
+    Rows are in the order of `histories`, or of the `wanted` users. A user without a known item gets the most popular
+    items (`popular`). If a user has several rows, the newest counts. All parts together equal the whole, except for
+    random draws of the rules. Memory holds a block of users at a time, and 40 bytes of every user if the file has
+    times.
 
     Raises:
         UserError: the bundle is damaged, the histories are not readable, `k` is out of range, or `out` is not named
@@ -60,7 +61,7 @@ def recommend_all(
 
 
 def _blocks(path: Path, wanted: Sequence[str] | None, part: Part) -> tuple[int, Iterator[pa.Table]]:
-    """Return how many users are asked for, and their histories a block at a time."""
+    """Return the number of requested users, and their histories, a block at a time."""
     with _reading(path):
         names = pq.read_schema(path).names
         if not {"user_id", "item_ids"} <= set(names):
@@ -79,7 +80,7 @@ def _blocks(path: Path, wanted: Sequence[str] | None, part: Part) -> tuple[int, 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Say which file is not readable."""
+    """Turn errors of reading into an error that names the file."""
     try:
         yield
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -88,7 +89,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _tables(path: Path, columns: list[str]) -> Iterator[pa.Table]:
-    """Read a file a block of rows at a time; ids as text."""
+    """Read a file, a block of rows at a time, with ids as text."""
     with _reading(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
             table = pa.Table.from_batches([batch])
@@ -113,9 +114,9 @@ def _newest_rows(path: Path, times: list[str], part: Part) -> npt.NDArray[np.int
 
 
 def _newest(*columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return the place of the newest row of each user, ascending, given two hashes of the users and the times."""
+    """Return the ascending positions of each user's newest row, given two hashes of the users and the times."""
     one, other, *moments = columns
-    # By user, then by time, then by place; the last of a user is the newest.
+    # By user, then by time, then by position; the last row of a user is the newest.
     order = np.lexsort((*moments, other, one))
     changes = (np.diff(one[order]) != 0) | (np.diff(other[order]) != 0)
     last = np.concatenate((changes, np.ones(min(1, len(order)), np.bool_)))
@@ -133,7 +134,7 @@ def _rows(path: Path, rows: npt.NDArray[np.int64], lists: list[str]) -> Iterator
 
 
 def _of_users(path: Path, users: pa.Array, lists: list[str], times: list[str]) -> Iterator[pa.Table]:
-    """Read the newest histories of the users that are named, in their order; an unknown user has none."""
+    """Read the newest histories of the given users, in their order; that of an unknown user is empty."""
     parts = [
         table.filter(pc.is_in(table["user_id"], value_set=users))
         for table in _tables(path, ["user_id", *lists, *times])
@@ -168,9 +169,9 @@ def _answer(recommender: Recommender, block: pa.Table, k: int) -> pa.Table:
 
 
 def _fill_cold(recommender: Recommender, known: Ragged, seen: Ragged, k: int) -> dict[str, npt.NDArray[Any]]:
-    """Return room for all answers, and in it those of users without a known item: popular ones that they have not seen.
+    """Return arrays for all answers, filled for users without a known item: popular items that they have not seen.
 
-    Where no item is left, the score is -inf.
+    The score is -inf if no item is left.
     """
     users = len(known)
     best: dict[str, npt.NDArray[Any]] = {
@@ -208,7 +209,7 @@ def _schema(recommender: Recommender) -> pa.Schema:
 def _table_of(
     recommender: Recommender, users: pa.ChunkedArray, best: dict[str, npt.NDArray[Any]], source: pa.Array
 ) -> pa.Table:
-    """Return lists of raw ids and scores; where fewer than k items are left, the list is shorter."""
+    """Return lists of raw ids and scores; a list is shorter if fewer than k items are left."""
     left = np.isfinite(best["scores"])
     offsets = pa.array(np.concatenate(([0], np.cumsum(left.sum(1)))).astype(np.int32))
     item_ids = recommender.catalogue.item_ids.take(pa.array(best["items"][left] - 1))

@@ -1,4 +1,4 @@
-"""Rollback: an earlier version serves again, and no push brings back the one that it replaces."""
+"""Rollback: make an earlier version the champion again, and reject the one that it replaces."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ def rollback(
 
     Args:
         name: the registered model.
-        version: what is to serve; `None` takes the newest that is older than the champion and was not rejected. One
-            that was rejected itself is pardoned.
-        registry: where the versions are.
-        features: the feature store, which must have what the version reads.
+        version: the version to serve; `None` takes the newest one that is older than the champion and not rejected. A
+            rejected version is pardoned.
+        registry: the registry of the versions.
+        features: the feature store, which must have the features that the version reads.
 
     Raises:
         UserError: there is no such version, or it cannot be served.
@@ -28,12 +28,12 @@ def rollback(
     wanted = version or _before(name, champion.version if champion else None, registry)
     found = registry.version(name, wanted)
     if found is None:
-        raise UserError(f"model {name!r} has no version {wanted!r}", fix="name one that the registry has")
+        raise UserError(f"model {name!r} has no version {wanted!r}", fix="name a version in the registry")
     manifest = verify_bundle(found.bundle)
     features.check(manifest.feature_service, manifest.feature_schema)
     registry.pardon(name, wanted)
     rejected = champion.version if champion and champion.version != wanted else None
-    # First rejected, then replaced: a push that goes on in between must not make it the champion again.
+    # Reject first, then replace: a push at the same time must not make it the champion again.
     if rejected is not None:
         registry.reject(name, rejected)
     registry.set_champion(name, wanted)

@@ -1,4 +1,4 @@
-"""What the search that servers are told to use finds of the exact answers, by the server's own code."""
+"""Recall of the configured search, compared with exact search, measured with the server's own code."""
 
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +34,7 @@ def measure_search(
     table: pa.Table | None,
     new_items: NewItems | None,
 ) -> SearchFindings | None:
-    """Answer test users, 2,000 at most, by both searches; `None` where the search is exact.
+    """Answer at most 2,000 test users with both searches; return `None` if the search is exact.
 
     Raises:
         UserError: the extra `index` is not installed.
@@ -66,7 +66,7 @@ def _recommenders(
     table: pa.Table | None,
     new_items: NewItems | None,
 ) -> Callable[..., Recommender]:
-    """Return what makes, of a search, what a server would load: with the rules, all items available, none explored."""
+    """Return a factory of recommenders, given a search: as on a server, but all items available, no exploration."""
     served = with_new_items(load_model(model), catalogue, new_items)
     split = read_json(sequences / "split.json")
     manifest = Manifest(name="evaluated", feature_service="", sequences_md5=split["md5"], split=split, files={})

@@ -1,4 +1,4 @@
-"""Turn validated interactions into sequences, the item index and the split."""
+"""Stage sequences: turn validated interactions into sequences, the item index and the split."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _LEAST_PAIRS = 100
 _SORTED_SHARE = 0.9
-"""Of neighbours in an order that has nothing to do with ids, about half ascend."""
+"""If the order has nothing to do with ids, about half of all neighbours ascend."""
 
 
 def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, engine: Engine) -> Metrics:
@@ -35,10 +35,10 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
         config: filter and split.
         interactions: the validate stage's folder.
         out: the folder to write.
-        engine: what filters and sorts; no result depends on which.
+        engine: filters and sorts; the results do not depend on it.
 
     Raises:
-        UserError: the input is not the validate stage's, or nothing is left to train on or to evaluate.
+        UserError: the input is not an output of the validate stage, or nothing is left to train on or to evaluate.
     """
     verify(interactions, "validation.json", "interactions.parquet")
     time = read_json(interactions / "validation.json").get("time")
@@ -60,7 +60,7 @@ def build_sequences(config: SequencesConfig, interactions: Path, out: Path, *, e
 
 
 def _own_columns(path: Path) -> list[str]:
-    """Return the further columns that events have, once the file is known to be readable."""
+    """Check that the file is readable, and return its further columns."""
     try:
         found = pq.read_schema(path)
     except FileNotFoundError as error:
@@ -77,7 +77,7 @@ def _own_columns(path: Path) -> list[str]:
 
 
 def _require_columns(config: SequencesConfig, own: Sequence[str], time: str, where: Path) -> None:
-    """Check that the log tells what the configuration asks for."""
+    """Check that the log has the columns that the configuration needs."""
     asked = {"kind_column": (KIND, bool(config.kinds.named)), "tie_column": (TIE, config.ties == "column")}
     for option, (column, wanted) in asked.items():
         if wanted and column not in own:
@@ -85,7 +85,9 @@ def _require_columns(config: SequencesConfig, own: Sequence[str], time: str, whe
             raise UserError(f"the interactions have no column {column!r}", where=where, fix=fix)
     if config.session_gap is not None and time != "real":
         fix = "unset sequences.session_gap"
-        raise UserError("sessions end after minutes; this log has only an order", where=where, fix=fix)
+        raise UserError(
+            "sessions end after minutes, but this log has only an order, no real times", where=where, fix=fix
+        )
 
 
 def _build(
@@ -95,7 +97,7 @@ def _build(
     more = select_events(session, own, config)
     core = keep_core(session, config.k_core, more)
     if not core.events:
-        what = f"no interaction is left of the {config.k_core}-core" if config.k_core else "no interaction is left"
+        what = f"no interaction is left in the {config.k_core}-core" if config.k_core else "no interaction is left"
         raise UserError(what, where=interactions[0].parent, fix="lower sequences.k_core, or raise most_events")
     shares = (config.valid_share, config.test_share)
     cuts = find_cuts(session, core.events, *shares) if config.split == "temporal" else None
@@ -125,13 +127,15 @@ def _require_parts(counts: Folded, interactions: Path) -> None:
 
 
 def _warn_of_ties(counts: Folded) -> None:
-    """Say it where events of the same time stand in the order of their items' ids, as somebody sorted them."""
+    """Warn if events with the same time are ordered by item id, probably because the log was sorted."""
     ties = counts.ties
     if ties.events:
-        logger.info("%.1f %% of events have the time of another of their user", 100 * ties.events / counts.events)
+        logger.info(
+            "%.1f %% of events have the same time as another event of their user", 100 * ties.events / counts.events
+        )
     if ties.pairs >= _LEAST_PAIRS and max(ties.rising, ties.pairs - ties.rising) >= _SORTED_SHARE * ties.pairs:
         logger.warning(
-            "%.0f %% of neighbours with the same time stand in the order of their item ids, which tells the model what "
+            "%.0f %% of neighbours with the same time are in the order of their item ids, which tells the model what "
             "comes next; set sequences.ties=drawn, or give the log its true order",
             100 * max(ties.rising, ties.pairs - ties.rising) / ties.pairs,
         )

@@ -1,4 +1,4 @@
-"""Events from a stream into the online store, until told to stop."""
+"""Store events from a stream in the online store, until told to stop."""
 
 from collections.abc import Container, Sequence
 from threading import Event as Flag
@@ -18,15 +18,15 @@ def consume(
     stop: Flag,
     dislikes: Container[str] = (),
 ) -> dict[str, int]:
-    """Store the events of a topic until `stop` is set; return what became of them.
+    """Store the events of a topic until `stop` is set; return the outcome.
 
     Args:
         config: the section `stream`.
-        topic: what is read.
-        features: where events go.
-        metrics: of this process.
-        stop: once set, the batch at hand is finished and no other is begun.
-        dislikes: kinds of events that say no.
+        topic: the topic to read.
+        features: the feature store for the events.
+        metrics: metrics of this process.
+        stop: once set, the current batch is finished and no other is begun.
+        dislikes: kinds of events that express dislike.
     """
     totals = dict.fromkeys(("events", "accepted", "duplicates", "late"), 0)
 

@@ -1,4 +1,4 @@
-"""Stage train: sequences in, a model folder out."""
+"""Stage train: train a model on sequences and write the model folder."""
 
 import csv
 import logging
@@ -36,7 +36,7 @@ from elcrec.training.warm_start import WarmStart
 logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 40.0
-"""What a cluster gives the pods of a job that it ends, 30 s, and some more: the next attempt may begin meanwhile."""
+"""Seconds to wait for the pods of an ended job: a cluster gives them 30 s, while the next attempt may already begin."""
 
 
 def train(
@@ -44,8 +44,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a model and write `model.safetensors`, `config.json`, `history.csv`, `measured.json` and `training.html`.
 
-    Under torchrun every process trains its share of each step, and the leader alone writes. Without the extra `report`
-    there is no page, and a line in the log says so.
+    Under torchrun every process trains its share of each step, and only the leader writes. Without the extra `report`
+    there is no page, and a log line says so.
 
     Args:
         config: model and optimisation.
@@ -55,11 +55,11 @@ def train(
         warm_start: bundle of a pushed model whose weights training starts from.
 
     Returns:
-        Epochs and validation metrics; nothing on a process that does not lead.
+        Epochs and validation metrics; empty on a process that is not the leader.
 
     Raises:
-        UserError: the data cannot be trained on, the window is longer than the histories that are served, the bundle
-            is damaged or has another encoder, or the output cannot be written.
+        UserError: the data cannot be used for training, the window is longer than the served histories, the bundle is
+            damaged or has another encoder, or the output cannot be written.
     """
     device = choose_device(config.device)
     with process_group(device) as ranks:
@@ -83,7 +83,7 @@ def train(
 
 
 def _asked(config: TrainConfig, data: SequenceData, sequences: Path) -> EvaluationSet:
-    """Return what is validated on: all users, or as many as are asked for."""
+    """Return the users to validate on: all, or the configured number."""
     valid, among = asked_users(data, "valid", config.valid_users, sequences), len(data.asked("valid"))
     if len(valid.users) < among:
         logger.info("validating on %d of %d users, chosen by the hashes of their ids", len(valid.users), among)
@@ -114,7 +114,7 @@ def _write(fitted: Fitted, config: TrainConfig, data: SequenceData, folder: Path
 
 
 def _write_measured(folder: Path, fitted: Fitted, trained_on: str) -> None:
-    """Write what another run of the same inputs would find different: it is no part of what the model is."""
+    """Write measurements that differ between runs with the same inputs, and so do not belong to the model."""
     seconds = [row[SECONDS] for row in fitted.progress.history]
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -129,7 +129,7 @@ def _write_measured(folder: Path, fitted: Fitted, trained_on: str) -> None:
 
 
 def _machine(device: torch.device, ranks: Ranks) -> str:
-    """Return what trained, in words."""
+    """Return a description of the machine that trained."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return f"{name}, {ranks.count} {'process' if ranks.count == 1 else 'processes'}"
 
@@ -145,7 +145,7 @@ def _write_page(folder: Path, fitted: Fitted, data: SequenceData, trained_on: st
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> None:
-    """Write a row an epoch; what an epoch does not have stays empty."""
+    """Write one row per epoch; values that an epoch does not have stay empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns_for(terms), lineterminator="\n", extrasaction="ignore")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Check the raw log; set a few faulty rows aside, stop at more."""
+"""Stage validate: check the raw log; a few faulty rows go to the quarantine, more stop the run."""
 
 import shutil
 from collections.abc import Mapping
@@ -30,24 +30,24 @@ class LogRefusedError(UserError):
     """A log that could be read and failed a critical check.
 
     Attributes:
-        reason: which checks failed, and what to do where the change is wanted; without a path.
+        reason: which checks failed, and what to do if the change is intended; without a path.
         evidence: the folder with `validation.json`, `validation.html` and `quarantine.parquet`.
         metrics: the stage's numbers.
     """
 
     def __init__(self, raw: Path, evidence: Path, assessment: Assessment) -> None:
-        """Name the failed checks and the evidence, and tabulate what was observed and expected."""
+        """Name the failed checks and the evidence, with a table of observed and expected values."""
         names = ", ".join(check.name for check in assessment.failures)
         hint = ""
         if any(check.name in DRIFT for check in assessment.failures):
-            hint = "; if the change is wanted, say so with accept_drift"
+            hint = "; if the change is intended, set accept_drift"
         what, fix = f"validation failed: {names}", f"see {evidence / 'validation.html'}{hint}"
         super().__init__(what, where=raw, fix=fix, details=_details(assessment))
         self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
 
 
 class _Lists(NamedTuple):
-    """What outlives runs: the profile of the last accepted log, and who was forgotten."""
+    """Files that outlive runs: the profile of the last accepted log, and the list of forgotten users."""
 
     memory: Path | None
     forgotten: Path | None
@@ -66,24 +66,25 @@ def validate(
 ) -> Metrics:
     """Write `interactions.parquet`, `quarantine.parquet`, `validation.json` and `validation.html`.
 
-    A log that fails leaves its evidence in `<out>.failed` (the next success removes it) and `out` as it was.
+    A log that fails leaves its evidence in `<out>.failed`, which the next success removes, and does not change `out`.
 
     Args:
         config: the limits.
         raw: the fetch stage's folder.
         out: the folder to write.
-        engine: what sorts and counts; no result depends on which.
-        accepted: the folder that remembers the last accepted log (`profile.json`), to measure drift against.
-        forgotten: the list of users who were forgotten; what they did until then is left out and stands nowhere.
-        now: what counts as the present; the clock by default.
-        accept_drift: who takes a log that drifted, and why; drift then does not refuse the log, and the report has it.
+        engine: sorts and counts; the results do not depend on it.
+        accepted: the folder with the profile of the last accepted log (`profile.json`), from which drift is measured.
+        forgotten: the list of forgotten users, whose events until then are left out of every output.
+        now: the present time; by default the clock's.
+        accept_drift: who accepts a log with drift, and why; the log is then not refused for drift, and the report says
+            so.
 
     Raises:
         UserError: the log, or the list, cannot be read.
         LogRefusedError: a critical check fails; `details` tabulates what and where.
     """
     now = now or datetime.now(UTC)
-    verify(raw, "source.json")  # which has the md5 of the log
+    verify(raw, "source.json")  # source.json has the md5 of the log
     source = _read_source(raw)
     memory = accepted / "profile.json" if accepted else None
     failed = out.with_name(f"{out.name}.failed")
@@ -166,7 +167,7 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
 
 
 def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: TimeKind) -> Profile | None:
-    """Return what to compare with: the log before this one, also when this one is checked again."""
+    """Return the profile to compare with: that of the previous log, even if this log is checked again."""
     if memory is None or not memory.exists():
         return None
     remembered = read_json(memory)
@@ -178,7 +179,7 @@ def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: Time
 
 
 def _make_room(memory: Path) -> None:
-    """Create the folder before the output is written: where it cannot be, there is to be no output."""
+    """Create the folder of the accepted log first: if that fails, no output must be written."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -231,7 +232,7 @@ def _iso(micros: int | None) -> str | None:
 
 
 def _details(assessment: Assessment) -> str:
-    """Return what failed as a table, then examples of faulty rows."""
+    """Return the failed checks as a table, then examples of faulty rows."""
     rows = [("check", "observed", "expected")]
     rows += [(check.name, check.observed, check.expected) for check in assessment.failures]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -243,7 +244,7 @@ def _details(assessment: Assessment) -> str:
 
 
 def _place(row: Mapping[str, Any]) -> str:
-    # Rows of a table are numbered from 1 as lines are.
+    # Rows of a table are numbered from 1, like lines.
     return f"line {row['line']}" if "line" in row else f"row {row['row'] + 1}"
 
 

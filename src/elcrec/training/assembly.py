@@ -1,7 +1,8 @@
-"""Steps as tensors: sequences, targets, negatives, views and padding, wherever they are computed.
+"""Assembly of steps as tensors on any device: sequences, targets, negatives, views and padding.
 
-Several steps are assembled at once, `C` of them with as many sequences and room for as many positions each; to a layout
-that asks for exact sizes all are one. Nothing here depends on a value that the host would have to ask a device for.
+Several steps are assembled at once: `C` steps with the same number of sequences and the same room for positions. For a
+layout that needs exact sizes, all steps are assembled as one. Nothing here makes the host wait for a value from the
+device.
 
 Axes: `S` sequences of an epoch, `C` steps, `B` sequences of a step, `R` rows and `N` positions of a part, `M` of all.
 """
@@ -24,7 +25,7 @@ from elcrec.training.views import ViewPlan, apply_plan
 
 
 class Room(NamedTuple):
-    """Positions that a step has room for: inputs, whole sequences before they become views, and views."""
+    """The room of a step in positions: for inputs, for whole sequences before they become views, and for views."""
 
     inputs: int
     whole: int
@@ -32,9 +33,9 @@ class Room(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Rows of one part of each step: the positions that each takes, what lies where, [C, N], and the items.
+    """The rows of one part of each step: the positions of each row, the layout, [C, N], and the items.
 
-    An item is 0 where it is padding or masked, and after the last row.
+    An item is 0 for padding, if it is masked, and after the last row.
     """
 
     lengths_CR: Tensor
@@ -43,11 +44,11 @@ class Piece(NamedTuple):
 
 
 class Assembled(NamedTuple):
-    """What the encoder reads, by part; the target at each position of the inputs, or after each prefix; negatives.
+    """The encoder's input by part; the target at each position of the inputs, or after each prefix; negatives.
 
-    A target is 0 where there is none. Negatives are items that the targets' users have not seen, where the loss wants
-    one each; where repeats are allowed, any items but the targets. Weights are those of the targets, 0 where there is
-    none; `None` where all weigh alike.
+    A target is 0 if there is none. Negatives are items that the target's user has not seen, one per target if the loss
+    needs them; if repeats are allowed, any items except the target. Weights belong to the targets, 0 if there is no
+    target; `None` if all are equal.
     """
 
     pieces: dict[PartName, Piece]
@@ -62,10 +63,10 @@ class Assembler:
     def __init__(
         self, data: TrainingData, config: TrainConfig, needs: frozenset[Need], device: torch.device, *, resident: bool
     ) -> None:
-        """Bring what is read to the device.
+        """Copy the data to the device.
 
-        If the data is to stay there (`resident`), what users have not seen is worked out once for all of them, else
-        for the users of the steps at hand.
+        If the data stays there (`resident`), the unseen items are computed once for all users, else for the users of
+        the current steps.
         """
         self._data, self._config, self._needs, self._window = data, config, needs, config.encoder.window
         self._items = torch.from_numpy(data.items).to(device)
@@ -73,7 +74,7 @@ class Assembler:
         self._starts_S, self._ends_S = (torch.from_numpy(part) for part in (data.starts_S, data.ends_S))
         self._unseen: UnseenItems | None = None
         if resident:
-            # One sequence more, of which there is nothing to read, stands for a missing one.
+            # One extra, empty sequence stands in for a missing one.
             self._starts_S = F.pad(self._starts_S, (0, 1)).to(device)
             self._ends_S = F.pad(self._ends_S, (0, 1), value=1).to(device)
         if resident and config.next_item.loss == "bce" and not data.repeats:
@@ -81,23 +82,23 @@ class Assembler:
             self._owners_S = F.pad(torch.from_numpy(data.owners(data.ends_S)), (0, 1)).to(device)
 
     def lengths(self, chosen: Tensor) -> Tensor:
-        """Items that the encoder could read of sequences: all but the last."""
+        """Return the number of items that the encoder could read of each sequence: all but the last."""
         return self._ends_S[chosen] - 1 - self._starts_S[chosen]
 
     def taken(self, lengths: Tensor) -> Tensor:
-        """Positions that rows of so many items take: a window at most, or always where padding is encoded."""
+        """Return the positions that rows take: at most a window, or always a window if padding is encoded."""
         if self._config.padding == "encoded":
             return self._window * (lengths > 0)
         return lengths.clamp(max=self._window)
 
     def draw_views(self, lengths: Tensor, generator: torch.Generator | None) -> ViewPlan | None:
-        """Draw two views of sequences of so many items, [2, …], if a loss term compares them."""
+        """Draw two views of sequences with these numbers of items, [2, …], if a loss term compares them."""
         if "views" not in self._needs:
             return None
         return ViewPlan.draw(lengths.expand(2, *lengths.shape), self._config.views, generator)
 
     def room(self, lengths: Tensor, plan: ViewPlan | None) -> list[Tensor]:
-        """Return the positions that each sequence takes: of inputs, of whole sequences, of views."""
+        """Return the positions that each sequence takes: for inputs, for whole sequences, for views."""
         if plan is None:
             return [self.taken(lengths), torch.zeros_like(lengths), torch.zeros_like(lengths)]
         return [self.taken(lengths), 2 * lengths, self.taken(plan.spans(self._window)[1]).sum(0)]
@@ -105,10 +106,10 @@ class Assembler:
     def assemble(
         self, chosen_CB: Tensor, plan: ViewPlan | None, room: Room, generator: torch.Generator | None
     ) -> Assembled:
-        """Assemble steps of the chosen sequences, with the views that were drawn for them, [2, C B].
+        """Assemble steps of the chosen sequences, with the views drawn for them, [2, C B].
 
-        There must be room for the largest. What the plan leaves open, and negatives, are drawn with the generator;
-        `None` is PyTorch's own.
+        There must be room for the largest step. Negatives, and what the views' plans leave open, are drawn with the
+        generator; `None` is PyTorch's own.
         """
         starts_CB, ends_CB = self._starts_S[chosen_CB], self._ends_S[chosen_CB] - 1
         lengths_CB = (ends_CB - starts_CB).clamp(max=self._window)
@@ -134,17 +135,17 @@ class Assembler:
         return Assembled(pieces, targets, negatives, weights)
 
     def _piece(self, items: Tensor, ends_CB: Tensor, lengths_CB: Tensor, room: int) -> Piece:
-        """Read rows of so many items that end before `ends_CB`, behind padding where that is encoded."""
+        """Read rows of the given lengths that end before `ends_CB`, after padding if padding is encoded."""
         taken_CB = self.taken(lengths_CB)
         where = slots(taken_CB, room)
         return Piece(taken_CB, where, _read(items, ends_CB - taken_CB, taken_CB - lengths_CB, where))
 
     def _views(self, drawn: ViewPlan, starts_CB: Tensor, room: Room, generator: torch.Generator | None) -> Piece:
-        """First views of all sequences of a step, then second views."""
+        """Return the first views of all sequences of a step, then the second views."""
         by_step = ViewPlan(*(part.view(2, len(starts_CB), -1).transpose(0, 1).flatten(1) for part in drawn))
         where = slots(by_step.lengths_B, room.whole)
         items_CN = _read(self._items, starts_CB.repeat(1, 2), torch.zeros_like(by_step.lengths_B), where)
-        # The row after the last takes the rest of the room; a plan of as many items leaves it as it is.
+        # An extra last row takes the rest of the room, with a plan that leaves it unchanged.
         plan = ViewPlan(*(F.pad(part, (0, 1)) for part in by_step))
         plan.lengths_B[:, -1] = room.whole
         step_C1 = torch.arange(len(starts_CB), device=starts_CB.device)[:, None]
@@ -158,7 +159,7 @@ class Assembler:
     def _negatives(
         self, chosen_CB: Tensor, row_CN: Tensor | None, targets: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Draw an item for each target that its user has not seen in training; where repeats are allowed, any other."""
+        """Draw an item for each target that its user has not seen in training, or any other if repeats are allowed."""
         if self._data.repeats:
             return draw_others(targets, self._data.num_items, generator)
         if self._unseen is None:
@@ -172,10 +173,10 @@ class Assembler:
 
 
 def _read(items: Tensor, starts_CR: Tensor, skipped_CR: Tensor, where: Slots) -> Tensor:
-    """Read the items, or weights, of rows from `starts_CR` on; 0 at so many first positions and after the last row."""
+    """Read the items, or weights, of rows from `starts_CR` on; 0 at skipped positions and after the last row."""
     source_CN = F.pad(starts_CR, (0, 1)).gather(1, where.row) + where.place
     source_CN = source_CN.clamp_(min=0, max=len(items) - 1)
-    # What stands after the last row is skipped: no place there is as far as there are positions.
+    # Positions after the last row are always skipped: their place is below the number of positions.
     skipped_CN = F.pad(skipped_CR, (0, 1), value=where.row.shape[1]).gather(1, where.row)
     found_CN = items[source_CN]
     return torch.where(where.place >= skipped_CN, found_CN if items.is_floating_point() else found_CN.long(), PADDING)

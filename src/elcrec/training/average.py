@@ -1,4 +1,4 @@
-"""A moving average of the weights: what is validated and kept in place of the last step's weights.
+"""A moving average of the weights, validated and kept instead of the last step's weights.
 
 Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992), in the exponential form.
 """
@@ -12,19 +12,19 @@ from elcrec.model.sequence_model import SequenceModel
 
 
 class MovingAverage(nn.Module):
-    """A model whose weights follow those of another. PyTorch's `AveragedModel` has the host wait at each step."""
+    """A model whose weights follow those of another. PyTorch's `AveragedModel` makes the host wait at each step."""
 
     steps: Tensor
 
     def __init__(self, model: SequenceModel, decay: float, *, items_apart: bool = False) -> None:
         """Start from a copy of the model; a step keeps the share `decay` of the average.
 
-        Early steps keep less, (1 + n) / (10 + n) after n, so that the first random weights are soon forgotten. Item
-        embeddings that are averaged apart (`LazyItems`) are left alone here.
+        Early steps keep less, (1 + n) / (10 + n) after n steps, so that the random initial weights are soon forgotten.
+        Item embeddings that are averaged separately (`LazyItems`) are not touched here.
         """
         super().__init__()
         self.module = copy.deepcopy(model)
-        self.register_buffer("steps", torch.tensor(0))  # On the CPU, wherever the weights are.
+        self.register_buffer("steps", torch.tensor(0))  # On the CPU, even if the weights are on a GPU.
         self.decay, self._items_apart = decay, items_apart
 
     @property
@@ -34,7 +34,7 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def follow(self, model: SequenceModel) -> None:
-        """Move the weights towards those of the model after a step of its training; take its buffers as they are."""
+        """Move the weights towards those of the model after a training step; copy its buffers."""
         taken = int(self.steps)
         kept = min(self.decay, (1 + taken) / (10 + taken)) if taken else 0.0
         own, theirs = (weights_of(each, but_items=self._items_apart) for each in (self.module, model))
@@ -45,6 +45,6 @@ class MovingAverage(nn.Module):
 
 
 def weights_of(model: SequenceModel, *, but_items: bool) -> list[Tensor]:
-    """Return the parameters of a model, without the item embeddings where they are moved apart."""
+    """Return the parameters of a model, without the item embeddings if these are updated separately."""
     items = model.encoder.item_embedding.weight
     return [parameter for parameter in model.parameters() if parameter is not items or not but_items]

@@ -1,7 +1,7 @@
-"""A training run on disk: one safetensors file that appears whole, so that a killed run goes on where it was.
+"""Checkpoints of a training run: one safetensors file, written atomically, so that a killed run can resume.
 
-It is written between epochs. Every epoch draws its randomness from (seed, epoch), so a resumed run equals one that was
-never disturbed: on a CPU bit for bit, on a GPU but for the order of its sums.
+It is written between epochs. The random draws of an epoch depend on (seed, epoch), so a resumed run equals an
+uninterrupted one: on a CPU bit for bit, on a GPU except for the order of its sums.
 """
 
 import json
@@ -22,15 +22,15 @@ FILE = "checkpoint.safetensors"
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far training is: epochs done, the epoch of the best validation (0 before the first) and its NDCG@20."""
+    """The progress of training: epochs done, the epoch of the best validation (0 before the first) and its NDCG@20."""
 
     epoch: int = 0
     best_epoch: int = 0
     best_score: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
-    """A row an epoch, as in history.csv."""
+    """One row per epoch, as in history.csv."""
     room: list[int] = field(default_factory=list)
-    """What the steps need for their draws to go on as they would have (`Steps.room`)."""
+    """State that the steps need to continue their draws unchanged (`Steps.room`)."""
 
 
 def save_checkpoint(
@@ -41,7 +41,7 @@ def save_checkpoint(
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write the state after an epoch; `fingerprint` names the configuration and data it belongs to."""
+    """Write the state after an epoch; `fingerprint` identifies the configuration and data."""
     parts = {"best": best, **{name: module.state_dict() for name, module in modules.items()}}
     parts |= {f"optimizer/{index}": state for index, state in optimizer.state_dict()["state"].items()}
     tensors = {f"{part}/{name}": tensor.contiguous() for part, held in parts.items() for name, tensor in held.items()}
@@ -56,19 +56,19 @@ def restore_checkpoint(
 ) -> tuple[Progress, dict[str, Tensor]] | None:
     """Load the state of the same run into `modules` and `optimizer`; return its progress and its best weights.
 
-    `None` where there is no checkpoint, or that of another run.
+    Returns `None` if there is no checkpoint, or only that of another run.
     """
     try:
         with safe_open(folder / FILE, framework="pt") as file:
             metadata = file.metadata()
             if metadata["fingerprint"] != fingerprint:
                 return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is not a mapping
     except (OSError, SafetensorError):
         return None
     for name, module in modules.items():
         module.load_state_dict(_under(f"{name}/", tensors))
-    # PyTorch numbers the parameters; one that never had a gradient has no state.
+    # PyTorch numbers the parameters; a parameter that never had a gradient has no state.
     parameters = range(sum(len(group["params"]) for group in optimizer.param_groups))
     state = {index: _under(f"optimizer/{index}/", tensors) for index in parameters}
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -1,4 +1,4 @@
-"""Losses of full steps, compiled: on a GPU most of a step's operations become parts of larger ones."""
+"""Compiled losses of full steps: on a GPU, most of a step's operations are fused into larger ones."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ Losses = Callable[[Step], dict[str, Tensor]]
 
 
 def compiled(losses: Losses, batch_size: int) -> Losses:
-    """Compile the losses of steps of `batch_size` sequences; smaller ones stay as they are.
+    """Compile the losses of steps of `batch_size` sequences; smaller steps are not compiled.
 
     The first such step raises a `UserError` on a machine that cannot compile.
     """
-    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - seconds that only a compiler needs
+    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - takes seconds, needed only for compilation
 
     whole = torch.compile(losses, dynamic=False)
 

@@ -1,4 +1,4 @@
-"""What of a log training reads: the users, their training items, and the sequences that these are cut into.
+"""The training data: users, their training items, and the sequences cut from them.
 
 Axes: `S` sequences of an epoch.
 """
@@ -23,20 +23,20 @@ class TrainingData:
     """The training part of all sequences.
 
     Attributes:
-        items: item indices of all users, one after another, held-out ones among them.
-        starts_S: where each sequence starts among them.
-        ends_S: one past its last item.
-        weights: of each of the items as a target; `None` where all weigh alike.
-        repeats: whether what a user has met may be their next item.
-        num_items: V.
-        num_users: users that are trained on.
-        num_sequences: sequences that an epoch takes, without a last step that has nothing to contrast or leaves a rank
-            without a sequence.
-        num_steps: steps in an epoch.
+        items: item indices of all users, one after another, including held-out ones.
+        starts_S: start of each sequence among them.
+        ends_S: one past the last item of each sequence.
+        weights: weight of each item as a target; `None` if all are equal.
+        repeats: whether an item that a user has already met may be their next item.
+        num_items: number of items (V).
+        num_users: number of users in training.
+        num_sequences: number of sequences in an epoch, without a last step that has nothing to contrast or leaves a
+            rank without a sequence.
+        num_steps: number of steps in an epoch.
     """
 
     def __init__(self, data: SequenceData, config: TrainConfig, ranks: Ranks = ALONE) -> None:
-        """Keep the users who have at least two training items: one to read, one to predict.
+        """Keep the users with at least two training items: one to read, one to predict.
 
         Raises:
             UserError: there are too few such users to train on, or fewer than intents.
@@ -57,18 +57,18 @@ class TrainingData:
         self.num_steps = math.ceil(self.num_sequences / config.batch_size)
 
     def _cut(self) -> tuple[IntArray, IntArray]:
-        """Where each sequence of an epoch starts and ends among all items: one a user, or one a prefix."""
+        """Return where each sequence of an epoch starts and ends among all items: one per user, or one per prefix."""
         starts, lengths = self._sequences.offsets[self._users], self._train_end[self._users]
         if not self._config.next_item.prefixes:
             return starts, starts + lengths
         prefixes = lengths - 1
-        # The first prefix of a user ends two items after their first, each one after it an item later.
+        # The first prefix of a user ends after two items, each further one after one more.
         first_ends = starts + 2 - (np.cumsum(prefixes) - prefixes)
         ends = np.repeat(first_ends, prefixes) + np.arange(prefixes.sum())
         return np.maximum(np.repeat(starts, prefixes), ends - self._config.encoder.window - 1), ends
 
     def sample(self, most: int, generator: torch.Generator) -> Ragged:
-        """Return what the encoder reads of some users, at most so many: their training items but the last."""
+        """Return the encoder's input for a sample of at most `count` users: their training items except the last."""
         chosen = np.arange(self.num_users)
         if most < self.num_users:
             chosen = np.sort(torch.randperm(self.num_users, generator=generator)[:most].numpy())
@@ -76,11 +76,11 @@ class TrainingData:
         return rows.head(rows.lengths - 1)
 
     def owners(self, ends: IntArray) -> IntArray:
-        """Return the place, among the users that are trained on, of those whose sequences end there."""
+        """Return the users, as positions among those in training, whose sequences end at the given places."""
         return np.searchsorted(self._sequences.offsets[self._users + 1], ends)
 
     def sampler(self, device: torch.device = CPU) -> NegativeSampler:
-        """Return what draws the negatives that a step's targets share."""
+        """Return the sampler of negatives that a step's targets share."""
         counts = np.zeros(self.num_items + 1, np.int64)
         for part in np.array_split(np.arange(self.num_users), -(-self.num_users // _USERS_AT_ONCE)):
             counts += np.bincount(self._training(part).values, minlength=len(counts))
@@ -88,13 +88,13 @@ class TrainingData:
         return NegativeSampler(torch.from_numpy(counts[1:]).to(device), settings.samples, settings.exponent)
 
     def unseen_items(self, users: IntArray, device: torch.device = CPU) -> UnseenItems:
-        """Return what draws items that these users have not interacted with in training."""
+        """Return the sampler of items that these users have not seen in training."""
         known = self._training(users)
         items, owners = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (known.values, known.owners))
         return UnseenItems(items, owners, len(known), self.num_items)
 
     def _training(self, chosen: IntArray) -> Ragged:
-        """Training items of the chosen ones among the users that are trained on."""
+        """Return the training items of the chosen users, given as positions among those in training."""
         users = self._users[chosen]
         starts = self._sequences.offsets[users]
         return self._sequences.spans(starts, starts + self._train_end[users])

@@ -1,8 +1,8 @@
-"""Training on several processes, one a device: `torchrun --nproc-per-node N -m elcrec train` is the same command.
+"""Training in several processes, one per device: `torchrun --nproc-per-node N -m elcrec train`.
 
-Every rank encodes its share of a step's users; the states are gathered with their gradients, so that contrastive
-negatives, pooled means and centres are those of the whole step and each rank computes the same contrastive losses.
-Gradients are averaged; so are the ranks' shares of L_next.
+Every rank encodes its share of a step's users. The states are gathered with their gradients, so contrastive negatives,
+pooled means and centres are those of the whole step, and each rank computes the same contrastive losses. Gradients are
+averaged, and so are the ranks' shares of L_next.
 
 Axes: `M` items of all ranks, `D` hidden size.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this one is; the leader alone writes and reports."""
+    """The rank of this process and the number of processes; only the leader writes and reports."""
 
     index: int
     count: int
@@ -49,9 +49,9 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
 
 
 def gather_states(own_MD: Tensor) -> Tensor:
-    """Return the states of all ranks, as many each, one rank after another.
+    """Return the states of all ranks, the same number from each, one rank after another.
 
-    Backward sums the gradients that all ranks have for a rank's own part.
+    The backward pass sums the gradients that all ranks have for a rank's own part.
     """
     gathered: Tensor = _Gather.apply(own_MD)  # type: ignore[no-untyped-call]
     return gathered

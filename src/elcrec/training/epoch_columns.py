@@ -1,11 +1,11 @@
-"""The columns of history.csv, a row an epoch: the terms of the loss stand between what every training has."""
+"""The columns of history.csv, which has one row per epoch: the loss terms are between the common columns."""
 
 from collections.abc import Iterable, Sequence
 
 _BEFORE = ("epoch", "loss")
 _AFTER = ("valid_ndcg@20", "valid_hr@20", "effective_intents")
 SECONDS = "seconds"
-"""How long an epoch took: measured.json has it, and the history.csv of earlier versions."""
+"""Column of the seconds of an epoch, now in measured.json, in earlier versions in history.csv."""
 
 
 def columns_for(terms: Sequence[str]) -> list[str]:

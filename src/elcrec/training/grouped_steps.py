@@ -1,4 +1,4 @@
-"""Steps in groups of one length, of exactly the size that they need: for a CPU, and for several processes.
+"""Steps in groups of rows of equal length, of exactly the size needed: for CPUs, and for several processes.
 
 Axes: `U` sequences of a chunk of steps, `S` sequences of an epoch, `R` rows, `M` items of rows one after another.
 """
@@ -24,12 +24,12 @@ _CHUNK_STEPS = 32
 
 
 class GroupedSteps(Steps):
-    """Assembles many steps at once on the CPU; all ranks draw the same and take their share of every step."""
+    """Assembles many steps at once on the CPU; all ranks make the same draws and take their share of every step."""
 
     def __init__(
         self, data: TrainingData, config: TrainConfig, needs: frozenset[Need], device: torch.device, ranks: Ranks
     ) -> None:
-        """Prepare steps that are wanted on a device."""
+        """Prepare steps for a device."""
         self._data, self._config, self._device, self._ranks = data, config, device, ranks
         self._assembler = Assembler(data, config, needs, CPU, resident=False)
         self._sampler = data.sampler() if config.next_item.loss == "sampled_softmax" else None
@@ -62,7 +62,7 @@ class GroupedSteps(Steps):
                 rows=layout,
                 parts=_parts(chunk.rows.lengths[rows[index]], chunk.counts(len(own[index]))),
                 num_sequences=len(whole[index]),
-                # No loss knows an item 0; it stands where nothing is asked.
+                # The losses do not accept item 0, which marks positions without a target.
                 targets_M=targets_M.clamp(min=1) if gaps else targets_M,
                 weights_M=self._weights(targets_M, weights[index] if weights else None),
                 negatives=self._negatives(negatives[index] if negatives else None, generator),
@@ -78,7 +78,7 @@ class GroupedSteps(Steps):
         return self._assembler.assemble(chosen_U[None], plan, room, generator)
 
     def _weights(self, targets_M: Tensor, weights_M: Tensor | None) -> Tensor | None:
-        """Weights of the targets, 0 where nothing is asked."""
+        """Return the weights of the targets, 0 for positions without a target."""
         if weights_M is not None:
             return to_device(weights_M, self._device)
         gaps = self._encoded and not self._config.next_item.prefixes
@@ -93,7 +93,7 @@ class GroupedSteps(Steps):
 
 
 class _Chunk:
-    """Steps that were assembled as one; `rows` are all inputs, first views, second views and padding, in this order."""
+    """Steps that were assembled as one; `rows` are all inputs, first views, second views and padding, in order."""
 
     def __init__(self, assembled: Assembled, *, prefixes: bool) -> None:
         pieces = assembled.pieces.values()
@@ -106,29 +106,29 @@ class _Chunk:
         self._asked = Ragged.of(weights[0].numpy(), counts)
 
     def counts(self, sequences: int) -> dict[PartName, int]:
-        """Rows of each part that are encoded for so many sequences."""
+        """Return the number of rows of each part for a number of sequences."""
         counts: dict[PartName, int] = {"inputs": sequences, "views": 2 * sequences, "padding": 1}
         return {name: count for name, count in counts.items() if name in self._names}
 
     def encoded(self, sequences: IntArray, *, padding: bool = True) -> IntArray:
-        """Rows that are encoded for these sequences, part after part."""
+        """Return the rows to encode for these sequences, part after part."""
         kinds = [sequences + kind * self._count for kind in range(3 if "views" in self._names else 1)]
         return np.concatenate([*kinds, [len(self.rows) - 1]] if padding and "padding" in self._names else kinds)
 
     def asked(self, values: Tensor | None, shares: list[IntArray]) -> list[Tensor]:
-        """Cut what every target of the chunk has into the shares of each step; nothing of nothing."""
+        """Cut values of all targets of the chunk into the parts of each step; `None` stays `None`."""
         if values is None:
             return []
         every = Ragged(values=values[0].numpy(), offsets=self._targets.offsets)
         return [torch.from_numpy(every.take(share).values) for share in shares]
 
     def share(self, own: IntArray, whole: IntArray, ranks: int) -> float:
-        """Weight of one rank's mean over its targets, so that the mean over ranks is that over all targets."""
+        """Return the weight of a rank's mean over its targets that makes the mean over ranks that over all targets."""
         asked, every = (float(self._asked.take(sequences).values.sum()) for sequences in (own, whole))
         return ranks * asked / every if every else 1.0
 
     def exchange(self, step: IntArray, ranks: Ranks, device: torch.device) -> Exchange:
-        """Say where the items of all ranks' rows lie once their states are gathered."""
+        """Return the positions of the items of all ranks' rows among the gathered states."""
         lengths = self.rows.lengths
         shares = [self.encoded(step[rank :: ranks.count], padding=False) for rank in range(ranks.count)]
         longest = max(int(lengths[share].sum()) for share in shares)
@@ -146,7 +146,7 @@ class _Chunk:
 
 
 def _parts(lengths_R: IntArray, counts: Mapping[PartName, int]) -> Parts:
-    """Cut rows of these lengths into so many of each part, one part after another."""
+    """Cut rows of these lengths into parts with the given numbers of rows."""
     ends, first = [0, *np.cumsum(lengths_R).tolist()], 0
     parts: dict[PartName, Part] = {}
     for name, count in counts.items():

@@ -1,12 +1,12 @@
-"""Adam on the item embeddings that a step reads, so that a step costs the same whatever the size of the catalogue.
+"""Lazy Adam on only the item embeddings that a step reads, so that its cost does not depend on the catalogue.
 
-From some 10^5 items on, a gradient of the whole table and an Adam that visits every row cost more than all else. Here
-a step sees a small table of the items that it names, renumbered, in place of the whole one, and what it learned is put
-back. The moments of a row stand still while no step names it, as in TensorFlow's LazyAdam and PyTorch's SparseAdam: the
-rows that Adam would move by momentum alone stay where they are. The moving average of a row is brought up to date when
-the row is next named, and equals one that is kept at every step.
+From some 10^5 items on, a gradient of the whole table and an Adam step on every row cost more than everything else.
+Here a step uses a small table of the items that it reads, renumbered, in place of the whole table, and the result is
+written back. The moments of a row do not change while no step reads it, as in TensorFlow's LazyAdam and PyTorch's
+SparseAdam: rows that Adam would move only by momentum stay unchanged. The moving average of a row is updated when the
+row is next read, and equals an average that is updated at every step.
 
-Axes: `N` items that a step names, repeats among them, `R` different ones, `V` items and padding, `D` hidden size.
+Axes: `N` items that a step reads, with repeats, `R` distinct ones, `V` items and padding, `D` hidden size.
 """
 
 import dataclasses
@@ -24,19 +24,20 @@ from elcrec.training.distributed import Ranks, gather_integers
 from elcrec.training.step import Step
 
 _FIRST_DECAY, _SECOND_DECAY, _EPS = 0.9, 0.999, 1e-8
-"""Adam's, as in the optimiser of the other weights (Kingma and Ba, ICLR 2015)."""
+"""Parameters of Adam, as in the optimiser of the other weights (Kingma and Ba, ICLR 2015)."""
 _NOTHING_KEPT = 1e-300
-"""Stands for 0 where logarithms are added up."""
+"""Replaces 0 in sums of logarithms."""
 
 
 class LazyItems(nn.Module):
-    """Moves the item embeddings of a model, and those of its moving average, row by row.
+    """Updates the item embeddings of a model, and those of its moving average, row by row.
 
     Attributes:
-        first_VD: first moments; `second_VD` the second ones.
-        taken: steps so far. On the device, like all of these: a recorded step reads and writes them where they are.
-        log_kept: log of the share that all steps so far would have kept of the first average.
-        settled_V: what it was when the average of each row was last brought up to date.
+        first_VD: first moments; `second_VD` are the second moments.
+        taken: number of steps so far. Like all of these it is on the device, because a recorded step reads and writes
+            fixed memory.
+        log_kept: log of the share of the initial average that all steps so far would have kept.
+        settled_V: value of `log_kept` when the average of each row was last updated.
     """
 
     first_VD: Tensor
@@ -46,7 +47,7 @@ class LazyItems(nn.Module):
     settled_V: Tensor
 
     def __init__(self, model: SequenceModel, learning_rate: float, ranks: Ranks, *, fixed_shapes: bool) -> None:
-        """Start with no moments; with `fixed_shapes` no step asks the device how many items it names."""
+        """Start with zero moments; with `fixed_shapes`, no step asks the device for the number of its items."""
         super().__init__()
         self._learning_rate, self._ranks, self._fixed_shapes = learning_rate, ranks, fixed_shapes
         table_VD = model.item_embeddings()
@@ -57,7 +58,7 @@ class LazyItems(nn.Module):
 
     @contextmanager
     def reading(self, model: SequenceModel, average: MovingAverage | None, step: Step) -> Iterator[Step]:
-        """Put a table of the items that a step names in the model's place of all, and move them by its gradient."""
+        """Replace the model's item table by one of only the step's items, and update these by its gradient."""
         embedding = model.encoder.item_embedding
         table = embedding.weight
         rows_R, places_N = self._named(step)
@@ -75,14 +76,14 @@ class LazyItems(nn.Module):
 
     @torch.no_grad()
     def settle(self, model: SequenceModel, average: MovingAverage) -> None:
-        """Bring the average of every row up to date."""
+        """Update the average of every row."""
         shares_V1 = (self.log_kept - self.settled_V).exp().float()[:, None]
         averaged_VD = average.item_embeddings
         averaged_VD.copy_(torch.lerp(model.item_embeddings(), averaged_VD, shares_V1))
         self.settled_V.copy_(self.log_kept.expand_as(self.settled_V))
 
     def _named(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Return the items that a step of all ranks names, padding first, and each one's place among them, [R], [N]."""
+        """Return the items that a step of all ranks reads, padding first, [R], and each one's position there, [N]."""
         own_N = torch.cat([step.rows.items_N.new_tensor([PADDING]), *_items(step)])
         if self._ranks.count == 1:
             return _distinct(own_N, fixed_shape=self._fixed_shapes)
@@ -90,7 +91,7 @@ class LazyItems(nn.Module):
         return rows_R, places_N[: len(own_N)]
 
     def _moved(self, rows_R: Tensor, read: nn.Parameter) -> Tensor:
-        """Take Adam's step; return where the rows are then."""
+        """Take Adam's step; return the new rows."""
         gradient_RD = torch.zeros_like(read) if read.grad is None else read.grad
         self.taken.add_(1)
         first_RD = self.first_VD[rows_R].lerp_(gradient_RD, 1 - _FIRST_DECAY)
@@ -103,7 +104,7 @@ class LazyItems(nn.Module):
         return read - first_RD.div_(spread_RD).mul_(self._learning_rate / first_bias)
 
     def _follow(self, average: MovingAverage, rows_R: Tensor, read: nn.Parameter, moved_RD: Tensor) -> None:
-        """Bring the average of the rows up to the step before, then move it to where they are now."""
+        """Update the average of the rows to the previous step, then move it towards the new rows."""
         earlier = self.taken - 1
         kept = ((1 + earlier) / (10 + earlier)).clamp(max=average.decay)
         kept = torch.where(earlier == 0, _NOTHING_KEPT, kept)
@@ -115,12 +116,12 @@ class LazyItems(nn.Module):
 
 
 def _items(step: Step) -> list[Tensor]:
-    """Return all that a step names: what is read, what is asked for and what that is contrasted with."""
+    """Return all items of a step: inputs, targets and negatives."""
     return [step.rows.items_N, step.targets_M, *([step.negatives.items] if step.negatives else [])]
 
 
 def _renumbered(step: Step, places_N: Tensor) -> Step:
-    """Return the step with items named by their places; the first place is that of padding itself."""
+    """Return the step with items replaced by their positions; position 0 is padding."""
     parts = _items(step)
     items_N, targets_M, *drawn = torch.split(places_N[1:], [len(part) for part in parts])
     rows = dataclasses.replace(step.rows, items_N=items_N)
@@ -129,9 +130,9 @@ def _renumbered(step: Step, places_N: Tensor) -> Step:
 
 
 def _distinct(items_N: Tensor, *, fixed_shape: bool) -> tuple[Tensor, Tensor]:
-    """Return the different items in ascending order, and the place of each item among them.
+    """Return the distinct items in ascending order, and the position of each item among them.
 
-    With a fixed shape there are N of them, padding in the places that are left over.
+    With a fixed shape there are N of them, filled up with padding.
     """
     sorted_N, order_N = items_N.sort()
     rank_N = F.pad(sorted_N[1:] != sorted_N[:-1], (1, 0)).cumsum(0)

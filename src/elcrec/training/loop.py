@@ -50,7 +50,7 @@ _USERS_AT_ONCE = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """The weights of the best validation, the loss's terms, how training went, validation metrics."""
+    """The result of training: the best model, the loss terms, the progress, and validation metrics."""
 
     model: SequenceModel
     terms: list[str]
@@ -66,14 +66,14 @@ def fit(
     warm_start: WarmStart | None = None,
     valid: EvaluationSet | None = None,
 ) -> Fitted:
-    """Train until validation stops improving; goes on from `checkpoint` if a run of the same kind was cut off.
+    """Train until validation stops improving; resume from `checkpoint` if the same run was interrupted.
 
-    With several ranks all must see the same `checkpoint`; the leader alone writes it. `valid` is what is validated on
-    where that is not every user with a validation target.
+    With several ranks, all must see the same `checkpoint`; only the leader writes it. `valid` is the evaluation set if
+    it is not all users with a validation target.
 
     Raises:
-        UserError: the data cannot be trained on, there is no validation target, no such device, the ranks do not
-            find the same checkpoint, or the warm start does not fit.
+        UserError: the data cannot be used for training, there is no validation target, the device does not exist, the
+            ranks do not find the same checkpoint, or the warm start does not match.
     """
     run = Run(data, config, choose_device(config.device), ranks, warm_start)
     valid = data.evaluation("valid") if valid is None else valid
@@ -90,9 +90,9 @@ def fit(
 
 
 def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
-    """Rank the validation targets, each rank its share, and describe how the users spread over the intents."""
+    """Rank the validation targets, each rank its share, and measure the distribution of users over intents."""
     own, items_VD = valid.part(ranks.index, ranks.count), model.item_vectors()
-    # A rank may have no user at all.
+    # A rank may have no users.
     places, intents = [torch.empty(0, dtype=torch.int32)], [torch.empty(0, dtype=torch.int64)]
     for start in range(0, len(own.users), _USERS_AT_ONCE):
         block = own.slice(start, start + _USERS_AT_ONCE)
@@ -112,7 +112,7 @@ def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -
 class Run:
     """One training run: model, objective, steps, optimiser, moving average, the best weights so far.
 
-    Its `fingerprint` names everything that it depends on: configuration, data, device, ranks and warm start.
+    Its `fingerprint` identifies everything that it depends on: configuration, data, device, ranks and warm start.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class Run:
         ranks: Ranks = ALONE,
         warm_start: WarmStart | None = None,
     ) -> None:
-        """Draw the first weights.
+        """Draw the initial weights.
 
         Raises:
-            UserError: the data cannot be trained on, or device or objective do not have what is asked for.
+            UserError: the data cannot be used for training, or the device or the objective lacks what is needed.
         """
         self._config, self._ranks, self._device, self._warm_start = config, ranks, device, warm_start
         self._data, self.objective = TrainingData(data, config, ranks), Objective(config)
@@ -150,7 +150,7 @@ class Run:
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()
 
     def _make_steps(self, *, recorded: bool) -> Steps:
-        """Return packed and recorded steps for one GPU alone, grouped ones for everything else."""
+        """Return packed and recorded steps for a single GPU, and grouped steps for everything else."""
         inputs = (self._data, self._config, self.objective.needs, self._device)
         if recorded:
             return PackedSteps(*inputs)
@@ -161,15 +161,15 @@ class Run:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """What training changes, by name."""
+        """The modules that training changes, by name."""
         kept = {"model": self.model, "average": self.average, "items": self.items}
         return {name: module for name, module in kept.items() if module is not None}
 
     def begin(self, checkpoint: Path) -> Progress:
-        """Restore a cut-off run, or place weights and the centres that are to be learned and start.
+        """Restore an interrupted run, or start a new one: place the weights and the centres.
 
         Raises:
-            UserError: the ranks do not find the same checkpoint, or the warm start does not fit.
+            UserError: the ranks do not find the same checkpoint, or the warm start does not match.
         """
         restored = restore_checkpoint(checkpoint, self.fingerprint, self.modules, self.optimizer)
         self._require_the_same(0 if restored is None else restored[0].epoch, checkpoint)
@@ -191,7 +191,7 @@ class Run:
             raise UserError("the ranks do not find the same checkpoint", where=checkpoint, fix=fix)
 
     def advance(self, progress: Progress, valid: EvaluationSet) -> None:
-        """Train one epoch, validate if it is time, keep the best weights."""
+        """Train one epoch, validate if it is due, keep the best weights."""
         started = time.perf_counter()
         progress.epoch += 1
         row: dict[str, Any] = {"epoch": progress.epoch, **self.train_epoch(progress.epoch)}
@@ -224,7 +224,7 @@ class Run:
         self.objective.before_epoch(self.model, self._data, seed)
         if self._ranks.count > 1:
             copy_from_leader(self.model)
-        # Ranks draw the same users, negatives and views, but drop out elements of their own.
+        # Ranks draw the same users, negatives and views, but their own dropout.
         torch.manual_seed(seed + 7_919 * self._ranks.index)
         self.model.train()
         steps = track(self.steps.epoch(seed), total=self._data.num_steps, label=f"epoch {epoch}", quiet=not leads)
@@ -258,9 +258,9 @@ class Run:
         return {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
 
     def mean(self, steps: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-        """Take the steps; return the mean of each loss over them and over ranks. The device is asked once an epoch.
+        """Return the mean of each loss over steps and ranks; the device is synchronised once per epoch.
 
-        Summed as they come: thousands of small tensors, kept to the end, would keep the heap from being used again.
+        Losses are summed as they come: thousands of small tensors kept to the end would fragment the heap.
         """
         names: list[str] = []
         sums, count = torch.zeros((), dtype=torch.float64, device=self._device), 0
@@ -271,7 +271,7 @@ class Run:
         return dict(zip(names, means.tolist(), strict=True))
 
     def _line(self, row: dict[str, Any], progress: Progress) -> str:
-        """One line an epoch: losses, validation, pace and the longest time left."""
+        """Return the log line of an epoch: losses, validation, pace and the longest remaining time."""
         parts = [f"epoch {row['epoch']}/{self._config.epochs}", f"loss {row['loss']:.4f}"]
         if f"valid_{SELECTION_METRIC}" in row:
             score, best = row[f"valid_{SELECTION_METRIC}"], progress.best_score

@@ -1,4 +1,4 @@
-"""The objective: which loss terms make up the loss of a step, and what the intents need around it.
+"""The objective: the loss terms of a step, and the updates of the intents around it.
 
 Axes: `B` sequences, `M` items, `N` flat positions, `T` window, `D` hidden size.
 """
@@ -17,15 +17,15 @@ from elcrec.training.terms.term import Need, Term
 
 
 class Objective:
-    """The terms of a configuration's objective that have a weight.
+    """The terms of a configuration's objective with non-zero weight.
 
     Attributes:
         terms: the terms by name, in the order of their columns.
-        needs: what they read of a step.
+        needs: the parts of a step that they read.
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        """Make the terms.
+        """Create the terms.
 
         Raises:
             UserError: a term needs intents that the objective does not have.
@@ -57,7 +57,7 @@ class Objective:
         return {name: self._weights[name] * term(context) for name, term in self.terms.items()}
 
     def _look_up(self, model: SequenceModel, step: Step) -> tuple[Tensor | None, dict[str, list[Tensor]]]:
-        """Look up what the encoder and the terms want at once, so that a dense gradient is made once."""
+        """Look up all vectors for the encoder and the terms together, so that a dense gradient is made only once."""
         wanted = {name: term.looked_up(step) for name, term in self.terms.items()}
         parts = [step.rows.items_N, *(items for asked in wanted.values() for items in asked)]
         if len(parts) == 1:
@@ -66,7 +66,7 @@ class Objective:
         return next(found), {name: [next(found) for _ in asked] for name, asked in wanted.items()}
 
     def _predicting(self, model: SequenceModel, own: States, step: Step) -> Tensor:
-        """Return what predicts each target: the state at every item, or at the last of each prefix, and its intents."""
+        """Return what predicts each target: the state at every item, or at the end of each prefix, with its intents."""
         prefixes = self._config.next_item.prefixes
         if prefixes:
             ends_B = own.rows.lengths_B[: len(step.targets_M)].cumsum(0) - 1
@@ -79,14 +79,14 @@ class Objective:
         return model.intents.shaped(states_MD, means_MD)
 
     def _products(self, model: SequenceModel) -> AbstractContextManager[object]:
-        """Run matrix products in the configured type; LayerNorm gives float32 back."""
+        """Run matrix products in the configured type; LayerNorm returns float32."""
         exact = self._config.precision == "float32"
         return nullcontext() if exact else torch.autocast(model.device.type, torch.bfloat16)
 
     def before_epoch(self, model: SequenceModel, data: TrainingData, seed: int, *, first: bool = False) -> None:
-        """Place the centres by k-means on users' mean states: before every epoch, or before the first alone.
+        """Place the centres by k-means on users' mean states: before every epoch, or only before the first.
 
-        The seed draws the users, and the first centres among them.
+        The seed determines the sampled users, and the initial centres among them.
         """
         intents = model.intents
         if intents is None or first == intents.placed_every_epoch:
@@ -96,13 +96,13 @@ class Objective:
         intents.initialise(model.pooled(users, padded=self._config.padding == "encoded"), generator)
 
     def after_step(self, model: SequenceModel) -> None:
-        """Bring the centres back to where they belong."""
+        """Restore the constraints on the centres, such as unit length."""
         if model.intents is not None:
             model.intents.after_step()
 
 
 def _of_all_processes(own: States, step: Step) -> States:
-    """Bring the states of all processes together; an empty window is the same for each."""
+    """Gather the states of all processes; the empty window is the same for each."""
     if step.exchange is None:
         return own
     last = own.parts["padding"].items.start if "padding" in own.parts else None

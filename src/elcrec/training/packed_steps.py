@@ -1,8 +1,8 @@
 """Steps packed on a GPU, from data that stays in its memory, recorded once and replayed.
 
-Many steps are assembled at once, all in the same shapes, into one table with a row a step. What a step then does
-depends on no value that the host would have to ask for: see `recording`. The host waits once an epoch, before its
-first step, to learn how many positions the largest step needs.
+Many steps are assembled at once, all with the same shapes, into one table with one row per step. A step then needs no
+value for which the host would have to wait: see `recording`. The host waits once per epoch, before its first step, for
+the number of positions of the largest step.
 
 Axes: `S` sequences of an epoch, `C` steps of a chunk, `B` sequences of a step, `R` rows, `N` and `M` positions, `F`
 columns of the table; `3` is inputs, whole sequences and views.
@@ -25,14 +25,14 @@ from elcrec.training.views import ViewPlan
 
 _CHUNK_STEPS = 32
 _DEVIATIONS = 5
-"""Room beyond a mean step, in standard deviations: of millions of steps hardly one is larger."""
+"""Room beyond a mean step, in standard deviations: hardly one of millions of steps is larger."""
 
 
 class PackedSteps(Steps):
-    """Assembles steps where they are computed; everything is drawn from PyTorch's own generator of the device."""
+    """Assembles steps on the GPU that runs them; all draws come from PyTorch's own generator of the device."""
 
     def __init__(self, data: TrainingData, config: TrainConfig, needs: frozenset[Need], device: torch.device) -> None:
-        """Copy what training reads to the device."""
+        """Copy the training data to the device."""
         self._config, self._needs, self._size = config, needs, config.batch_size
         self._assembler = Assembler(data, config, needs, device, resident=True)
         self._window, self._encoded = config.encoder.window, config.padding == "encoded"
@@ -43,7 +43,7 @@ class PackedSteps(Steps):
         self._count, self._steps = data.num_sequences, data.num_steps
         self._chunk_steps = min(_CHUNK_STEPS, self._steps)
         places = -(-self._steps // self._chunk_steps) * self._chunk_steps * self._size
-        self._nothing = len(data.ends_S)  # the sequence that stands for a missing one, after all others
+        self._nothing = len(data.ends_S)  # the extra sequence after all others, which stands in for a missing one
         self._order_S = torch.full((places,), self._nothing, device=device)
         self._plan = ViewPlan.of_nothing((2, places), device) if "views" in needs else None
         self._table_CF = torch.empty(0, 0, dtype=torch.int64, device=device)
@@ -60,15 +60,15 @@ class PackedSteps(Steps):
             yield min(self._size, self._count - step * self._size)
 
     def running(self) -> AbstractContextManager[None]:
-        """Return the context of the stream that steps are recorded from."""
+        """Return the context of the stream from which steps are recorded."""
         return self._recorder.running()
 
     def run(self, step: int, update: Update) -> dict[str, Tensor]:
-        """Update the weights by the next step, of so many sequences; a step of a size met before is replayed."""
+        """Update the weights by the next step of `count` sequences; a step of a known size is replayed."""
         return self._recorder.run(step, lambda: update(self.next_step(step)))
 
     def _draw(self) -> None:
-        """Draw the order of the sequences, and which views of them; make room for the largest step."""
+        """Draw the order of the sequences and the plans of their views; make room for the largest step."""
         drawn = torch.randperm(self._nothing, device=self._order_S.device)
         self._order_S[: self._count].copy_(drawn[: self._count])
         lengths_S = self._assembler.lengths(self._order_S)
@@ -85,7 +85,7 @@ class PackedSteps(Steps):
             self._recorder.forget()
 
     def _step_sizes(self, by_sequence_3S: Tensor) -> tuple[list[int], list[int]]:
-        """Size of the largest step of this epoch, and one that the steps of others most likely do not pass."""
+        """Return the size of this epoch's largest step, and one that other epochs' steps will hardly exceed."""
         largest_3 = by_sequence_3S.view(3, -1, self._size).sum(2).max(1).values
         deviation_3, mean_3 = torch.std_mean(by_sequence_3S[:, : self._count].float(), 1)
         likely_3 = self._size * mean_3 + _DEVIATIONS * self._size**0.5 * deviation_3
@@ -93,13 +93,13 @@ class PackedSteps(Steps):
         return needed, likely
 
     def _rounded(self, room: list[int]) -> list[int]:
-        """Add a little, so that all positions together fill whole chunks of the attention."""
+        """Round the room up, so that all positions together fill whole chunks of the attention."""
         inputs, whole, views = (-(-size // self._chunk) * self._chunk for size in room)
         rest = -self._window * ("padding" in self._needs) % self._chunk
         return [inputs, whole, views + rest] if views else [inputs + rest, whole, views]
 
     def _parts(self, count: int) -> Parts:
-        """Say where the parts of a step of so many sequences are."""
+        """Return the positions of the parts of a step of `count` sequences."""
         inputs, _, views = self.room
         sizes = {"inputs": (count, inputs), "views": (2 * count, views), "padding": (1, self._window)}
         parts: dict[PartName, Part] = {}
@@ -116,7 +116,7 @@ class PackedSteps(Steps):
         return ["inputs", *(name for name in more if name in self._needs)]
 
     def _make_table(self) -> None:
-        """Make room for what the steps of a chunk read: one row a step, its columns side by side."""
+        """Allocate the table for the steps of a chunk: one row per step, its columns side by side."""
         last = list(self._parts(self._size).values())[-1]
         asked = self._size if self._config.next_item.prefixes else self.room[0]
         self._widths = {"lengths": last.rows.stop} | dict.fromkeys(("row", "items", "place", "age"), last.items.stop)
@@ -128,7 +128,7 @@ class PackedSteps(Steps):
         self._table_CF = self._cursor.new_zeros(self._chunk_steps, sum(self._widths.values()))
 
     def _assemble(self, first: int) -> None:
-        """Write what the steps from `first` on read into the table."""
+        """Write the inputs of the steps from `first` on into the table."""
         chunk = slice(first * self._size, (first + self._chunk_steps) * self._size)
         chosen_CB = self._order_S[chunk].view(self._chunk_steps, self._size)
         plan = None if self._plan is None else ViewPlan(*(part[:, chunk] for part in self._plan))
@@ -156,7 +156,7 @@ class PackedSteps(Steps):
             rows=PackedLayout(**rows, chunk=self._chunk, sees_all=self._encoded),
             parts=self._parts(count),
             num_sequences=count,
-            # No loss knows an item 0; it stands where nothing is asked.
+            # The losses do not accept item 0, which marks positions without a target.
             targets_M=targets_M.clamp(min=1),
             weights_M=(targets_M != 0).float()
             if weights_M is None and not self._config.next_item.prefixes
@@ -165,7 +165,7 @@ class PackedSteps(Steps):
         )
 
     def _leave_out(self, columns: dict[str, Tensor], count: int) -> None:
-        """Take a step of fewer sequences for one that has no rows for the others."""
+        """Turn a full step into one of fewer sequences, without rows for the others."""
         kinds, missing = 1 + 2 * ("views" in self._needs), self._size - count
         lengths_kB, padding = columns["lengths"].tensor_split([kinds * self._size])
         columns["lengths"] = torch.cat((lengths_kB.view(kinds, -1)[:, :count].flatten(), padding))
@@ -176,7 +176,7 @@ class PackedSteps(Steps):
 
 
 def _side_by_side(pieces: list[Piece]) -> dict[str, Tensor]:
-    """What the encoder reads of each step, a piece after another; rows are numbered through."""
+    """Return the encoder's input for each step, one piece after another, with consecutive row numbers."""
     total, first, rows = sum(piece.lengths_CR.shape[1] for piece in pieces), 0, []
     for piece in pieces:
         count, row_CN = piece.lengths_CR.shape[1], piece.slots.row

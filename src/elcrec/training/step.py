@@ -1,4 +1,4 @@
-"""The steps of an epoch: each one's input, and what the encoder made of it, by named parts.
+"""The steps of an epoch: their input, and the encoder's states, by named parts.
 
 Axes: `B` sequences, `R` rows of a part, `M` items of rows, row after row, `S` draws, `D` hidden size, `T` window.
 """
@@ -21,7 +21,7 @@ PartName = Literal["inputs", "views", "padding"]
 
 
 class Part(NamedTuple):
-    """Which rows, and which of their items, belong together."""
+    """A part of a step: a range of rows and of their items."""
 
     rows: slice
     items: slice
@@ -29,13 +29,13 @@ class Part(NamedTuple):
 
 Parts = Mapping[PartName, Part]
 """`inputs`: the sequences without their last items. `views`: the first views of all sequences, then the second ones.
-`padding`: one window of nothing but padding."""
+`padding`: one window that holds only padding."""
 
 
 class Negatives(NamedTuple):
-    """Items that next items are contrasted with: one for each target, [M], or some that all targets share, [S].
+    """Negatives for the next items: one per target, [M], or some that all targets share, [S].
 
-    Of shared ones, `log_counts` is the log of how often each is expected among S draws.
+    For shared ones, `log_counts` is the log of the expected count of each among S draws.
     """
 
     items: Tensor
@@ -55,10 +55,10 @@ class States:
         return self.states_MD[self.parts[part].items]
 
     def rows_of(self, part: PartName) -> Rows:
-        """Return which of a part's rows its items belong to."""
+        """Return the row, within a part, of each of its items."""
         rows, items = self.parts[part]
         lengths_R = self.rows.lengths_B[rows]
-        # What stands after a part's last row is of none of them.
+        # Positions after a part's last row belong to none of its rows.
         return Rows(lengths_B=lengths_R, row_M=(self.rows.row_M[items] - rows.start).clamp(max=len(lengths_R)))
 
     def means(self, part: PartName) -> Tensor:
@@ -68,15 +68,16 @@ class States:
 
     @cached_property
     def _sums(self) -> Tensor:
-        """Sum of the states of each row, added up once for all that ask, [R, D]."""
+        """The sum of the states of each row, computed once, [R, D]."""
         return self.rows.sum(self.states_MD)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """How the states of all processes' rows come together: their inputs, then their views.
+    """How to gather the states of all processes' rows: their inputs, then their views.
 
-    `source_M` is the place of each of their items among the gathered states, `longest` the most that a process encodes.
+    `source_M` is the position of each of their items among the gathered states, `longest` the largest number of states
+    of a process.
     """
 
     rows: Rows
@@ -85,7 +86,7 @@ class Exchange:
     longest: int
 
     def gather(self, states_MD: Tensor) -> States:
-        """Return all processes' states, given those of this one; their gradient reaches every process."""
+        """Return all processes' states, given those of this one; gradients reach every process."""
         gathered = gather_states(F.pad(states_MD, (0, 0, 0, self.longest - len(states_MD))))
         return States(gathered.index_select(0, self.source_M), self.rows, self.parts)
 
@@ -95,14 +96,14 @@ class Step:
     """One step's input.
 
     Attributes:
-        rows: everything that the encoder reads, in one pass.
-        parts: what of it is what.
-        num_sequences: B, over all processes: users, or prefixes of users.
-        targets_M: the item that came next at each item of the inputs, or at the last of each prefix.
-        weights_M: weight of each of them in L_next; `None` where all weigh alike.
-        negatives: drawn items; `None` where the loss sees the whole catalogue.
+        rows: everything that the encoder reads in one pass.
+        parts: the parts of these rows by name.
+        num_sequences: B, the number of users, or of prefixes of users, over all processes.
+        targets_M: the next item after each item of the inputs, or after each prefix.
+        weights_M: weight of each of them in L_next; `None` if all are equal.
+        negatives: drawn items; `None` if the loss uses the whole catalogue.
         share: weight of this process's L_next, so that the mean over processes is the mean over all targets.
-        exchange: brings the states of all processes together; `None` on a process alone.
+        exchange: gathers the states of all processes; `None` for a single process.
     """
 
     rows: Layout
@@ -117,11 +118,11 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a loss term sees of a step.
+    """The data of a step for the loss terms.
 
     Attributes:
         predicting_MD: the state before each target.
-        vectors: item vectors that a term asked for (`Term.looked_up`), by its name.
+        vectors: item vectors that a term requested (`Term.looked_up`), by its name.
         states: the states of all processes' sequences, for terms that need them.
         padding_TD: the states of an empty window, for terms that need them.
     """
@@ -135,22 +136,22 @@ class Context:
 
 
 Update = Callable[[Step], dict[str, Tensor]]
-"""Moves the weights by a step; returns its losses by name."""
+"""Updates the weights by a step; returns its losses by name."""
 
 
 class Steps(ABC):
-    """The steps of an epoch; `room` is what a checkpoint has to keep for the draws to go on as they would have."""
+    """The steps of an epoch; a checkpoint must keep `room` to continue the draws unchanged."""
 
     room: list[int]
 
     @abstractmethod
     def epoch(self, seed: int) -> Iterator[Any]:
-        """Draw an epoch, views and negatives anew, and yield its steps in a form that `run` takes."""
+        """Draw an epoch with new views and negatives, and yield its steps in the form that `run` accepts."""
 
     def running(self) -> AbstractContextManager[None]:
-        """Return the context that an epoch's steps run in."""
+        """Return the context in which an epoch's steps run."""
         return nullcontext()
 
     def run(self, step: Any, update: Update) -> dict[str, Tensor]:
-        """Update the weights by a step that `epoch` gave."""
+        """Update the weights by a step from `epoch`."""
         return update(step)

@@ -1,8 +1,8 @@
 """Two augmented views of each sequence, for a whole batch at once.
 
 For each view one of crop, mask and reorder is drawn (Chen et al., WWW 2022, with the lengths and bounds of the
-published code). One sort of random keys serves masks and reorders; a crop is a span of its row. Nothing here depends on
-a value of a tensor, so that a GPU is never asked for one.
+published code). One sort of random keys implements masks and reorders; a crop is a span of its row. Nothing here makes
+the host wait for a value from the GPU.
 
 Axes: `B` rows, `M` positions of all rows, one row after another.
 """
@@ -20,7 +20,7 @@ _CROP, _MASK, _REORDER = 0, 1, 2
 
 
 class ViewPlan(NamedTuple):
-    """What happens to each row: its length, which operation, from which place on, over how many items, [B] each."""
+    """The plan of each row's view: its length, the operation, its first position and its number of items, [B] each."""
 
     lengths_B: Tensor
     operation_B: Tensor
@@ -29,24 +29,24 @@ class ViewPlan(NamedTuple):
 
     @classmethod
     def draw(cls, lengths_B: Tensor, config: ViewConfig, generator: torch.Generator | None) -> "ViewPlan":
-        """Draw a view of every row, of one item at least; `generator` is on their device, or `None`: PyTorch's own."""
+        """Draw a view of every row, of at least one item; `generator` is on their device, or `None`: PyTorch's own."""
         device = lengths_B.device
         operation_B = torch.randint(3, lengths_B.shape, generator=generator, device=device)
         shares = torch.tensor([config.crop, config.mask, config.reorder], dtype=torch.float64, device=device)
         touched_B = (shares[operation_B] * lengths_B).long()
         uniform_B = torch.rand(lengths_B.shape, dtype=torch.float64, generator=generator, device=device)
-        # A touched run of the whole row begins at 0; otherwise all starts are as likely.
+        # A run over the whole row starts at 0; otherwise all starts are equally likely.
         start_B = (uniform_B * (lengths_B - touched_B)).long()
         return cls(lengths_B, operation_B, start_B, touched_B)
 
     @classmethod
     def of_nothing(cls, shape: Sequence[int], device: torch.device) -> "ViewPlan":
-        """Return plans that leave rows of no items as they are."""
+        """Return plans that leave empty rows unchanged."""
         nothing = torch.zeros(*shape, dtype=torch.int64, device=device)
         return cls(nothing, torch.full_like(nothing, _REORDER), nothing.clone(), nothing.clone())
 
     def spans(self, window: int) -> tuple[Tensor, Tensor]:
-        """Where in its row each view begins, and its length, [B] each; at most the last `window` items are kept."""
+        """Return the start of each view in its row, and its length, [B] each; at most the last `window` items stay."""
         crops_B = self.operation_B == _CROP
         kept_B = torch.where(crops_B, self.touched_B.clamp(min=1), self.lengths_B)
         ends_B = torch.where(crops_B, self.start_B + kept_B, self.lengths_B)
@@ -57,16 +57,16 @@ class ViewPlan(NamedTuple):
 def apply_plan(
     plan: ViewPlan, items_M: Tensor, row_M: Tensor, place_M: Tensor, generator: torch.Generator | None
 ) -> Tensor:
-    """Mask and reorder whole rows; what a crop keeps, `ViewPlan.spans` says. Returns the items, 0 where masked, [M].
+    """Mask and reorder whole rows (for crops see `ViewPlan.spans`); return the items, 0 if masked, [M].
 
-    `row_M` is the row of each item, ascending, and `place_M` its place there. The generator draws which items are
-    masked and how they are reordered.
+    `row_M` is the row of each item, ascending, and `place_M` its position there. The generator draws the masked items
+    and the new order.
     """
     each = ViewPlan(*(part[row_M] for part in plan))
     random_M = torch.rand(items_M.shape, dtype=torch.float64, generator=generator, device=items_M.device)
     masks_M, reorders_M = each.operation_B == _MASK, each.operation_B == _REORDER
-    # Keys from 0 to 1 inside a row: random for a mask, random inside the run of a reorder, elsewhere the place. Halved,
-    # because a key that rounding lifts to 1 would be the next row's.
+    # Keys from 0 to 1 inside a row: random for a mask, random inside the run of a reorder, elsewhere the position. They
+    # are halved, because a key rounded up to 1 would belong to the next row.
     in_run_M = (place_M >= each.start_B) & (place_M < each.start_B + each.touched_B)
     shuffled_M = torch.where(reorders_M & in_run_M, each.start_B + random_M * each.touched_B, place_M.double())
     key_M = torch.where(masks_M, random_M, shuffled_M / each.lengths_B)

@@ -1,4 +1,4 @@
-"""Training that starts from another model's weights, such as the champion's."""
+"""Warm start: training that starts from another model's weights, such as the champion's."""
 
 from dataclasses import dataclass
 
@@ -12,22 +12,22 @@ from elcrec.model.sequence_model import SequenceModel
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """A trained model, named by its digest, and what its catalogue and the one to train have in common."""
+    """A trained model with its digest, and the items that its catalogue shares with the one to train."""
 
     model: SequenceModel
     items: npt.NDArray[np.int32]
-    """Index in its catalogue of each item to train, 0 where it does not know the item, [V]."""
+    """Index in its catalogue of each item to train, 0 if it does not know the item, [V]."""
     digest: str
 
     @torch.no_grad()
     def lay_over(self, model: SequenceModel) -> bool:
-        """Copy the encoder, the vectors of the items that both know, and the centres if they are as many.
+        """Copy the encoder, the vectors of common items, and the centres if their number is the same.
 
-        Returns whether the centres were copied. A `UserError` says that the encoders have different sizes.
+        Returns whether the centres were copied. Raises a `UserError` if the encoders have different sizes.
         """
         ours, theirs = model.config.encoder, self.model.config.encoder
         if (ours.window, ours.hidden_size, ours.num_blocks) != (theirs.window, theirs.hidden_size, theirs.num_blocks):
-            what = f"its encoder has {_sizes(self.model)}, train.encoder asks for {_sizes(model)}"
+            what = f"its encoder has {_sizes(self.model)}, but train.encoder has {_sizes(model)}"
             raise UserError(what, where="warm start", fix="train with the same sizes, or without a warm start")
         vectors = model.encoder.item_embedding.weight
         known = np.flatnonzero(self.items)

@@ -1,4 +1,4 @@
-"""What tests of several adapters talk to."""
+"""Servers for the tests of several adapters."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Random logs: the engine's files equal the oracle's, byte for byte, whatever threads, memory and files it is given."""
+"""Random logs: the engine's files equal the oracle's byte for byte, for any number of threads, memory and files."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Variables of the environment last as long as the block that needs them."""
+"""Environment variables are set for the duration of a block."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The log of live events on both online stores: all that was acknowledged, each once, and back again."""
+"""The event log on both online stores: all acknowledged events, each once, and their replay."""
 
 import os
 import shutil
@@ -84,7 +84,7 @@ def items(store: FeastStore, user: str) -> list[str]:
     return found.item_ids if found else []
 
 
-def test_whatever_was_accepted_is_in_the_log_and_who_was_not_let_in_is_not(store: FeastStore) -> None:
+def test_accepted_events_are_in_the_log_and_refused_users_are_not(store: FeastStore) -> None:
     store.push_events([event("ann", "i3", 3, "a"), event("ann", "i4", 4)])
     outcome = store.push_events([event("stranger", "i5", 5)], new_users=0)
 
@@ -146,7 +146,7 @@ def test_an_export_after_an_earlier_log_leaves_out_what_that_holds(store: FeastS
     assert found == [("ann", "i3"), ("bob", "i2"), ("ann", "i3")]
 
 
-def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
+def test_an_interrupted_export_leaves_the_file_unchanged(
     store: FeastStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.push_events([event("ann", "i3", 3)])
@@ -166,7 +166,7 @@ def test_an_empty_log_and_a_base_of_other_columns_are_one_clear_line(store: Feas
     with pytest.raises(UserError, match="the event log is empty"):
         export(store, tmp_path / "log.parquet")
     pq.write_table(pa.table({"user": ["ann"]}), tmp_path / "base.parquet")
-    with pytest.raises(UserError, match="not user_id and item_id as text"):
+    with pytest.raises(UserError, match="expected user_id and item_id as text"):
         export(store, tmp_path / "log.parquet", base=tmp_path / "base.parquet")
     assert not (tmp_path / "log.parquet").exists()
 
@@ -193,7 +193,7 @@ def test_an_event_under_its_id_counts_once_whatever_the_log_made_of_its_time(sto
     assert items(store, "ann") == ["i1", "i2", "i3"]
 
 
-def test_an_event_that_a_log_brought_goes_when_the_next_log_lacks_it(store: FeastStore) -> None:
+def test_an_event_of_a_log_is_removed_when_the_next_log_lacks_it(store: FeastStore) -> None:
     store.publish(log_of_whole_seconds(ids=[None, None, "a"]), service=SERVICE)
     store.publish(PUBLISHED, service=SERVICE)
 

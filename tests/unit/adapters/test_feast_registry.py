@@ -1,4 +1,4 @@
-"""The registry on SQLite and on PostgreSQL: nothing that anyone applied is lost, and what serves is what was meant."""
+"""The registry on SQLite and on PostgreSQL: no applied object is lost, and the intended services are served."""
 
 import json
 import shutil
@@ -100,7 +100,7 @@ def test_a_service_that_differs_or_is_missing_is_refused(servers: Servers, tmp_p
     store.publish(tables({"ann": ["i1"]}), service=SERVICE)
     meant = FeastStore(tmp_path, other_schema(tmp_path / "other"), servers).schema(SERVICE)
 
-    with pytest.raises(UserError, match="'elcrec_v1' has another schema than the model was made with"):
+    with pytest.raises(UserError, match="'elcrec_v1' has a schema other than the one with which"):
         store.check(SERVICE, meant)
     with pytest.raises(UserError, match="'elcrec_v9' is unknown"):
         store.check("elcrec_v9")

@@ -1,4 +1,4 @@
-"""What Feast's Spark engine publishes, on a Spark of this machine."""
+"""Publication by Feast's Spark engine, with Spark on this machine."""
 
 import shutil
 import sqlite3
@@ -99,7 +99,7 @@ def test_no_session_of_spark_is_left(published: Published) -> None:
     assert spark_sql.SparkSession.getActiveSession() is None
 
 
-def test_histories_and_users_who_stay_out_are_never_published_by_spark() -> None:
+def test_spark_never_publishes_histories_or_excluded_users() -> None:
     feast = cast("Any", SimpleNamespace(config=SimpleNamespace(batch_engine_config={"type": "spark.engine"})))
     nobody, somebody = pa.chunked_array([], pa.string()), pa.chunked_array([["user-1"]])
     for expired, views in ((nobody, [OUTPUT, ITEMS]), (somebody, [ITEMS])):

@@ -1,4 +1,4 @@
-"""Users who have done nothing for long leave the online store at a push, SQLite and Redis alike."""
+"""Idle users leave the online store at a push, on SQLite and Redis."""
 
 import logging
 import sqlite3
@@ -98,9 +98,9 @@ def test_rows_and_keys_of_idle_users_are_gone_and_those_of_others_stay(
     assert seen(store, "ann") == ["i0"]
     held = keys(store, server)
     assert [user in held for user in USERS] == [True, False, True, False]
-    told = [record.getMessage() for record in caplog.records if "expired" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "were idle" in record.getMessage()]
     assert told == [
-        "2 users of the log expired, idle for more than 30 days: not published; 2 users left the online store"
+        "2 users of the log were idle for more than 30 days and not published; 2 users left the online store"
     ]
 
 
@@ -135,7 +135,7 @@ def test_users_of_earlier_logs_and_of_events_alone_leave_and_free_their_places(
     assert store.push_events([event("gus", "i1", 1)], new_users=2).accepted == 1
 
 
-def test_a_live_event_makes_an_expired_user_anew_and_the_next_push_gives_the_whole_history(store: FeastStore) -> None:
+def test_a_live_event_restores_an_expired_user_and_the_next_push_the_history(store: FeastStore) -> None:
     store.publish(log(USERS), service=SERVICE, idle_days=DAYS)
 
     store.push_events([event("bob", "i1", 1)])
@@ -145,7 +145,7 @@ def test_a_live_event_makes_an_expired_user_anew_and_the_next_push_gives_the_who
     assert (items(store, "bob"), seen(store, "bob")) == ([["i1", "i2", "i1"]], ["i0"])
 
 
-def test_without_the_option_everybody_stays(store: FeastStore, server: RedisServer) -> None:
+def test_without_the_option_all_users_stay(store: FeastStore, server: RedisServer) -> None:
     store.push_events([event("zed", "i1", 1000)])
 
     counts = store.publish(log(USERS), service=SERVICE)
@@ -162,7 +162,7 @@ def test_an_expired_user_is_forgotten_everywhere_else(store: FeastStore) -> None
 
 
 @pytest.mark.parametrize("store", ["published_to_redis"], indirect=True)
-def test_a_user_who_is_given_an_event_while_the_store_is_swept_stays(
+def test_a_user_with_an_event_during_the_removal_of_idle_users_stays(
     store: FeastStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On SQLite an event waits for the sweep's transaction."""
@@ -194,7 +194,7 @@ def test_keys_of_another_project_in_the_same_redis_stay(store: FeastStore, serve
     assert (server.client.exists(mine), server.client.exists(other)) == (0, 1)
 
 
-def test_a_publication_that_was_killed_begins_anew_with_another_number_of_days(
+def test_a_killed_publication_starts_again_with_another_number_of_days(
     store: FeastStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A pushed model stands in the Kubeflow Model Registry too, with the fields that MLflow has."""
+"""A pushed model is also in the Kubeflow Model Registry, with the same fields as in MLflow."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -75,7 +75,7 @@ def test_what_a_cut_off_call_left_is_completed_and_nothing_is_there_twice(
     assert [len(each) for each in (server.models, server.versions, server.artifacts)] == [1, 1, 1]
 
 
-def test_a_number_that_another_model_has_there_is_not_taken_for_this_one(
+def test_a_version_number_of_another_model_is_refused(
     registry: MirroredRegistry, server: ModelRegistryServer, bundle: Path, empty_registry: Path, tmp_path: Path
 ) -> None:
     registry.register("m", bundle, METRICS, TAGS)
@@ -91,7 +91,7 @@ def test_the_variable_turns_it_on_and_an_address_of_another_kind_is_refused(
     monkeypatch.setenv("MODEL_REGISTRY_URL", "http://127.0.0.1:1")
     assert isinstance(open_store(tmp_path).registry, MirroredRegistry)
     monkeypatch.setenv("MODEL_REGISTRY_URL", "127.0.0.1:1")
-    with pytest.raises(UserError, match="MODEL_REGISTRY_URL: not an address of HTTP"):
+    with pytest.raises(UserError, match="MODEL_REGISTRY_URL: not an http or https address"):
         assert open_store(tmp_path).registry
 
 

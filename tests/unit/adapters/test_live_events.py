@@ -1,4 +1,4 @@
-"""Live events on both online stores: all of them there, in order, whoever writes beside."""
+"""Live events on both online stores: all of them in order, also with concurrent writers."""
 
 import random
 import shutil
@@ -91,7 +91,7 @@ def test_late_and_repeated_events_keep_the_history_in_order_and_twice_nothing(st
     assert (outcome.accepted, outcome.duplicates, outcome.late, outcome.users) == (1, 2, 0, 1)
 
 
-def test_clicks_within_one_second_are_told_apart(store: FeastStore) -> None:
+def test_clicks_within_one_second_are_distinguished(store: FeastStore) -> None:
     store.push_events([event("ann", "x", 0.000002), event("ann", "x", 0.000001), event("ann", "x", 0.000001)])
 
     (ann,) = store.users(["ann"], service=SERVICE)
@@ -175,7 +175,7 @@ def test_a_publication_while_events_arrive_loses_none(store: FeastStore) -> None
     assert items(store, "ann") == ["i1", "i2", *sent]
 
 
-def test_the_window_holds_the_newest(store: FeastStore) -> None:
+def test_the_window_keeps_the_newest_events(store: FeastStore) -> None:
     outcome = store.push_events([event("ann", f"x{second}", second) for second in range(60)])
 
     assert items(store, "ann") == [f"x{second}" for second in range(10, 60)]
@@ -226,7 +226,7 @@ def test_without_a_publication_events_are_refused(tmp_path: Path) -> None:
         FeastStore(tmp_path, REPOSITORY).push_events([event("ann", "x", 1)])
 
 
-def test_a_redis_that_went_away_is_named_without_its_password_and_comes_back_by_itself(tmp_path: Path) -> None:
+def test_a_lost_redis_is_reported_without_its_password_and_reconnected(tmp_path: Path) -> None:
     with redis_server() as server:
         store = FeastStore(tmp_path, REPOSITORY, Servers(redis=server.url))
         store.publish(PUBLISHED, service=SERVICE)
@@ -248,7 +248,7 @@ def test_a_redis_that_went_away_is_named_without_its_password_and_comes_back_by_
         assert not [path for path in written if server.password.encode() in path.read_bytes()]
 
 
-def test_readers_wait_a_fraction_of_a_second_and_no_file_holds_the_password(tmp_path: Path) -> None:
+def test_readers_wait_a_fraction_of_a_second_and_no_file_has_the_password(tmp_path: Path) -> None:
     store = FeastStore(tmp_path, REPOSITORY, Servers(redis="redis://:s3cret@127.0.0.1:1/0"))
 
     connection = store._config.load().online_store.connection_string

@@ -1,4 +1,4 @@
-"""The registry on a real MLflow server of its own, on the loopback interface."""
+"""The registry on a real MLflow server on the loopback interface."""
 
 import os
 import signal

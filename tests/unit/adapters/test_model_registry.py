@@ -65,7 +65,7 @@ def challenger_of(folder: Path) -> str | None:
     return None if found is None else found.version
 
 
-def test_a_challenger_stands_beside_the_champion_until_it_is_the_champion(folder: Path, tmp_path: Path) -> None:
+def test_a_challenger_stays_beside_the_champion_until_it_becomes_the_champion(folder: Path, tmp_path: Path) -> None:
     registry, (one, two, three) = registered(folder, tmp_path, 3)
     registry.set_champion("m", one)
     assert challenger_of(folder) is None
@@ -82,9 +82,7 @@ def test_a_challenger_stands_beside_the_champion_until_it_is_the_champion(folder
     assert (champion.version, challenger_of(folder)) == (three, None)
 
 
-def test_a_rejected_challenger_is_none_any_more_and_the_registry_says_why_until_it_is_pardoned(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_rejected_challenger_is_removed_with_a_reason_until_it_is_pardoned(folder: Path, tmp_path: Path) -> None:
     registry, (one, two) = registered(folder, tmp_path, 2)
     registry.set_champion("m", one)
     registry.set_challenger("m", two)
@@ -179,7 +177,7 @@ def test_a_server_s_bundle_is_downloaded_once(folder: Path, bundle: Path, tmp_pa
     verify_bundle(first.bundle)
 
 
-def test_a_lost_database_is_not_made_anew_over_its_bundles(folder: Path, bundle: Path) -> None:
+def test_a_lost_database_is_not_replaced_if_there_are_bundles(folder: Path, bundle: Path) -> None:
     registry = MlflowRegistry(folder)
     registry.register("m", bundle, {}, NO_TAGS)
     (folder / "mlflow.db").unlink()
@@ -190,7 +188,7 @@ def test_a_lost_database_is_not_made_anew_over_its_bundles(folder: Path, bundle:
     assert not (folder / "mlflow.db").exists()
 
 
-def test_reading_a_folder_that_is_gone_does_not_make_it_anew(folder: Path, bundle: Path) -> None:
+def test_reading_a_missing_folder_does_not_create_it(folder: Path, bundle: Path) -> None:
     registry = MlflowRegistry(folder)
     registry.set_champion("m", registry.register("m", bundle, {}, NO_TAGS))
     kept = folder.rename(folder.with_name("kept"))
@@ -206,7 +204,7 @@ def test_reading_a_folder_that_is_gone_does_not_make_it_anew(folder: Path, bundl
     assert champion.version == "1"
 
 
-def test_a_database_that_was_replaced_is_read_anew(folder: Path, bundle: Path, tmp_path: Path) -> None:
+def test_a_replaced_database_is_reopened(folder: Path, bundle: Path, tmp_path: Path) -> None:
     registry = MlflowRegistry(folder)
     registry.set_champion("m", registry.register("m", bundle, {}, NO_TAGS))
     first = registry.champion("m")

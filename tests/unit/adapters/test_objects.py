@@ -1,4 +1,4 @@
-"""A log in a bucket, on the web or on a claim is fetched at the version that resolve saw, and only when it changed."""
+"""A log in a bucket, on the web or on a claim is fetched at the resolved version, and only if it has changed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,7 +84,9 @@ def test_a_file_that_was_replaced_after_it_was_resolved_is_refused(store: Store,
     store.put(FIRST)
     config = resolved(section_of(store.address))
     store.put(SECOND)
-    with pytest.raises(UserError, match=r"is not version .* any more; it was replaced|md5 is .* expected") as raised:
+    with pytest.raises(
+        UserError, match=r"no longer has version .*; the file was replaced|md5 is .* expected"
+    ) as raised:
         fetched(config, tmp_path / "raw")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "raw").exists()
@@ -92,13 +94,13 @@ def test_a_file_that_was_replaced_after_it_was_resolved_is_refused(store: Store,
 
 def test_a_file_that_is_not_there_is_one_clear_line(store: Store) -> None:
     store.put(FIRST)
-    with pytest.raises(UserError, match=r"there is no such file|cannot be read \(No such file") as raised:
+    with pytest.raises(UserError, match=r"the file does not exist|cannot be read \(No such file") as raised:
         resolved(section_of(store.absent))
     assert store.absent.partition("?")[0] in str(raised.value)
     assert "s3cr3t" not in str(raised.value)
 
 
-def test_the_artifact_says_which_version_of_which_object_it_is(store: Store, tmp_path: Path) -> None:
+def test_the_artifact_names_the_object_and_its_version(store: Store, tmp_path: Path) -> None:
     store.put(FIRST)
     config = resolved(section_of(store.address))
     raw = fetched(config, tmp_path / "raw")
@@ -113,7 +115,7 @@ def test_the_artifact_says_which_version_of_which_object_it_is(store: Store, tmp
     assert source["origin"] == origin["data_location"]
 
 
-def test_a_bucket_that_refuses_is_told_from_one_that_lacks_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_permission_is_distinguished_from_a_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
     with google_server(monkeypatch) as files:
         files.contents["/logs/x"] = FIRST
         files.forbidden.add("/logs/x")
@@ -127,7 +129,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeyp
         files.contents["/log.csv"] = FIRST
         version = find_version(address)
         files.during = lambda: files.contents.update({"/log.csv": SECOND})
-        with pytest.raises(UserError, match="is not version"):
+        with pytest.raises(UserError, match="no longer has version"):
             download(address, version, tmp_path / "log")
 
 
@@ -135,7 +137,7 @@ def test_a_server_without_versions_needs_an_md5(tmp_path: Path, monkeypatch: pyt
     with web_server(tmp_path, monkeypatch) as files:
         files.contents["/log.csv"] = FIRST
         files.unversioned.add("/log.csv")
-        with pytest.raises(UserError, match=r"names no version .* give its md5"):
+        with pytest.raises(UserError, match=r"gives no version .* give its md5"):
             resolved(section_of(f"{files.address}/log.csv"))
 
 
@@ -149,10 +151,10 @@ def test_a_version_or_an_md5_that_is_given_is_taken() -> None:
     ("address", "message"),
     [
         ("s3://logs", "not a bucket and a file in it; write s3://BUCKET/PATH"),
-        ("https://me:secret@example.org/log.csv", "a password is shown to all"),
+        ("https://me:secret@example.org/log.csv", "a password would be visible"),
     ],
 )
-def test_an_address_that_cannot_be_meant_is_refused_before_anything_is_asked(address: str, message: str) -> None:
+def test_an_invalid_address_is_refused_before_any_request(address: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         find_version(address)
     assert "secret" not in str(raised.value)

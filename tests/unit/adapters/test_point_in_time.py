@@ -1,4 +1,4 @@
-"""Training data as it stood at a moment: whatever the moment, exactly what had happened until then."""
+"""Training data at any moment: exactly the events until then."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

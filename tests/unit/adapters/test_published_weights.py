@@ -87,7 +87,7 @@ def test_item_vectors_follow_the_order_that_is_asked_for(tmp_path: Path) -> None
     assert torch.equal(vectors[0], expected[0])
 
 
-def test_centres_make_the_objective_and_lie_on_the_sphere(tmp_path: Path) -> None:
+def test_centres_determine_the_objective_and_are_unit_vectors(tmp_path: Path) -> None:
     state = Textbook(ITEMS, intents=5).state_dict()
     model = imported(state, tmp_path)
     assert (model.config.intents, model.num_intents) == ("learned", 5)

@@ -1,4 +1,4 @@
-"""The registry without MLflow: the same answers and the same database as with it, or MLflow after all."""
+"""The registry without MLflow: the same answers and database as with MLflow, or else MLflow is used."""
 
 import shutil
 import sqlite3
@@ -120,14 +120,14 @@ def test_tables_of_another_layout_and_a_folder_without_any_are_left_to_mlflow(
         connection.execute("UPDATE alembic_version SET version_num = 'later'")
         connection.commit()
 
-    with pytest.raises(UserError, match="another layout"):
+    with pytest.raises(UserError, match="the layout of the registry"):
         before.champion(NAME)
     assert QuickRegistry.open(folders[0], no_mlflow) is None
     assert QuickRegistry.open(tmp_path / "nothing", no_mlflow) is None
     assert not (tmp_path / "nothing").exists()
 
 
-def test_an_mlflow_server_is_asked_by_mlflow(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_mlflow_server_is_accessed_through_mlflow(folders: tuple[Path, Path], tmp_path: Path) -> None:
     there = {"folder": folders[0].parent, "features_repository": ROOT / "features"}
     folders[0].rename(folders[0].parent / "mlflow")
 
@@ -169,7 +169,7 @@ def ask_feast() -> Any:
     raise Asked
 
 
-def test_the_note_of_a_service_holds_until_a_definition_or_the_wanted_schema_is_another_one(
+def test_the_note_of_a_service_is_valid_until_a_definition_or_schema_changes(
     pushed: Installation, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(pushed.folder / "feast", tmp_path / "feast")

@@ -1,4 +1,4 @@
-"""Bundles that somebody has signed, and what is refused in their place."""
+"""Signed bundles, and the refusal of others."""
 
 import logging
 import shutil
@@ -69,7 +69,7 @@ def test_a_signed_bundle_is_sound_and_its_signature_fits_wherever_it_is_copied(
     assert verify_bundle(copied).digest == before
 
 
-def test_what_was_altered_after_it_was_signed_is_refused_though_the_manifest_was_written_anew(
+def test_a_bundle_changed_after_signing_is_refused_even_with_a_new_manifest(
     tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
     inputs, check = make_inputs(tmp_path / "inputs"), require_signature(public(key, tmp_path / "public.pem"))
@@ -84,7 +84,7 @@ def test_what_was_altered_after_it_was_signed_is_refused_though_the_manifest_was
     write_bundle(source, manifest, tmp_path / "forged")
     (tmp_path / "forged" / "bundle.sig").write_bytes(signature)
     verify_bundle(tmp_path / "forged")
-    with pytest.raises(UserError, match="not that of this key for these files"):
+    with pytest.raises(UserError, match="does not match this key and these files"):
         check(tmp_path / "forged")
 
 
@@ -95,11 +95,11 @@ def test_an_unsigned_bundle_another_key_and_a_broken_signature_are_refused(
     with pytest.raises(UserError, match=r"the bundle is not signed; serve\.verify_key is .*ELCREC_SIGNING_KEY"):
         check(bundle)
     signer(text_of(ec.generate_private_key(ec.SECP256R1())), None)(bundle)
-    with pytest.raises(UserError, match="not that of this key for these files"):
+    with pytest.raises(UserError, match="does not match this key and these files"):
         check(bundle)
     for broken in ("", "{", "{}", "[]"):
         (bundle / "bundle.sig").write_text(broken)
-        with pytest.raises(UserError, match="not that of this key for these files"):
+        with pytest.raises(UserError, match="does not match this key and these files"):
             check(bundle)
 
 
@@ -110,7 +110,7 @@ def test_a_key_that_cannot_be_used_is_one_line_that_does_not_hold_it(
     wrong = [(str(tmp_path / "absent"), None), ("-----BEGIN it is none", None), (of_another_kind, None)]
     wrong += [(text_of(key, PASSWORD), None), (text_of(key, PASSWORD), "wrong")]
     for given, password in wrong:
-        with pytest.raises(UserError, match="the key that signs bundles cannot be used") as failed:
+        with pytest.raises(UserError, match="the key for signing bundles cannot be used") as failed:
             signer(given, password)(bundle)
         assert "\n" not in str(failed.value)
         assert given not in str(failed.value)
@@ -121,7 +121,7 @@ def test_a_key_that_cannot_be_used_is_one_line_that_does_not_hold_it(
             require_signature(path)
 
 
-def test_a_server_that_asks_for_a_signature_keeps_the_version_that_has_one(
+def test_a_server_that_requires_signatures_keeps_the_signed_version(
     tmp_path: Path, key: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ELCREC_SIGNING_KEY", text_of(key))

@@ -1,4 +1,4 @@
-"""SparkApplications through the Kubernetes API, whose operator goes through the states that its controller has."""
+"""SparkApplications through a Kubernetes API with an operator that has the states of the real one."""
 
 import logging
 import time
@@ -120,7 +120,7 @@ def test_with_a_bucket_pods_mount_nothing_and_get_what_reaches_it(operator: Oper
     "text", ["{}", '{"workspace_claim": "c", "executers": 2}', '{"bucket": "/mnt"}', '{"bucket": "s3://"}', "no json"]
 )
 def test_a_description_that_breaks_the_schema_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match=r"^spark: .*its fields are in"):
+    with pytest.raises(UserError, match=r"^spark: .*see the fields in"):
         parse_spark(text)
 
 
@@ -164,10 +164,8 @@ def test_a_driver_that_died_or_was_preempted_is_lost_work_and_stays_to_be_looked
     assert operator.deleted == []
 
 
-def test_an_application_that_somebody_deletes_is_lost_work(
-    operator: Operator, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(LostWorkError, match="somebody deleted it"):
+def test_a_deleted_application_is_lost_work(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(LostWorkError, match="the application was deleted"):
         fail(operator, caplog, "gone")
 
 
@@ -191,15 +189,17 @@ def test_what_is_never_submitted_is_a_mistake_and_a_driver_that_never_ran_is_los
         start("b")
 
 
-def test_a_driver_without_a_machine_is_given_up_and_says_why(operator: Operator) -> None:
+def test_a_driver_without_a_machine_is_given_up_with_a_reason(operator: Operator) -> None:
     operator.states = ["SUBMITTED"]
-    with pytest.raises(LostWorkError, match="does not run after 1 s") as raised:
+    with pytest.raises(LostWorkError, match="is not running after 1 s") as raised:
         start("a", timeout_seconds=1)
     assert "insufficient memory" in raised.value.details
     assert len(operator.deleted) == 1
 
 
-def test_that_of_an_earlier_attempt_goes_first(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_application_of_an_earlier_attempt_is_removed_first(
+    operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(LostWorkError):
         fail(operator, caplog, "FAILED")
     operator.states = ["", "RUNNING"]
@@ -216,11 +216,11 @@ def test_a_missing_permission_is_named(operator: Operator) -> None:
 
 def test_without_a_cluster_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
-    with pytest.raises(UserError, match="no Kubernetes to create a SparkApplication in"):
+    with pytest.raises(UserError, match="no Kubernetes cluster for a SparkApplication"):
         start("a")
 
 
-def test_what_is_read_lies_on_the_shared_volume_and_goes_away(tmp_path: Path) -> None:
+def test_inputs_are_copied_to_the_shared_volume_and_removed(tmp_path: Path) -> None:
     given = tmp_path / "raw"
     given.mkdir()
     (given / "data.csv").write_text("a\n")

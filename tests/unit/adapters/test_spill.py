@@ -1,4 +1,4 @@
-"""Three million events with 256 MB: the rest goes to disk, and neither a kill nor a full disk leaves a trace."""
+"""Three million events with 256 MB: the rest spills to disk, and neither a kill nor a full disk leaves files."""
 
 import hashlib
 import os

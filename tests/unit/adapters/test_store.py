@@ -58,7 +58,7 @@ def test_sqlite_on_a_network_file_system_is_warned_of_and_a_server_is_not(
     monkeypatch.setattr(store, "_MOUNTS", tmp_path / "mounts")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert open_store(Path(f"{tmp_path}{place}/store")).registry
-    assert ("store is on nfs4: where two pods write at a time SQLite may lose its file" in caplog.text) == warned
+    assert ("store is on nfs4: SQLite may lose its file if two pods write at the same time" in caplog.text) == warned
 
 
 def test_the_environment_points_feast_to_redis_and_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A store knows which one it is: emptied, replaced or copied, it is not taken for what it was."""
+"""The identity of a store: an emptied, replaced or copied store is recognised."""
 
 import shutil
 import sqlite3
@@ -56,7 +56,7 @@ def test_an_emptied_redis_is_not_taken_for_the_truth(redis: RedisServer, tmp_pat
     assert items(store) == ["i1", "i2"]
 
 
-def test_a_redis_that_another_store_took_over_says_so(
+def test_a_redis_taken_over_by_another_store_is_reported(
     redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis.client.flushall()
@@ -72,7 +72,7 @@ def test_a_redis_that_another_store_took_over_says_so(
         tables({"ann": ["i3"]}), service=SERVICE
     )
 
-    assert "belongs to this one from now on" in caplog.text
+    assert "from now on it belongs to this one" in caplog.text
     with pytest.raises(StoreReplaced):
         items(first)
 
@@ -90,7 +90,7 @@ def test_a_store_from_before_stores_had_names_is_read_and_given_events(published
     assert items(store) == ["i1", "x"]
 
 
-def test_files_that_were_replaced_under_a_reader_are_read_anew(published: Path, tmp_path: Path) -> None:
+def test_files_replaced_under_a_reader_are_reopened(published: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(published, tmp_path / "store"))
     store = FeastStore(folder, REPOSITORY)
     assert items(store) == ["i1"]

@@ -133,12 +133,12 @@ class TestRequest:
         template = patch["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
         assert template["metadata"] == {"labels": {"sidecar.istio.io/inject": "false"}}
 
-    def test_the_job_goes_with_the_pod_of_its_step(self, cluster: Cluster) -> None:
+    def test_the_job_is_deleted_with_the_pod_of_its_step(self, cluster: Cluster) -> None:
         self.create(cluster, owner=Owner(name="elcrec-training-abc-1", uid="5a1b"))
         pod = {"apiVersion": "v1", "kind": "Pod", "name": "elcrec-training-abc-1", "uid": "5a1b"}
         assert cluster.owners == {NAME: [pod]}
 
-    def test_without_the_right_to_it_trains_and_says_that_the_job_stays(
+    def test_without_permission_to_own_the_job_it_trains_and_warns(
         self, cluster: Cluster, log: pytest.LogCaptureFixture
     ) -> None:
         cluster.forbidden = ("PATCH", NAME)
@@ -147,7 +147,7 @@ class TestRequest:
 
     def test_a_runtime_of_the_namespace_will_do(self, cluster: Cluster) -> None:
         cluster.runtimes = {"ours": cluster.runtimes["torch-distributed"]}
-        with pytest.raises(UserError, match=r"torch-distributed.*is Kubeflow Trainer 2.2 or later installed"):
+        with pytest.raises(UserError, match=r"torch-distributed.*check that Kubeflow Trainer 2.2 or later"):
             self.create(cluster)
         assert cluster.created == []
 
@@ -272,7 +272,7 @@ class TestTraining:
         assert metrics["epochs"] == epochs
         assert (len(cluster.created), len(cluster.deleted)) == (2, 2), "the first job was not left to run beside"
 
-    def test_what_training_refuses_comes_back_as_its_own_line(
+    def test_errors_of_training_are_reported_as_one_line(
         self, cluster: Cluster, config: TrainConfig, tmp_path: Path
     ) -> None:
         empty, workspace = tmp_path / "empty", tmp_path / "workspace"
@@ -293,12 +293,12 @@ class TestTraining:
     ) -> None:
         monkeypatch.setattr("elcrec.adapters.trainer.command", lambda *_: python("pass"))
         workspace = tmp_path / "workspace"
-        with pytest.raises(UserError, match="left no model here; does every node mount the same claim"):
+        with pytest.raises(UserError, match="left no model here; check that every node mounts the same claim"):
             train_on_nodes(config, sequences, tmp_path / "m", checkpoint=workspace / "run", nodes=nodes(workspace))
 
 
 class TestJob:
-    def test_a_failed_job_tells_the_end_of_every_log_and_stays(
+    def test_a_failed_job_reports_the_end_of_every_log_and_stays(
         self, cluster: Cluster, log: pytest.LogCaptureFixture
     ) -> None:
         program = "import os; rank = os.environ['PET_NODE_RANK']; print('hello from', rank); exit(int(rank))"
@@ -327,7 +327,9 @@ class TestJob:
         run_job(NAME, python("import time\nfor i in range(8): print('line', i); time.sleep(0.1)"), nodes(num_nodes=1))
         assert [m for m in log.messages if m.startswith("line")] == [f"line {i}" for i in range(8)]
 
-    def test_the_job_of_an_earlier_attempt_goes_first(self, cluster: Cluster, log: pytest.LogCaptureFixture) -> None:
+    def test_the_job_of_an_earlier_attempt_is_removed_first(
+        self, cluster: Cluster, log: pytest.LogCaptureFixture
+    ) -> None:
         with pytest.raises(UserError, match="training failed"):
             run_job(NAME, python("exit(1)"), nodes())
         cluster.lingering = 3
@@ -335,7 +337,7 @@ class TestJob:
         assert (len(cluster.created), cluster.deleted) == (2, [NAME, NAME])
         assert "second" in log.messages
 
-    def test_a_job_that_somebody_deletes_ends_the_wait(self, cluster: Cluster) -> None:
+    def test_a_deleted_job_ends_the_wait(self, cluster: Cluster) -> None:
         cluster.vanishing = True
         with pytest.raises(UserError, match=r"Failed to get TrainJob: team/elcrec-test: .* not found"):
             run_job(NAME, python("import time; time.sleep(600)"), nodes())
@@ -352,7 +354,7 @@ class TestJob:
 
     def test_without_a_cluster_the_way_out_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
-        with pytest.raises(UserError, match=r"no Kubernetes to create a TrainJob in.*or set KUBECONFIG"):
+        with pytest.raises(UserError, match=r"no Kubernetes cluster for a TrainJob.*or set KUBECONFIG"):
             run_job(NAME, python("pass"), nodes())
 
     def test_sigterm_deletes_the_job(self, cluster: Cluster, tmp_path: Path) -> None:

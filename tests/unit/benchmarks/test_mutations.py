@@ -1,4 +1,4 @@
-"""What is altered between two stages is noticed: the short form of `python -m benchmarks.mutations`."""
+"""Changes between two stages are noticed: the short form of `python -m benchmarks.mutations`."""
 
 from pathlib import Path
 

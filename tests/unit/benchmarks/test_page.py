@@ -1,4 +1,4 @@
-"""The page says what the numbers say; the numbers here are made up."""
+"""The page shows the numbers correctly; the numbers here are invented."""
 
 import tomllib
 import xml.etree.ElementTree as ET
@@ -63,7 +63,7 @@ def test_the_training_table_scales_a_part_to_an_epoch_and_draws_the_ratio() -> N
     assert training[2:] == ["2 of 10, scaled", "110.0", "220.0", "100.0 to 120.0, 2 runs", ""]
 
 
-def test_the_published_figures_stand_beside_beauty_on_a_processor_alone() -> None:
+def test_published_figures_are_shown_only_for_beauty_on_a_cpu() -> None:
     sections = (train_section(), train_section("sample"), on_gpu(train_section()))
     beauty, sample, gpu = (render({"train": one}) for one in sections)
     assert "| published code, for reference | ELCRec, on another machine |  | 118.0 |" in beauty
@@ -111,7 +111,7 @@ def test_an_epoch_of_an_objective_counts_what_is_done_between_epochs() -> None:
     assert cells(page, "iclrec")[0][3:6] == ["31.0", "9.00", "40.0"]
 
 
-def test_serving_says_how_many_times_the_plain_server_and_all_users_at_once() -> None:
+def test_serving_shows_ratios_to_the_plain_server_and_all_users_at_once() -> None:
     one = {"requests": 100, "failed": 0, "per_second": 900.0, "p50_ms": 1.0, "p99_ms": 2.0, "server_cpu_ms": 0.5}
     runs = {"redis, ours, fast": [one], "redis, plain, fast": [one | {"per_second": 100.0, "server_cpu_ms": 5.5}]}
     batch = [{"users": 50, "seconds": s, "command_seconds": 2 * s} for s in (1.0, 3.0, 2.0)]
@@ -120,13 +120,13 @@ def test_serving_says_how_many_times_the_plain_server_and_all_users_at_once() ->
     assert cells(page, "50")[0][1:] == ["2.00", "1.00 to 3.00, 3 runs", "4.00"]
 
 
-def test_publishing_says_users_a_second_and_the_memory_of_its_own() -> None:
+def test_publishing_shows_users_per_second_and_own_memory() -> None:
     runs = {"redis": [{"seconds": 20.0, "before_mib": 300.0, "peak_mib": 450.0}]}
     page = render({"features": {"facts": FACTS, "counts": {"users": 1000, "items": 10}, "runs": runs}})
     assert cells(page, "redis")[0][1:] == ["20.0", "50", "150", "300"]
 
 
-def test_a_component_stands_beside_its_stage() -> None:
+def test_a_component_is_shown_beside_its_stage() -> None:
     runs = {"train": [{"component": 3.0, "command": 2.5, "call": 1.0}]}
     page = render({"components": {"facts": FACTS, "runs": runs, "compile": [{"seconds": 2.0}]}})
     assert cells(page, "train")[0][1:] == ["3.00", "2.50", "0.50", "1.00", "2.00"]
@@ -173,7 +173,7 @@ def test_what_is_done_between_epochs_is_not_scaled() -> None:
     assert epoch_seconds(run(2.0, steps=5, whole=50, between=3.0), between=True) == pytest.approx(23.0)
 
 
-def test_columns_of_numbers_stand_to_the_right() -> None:
+def test_columns_of_numbers_are_aligned_right() -> None:
     assert (
         markdown.table(["a", "b"], [["x", "1,000.5"], ["y", ""]]) == "| a | b |\n| - | -: |\n| x | 1,000.5 |\n| y |  |"
     )
@@ -185,7 +185,7 @@ def test_benchmarks_are_no_part_of_the_installed_package() -> None:
     assert packages == ["src/elcrec", "components", "pipelines"]
 
 
-def test_the_crossover_lies_where_both_searches_cost_the_same() -> None:
+def test_the_crossover_is_where_both_searches_cost_the_same() -> None:
     linear = {size: {"one": size / 1e6, "near_one": 0.03} for size in (1_000, 10_000, 100_000, 1_000_000)}
 
     assert crossover(linear, "one") == pytest.approx(30_000)

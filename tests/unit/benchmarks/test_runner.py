@@ -1,4 +1,4 @@
-"""The whole runner, on a sample so small that only its bookkeeping is left."""
+"""The whole runner, on a sample so small that only its bookkeeping matters."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def test_the_large_log_has_a_section_of_its_own_from_fresh_processes(params: Pat
     assert run["total_mib"] >= run["steps_mib"] > run["imported_mib"] > 0
 
 
-def test_a_refused_configuration_is_an_error_that_says_why(
+def test_a_refused_configuration_is_an_error_with_a_reason(
     params: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(options(params.parent / "absent.yaml", tmp_path / "page.md")) == 2

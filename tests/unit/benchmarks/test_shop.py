@@ -1,4 +1,4 @@
-"""The simulated shop: what its users do is what was planted, and the same for the same seed."""
+"""The simulated shop: its users behave as planted, and the same for the same seed."""
 
 from collections import Counter
 
@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_days(shop: Shop) -> None:
     assert shop.visits(0) == other.visits(0)
 
 
-def test_rare_intents_are_wanted_by_as_many_as_turn_to_them(shop: Shop) -> None:
+def test_rare_intents_are_wanted_by_the_users_who_turn_to_them(shop: Shop) -> None:
     before = found(shop, 0)
     shop.drift()
     after = found(shop, 1)

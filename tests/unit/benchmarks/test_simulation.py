@@ -1,4 +1,4 @@
-"""The loop, end to end: a drift is noticed, a model trained, judged, tried beside the old one and promoted."""
+"""The whole loop: a drift is noticed; a model is trained, judged, tested beside the old one and promoted."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_the_gate_has_the_new_model_on_the_log_of_the_old_one(month: dict[str, A
     assert found["estimates"]["doubly_robust"]["low"] > 0
 
 
-def test_the_page_shows_the_days_and_asks_nothing_of_the_network(folder: Path) -> None:
+def test_the_page_shows_the_days_and_needs_no_network(folder: Path) -> None:
     page = (folder / "simulation.html").read_text(encoding="utf-8")
 
     assert f"{DAYS} days in the life of a recommender" in page

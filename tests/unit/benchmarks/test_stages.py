@@ -1,4 +1,4 @@
-"""The page of scale says what its numbers say; the numbers here are made up."""
+"""The page on scale shows its numbers correctly; the numbers here are invented."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ def one(memory_mb: int = 1000, **cpu: float) -> dict[str, Any]:
     return {"memory_mb": memory_mb, "facts": FACTS, "stages": stages}
 
 
-def test_a_row_holds_a_run_and_the_exponent_is_how_the_cost_grows() -> None:
+def test_a_row_is_a_run_and_the_exponent_is_that_of_its_cost() -> None:
     sizes = {"10000": one(2000, validate=20.0, sequences=3.0), "100": one(validate=2.0, sequences=3.0)}
 
     page = render(sizes)
@@ -90,5 +90,5 @@ def test_what_breaks_next_is_counted() -> None:
     assert "up to 11 hours at 10^10 events" in page
 
 
-def test_a_log_without_its_sort_says_nothing_of_larger_ones() -> None:
+def test_a_log_without_its_sort_gives_no_estimate() -> None:
     assert "On paper" not in render({"100": one(validate=1.0)})

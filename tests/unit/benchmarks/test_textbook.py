@@ -1,4 +1,4 @@
-"""The baseline is no strawman and no nonsense: it computes what our engine computes, and it learns."""
+"""The baseline is fair and correct: it computes the same as our engine, and it learns."""
 
 import math
 import random
@@ -70,7 +70,7 @@ def test_its_next_item_loss_equals_ours_on_the_same_weights_and_input() -> None:
     assert loss.item() == pytest.approx(Objective(config).losses(model, step)["next_item"].item(), abs=1e-5)
 
 
-def test_its_cluster_loss_is_the_mean_distance_to_centres_less_that_between_them() -> None:
+def test_its_cluster_loss_is_the_mean_distance_to_centres_minus_that_between_them() -> None:
     pooled, centers = torch.eye(4)[:2], torch.eye(4)[2:]
     assert textbook.cluster_loss(pooled, centers).item() == pytest.approx(2.0 - 2.0)
     assert textbook.cluster_loss(centers, centers).item() == pytest.approx(1.0 - 2.0)
@@ -141,7 +141,7 @@ def test_a_negative_is_never_an_item_of_the_sequence() -> None:
     assert {item for _ in range(50) for item in dataset[0][2].tolist()} == {0, 5, 6}
 
 
-def test_kmeans_finds_what_is_apart() -> None:
+def test_kmeans_finds_separate_clusters() -> None:
     torch.manual_seed(0)
     points = torch.cat([torch.randn(30, 2) * 0.1 + shift for shift in (-5.0, 5.0)])
     centers = textbook.kmeans(points, 2).mean(1).sort().values

@@ -1,4 +1,4 @@
-"""What components write down on artifacts and as metrics."""
+"""The facts that components record on artifacts and as metrics."""
 
 import hashlib
 from pathlib import Path
@@ -17,9 +17,7 @@ def test_only_finite_numbers_become_metrics() -> None:
     assert metrics.metadata == {"ndcg@20": 0.5, "rows": 3.0}
 
 
-def test_an_artifact_says_which_bytes_parameters_and_code_made_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_artifact_records_its_bytes_parameters_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELCREC_GIT_REVISION", "abc")
     monkeypatch.setenv("ELCREC_IMAGE", "elcrec@sha256:1")
     (tmp_path / "data.csv").write_text("x", encoding="utf-8")
@@ -37,7 +35,7 @@ def test_an_artifact_says_which_bytes_parameters_and_code_made_it(
     }
 
 
-def test_a_page_hands_on_what_its_input_says_of_the_log(tmp_path: Path) -> None:
+def test_a_page_passes_on_the_facts_of_its_input_on_the_log(tmp_path: Path) -> None:
     provenance = {"data_md5": "1", "dvc_repository": "r", "dvc_revision": "c", "dvc_path": "p"}
     source = dsl.Dataset(name="raw", uri="raw", metadata=provenance | {"md5": "2", "params": "other", "file": "log"})
     page = dsl.HTML(name="report", uri=str(tmp_path / "report"))

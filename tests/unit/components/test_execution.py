@@ -1,4 +1,4 @@
-"""Where a stage runs, and where its checkpoint is kept."""
+"""The place where a stage runs, and the place of its checkpoint."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which errors are worth another try, each raised as its library does."""
+"""Passing faults, each raised as by its library."""
 
 import http.client
 import socket
@@ -67,7 +67,7 @@ def name_error(number: int) -> urllib.error.URLError:
     ],
     ids=lambda value: f"{type(value).__name__}" if isinstance(value, Exception) else str(value),
 )
-def test_a_network_that_is_ill_passes_and_a_refusal_does_not(error: Exception, passes: bool) -> None:
+def test_network_faults_are_passing_and_refusals_are_not(error: Exception, passes: bool) -> None:
     assert is_passing(error) == passes
     wrapped = UserError("in our words")
     wrapped.__cause__ = error
@@ -114,7 +114,7 @@ def answering() -> Callable[[int], str]:
 
 
 @pytest.mark.parametrize(("status", "passes"), [(503, True), (403, False)])
-def test_an_mlflow_server_that_is_ill_passes_and_one_that_refuses_does_not(
+def test_mlflow_server_faults_are_passing_and_refusals_are_not(
     status: int, passes: bool, answering: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -135,6 +135,6 @@ def test_an_mlflow_server_that_does_not_answer_passes(monkeypatch: pytest.Monkey
 def test_a_git_server_that_does_not_answer_passes_and_a_repository_that_is_absent_does_not(
     repository: str, passes: bool
 ) -> None:
-    with pytest.raises(UserError, match="DVC cannot bring the file") as raised:
+    with pytest.raises(UserError, match="DVC cannot get the file") as raised:
         find_version(repository, "main", "log.csv")
     assert is_passing(raised.value) == passes

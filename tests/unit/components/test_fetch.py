@@ -1,4 +1,4 @@
-"""fetch brings exactly the bytes that a revision of a DVC repository holds, and says which."""
+"""fetch gets exactly the bytes of a revision of a DVC repository, and records the version."""
 
 import os
 import shutil
@@ -71,11 +71,11 @@ def test_the_bytes_of_the_commit_come(wanted: DvcFile, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"revision": "0" * 40}, "DVC cannot bring the file"),
-        ({"path": "absent.txt"}, "DVC cannot bring the file"),
+        ({"revision": "0" * 40}, "DVC cannot get the file"),
+        ({"path": "absent.txt"}, "DVC cannot get the file"),
         ({"path": "README"}, "not a file that DVC tracks"),
         ({"md5": "0" * 32}, f"DVC records md5 {BEAUTY}"),
-        ({"repository": "/nowhere"}, "DVC cannot bring the file"),
+        ({"repository": "/nowhere"}, "DVC cannot get the file"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""A refused model's log reaches the feature store all the same, and the verdict names the version that serves."""
+"""A refused model's log is published to the feature store anyway, and the verdict names the champion."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def judge(store: Path, inputs: Inputs, folder: Path, conditions: GateConfig) -> 
     return gate.python_func(config=config, store=str(store), reason=reason, **ports), reason
 
 
-def test_a_refused_model_s_histories_are_served_and_the_reason_names_who_serves(
+def test_a_refused_model_s_histories_are_published_and_the_reason_names_the_champion(
     installation: Installation, newer: Inputs, tmp_path: Path
 ) -> None:
     accepted, reason = judge(installation.folder, newer, tmp_path, REFUSING)

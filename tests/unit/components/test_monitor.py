@@ -1,4 +1,4 @@
-"""The steps exposures and monitor: the stages' files and pages, and what the store remembers from run to run."""
+"""The steps exposures and monitor: the stages' files and pages, and the state in the store."""
 
 import json
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def judge(attributed: Path, store: Path, out: Path) -> tuple[Any, dict[str, Any]
     return monitor.python_func(**settings, store=str(store), attributed=table, **given), given
 
 
-def test_a_request_to_retrain_is_made_once_and_remembered_in_the_store(tmp_path: Path) -> None:
+def test_a_request_to_retrain_is_made_once_and_kept_in_the_store(tmp_path: Path) -> None:
     world, attributed = World(seed=6, users=900), tmp_path / "attributed"
     attributed.mkdir()
     tables = [*world.days(7), *world.days(4, Drift(clicks=0.3, moved=0.4))]
@@ -99,7 +99,7 @@ def test_exposures_become_a_table_and_a_page(tmp_path: Path) -> None:
     assert given["metrics"].metadata["by_window"] == 1
 
 
-def test_a_page_that_is_not_wanted_says_so(tmp_path: Path) -> None:
+def test_a_disabled_page_is_replaced_by_a_note(tmp_path: Path) -> None:
     page = dsl.HTML(name="page", uri=str(tmp_path / "page"))
     publish_page(tmp_path / "missing.html", page)
-    assert "No page was asked for" in Path(page.path).read_text(encoding="utf-8")
+    assert "The page is disabled" in Path(page.path).read_text(encoding="utf-8")

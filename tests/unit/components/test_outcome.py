@@ -1,4 +1,4 @@
-"""How a run ended: from what its steps wrote down, whatever word the backend has for it."""
+"""The outcome of a run follows from the results of its steps, regardless of the backend's state."""
 
 import json
 from collections.abc import Iterator
@@ -67,7 +67,9 @@ def results(said: list[Any]) -> list[Result]:
 
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize(("said", "expected"), REPLAYS.values(), ids=REPLAYS)
-def test_the_steps_decide_whatever_word_the_backend_has(said: list[Any], expected: dict[str, str], word: str) -> None:
+def test_the_steps_decide_regardless_of_the_backend_s_state(
+    said: list[Any], expected: dict[str, str], word: str
+) -> None:
     assert conclude(results(said), word, pipeline="p", run="r") == Outcome(
         pipeline="p",
         run="r",
@@ -81,12 +83,12 @@ def test_a_step_that_never_started_is_no_success_unless_the_backend_is_sure(word
     ended = conclude(results([*DONE]), word, pipeline="p", run="r")
     sure = word in {"COMPLETE", "SUCCEEDED"}
     assert (ended.outcome, ended.message) == (
-        ("succeeded", "") if sure else ("failed", "what follows step evaluate did not start")
+        ("succeeded", "") if sure else ("failed", "the steps after evaluate did not start")
     )
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_without_results_only_a_word_that_never_lies_is_believed(word: str) -> None:
+def test_without_results_only_reliable_states_are_used(word: str) -> None:
     ended = conclude([], word, pipeline="p", run="r")
     assert ended.outcome == ("succeeded" if word in {"COMPLETE", "SUCCEEDED"} else "unknown")
 
@@ -145,7 +147,7 @@ def report(folder: Path, state: str = "RUNNING", run_name: str = "") -> str:
     return (folder / "summary").read_text(encoding="utf-8")
 
 
-def test_a_failed_run_is_written_down_and_told_with_its_step_its_message_and_its_page(
+def test_a_failed_run_is_recorded_and_reported_with_step_message_and_page(
     tmp_path: Path, run: dict[str, str], webhook: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELCREC_UI", "https://kubeflow.example/pipeline")
@@ -184,9 +186,7 @@ def test_a_refusal_is_no_failure(tmp_path: Path, run: dict[str, str]) -> None:
     assert report(tmp_path) == f"**elcrec-training succeeded, not pushed** (5a1b): {REFUSED[2]['reason']}\n"
 
 
-def test_a_run_whose_results_are_not_kept_goes_by_the_backends_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_results_uses_the_backend_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ELCREC_RESULTS", "ELCREC_RUN_ID", "ELCREC_WEBHOOK"):
         monkeypatch.delenv(name, raising=False)
     assert report(tmp_path, "COMPLETE") == "**elcrec-training succeeded** (elcrec-training-abcde)\n"
@@ -203,5 +203,5 @@ def test_an_address_that_does_not_answer_fails_nothing_and_is_not_shown(
     monkeypatch.setattr(_outcome, "_WAITS", (0.0,))
     monkeypatch.setenv("ELCREC_WEBHOOK", address)
     report(tmp_path)
-    assert "the webhook was not told" in caplog.text
+    assert "the webhook was not called" in caplog.text
     assert "secret" not in caplog.text

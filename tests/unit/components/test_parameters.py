@@ -1,4 +1,4 @@
-"""How a run's parameters become each component's section."""
+"""A run's parameters become each component's section."""
 
 import json
 

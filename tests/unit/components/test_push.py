@@ -1,4 +1,4 @@
-"""A push on a cluster keeps out of another push to the same store, whoever runs that."""
+"""Pushes to the same store exclude each other, also on a cluster."""
 
 import fcntl
 from pathlib import Path

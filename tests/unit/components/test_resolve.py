@@ -1,4 +1,4 @@
-"""resolve names the bytes that a branch holds now, so that fetch brings a new log when the branch has moved."""
+"""resolve names the present version of a branch, so that fetch gets a new log when the branch has moved."""
 
 import re
 import subprocess
@@ -98,7 +98,7 @@ def test_a_branch_that_moved_is_another_version_and_its_log_is_fetched(
     assert read_json(after / "source.json")["dvc_revision"] == commit
 
 
-def test_a_branch_that_stood_still_is_the_same_version(repository: Path) -> None:
+def test_an_unchanged_branch_is_the_same_version(repository: Path) -> None:
     assert resolved(repository) == resolved(repository, git(repository, "rev-parse", "HEAD"))
 
 
@@ -122,8 +122,8 @@ def test_a_given_md5_must_be_the_one_of_the_revision(repository: Path) -> None:
     [
         ("", "log.csv", "dvc_repository needs dvc_revision and dvc_path"),
         ("main", "", "dvc_repository needs dvc_revision and dvc_path"),
-        ("absent", "log.csv", "DVC cannot bring the file"),
-        ("main", "absent.csv", "DVC cannot bring the file"),
+        ("absent", "log.csv", "DVC cannot get the file"),
+        ("main", "absent.csv", "DVC cannot get the file"),
         ("main", "dvc.yaml", "not a file that DVC tracks"),
     ],
 )

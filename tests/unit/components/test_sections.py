@@ -1,4 +1,4 @@
-"""How components take their sections of the configuration."""
+"""The components' sections of the configuration."""
 
 import json
 
@@ -12,14 +12,14 @@ from elcrec.errors import UserError
 DEFAULTS = json.dumps(to_dict(Config()))
 
 
-def test_every_section_survives_the_way_through_json() -> None:
+def test_every_section_is_unchanged_after_json() -> None:
     config = Config()
     sections = write_sections(config)
     for name in set(sections) - {"baseline"}:
         assert read_section(name, sections[name]) == getattr(config, name)
 
 
-def test_a_section_is_read_without_what_holds_between_sections() -> None:
+def test_a_section_is_read_without_conditions_between_sections() -> None:
     encoder = {"window": SequencesConfig().history + 1}
 
     assert read_section("train", json.dumps({"encoder": encoder})).encoder.window == encoder["window"]

@@ -1,4 +1,4 @@
-"""Around every component: secrets for this process alone, patience with a network, and the last word of the step."""
+"""The entry point of every step: secrets only for this process, retries of passing faults, and the result."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def record(environ: dict[str, str]) -> Record:
 
 
 class Component:
-    """Fails as it is told, then succeeds; counts its calls."""
+    """Fails as configured, then succeeds; counts its calls."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.calls = list(errors), 0
@@ -106,9 +106,7 @@ class TestFaults:
         assert again.calls == 0
         assert capsys.readouterr().err.endswith("elcrec: error: wrong\n")
 
-    def test_a_retry_of_somebody_who_has_mended_the_cause_works(
-        self, record: Record, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_retry_after_a_correction_works(self, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
         run(Component(UserError("wrong")), record, OUTPUT)
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now + _step.AGAIN_WITHIN)
@@ -129,7 +127,7 @@ class TestRecord:
         assert folder
         assert sorted(result.state for result in read_results(folder)) == ["running", "succeeded"]
 
-    def test_it_holds_what_the_outputs_say_of_the_outcome(self, record: Record, tmp_path: Path) -> None:
+    def test_it_has_the_facts_of_the_outputs_for_the_outcome(self, record: Record, tmp_path: Path) -> None:
         output = tmp_path / "output.json"
         metadata = {"decision": "refused", "reason": "too low", "md5": "1"}
         document = {"artifacts": {"reason": {"artifacts": [{"metadata": metadata}]}}}
@@ -145,7 +143,7 @@ class TestRecord:
     ) -> None:
         (tmp_path / "run-1").write_text("a file", encoding="utf-8")
         assert run(Component(), Record.of(environ, "{}"), OUTPUT) == SUCCESS
-        assert "the result of the step is not written down" in caplog.text
+        assert "the result of the step is not recorded" in caplog.text
 
     def test_old_runs_are_forgotten(self, tmp_path: Path) -> None:
         ages = {"old": KEPT_DAYS + 1, "young": KEPT_DAYS - 1, "run": 0}

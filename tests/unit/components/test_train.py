@@ -1,4 +1,4 @@
-"""Component train: in which processes it trains."""
+"""Component train: the processes in which it trains."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.raw_log import sample_log, write_sequences
 from tests.unit.training.helpers import tiny_config
 
 
-def test_two_accelerators_are_two_processes_whose_log_settings_and_model_come_back(
+def test_two_accelerators_are_two_processes_whose_log_and_model_are_returned(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="elcrec")

@@ -35,7 +35,7 @@ def run(raw: dsl.Dataset, folder: Path, **limits: Any) -> tuple[tuple[bool, str]
     return validate.python_func(**sections, **given, **ports), ports
 
 
-def test_a_refused_log_leaves_page_evidence_and_numbers_and_is_not_remembered(raw: dsl.Dataset, tmp_path: Path) -> None:
+def test_a_refused_log_leaves_page_evidence_and_numbers_but_no_profile(raw: dsl.Dataset, tmp_path: Path) -> None:
     (accepted, reason), ports = run(raw, tmp_path, min_rows=10**6)
     assert not accepted
     assert reason == "validation failed: accepted rows"

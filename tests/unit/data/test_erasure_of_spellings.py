@@ -46,14 +46,14 @@ def test_a_packed_log_cannot_be_erased_from_silently(tmp_path: Path) -> None:
         erase_user(tmp_path, "37", ("user_id",))
 
 
-def test_a_list_of_an_earlier_version_holds_what_was_forgotten_in_that_spelling() -> None:
+def test_a_list_of_an_earlier_version_matches_its_own_spelling() -> None:
     gone = list_of_an_earlier_version(" 37", "4")
     assert gone.among([" 37", "37", "4.0", "4", "5"]) == dict.fromkeys([" 37", "4.0", "4"], GONE)
     assert Forgotten().adding("37.0", GONE).holds("37", GONE)
 
 
 @pytest.mark.parametrize("layout", ["csv", "benchmark"])
-def test_a_log_leaves_out_who_was_forgotten_in_one_of_its_spellings(tmp_path: Path, layout: str) -> None:
+def test_a_user_forgotten_in_any_spelling_is_left_out_of_a_log(tmp_path: Path, layout: str) -> None:
     if layout == "csv":
         rows = ["user_id,item_id,timestamp", *(f" 37,i{day},2026-01-0{day}" for day in range(1, 6)), "37,i9,2026-01-09"]
         rows += [f"38,i{day},2026-01-0{day}" for day in range(1, 6)]

@@ -33,6 +33,6 @@ def test_the_normal_form_of_a_column_is_that_of_each_id_and_normal_already(texts
     assert all(text is None or normal_id(text) == text for text in alone)
 
 
-def test_tokens_that_stand_for_none_are_nulls_whatever_blanks_surround_them() -> None:
+def test_tokens_for_missing_ids_are_nulls_also_with_blanks_around_them() -> None:
     found = normal_ids(pa.chunked_array([["NULL", " nan", "", "null-7", None]]), ["NULL", "nan"])
     assert found.to_pylist() == [None, None, None, "null-7", None]

@@ -105,7 +105,7 @@ def test_temporal_targets_are_first_items_from_the_cuts_on(log: list[Event], val
 
 
 @given(logs, st.booleans())
-def test_what_comes_after_training_changes_no_training_count(log: list[Event], is_temporal: bool) -> None:
+def test_events_after_training_change_no_training_count(log: list[Event], is_temporal: bool) -> None:
     codes = codes_of(log).in_order()
     split = temporal(codes, 0.2, 0.2) if is_temporal else leave_one_out(np.diff(codes.offsets))
     table = item_table(codes, split).to_pylist()

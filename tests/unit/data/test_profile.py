@@ -58,7 +58,7 @@ def test_a_log_has_not_drifted_from_itself(tmp_path: Path) -> None:
     assert row_change(profile_of(tmp_path, BEFORE), previous) == 0.0
 
 
-def test_new_items_and_a_turned_ranking_are_large_drifts(tmp_path: Path) -> None:
+def test_new_items_and_a_reversed_ranking_are_large_drifts(tmp_path: Path) -> None:
     previous = profile_of(tmp_path, BEFORE)
     assert drift(tmp_path, {f"new{n}": 20 for n in range(40)}, previous) > 1
     assert drift(tmp_path, {f"i{n}": 1 + 3 * n for n in range(40)}, previous) > 0.25

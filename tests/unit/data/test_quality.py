@@ -154,7 +154,7 @@ def lenient_but(change: dict[str, object]) -> ValidateConfig:
     return ValidateConfig(**({name: getattr(LENIENT, name) for name in LENIENT.__struct_fields__} | change))
 
 
-def test_freshness_is_not_asked_of_a_log_that_has_only_an_order(tmp_path: Path) -> None:
+def test_freshness_is_not_checked_for_a_log_with_only_an_order(tmp_path: Path) -> None:
     assessment = assess_text(tmp_path, "u1 a b c\n", lenient_but({"max_age_days": 1.0}), layout="benchmark")
     assert "freshness" not in passed(assessment)
 
@@ -209,7 +209,7 @@ def test_the_future_begins_a_day_after_now(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_great_expectations_that_cannot_be_loaded_is_told_apart_from_none(
+def test_great_expectations_that_fails_to_load_is_distinguished_from_a_missing_one(
     monkeypatch: pytest.MonkeyPatch, error: ImportError, said: str
 ) -> None:
     real = builtins.__import__

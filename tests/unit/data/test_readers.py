@@ -122,7 +122,7 @@ def test_json_lines_in_blocks_give_the_rows_of_the_whole(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_packed_json_lines_are_told_by_their_content(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_packed_json_lines_are_recognised_by_their_content(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     rows = "".join(f'{{"user_id": "u{n}", "item_id": {n}, "timestamp": {n}}}\n' for n in range(100)).encode()
     assert read_jsonl(tmp_path, pack(rows)).equals(read_jsonl(tmp_path, rows))
 
@@ -213,8 +213,8 @@ def test_a_missing_column_names_what_the_file_has(tmp_path: Path) -> None:
         read_csv(tmp_path, "user_id,item_id,time\nu,i,1\n")
 
 
-def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="stands twice"):
+def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="occurs twice"):
         read_csv(tmp_path, "user_id,user_id,item_id,timestamp\nu,v,i,1\n")
 
 
@@ -227,8 +227,8 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
         ("benchmark", bz2.compress(b"PK\x03\x04 and more"), "is a zip archive"),
         ("csv", b'\xef\xbb\xbf {"user_id": 1}\n', "is JSON, not CSV; set fetch.file.format=jsonl"),
         ("csv", b'[{"user_id": 1}]', r"is JSON, not CSV; .*jq -c"),
-        ("csv", b"user_id,item_id,timestamp\ru,i,1\r", "a carriage return alone"),
-        ("jsonl", b'[{"user_id": 1},\n{"user_id": 2}]', r"no line has a value .*of an array: jq -c"),
+        ("csv", b"user_id,item_id,timestamp\ru,i,1\r", "a carriage return only"),
+        ("jsonl", b'[{"user_id": 1},\n{"user_id": 2}]', r"no line has a value .*from an array: jq -c"),
     ],
 )
 def test_a_file_of_another_format_is_called_what_it_is(tmp_path: Path, layout: Any, content: bytes, said: str) -> None:

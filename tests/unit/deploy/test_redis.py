@@ -78,7 +78,7 @@ def _answers(client: Redis) -> bool:
         return False
 
 
-def test_a_password_is_asked_for_and_data_outlive_a_restart(
+def test_a_password_is_required_and_data_outlive_a_restart(
     container: dict[str, Any], tmp_path: Path, port: int
 ) -> None:
     command = script(container, tmp_path, port)
@@ -92,7 +92,7 @@ def test_a_password_is_asked_for_and_data_outlive_a_restart(
         assert client.get("history") == b"kept"
 
 
-def test_the_readiness_probe_tells_a_ready_store_from_one_that_refuses(
+def test_the_readiness_probe_distinguishes_a_ready_store_from_one_that_refuses(
     container: dict[str, Any], tmp_path: Path, port: int
 ) -> None:
     shell, flag, probe = container["readinessProbe"]["exec"]["command"]

@@ -1,4 +1,4 @@
-"""What the manifests name is there: secrets, claims, accounts, variables, commands."""
+"""Everything that the manifests name exists: secrets, claims, accounts, variables, commands."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""What an overlay makes of the bases."""
+"""The overlays' changes to the bases."""
 
 import shutil
 import subprocess
@@ -51,7 +51,7 @@ def test_names_are_unique(documents: list[Document]) -> None:
     assert len(by_name(documents)) == len(documents)
 
 
-def test_everything_lies_in_one_namespace(documents: list[Document]) -> None:
+def test_everything_is_in_one_namespace(documents: list[Document]) -> None:
     namespaced = {d["metadata"].get("namespace") for d in documents if d["kind"] not in CLUSTER_SCOPED}
     named = {d["metadata"]["name"] for d in documents if d["kind"] == "Namespace"}
     subjects = {s["namespace"] for d in documents for s in d.get("subjects", [])}

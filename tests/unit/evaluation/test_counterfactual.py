@@ -109,7 +109,7 @@ def test_what_cannot_be_weighted_is_one_clear_error() -> None:
     one, none = np.ones(3), np.zeros(3)
     with pytest.raises(UserError, match="above 0"):
         inverse_propensity(one, none, one)
-    with pytest.raises(UserError, match="not as many"):
+    with pytest.raises(UserError, match="differ or are 0"):
         inverse_propensity(one, one, np.ones(2))
     with pytest.raises(UserError, match="nothing of the log"):
         self_normalized(one, one, none)

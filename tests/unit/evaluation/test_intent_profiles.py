@@ -22,7 +22,7 @@ def test_moves_are_shares_of_a_row_and_what_is_not_chosen_is_the_last_column() -
     assert np.isnan(shares[2]).all()
 
 
-def test_moves_of_nobody_are_unknown() -> None:
+def test_moves_of_an_intent_without_users_are_unknown() -> None:
     nobody = np.empty(0, np.int32)
     assert np.isnan(moves(nobody, nobody, [1, 2])).all()
 

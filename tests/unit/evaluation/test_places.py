@@ -1,4 +1,4 @@
-"""Estimates on a log of answers cover what is true in worlds that are shown answers by the real rules."""
+"""Estimates on a log of answers cover the truth in worlds whose answers come from the real rules."""
 
 from dataclasses import replace
 
@@ -60,7 +60,7 @@ def test_a_place_that_is_looked_at_less_gives_its_items_more_credit(cases: list[
     assert looks[:3].mean() > looks[3:6].mean() > looks[6:].mean()
 
 
-def test_a_log_without_a_click_on_what_chance_placed_takes_all_places_alike(cases: list[Case]) -> None:
+def test_a_log_without_explored_clicks_treats_all_places_equally(cases: list[Case]) -> None:
     places = replace(cases[0][0], clicked=np.zeros_like(cases[0][0].clicked))
 
     assert attention(places).tolist() == [1.0] * 10

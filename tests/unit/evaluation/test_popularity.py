@@ -16,7 +16,7 @@ def test_repeated_history_items_are_excluded_once() -> None:
     assert ranks.tolist() == [2]
 
 
-def test_training_counts_know_items_that_nobody_has() -> None:
+def test_training_counts_include_items_without_interactions() -> None:
     data = SequenceData(
         sequences=Ragged.from_rows([[1, 3, 4], [3, 2]]),
         train_end=np.array([2, 1], np.int32),

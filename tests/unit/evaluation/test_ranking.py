@@ -86,7 +86,7 @@ def test_the_block_size_changes_nothing(case: Case, block: int) -> None:
 
 
 @pytest.mark.parametrize(("asked", "blocks"), [(None, [128, 128, 44]), (200, [200, 100])])
-def test_the_device_chooses_the_block_where_nobody_asks_for_one(
+def test_the_device_determines_the_default_block(
     asked: int | None, blocks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []

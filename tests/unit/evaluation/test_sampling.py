@@ -38,7 +38,7 @@ def test_a_sample_holds_histories_and_targets_of_its_own_users(tmp_path: Path) -
     assert chosen.histories.lengths.tolist() == [1 + user % 3 for user in chosen.users]
 
 
-def test_the_same_users_are_chosen_whatever_else_the_log_holds_and_however_it_is_ordered(tmp_path: Path) -> None:
+def test_the_chosen_users_do_not_depend_on_other_users_or_the_order_of_the_log(tmp_path: Path) -> None:
     others = [*reversed(NAMES), *(f"another {number}" for number in range(50))]
     chosen = asked_users(write(tmp_path / "one", NAMES), "test", 100, tmp_path / "one")
     again = asked_users(write(tmp_path / "other", others), "test", 100, tmp_path / "other")

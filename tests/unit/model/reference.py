@@ -31,7 +31,7 @@ _erf = np.vectorize(math.erf)
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a step of training is made of, as lists.
+    """The parts of a training step, as lists.
 
     Attributes:
         inputs: what the encoder reads of each user, B rows; with `padding: encoded` whole windows, as the views.

@@ -99,7 +99,7 @@ def test_the_step_has_rows_shorter_and_as_long_as_the_window_and_views_with_mask
     assert any(row[0] == 0 for row in step.views), "a query that sees no item"
 
 
-def test_a_filled_step_has_windows_that_begin_with_padding_which_is_asked_nothing() -> None:
+def test_a_padded_step_has_windows_that_begin_with_padding_without_targets() -> None:
     step = _problem(_config((*CASES[0][:-1], "encoded"))).step
     assert {len(row) for row in (*step.inputs, *step.views)} == {WINDOW}
     asked = np.array(step.positives).reshape(USERS, WINDOW) != 0
@@ -122,7 +122,7 @@ def test_every_term_of_a_step_equals_its_equation(case: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("objective", ["elcrec", "iclrec"])
-def test_unmasked_sequences_are_told_apart_from_those_of_their_own_intent_too(objective: str) -> None:
+def test_without_masking_sequences_of_the_same_intent_are_contrasted_too(objective: str) -> None:
     case, losses = (objective, "bce", "shift", "ignored"), []
     for masked in (True, False):
         problem = _problem(_config(case, masked=masked))
@@ -145,7 +145,7 @@ ABLATIONS = [
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize(("objective", "off", "left"), ABLATIONS, ids=str)
-def test_an_ablation_leaves_exactly_the_other_terms_and_draws_no_view_that_none_needs(
+def test_an_ablation_keeps_exactly_the_other_terms_and_draws_no_unneeded_view(
     objective: str, off: dict[str, float], left: list[str], padding: str
 ) -> None:
     problem = _problem(_config((objective, "bce", "shift", padding), **off))

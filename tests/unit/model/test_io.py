@@ -52,14 +52,14 @@ def test_only_the_window_is_read(folder: Path) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_how_a_model_was_trained_does_not_matter_to_who_loads_it(folder: Path) -> None:
+def test_loading_a_model_does_not_depend_on_its_training_configuration(folder: Path) -> None:
     document = read_json(folder / "config.json")
     write_json(folder / "config.json", document | {"train": {"an option": "that later releases do not have"}})
     assert load_model(folder).num_intents == 3
 
 
 @pytest.mark.parametrize("saved", sorted(SAVED.iterdir()), ids=lambda folder: folder.name)
-def test_a_model_that_an_earlier_release_saved_says_what_it_said_then(saved: Path) -> None:
+def test_a_model_saved_by_an_earlier_release_gives_the_same_results(saved: Path) -> None:
     encoded, expected = load_model(saved).encode(HISTORIES), read_json(saved / "expected.json")
     torch.testing.assert_close(encoded.vectors, torch.tensor(expected["vectors"]), rtol=0, atol=2e-5)
     assert encoded.intents.tolist() == expected["intents"]

@@ -1,4 +1,4 @@
-"""The layout of a GPU gives what the layout of a CPU gives, and what the plain encoder does."""
+"""The layout for GPUs gives the same results as the layout for CPUs and as the plain encoder."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_sums_of_rows_are_those_of_the_grouped_layout() -> None:
     torch.testing.assert_close(packed.sum(noisy_ND), grouped.sum(noisy_ND[:SIZE]))
 
 
-def test_what_stands_before_a_position_in_its_row_is_the_same_in_both_layouts() -> None:
+def test_values_before_a_position_in_its_row_are_the_same_in_both_layouts() -> None:
     states_MD = torch.arange(1.0, SIZE + 1)[:, None]
     expected = [0.0 if place < 2 else first + place - 1 for row, first in _firsts() for place in range(len(row))]
     packed, grouped = _packed(), group_rows(Ragged.from_rows(ROWS))

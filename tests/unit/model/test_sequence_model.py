@@ -36,7 +36,7 @@ def test_a_request_alone_is_encoded_as_in_company(kind: IntentKind | None, head:
         assert alone.intents.item() == together.intents[place]
 
 
-def test_only_intents_that_score_items_need_more_than_the_last_state_where_no_intent_is_asked_for() -> None:
+def test_only_intents_that_score_items_need_more_than_the_last_state() -> None:
     rows = Ragged.from_rows(ROWS)
     for kind in ("learned", "assigned"):
         model = _model(kind)

@@ -1,4 +1,4 @@
-"""Sums over the users of both arms, beside what going through all rows in Python gives."""
+"""Sums over the users of both arms, compared with a loop over all rows in Python."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The champion's answers are replayed exactly, and what cannot be is left out and counted."""
+"""The champion's answers are replayed exactly; those that cannot be are left out and counted."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -135,7 +135,7 @@ def test_what_cannot_be_replayed_is_left_out_and_counted(case: Case) -> None:
     assert found.answers == whole.answers - 4
 
 
-def test_of_many_answers_as_many_are_replayed_as_is_said(case: Case) -> None:
+def test_at_most_the_configured_number_of_answers_is_replayed(case: Case) -> None:
     found = case.judge(answers=10)
 
     assert found.answers == 10
@@ -150,14 +150,14 @@ def test_a_champion_that_explores_nothing_leaves_nothing_to_conclude(case: Case,
     assert "no propensities" in found.problem
 
 
-def test_a_log_that_says_too_little_says_how_little(case: Case) -> None:
+def test_a_log_with_too_little_information_is_reported_with_its_effective_number(case: Case) -> None:
     found = case.judge(least_effective=10_000)
 
     assert found.problem is not None
-    assert "least_effective (10,000); log longer, or explore more" in found.problem
+    assert "least_effective (10,000); log for a longer time, or explore more" in found.problem
 
 
-def test_a_challenger_that_is_only_different_is_not_said_to_be_worse(case: Case) -> None:
+def test_a_challenger_that_is_only_different_is_not_called_worse(case: Case) -> None:
     found = case.judge(least_reached=1.0)
 
     assert found.estimates is not None
@@ -166,7 +166,7 @@ def test_a_challenger_that_is_only_different_is_not_said_to_be_worse(case: Case)
     assert "least_reached (100.0%); explore among more candidates" in found.problem
 
 
-def test_a_log_without_an_answer_of_the_champion_says_so(case: Case) -> None:
+def test_a_log_without_answers_of_the_champion_is_reported(case: Case) -> None:
     found = case.judge([row | {"digest": "another"} for row in case.rows])
 
     assert found.problem == "no answer of the champion can be replayed"

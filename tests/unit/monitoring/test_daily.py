@@ -1,4 +1,4 @@
-"""What a day was, beside a naive computation user by user."""
+"""The measurements of a day, compared with a naive computation user by user."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -117,7 +117,7 @@ def test_deciles_of_scores_are_those_of_the_first_day(
     assert max(shares) - min(shares) <= 1
 
 
-def test_overlap_is_the_share_of_pairs_of_two_users_that_are_one_item(
+def test_overlap_is_the_share_of_equal_pairs_of_two_users_items(
     measured: dict[tuple[str, int], Measured],
 ) -> None:
     by_user = defaultdict(list)
@@ -129,7 +129,7 @@ def test_overlap_is_the_share_of_pairs_of_two_users_that_are_one_item(
     assert measured[DIGEST, FIRST].items == len({item for items in by_user.values() for item in items})
 
 
-def test_the_error_of_overlap_is_that_of_many_worlds(tmp_path: Path) -> None:
+def test_the_error_of_overlap_matches_its_spread_over_many_worlds(tmp_path: Path) -> None:
     tables = [next(World(seed=seed, users=150, intents=3).days(1)) for seed in range(40)]
     for number, table in enumerate(tables):
         digests = pa.array([f"{number:02d}"] * len(table))

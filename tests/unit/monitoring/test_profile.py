@@ -1,4 +1,4 @@
-"""The training profile that a bundle carries, and bundles from before it had one."""
+"""The training profile in a bundle, and older bundles without one."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_histories_are_grouped_by_length_and_count_as_what_is_published_of_them(
     assert history_lengths(histories, None)["64"] == 1 / 8
 
 
-def test_a_bundle_says_what_it_met_and_an_old_one_knows_its_intents_alone(tmp_path: Path) -> None:
+def test_a_bundle_has_its_training_profile_and_an_old_one_only_its_intents(tmp_path: Path) -> None:
     document = {"intents": [{"intent": 3, "share": 0.25}], "history_lengths": {"4": 0.5, "8": 0.5}}
     (tmp_path / "intents.json").write_text(json.dumps(document), encoding="utf-8")
     assert read_profile(tmp_path) == Profile({"3": 0.25}, {"4": 0.5, "8": 0.5})

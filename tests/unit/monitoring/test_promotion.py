@@ -1,4 +1,4 @@
-"""What a test of two versions comes to, on simulated users who come again and again."""
+"""The outcome of a test of two versions, with simulated returning users."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def outcomes(tests: Sequence[Test]) -> Counter[str]:
     return Counter(ended(test, CONFIG).outcome for test in tests)
 
 
-def test_two_equal_versions_are_rarely_told_apart_though_one_looks_every_day() -> None:
+def test_two_equal_versions_are_rarely_distinguished_even_with_daily_looks() -> None:
     found = outcomes([Test(seed=seed, users=2500, days=21) for seed in range(60)])
 
     # Of 60 tests three are expected at the stated rate of 5 %, and more than seven in one of 50 such runs.
@@ -44,7 +44,7 @@ def test_a_small_share_is_enough_where_users_are_many() -> None:
 
 @pytest.mark.parametrize(
     ("number", "users", "needs"),
-    [(5, 500, "5 days, "), (10, 5000, "users in the smaller arm: 7 days and 5,000 users an arm are needed")],
+    [(5, 500, "5 days, "), (10, 5000, "users in the smaller arm: 7 days and 5,000 users per arm are needed")],
 )
 def test_nothing_is_decided_before_the_least_sample(number: int, users: int, needs: str) -> None:
     days = Test(seed=1, users=8000, lift=0.5).played()[:number]
@@ -56,7 +56,7 @@ def test_nothing_is_decided_before_the_least_sample(number: int, users: int, nee
     assert not found.looks[-1].counts
 
 
-def test_without_a_whole_day_it_goes_on_collecting() -> None:
+def test_without_a_whole_day_it_continues_collecting() -> None:
     found = decide(CONFIG, [], 0, share=0.5)
 
     assert (found.outcome, found.looks) == ("collect", ())
@@ -70,7 +70,7 @@ def test_another_split_than_the_stated_one_refuses_a_decision_and_names_both_sha
     assert found.outcome == "refused"
     assert found.split is not None
     assert found.split < 0.001
-    assert "users are the challenger's, not 50.0%" in found.reason
+    assert "users are in the challenger's arm, not 50.0%" in found.reason
     assert decide(CONFIG, days, 0, share=0.4).outcome == "promote"
 
 
@@ -105,7 +105,7 @@ def day(rates: Mapping[str, tuple[float, float]], number: int = 0) -> Day:
         (0.12, 0.48, "collect", "better: click-through rate"),
         (0.12, 0.40, "drop", "the challenger is worse by more than 5.0%: conversion 50.00% -> 40.00%, lift -20.0%"),
         (0.08, 0.50, "drop", "the challenger is worse: click-through rate 10.00% -> 8.00%, lift -20.0%"),
-        (0.10, 0.50, "collect", "it cannot be told yet: click-through rate 10.00% -> 10.00%, lift +0.0%"),
+        (0.10, 0.50, "collect", "not decided yet: click-through rate 10.00% -> 10.00%, lift +0.0%"),
         (0.00, 0.50, "collect", "nothing was counted for the click-through rate in one of the arms"),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_promotion_needs_a_rise_and_every_guard(ctr: float, conversion: float,
     assert reason in found.reason
 
 
-def test_a_guard_without_a_count_holds_a_promotion_back() -> None:
+def test_a_guard_without_a_count_prevents_a_promotion() -> None:
     days = [day({"ctr": (0.10, 0.12)}, number) for number in range(7)]
 
     found = decide(CONFIG, days, 0, share=0.5)
@@ -127,11 +127,11 @@ def test_a_guard_without_a_count_holds_a_promotion_back() -> None:
     assert decide(without, days, 0, share=0.5).outcome == "promote"
 
 
-def test_a_lift_that_turns_round_is_no_decision() -> None:
+def test_a_lift_that_changes_its_sign_is_not_a_decision() -> None:
     rates = [(0.10, 0.12)] * 7 + [(0.10, 0.08)]
     days = [day({"ctr": each, "conversion": (0.5, 0.5)}, number) for number, each in enumerate(rates)]
 
     found = decide(CONFIG, days, 0, share=0.5)
 
     assert found.outcome == "collect"
-    assert "early looks and late ones exclude each other" in found.reason
+    assert "intervals of early and late looks do not overlap" in found.reason

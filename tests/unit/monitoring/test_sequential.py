@@ -1,4 +1,4 @@
-"""The confidence sequence against its own definition, and on random walks of which it must rarely lose the drift."""
+"""The confidence sequence against its definition, and on random walks whose drift it must rarely miss."""
 
 from math import exp, log, sqrt
 
@@ -30,12 +30,12 @@ def test_a_walk_leaves_the_sequence_of_its_own_drift_in_at_most_the_stated_share
     ever, last = (off > bounds).any(axis=1).mean(), (off[:, -1] > 1.96 / np.sqrt(information[-1])).mean()
 
     assert ever <= ALPHA
-    # It is no bound that holds by being far too wide: it is reached in a good part of the cases that it may be.
+    # The bound is not far too wide: it is reached in a good part of the allowed cases.
     assert ever > ALPHA / 4
     assert last == pytest.approx(0.05, abs=0.015)
 
 
-def test_the_lift_is_that_of_the_rates_and_exchanging_the_arms_turns_it_round() -> None:
+def test_the_lift_is_that_of_the_rates_and_swapping_the_arms_inverts_it() -> None:
     one, other = Ratio(0.1, 1e-6, 1e5), Ratio(0.11, 2e-6, 1e5)
 
     there = estimate(one, other, expected=0.05, alpha=ALPHA)
@@ -54,7 +54,7 @@ def test_without_a_rate_or_a_variance_nothing_is_estimated(faulty: Ratio) -> Non
     assert estimate(faulty, faulty, expected=0.05, alpha=ALPHA) is None
 
 
-def test_of_hardly_a_click_the_interval_is_wide_and_still_a_number() -> None:
+def test_with_very_few_clicks_the_interval_is_wide_but_finite() -> None:
     found = estimate(Ratio(0.001, 0.01, 10.0), Ratio(0.001, 0.01, 10.0), expected=0.05, alpha=ALPHA)
 
     assert found is not None

@@ -1,4 +1,4 @@
-"""Days against their reference: what is bad, what is an alarm, and what is said of it."""
+"""Days against their reference: bad days, alarms, and their sentences."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -83,7 +83,7 @@ def test_a_day_like_the_reference_is_fine() -> None:
         ({"mix": (0.4, 0.3, 0.16, 0.07, 0.07)}, "intent 4", "Intent 4 more than doubled: 3.02% -> 7.00%."),
     ],
 )
-def test_the_second_bad_day_of_three_is_an_alarm_in_words(
+def test_the_second_bad_day_of_three_is_an_alarm_with_a_sentence(
     changes: Mapping[str, Any], check: str, sentence: str
 ) -> None:
     first, fine, second = judged(a_day(**changes), a_day(), a_day(**changes))
@@ -92,7 +92,7 @@ def test_the_second_bad_day_of_three_is_an_alarm_in_words(
     assert sentence in second.reasons
 
 
-def test_two_bad_days_too_far_apart_are_no_alarm() -> None:
+def test_two_bad_days_too_far_apart_are_not_an_alarm() -> None:
     assert {one.verdict for one in judged(a_day(ctr=0.07), a_day(), a_day(), a_day(ctr=0.07))} == {"fine"}
 
 
@@ -109,14 +109,14 @@ def test_a_mix_that_moves_a_little_everywhere_is_seen_as_a_whole() -> None:
     moved = a_day(mix=(0.36, 0.265, 0.235, 0.095, 0.045))
     last = judged(moved, moved)[-1]
     assert "mix" in last.alarms
-    assert any(reason.startswith("The mix of intents has moved: ") for reason in last.reasons)
+    assert any(reason.startswith("The mix of intents has changed: ") for reason in last.reasons)
 
 
-def test_histories_that_are_shorter_than_before_are_a_warning_in_words() -> None:
+def test_shorter_histories_are_a_warning_with_a_sentence() -> None:
     shorter = a_day(lengths={"1": 0.14, "2": 0.24, "4": 0.3, "8": 0.21, "16": 0.11})
     last = judged(shorter, shorter)[-1]
     assert (last.alarms, last.verdict) == (("history",), "warn")
-    assert last.reasons[0].startswith("The lengths of known histories have moved: ")
+    assert last.reasons[0].startswith("The lengths of known histories have changed: ")
     assert judged(shorter, shorter, retrain_on=("history",))[-1].verdict == "retrain"
 
 
@@ -167,14 +167,14 @@ def test_what_needs_events_waits_until_the_day_is_settled() -> None:
     assert judged(day, day, settled=False)[-1].alarms == ("cold",)
 
 
-def test_a_day_of_too_few_users_is_not_judged_and_stands_between_no_bad_days() -> None:
+def test_a_day_of_too_few_users_is_not_judged_and_does_not_separate_bad_days() -> None:
     few = a_day(users=99, ctr=0.01)
     found = judged(a_day(ctr=0.07), few, few, few, a_day(ctr=0.07))
     assert [one.judged for one in found] == [True, False, False, False, True]
     assert found[-1].alarms[0] == "ctr"
 
 
-def test_which_alarms_ask_for_retraining_is_configured() -> None:
+def test_the_alarms_that_request_retraining_are_configured() -> None:
     assert judged(a_day(cold=0.1), a_day(cold=0.1))[-1].verdict == "warn"
     assert judged(a_day(cold=0.1), a_day(cold=0.1), retrain_on=("cold",))[-1].verdict == "retrain"
     assert judged(a_day(ctr=0.07), a_day(ctr=0.07), retrain_on=("cold",))[-1].verdict == "warn"

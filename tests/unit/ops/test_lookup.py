@@ -1,4 +1,4 @@
-"""A GPU's way to sum the gradient of a lookup gives what PyTorch's own lookup gives."""
+"""The gradient of our lookup for GPUs equals that of PyTorch's own lookup."""
 
 import pytest
 import torch

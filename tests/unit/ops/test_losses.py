@@ -314,7 +314,7 @@ def test_draws_follow_popularity_to_the_exponent(exponent: float) -> None:
     torch.testing.assert_close(log_counts, expected.log().float()[drawn - 1])
 
 
-def test_an_item_without_interactions_is_drawn_only_where_all_are_alike() -> None:
+def test_an_item_without_interactions_is_drawn_only_with_uniform_draws() -> None:
     counts = torch.tensor([0, 3, 0, 0, 5, 0])
     drawn = [NegativeSampler(counts, 2000, e).draw(torch.Generator().manual_seed(0))[0] for e in (0.5, 0.0)]
     assert drawn[0].unique().tolist() == [2, 5]

@@ -1,4 +1,4 @@
-"""What the training page says of a history."""
+"""The findings of the training page on a history."""
 
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ def test_it_names_the_best_epoch_and_where_the_model_came_from(tmp_path: Path) -
         (TrainConfig(epochs=6), 2, "All 6 epochs were used; the best was 4 epochs ago"),
     ],
 )
-def test_it_says_how_training_ended(tmp_path: Path, config: TrainConfig, best: int, said: str) -> None:
+def test_it_reports_how_training_ended(tmp_path: Path, config: TrainConfig, best: int, said: str) -> None:
     assert said in page(tmp_path, history(6), config, best_epoch=best)
 
 
-def test_a_loss_that_is_no_number_is_said_and_drawn_around(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_reported_and_left_out_of_the_chart(tmp_path: Path) -> None:
     rows = history(6)
     rows.loc[3:, ["loss", "next_item"]] = np.nan, np.inf
     assert "not finite from epoch 4 on" in page(tmp_path, rows, TrainConfig(epochs=6), best_epoch=2)

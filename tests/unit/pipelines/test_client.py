@@ -1,4 +1,4 @@
-"""Submitting, scheduling and following runs, against a server that checks what it is sent."""
+"""Submitting, scheduling and following runs, against a server that checks its requests."""
 
 import re
 import socket
@@ -135,13 +135,13 @@ class TestSubmit:
             ('overrides={"train": {"epoch": 5}}', "parameter train: Object contains unknown field `epoch`"),
             ('overrides={"train": {"epochs": 0}}', "train.epochs"),
             ("min_ndcg=2", "floors: ndcg@20 is 1 at most, so no model could reach 2"),
-            ("dvc_path=log.txt", "dvc_path says nothing without dvc_repository"),
-            (f"dvc_md5={MD5}", "dvc_md5 says nothing without dvc_repository"),
-            ("dvc_revision=main", "dvc_revision says nothing without dvc_repository"),
+            ("dvc_path=log.txt", "dvc_path has no effect without dvc_repository"),
+            (f"dvc_md5={MD5}", "dvc_md5 has no effect without dvc_repository"),
+            ("dvc_revision=main", "dvc_revision has no effect without dvc_repository"),
             ("dvc_repository=r", "r: dvc_repository needs dvc_revision and dvc_path"),
             ("dvc_repository=r dvc_revision=main", "r: dvc_repository needs dvc_revision and dvc_path"),
             (f"dvc_repository=r dvc_path=p dvc_md5={MD5}", "r: dvc_repository needs dvc_revision and dvc_path"),
-            ("dvc_repository=r dvc_revision=v1 dvc_path=p dvc_md5=abc", "parameter dvc_md5: 'abc' is no md5"),
+            ("dvc_repository=r dvc_revision=v1 dvc_path=p dvc_md5=abc", "parameter dvc_md5: 'abc' is not an md5"),
             ("epochs=5 epochs=6", "parameter epochs is given twice"),
         ],
     )
@@ -304,12 +304,12 @@ class TestStatus:
         assert outcome == ["nightly:", "FAILED"]
         assert link == [f"{server.host}/#/runs/details/r1"]
 
-    def test_a_driver_that_fails_speaks_through_its_task(self, server: Server, run: Run) -> None:
+    def test_the_error_of_a_failed_driver_is_shown_for_its_task(self, server: Server, run: Run) -> None:
         driver = task("train-driver", "FAILED", "10:00:00", "10:00:01", error={"message": "no such\ninput"})
         server.runs["r1"] = [run_of("FAILED", driver, task("train", "FAILED", "10:00:00", "10:00:01"))]
         assert "train: no such input" in run("status", "r1")[1]
 
-    def test_a_run_that_goes_on_is_no_failure(self, server: Server, run: Run) -> None:
+    def test_a_running_run_is_not_a_failure(self, server: Server, run: Run) -> None:
         server.runs["r1"] = [run_of("RUNNING", task("fetch", "RUNNING", "10:00:00", end_time="0001-01-01T00:00:00Z"))]
         code, out, _ = run("status", "r1")
         assert code == 0
@@ -332,7 +332,7 @@ class TestWait:
         return found.state, [" ".join(line.split()) for line in said]
 
     @pytest.mark.parametrize("end", ["SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"])
-    def test_it_tells_every_change_once_until_the_end(self, server: Server, end: str) -> None:
+    def test_it_reports_every_change_once_until_the_end(self, server: Server, end: str) -> None:
         running = task("fetch", "RUNNING", "10:00:00", "10:00:04")
         done = task("fetch", end, "10:00:00", "10:00:08")
         server.runs["r1"] = [
@@ -344,7 +344,7 @@ class TestWait:
         assert self.follow(server) == (end, ["RUNNING 4 s fetch", f"{end} 8 s fetch"])
 
     @pytest.mark.parametrize("away", [error(503, "upstream connect error"), LOGIN], ids=["503", "login page"])
-    def test_a_server_that_is_away_for_a_moment_is_asked_again(self, server: Server, away: Any) -> None:
+    def test_a_server_that_is_briefly_unreachable_is_asked_again(self, server: Server, away: Any) -> None:
         server.runs["r1"] = [run_of("RUNNING"), away, run_of("SUCCEEDED")]
         state, said = self.follow(server)
         assert state == "SUCCEEDED"
@@ -365,10 +365,10 @@ class TestWait:
 
 
 class TestConnection:
-    def test_no_address_is_told_before_anything_else(self, run: Run) -> None:
+    def test_a_missing_address_is_reported_first(self, run: Run) -> None:
         code, _, err = run("status", "r1")
         assert code == 2
-        assert "no Kubeflow Pipelines server is named; give --host or set KF_PIPELINES_ENDPOINT" in err
+        assert "no address of a Kubeflow Pipelines server is set; give --host or set KF_PIPELINES_ENDPOINT" in err
 
     @pytest.mark.parametrize("host", ["ftp://foo", "https://", "http://[foo"])
     def test_an_address_of_another_kind_is_one_line(
@@ -379,13 +379,13 @@ class TestConnection:
         assert err.startswith(f"{host}: not the address of a Kubeflow Pipelines server; give one such as https://")
         assert "\n" not in err
 
-    def test_nobody_listens(self, run: Run) -> None:
+    def test_a_server_that_does_not_listen_is_explained(self, run: Run) -> None:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             host = f"http://127.0.0.1:{closed.getsockname()[1]}"
             code, out, err = run("status", "r1", "--host", host)
         assert (code, out) == (2, "")
-        assert err.startswith(f"{host}: no answer ([Errno 111] Connection refused); is the address right")
+        assert err.startswith(f"{host}: no answer ([Errno 111] Connection refused); check the address")
 
     def test_plain_http_behind_https(self, server: Server, run: Run) -> None:
         code, _, err = run("status", "r1", "--host", server.host.removeprefix("http://"))
@@ -437,7 +437,7 @@ class TestConnection:
     ) -> None:
         server.token, server.runs["r1"] = "secret", [FAILED]
         monkeypatch.setenv("KFP_EXISTING_TOKEN", "old")
-        assert "401: the token is stale" in run("status", "r1")[2]
+        assert "401: the token has expired" in run("status", "r1")[2]
         monkeypatch.setenv("KFP_EXISTING_TOKEN", "secret")
         assert run("status", "r1")[0] == 1
 
@@ -460,7 +460,7 @@ class TestConnection:
         self, server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", "/absent/token")
-        assert run("status", "r1")[2] == "/absent/token: not readable, but named for the connection"
+        assert run("status", "r1")[2] == "/absent/token: not readable, but needed for the connection"
         assert server.requests == []
 
     @pytest.mark.parametrize(
@@ -468,7 +468,7 @@ class TestConnection:
         [
             (True, None, "several users, each with a namespace; give --namespace or set KFP_NAMESPACE"),
             (True, "absent", "403: not allowed namespace absent: PermissionDenied: User 'ann' is not authorized"),
-            (False, "team", "a single user and no namespaces; leave --namespace"),
+            (False, "team", "a single user and no namespaces; leave out --namespace"),
         ],
     )
     def test_a_namespace_that_does_not_fit_is_explained(

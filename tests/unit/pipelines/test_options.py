@@ -1,4 +1,4 @@
-"""No option is accepted and ignored: what does not go together is refused in one line."""
+"""No option is accepted and ignored: invalid combinations are refused in one line."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def written(name: str) -> str:
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_package_refuses_what_is_compiled(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--package=tests/golden/training.yaml", "--host=http://127.0.0.1:1", given(name))
-    assert said == f"{written(name)}: --package is compiled already; leave it away"
+    assert said == f"{written(name)}: --package is compiled already; leave it out"
 
 
 def test_several_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "pipelines" / "platform.yaml"
 
 
-def test_a_step_lies_over_the_defaults_of_the_file(tmp_path: Path) -> None:
+def test_a_step_overrides_the_defaults_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "platform.yaml"
     path.write_text("defaults: {cpu: '3', retries: 4}\nsteps:\n  train: {memory: 7Gi}\n", encoding="utf-8")
     platform = load_platform(path, {"claims": {"store": "mine"}})

@@ -1,4 +1,4 @@
-"""Retries as the backend makes them: by Argo's rule, not by kfp.local's."""
+"""Retries by the rules of the backend, Argo, not by those of kfp.local."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_the_first_retry_of_a_step_that_fails_late_is_made(steps: dict[str, Any]
         assert [attempt.ran for attempt in made] == [late] * (2 if policy else 1), name
 
 
-def test_a_lost_pod_is_tried_again_where_the_backend_says_so(steps: dict[str, Any]) -> None:
+def test_a_lost_pod_is_retried_if_the_backend_reports_it(steps: dict[str, Any]) -> None:
     for policy, _ in steps.values():
         lost = attempts(policy, when="OnError", work=lambda _: (1.0, "lost"))
         failed = attempts(policy, when="OnError", work=lambda _: (1.0, "failed"))

@@ -1,4 +1,4 @@
-"""What a compiled package asks of the cluster for each step."""
+"""The requests of a compiled package to the cluster for each step."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -133,7 +133,7 @@ class TestSecrets:
         for step in package.steps:
             assert {name for name in package.variables(step) if not name.startswith("ELCREC_")} == set(), step
 
-    def test_the_platform_says_who_gets_which(self, compiled: Compile) -> None:
+    def test_the_platform_decides_which_steps_get_a_secret(self, compiled: Compile) -> None:
         package = compiled(secrets={"elcrec-proxy": {"keys": ["HTTPS_PROXY"], "steps": ["fetch", "recommend"]}})
         having = {step for step in package.steps if "elcrec-proxy" in package.secrets(step)}
         assert having == {"fetch"}, "recommend is a step of another pipeline"
@@ -147,13 +147,13 @@ def test_no_step_may_run_as_root(compiled: Compile, pipeline: str) -> None:
     }
 
 
-def test_every_step_asks_for_the_memory_that_it_may_hold(compiled: Compile) -> None:
+def test_every_step_requests_its_memory_limit(compiled: Compile) -> None:
     package = compiled("training")
     asked = {step: package.resources(step) for step in package.steps}
     assert {step for step, r in asked.items() if r["resourceMemoryRequest"] != r["resourceMemoryLimit"]} == set()
 
 
-def test_every_step_stands_the_taints_of_the_platform_and_training_those_of_its_accelerators(
+def test_every_step_tolerates_the_platform_s_taints_and_training_its_accelerators_taints(
     compiled: Compile,
 ) -> None:
     package = compiled(
@@ -176,7 +176,7 @@ class TestOneNode:
             assert (given["processes"], given["cluster"]) == (processes, "")
 
     @pytest.mark.parametrize("count", [0, 1])
-    def test_a_node_selector_holds_with_accelerators_and_without(self, compiled: Compile, count: int) -> None:
+    def test_a_node_selector_applies_with_and_without_accelerators(self, compiled: Compile, count: int) -> None:
         package = compiled(accelerator={"count": count, "node_selector": {"pool": "training"}})
         selected = {step for step, config in package.on_cluster.items() if "nodeSelector" in config}
         assert selected == {"train", "train-2"}
@@ -203,7 +203,7 @@ class TestTrainJob:
         assert {name: nodes[name] for name in settings} == settings
         assert package.constants("train")["processes"] == 1, "the nodes start their own"
 
-    def test_the_step_that_waits_asks_for_little_and_the_nodes_for_all(self, compiled: Compile) -> None:
+    def test_the_waiting_step_requests_little_and_the_nodes_everything(self, compiled: Compile) -> None:
         package = compiled("training", *self.CLAIM, accelerator={"count": 2, "node_selector": {"pool": "training"}})
         asked = package.resources("train")
         assert (asked["resourceCpuRequest"], asked["resourceCpuLimit"]) == ("100m", "1")

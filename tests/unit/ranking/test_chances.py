@@ -23,7 +23,7 @@ def test_every_item_has_the_propensity_that_the_chances_give_it(config: RulesCon
     np.testing.assert_allclose(found.chance_PC.sum(1), 1)
 
 
-def test_items_come_as_often_as_their_chances_say() -> None:
+def test_items_are_drawn_with_their_stated_chances() -> None:
     made, row = rules(RulesConfig(exploration=0.5, candidates=8)), scores(0)
     (found,) = made.chances(row, 3, [NOBODY])
     random, counts_PC, draws = np.random.default_rng(0), np.zeros_like(found.chance_PC), 1500

@@ -40,7 +40,7 @@ def test_ids_of_the_items_file_are_known_in_every_spelling(tmp_path: Path) -> No
     assert found.available_V.tolist() == [True, False]
 
 
-def test_an_item_goes_at_the_moment_it_expires_and_comes_back_with_an_earlier_clock() -> None:
+def test_an_item_is_hidden_when_it_expires_and_shown_with_an_earlier_clock() -> None:
     noon = round(NOON.timestamp() * 1_000_000)
     nothing = ItemFacts.nothing(3)
     until = np.array([nothing.until_V[0], noon, noon + 1_000_000, nothing.until_V[0]])
@@ -62,7 +62,7 @@ def test_an_item_goes_at_the_moment_it_expires_and_comes_back_with_an_earlier_cl
         ("id,category\n1,a\n", "no column item_id"),
         ("item_id,available\ni1,maybe\n", "available is neither true nor false"),
         ("item_id,available_until\ni1,soon\n", "available_until is not a time"),
-        ("item_id\ni1\ni1\n", "stands in several rows"),
+        ("item_id\ni1\ni1\n", "occurs in several rows"),
         ("item_id,category\n,toys\n", "an item_id is empty"),
         ("", "not readable"),
     ],

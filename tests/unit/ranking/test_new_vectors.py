@@ -1,4 +1,4 @@
-"""Vectors of new items, against plain loops, and what must hold of them whatever the log."""
+"""Vectors of new items, compared with plain loops, and their properties for any log."""
 
 import sys
 from collections import Counter, defaultdict
@@ -48,7 +48,7 @@ ROWS = st.lists(st.lists(st.integers(1, ITEMS), max_size=9), min_size=1, max_siz
 
 @given(rows=ROWS, window=st.integers(1, 4), least=st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_a_co_seen_vector_is_the_mean_over_what_stands_within_the_window(
+def test_a_co_seen_vector_is_the_mean_of_the_items_within_the_window(
     rows: list[list[int]], window: int, least: int
 ) -> None:
     found = given_of(NewItemsConfig(sources=["co_seen"], window=window, least_users=least), rows)
@@ -132,7 +132,7 @@ def test_a_text_model_without_its_library_names_the_extra(tmp_path: Path, monkey
         given_of(NewItemsConfig(sources=["text"], text_model=str(tmp_path)), [], TEXTS)
 
 
-def test_a_saved_model2vec_model_says_what_is_near_in_text(tmp_path: Path) -> None:
+def test_a_saved_model2vec_model_finds_near_texts(tmp_path: Path) -> None:
     static = pytest.importorskip("model2vec")
     tokenizers = pytest.importorskip("tokenizers")
     words = ["[UNK]", *sorted({word for text in TEXTS for word in text.split()} - {"zzqqxx"})]

@@ -1,4 +1,4 @@
-"""Nothing under copyleft gets into an image without a reason that somebody wrote down."""
+"""No package under copyleft is in an image without a documented reason."""
 
 from pathlib import Path
 

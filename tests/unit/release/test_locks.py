@@ -1,4 +1,4 @@
-"""What is installed is pinned with hashes, and the images install what is locked for them."""
+"""All installed packages are pinned with hashes, and the images install their locked packages."""
 
 import re
 from pathlib import Path

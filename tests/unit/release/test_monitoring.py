@@ -1,4 +1,4 @@
-"""Dashboard and alerts ask for metrics that are exposed, and every alert leads to its section of the runbook."""
+"""Dashboard and alerts use exposed metrics, and every alert links to its section of the runbook."""
 
 import json
 import re

@@ -28,7 +28,7 @@ def rows_of(docs: Path, run: str) -> list[str]:
     return [line for line in (docs / "RESULTS.md").read_text().splitlines() if line.startswith(f"| {run}")]
 
 
-def test_a_row_stands_beside_the_published_one(tmp_path: Path) -> None:
+def test_a_row_is_shown_beside_the_published_one(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", effective_intents=3.21, largest_intent_share=0.4)
     assert add(run, tmp_path) == 0
     (row,) = rows_of(tmp_path, "paper, elcrec")

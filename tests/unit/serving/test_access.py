@@ -45,14 +45,14 @@ def test_a_name_is_known_once_it_is_configured() -> None:
     assert status(access("0.0.0.0", "Shop.example"), origin="https://shop.example", host="shop.example") == 200
 
 
-def test_without_an_origin_any_name_will_do_unless_names_are_configured_or_the_server_is_for_this_machine() -> None:
+def test_without_an_origin_any_host_is_accepted_unless_hosts_are_set_or_the_server_is_local() -> None:
     assert status(access("0.0.0.0"), host="elcrec.models.svc") == 200
     assert status(access("0.0.0.0", "shop.example"), host="elcrec.models.svc") == 403
     assert status(access("localhost"), host="evil.example") == 403
     assert status(access("127.0.0.1"), host="localhost:8080") == 200
 
 
-def test_the_key_is_asked_for_where_there_is_one() -> None:
+def test_the_key_is_required_if_there_is_one() -> None:
     guarded = access(keys=["s3cret"])
 
     assert status(guarded, host="localhost") == 401

@@ -1,4 +1,4 @@
-"""What a shop asks of answers: rules of the bundle, availability without a push, similar items, intents, reasons."""
+"""Features of answers: rules of the bundle, availability without a push, similar items, intents, reasons."""
 
 import asyncio
 import json
@@ -104,7 +104,7 @@ def test_without_rules_answers_are_as_before_and_name_no_propensity(plain: Path)
     assert answer.scores == sorted(answer.scores, reverse=True)
 
 
-def test_recommending_for_everybody_keeps_to_the_rules_and_repeats_itself(ruled: Path, tmp_path: Path) -> None:
+def test_recommending_for_all_users_follows_the_rules_and_is_reproducible(ruled: Path, tmp_path: Path) -> None:
     rows = {"ann": ["item-1"], "bob": [], "cy": ["item-2", "item-4"]}
     table = {"user_id": list(rows), "item_ids": pa.array(rows.values(), pa.list_(pa.string()))}
     pq.write_table(pa.table(table), tmp_path / "h.parquet")

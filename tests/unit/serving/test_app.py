@@ -94,7 +94,7 @@ def test_ids_may_be_numbers_and_are_known_in_every_spelling(installation: Instal
     assert asked(application(installation, PATIENT), ask) == [1, [["item-3"]] * 3, [["store"]] * 2, "item-3"]
 
 
-def test_bodies_that_are_held_at_a_time_are_bounded_and_their_room_comes_back(installation: Installation) -> None:
+def test_bodies_held_at_a_time_are_limited_and_their_room_is_released(installation: Installation) -> None:
     app = application(installation, ServeConfig(store_timeout=30, limits=LimitsConfig(held_bytes=1000)))
     release = asyncio.Event()
 
@@ -134,7 +134,7 @@ def test_events_that_wait_for_a_slow_store_are_bounded(
 
 
 @pytest.mark.parametrize(("patient", "status"), [(True, 200), (False, 503)])
-def test_an_outage_is_told_from_a_cold_user_and_readiness_names_it(
+def test_an_outage_is_distinguished_from_a_cold_user_and_readiness_names_it(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, patient: bool, status: int
 ) -> None:
     app = application(installation, ServeConfig(store_timeout=30, ready_with_problems=patient))
@@ -224,7 +224,7 @@ KSERVE_BINARY = (
 KSERVE_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate, br", "user-agent": "python-httpx/0.28.1"}
 
 
-def test_what_the_client_of_kserve_0_21_sends_is_answered_as_it_asks(installation: Installation) -> None:
+def test_requests_of_kserve_s_client_0_21_are_answered_in_its_form(installation: Installation) -> None:
     async def ask(client: httpx.AsyncClient) -> tuple[dict[str, Any], bytes]:
         path = "/v2/models/elcrec/infer"
         plain = {**KSERVE_HEADERS, "content-type": "application/json"}

@@ -104,7 +104,7 @@ def test_what_must_not_be_shown_is_not_and_nothing_is_short(model: SequenceModel
             assert max(map(groups.count, groups), default=0) <= 2
 
 
-def test_a_user_is_answered_alike_alone_and_beside_others(model: SequenceModel) -> None:
+def test_a_user_gets_the_same_answer_alone_and_in_a_batch(model: SequenceModel) -> None:
     near, asked = recommender(model, NARROW), queries()
 
     together = near.recommend(asked)
@@ -126,7 +126,7 @@ def test_fewer_probes_find_less_and_what_is_found_is_scored_exactly(model: Seque
         assert item not in scores or score == pytest.approx(scores[item], rel=1e-4)
 
 
-def test_recall_counts_items_and_not_places_and_nobody_without_an_answer_against_it() -> None:
+def test_recall_counts_items_not_places_and_ignores_users_without_an_answer() -> None:
     exact, found = np.array([[3, 1, 2], [4, 5, 0], [0, 0, 0]]), np.array([[2, 3, 9], [0, 0, 0], [0, 0, 0]])
 
     assert recall_of(found, exact).tolist() == [pytest.approx(2 / 3), 0.0, 1.0]

@@ -7,7 +7,7 @@ from elcrec.serving.batching import Batcher, QueueFull
 
 
 class Work:
-    """Doubles numbers; remembers its batches; holds each until `open` is set."""
+    """Doubles numbers; records its batches; blocks each until `open` is set."""
 
     def __init__(self, *, held: bool = False) -> None:
         self.batches: list[list[int]] = []
@@ -30,7 +30,7 @@ async def started(batcher: Batcher[int, int], numbers: Sequence[int]) -> list["a
     return tasks
 
 
-def test_what_comes_while_a_batch_is_answered_makes_the_next_ones() -> None:
+def test_questions_during_a_batch_form_the_next_ones() -> None:
     async def scene() -> None:
         work = Work(held=True)
         batcher = Batcher(work, size=3, wait=0, queue=10)
@@ -44,7 +44,7 @@ def test_what_comes_while_a_batch_is_answered_makes_the_next_ones() -> None:
     asyncio.run(scene())
 
 
-def test_a_failed_batch_fails_those_who_asked_and_nobody_after_them() -> None:
+def test_a_failed_batch_fails_its_own_questions_and_no_later_ones() -> None:
     async def scene() -> None:
         batcher = Batcher(Work(), size=3, wait=0, queue=10)
 
@@ -55,7 +55,7 @@ def test_a_failed_batch_fails_those_who_asked_and_nobody_after_them() -> None:
     asyncio.run(scene())
 
 
-def test_too_many_questions_are_turned_away_at_once() -> None:
+def test_too_many_questions_are_refused_at_once() -> None:
     async def scene() -> None:
         work = Work(held=True)
         batcher = Batcher(work, size=1, wait=0, queue=2)
@@ -69,7 +69,7 @@ def test_too_many_questions_are_turned_away_at_once() -> None:
     asyncio.run(scene())
 
 
-def test_a_question_that_nobody_waits_for_is_not_asked() -> None:
+def test_a_question_whose_caller_is_gone_is_not_answered() -> None:
     async def scene() -> None:
         work = Work(held=True)
         batcher = Batcher(work, size=2, wait=0, queue=10)

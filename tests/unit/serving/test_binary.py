@@ -28,7 +28,7 @@ def refused(call: Any) -> int:
     return caught.value.status
 
 
-def test_what_a_client_of_the_protocol_packs_is_read_as_it_was_given() -> None:
+def test_tensors_packed_by_a_client_are_read_unchanged() -> None:
     users, k = InferInput("user_id", [2], "BYTES"), InferInput("k", [1], "INT64")
     users.set_data_from_numpy(np.array(["user-1", "Zoë"], np.object_))
     k.set_data_from_numpy(np.array([3], np.int64))
@@ -115,7 +115,7 @@ def test_a_compressed_body_is_read_and_no_more_of_it_than_a_body_may_have() -> N
     assert refused(lambda: binary.decompress(b"abc", "br", 1000)) == 415
 
 
-def test_a_long_answer_is_compressed_for_whoever_accepts_it() -> None:
+def test_a_long_answer_is_compressed_if_the_client_accepts_it() -> None:
     content = b"abc" * 1000
 
     packed, headers = binary.compress(content, "br;q=1, gzip")

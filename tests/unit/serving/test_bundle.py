@@ -28,7 +28,7 @@ def bundle(source: BundleSource, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def test_a_written_bundle_verifies_and_says_what_it_is(bundle: Path, source: BundleSource) -> None:
+def test_a_written_bundle_verifies_and_has_its_manifest(bundle: Path, source: BundleSource) -> None:
     manifest = verify_bundle(bundle)
 
     assert manifest == describe_bundle(source, name="m", feature_service="s_v1", feature_schema="d")

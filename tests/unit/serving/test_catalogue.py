@@ -27,7 +27,7 @@ def test_an_item_table_with_gaps_is_refused(tmp_path: Path) -> None:
         load_catalogue(path)
 
 
-def test_rows_out_of_order_still_meet_their_index(tmp_path: Path) -> None:
+def test_rows_out_of_order_are_matched_to_their_index(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
     pq.write_table(pa.table({"item_index": [2, 1], "item_id": ["b", "a"], "count": [5, 7]}), path)
 

@@ -1,4 +1,4 @@
-"""A challenger beside the champion: who is answered by whom, and that a broken one is nobody's problem."""
+"""A challenger beside the champion: which users it answers, and that a broken one affects no request."""
 
 import asyncio
 import shutil
@@ -104,7 +104,7 @@ def test_users_are_answered_by_their_arm_in_the_order_they_asked_and_each_arm_is
 
 
 @pytest.mark.parametrize("mode", ["off", "shadow"])
-def test_without_a_split_the_champion_answers_everybody_and_no_arm_is_named(pushed: Installation, mode: str) -> None:
+def test_without_a_split_the_champion_answers_all_users_and_no_arm_is_named(pushed: Installation, mode: str) -> None:
     telemetry = Telemetry()
 
     answers = ask(pushed, live_of(pushed, telemetry), telemetry, config(mode))
@@ -177,7 +177,7 @@ def test_a_challenger_that_cannot_rank_fails_no_request_and_is_named(
     )
 
     assert {answer.serving.version for answer in answers} == {"1"}
-    # Who is in the challenger's arm stays there, so that its failures count against it.
+    # Users in the challenger's arm stay there, so that its failures count against it.
     assert [answer.arm for answer in answers] == [ARMS[user] if mode == "split" else None for user in USERS]
     assert live.challenger.problem == "the challenger does not rank: ZeroDivisionError; the champion answers"
     assert metric(telemetry, "elcrec_challenger_failures_total") - failures == 1
@@ -187,7 +187,7 @@ def test_a_challenger_that_cannot_rank_fails_no_request_and_is_named(
     assert live.challenger.problem is None
 
 
-def test_a_challenger_whose_bundle_is_damaged_is_a_problem_and_the_champion_stands_in_for_it(
+def test_a_challenger_with_a_damaged_bundle_is_reported_and_the_champion_answers(
     installation: Installation, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(installation, "2")
@@ -221,7 +221,7 @@ def test_a_challenger_that_is_promoted_serves_without_being_loaded_again(
     assert installation.registry.challenger(NAME) is None
 
 
-def test_a_challenger_comes_and_goes_with_the_alias(installation: Installation) -> None:
+def test_a_challenger_is_loaded_and_dropped_with_the_alias(installation: Installation) -> None:
     telemetry = Telemetry()
     live = live_of(installation, telemetry)
     assert live.challenger is not None
@@ -249,7 +249,7 @@ def test_a_server_of_the_challenger_alone_serves_it_and_without_one_the_champion
     assert (live.current.version, live.problem) == ("1", None)
 
 
-def test_a_registry_that_does_not_answer_leaves_the_test_as_it_is(
+def test_a_registry_that_does_not_answer_leaves_the_test_unchanged(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = live_of(installation, Telemetry())

@@ -48,7 +48,7 @@ def test_a_shuffled_catalogue_changes_no_rank(inputs: Inputs, bundle: Path) -> N
     np.testing.assert_array_equal(ranks, expected)
 
 
-def test_targets_it_does_not_know_stand_below_every_item_it_knows(inputs: Inputs, bundle: Path) -> None:
+def test_targets_it_does_not_know_rank_below_every_item_it_knows(inputs: Inputs, bundle: Path) -> None:
     catalogue = load_catalogue(inputs.sequences / "items.parquet")
     test = load_sequences(inputs.sequences).evaluation("test")
     target = int(test.target_items[0])

@@ -148,7 +148,7 @@ def test_health_is_answered_beside_more_idle_connections_than_the_server_holds(p
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTT", b"POST /nowhere HTTP/1.1\r\ncontent-length: 9\r\n\r\nx"])
-def test_a_client_that_does_not_go_on_is_hung_up_on(port: int, begun: bytes) -> None:
+def test_a_stalled_client_is_disconnected(port: int, begun: bytes) -> None:
     started = time.monotonic()
 
     sent(port, begun)

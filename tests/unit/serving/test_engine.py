@@ -30,7 +30,7 @@ def ask_around_an_event(installation: Installation) -> tuple[Answer, PushOutcome
         engine.close()
 
 
-def test_who_has_only_disliked_something_is_asked_nothing_and_not_shown_it(tmp_path: Path) -> None:
+def test_a_user_with_only_dislikes_gets_popular_items_without_the_disliked(tmp_path: Path) -> None:
     installation = Installation.make(tmp_path, split={"kinds": {"dislikes": ["no"]}})
     store, telemetry = installation.store, Telemetry()
     engine = Engine(CONFIG, Live(NAME, installation.registry, store, telemetry), store, telemetry)

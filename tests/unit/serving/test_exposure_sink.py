@@ -1,4 +1,4 @@
-"""Exposures that are posted as CloudEvents: to a server that is well, slow, refuses, or dies."""
+"""Exposures posted as CloudEvents to a server that works, is slow, refuses, or dies."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ Batch = tuple[Mapping[str, str], list[dict[str, Any]]]
 
 
 class Logger(ThreadingHTTPServer):
-    """A CloudEvents logger that answers as it is told."""
+    """A CloudEvents logger with configured answers."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -157,7 +157,7 @@ def test_a_refusal_is_counted_and_named_and_what_follows_is_posted(status: int, 
     assert (counted(telemetry), posting.problem) == ((1, 0, 1), None)
 
 
-def test_a_sink_that_dies_and_comes_back_gets_what_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_that_fails_and_recovers_gets_the_waiting_exposures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BACK_OFF", (0.02,) * 200)
     telemetry = Telemetry()
     with listening() as first:
@@ -173,7 +173,7 @@ def test_a_sink_that_dies_and_comes_back_gets_what_waited(monkeypatch: pytest.Mo
     assert counted(telemetry) == (2, 0, 0)
 
 
-def test_a_sink_that_does_not_answer_keeps_nobody_waiting_and_ends_in_time() -> None:
+def test_a_sink_that_does_not_answer_delays_no_request_and_ends_in_time() -> None:
     telemetry = Telemetry()
     with listening() as server:
         server.going_on.clear()

@@ -1,4 +1,4 @@
-"""What servers write down of their answers: whole files, nothing lost but what is counted, nobody who was forgotten."""
+"""The servers' exposures: complete files, every loss counted, and no forgotten users."""
 
 import asyncio
 import os
@@ -130,7 +130,7 @@ def test_both_routes_write_down_what_they_answer(installation: Installation, tmp
     assert since(telemetry, before) == {"written": 3}
 
 
-def test_neither_raw_ids_nor_the_salt_are_in_a_file_unless_they_are_asked_for(serving: Serving, tmp_path: Path) -> None:
+def test_neither_raw_ids_nor_the_salt_are_in_a_file_unless_configured(serving: Serving, tmp_path: Path) -> None:
     for raw in (False, True):
         log = log_in(tmp_path / str(raw), raw_users=raw)
         log.start()
@@ -188,7 +188,7 @@ def test_a_killed_server_loses_only_what_it_had_not_appended(abandoned: Path) ->
     assert seal_abandoned(abandoned) == 0
 
 
-def test_a_journal_that_nothing_whole_stands_in_leaves_no_file(tmp_path: Path) -> None:
+def test_a_journal_without_a_complete_line_leaves_no_file(tmp_path: Path) -> None:
     for name, content in (("empty", b""), ("torn", b'{"answer_id": "a'), ("zeros", bytes(100_000))):
         (tmp_path / f".{name}.journal").write_bytes(content)
 
@@ -196,7 +196,7 @@ def test_a_journal_that_nothing_whole_stands_in_leaves_no_file(tmp_path: Path) -
     assert list(tmp_path.glob("*.parquet")) == list(tmp_path.glob(".*.journal")) == []
 
 
-def test_a_file_says_of_an_answer_what_the_server_said(serving: Serving, tmp_path: Path) -> None:
+def test_a_file_records_answers_as_the_server_gave_them(serving: Serving, tmp_path: Path) -> None:
     answers = [shown(serving, user, propensities=[0.5, 0.25], scores=[1 / 3, -2.5e-9]) for user in ("zoë", None)]
     moment = 1_700_000_000_123_456
     journal = Journal(tmp_path)
@@ -247,7 +247,7 @@ def test_the_journal_of_a_running_server_is_left_alone(serving: Serving, tmp_pat
     assert len(rows_of(tmp_path)) == 1
 
 
-def test_a_full_disk_is_counted_and_named_and_writing_goes_on_when_there_is_room(
+def test_a_full_disk_is_counted_and_reported_and_writing_resumes_with_space(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     telemetry = Telemetry()

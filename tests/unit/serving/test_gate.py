@@ -123,7 +123,7 @@ SILENT = on_the_log(0.01, 0.02, problem="too little")
         ("better", [False, False, True, False]),
     ],
 )
-def test_the_log_decides_as_far_as_it_is_asked(condition: str, accepted: list[bool]) -> None:
+def test_the_log_decides_as_configured(condition: str, accepted: list[bool]) -> None:
     gate = GateConfig(counterfactual=CounterfactualConfig(attributed="there", condition=condition))
     judged = [
         judge(gate, {"ndcg@20": 0.4}, GOOD, champion(BAD), digest="new", serving="7", on_the_log=each)
@@ -133,7 +133,7 @@ def test_the_log_decides_as_far_as_it_is_asked(condition: str, accepted: list[bo
     assert [one.accepted for one in judged] == accepted
 
 
-def test_a_refusal_by_the_log_says_by_how_much_or_why() -> None:
+def test_a_refusal_by_the_log_states_the_difference_or_the_problem() -> None:
     gate = GateConfig(counterfactual=CounterfactualConfig(attributed="there", condition="better"))
     said = [
         judge(gate, {}, GOOD, None, digest="new", serving="7", on_the_log=each).reason for each in (UNCLEAR, SILENT)

@@ -78,7 +78,7 @@ def test_a_late_event_takes_its_place_in_time() -> None:
     assert outcomes[EventOutcome.ACCEPTED] == 1
 
 
-def test_equal_times_stand_in_order_of_arrival_and_a_replay_of_them_rests() -> None:
+def test_equal_times_are_in_order_of_arrival_and_a_replay_changes_nothing() -> None:
     events = [event(item, 7) for item in "abcdefg"]
 
     found, outcomes = add_events(History(), events, WINDOW)
@@ -99,7 +99,7 @@ def test_an_event_id_is_known_again_whatever_its_time() -> None:
     assert outcomes == {EventOutcome.DUPLICATE: 1, EventOutcome.ACCEPTED: 1, EventOutcome.LATE: 0}
 
 
-def test_a_user_who_comes_back_to_an_item_has_it_twice() -> None:
+def test_an_item_that_a_user_meets_twice_is_in_the_history_twice() -> None:
     found, _ = add_events(history(("a", 1)), [event("a", 2)], WINDOW)
 
     assert found.item_ids == ["a", "a"]
@@ -137,7 +137,7 @@ def test_a_live_event_that_the_log_has_by_now_is_a_published_one() -> None:
     assert merge_publication(live, history(("a", 10)), WINDOW) == history(("a", 10))
 
 
-def test_what_leaves_the_window_and_what_comes_too_late_is_remembered_as_seen() -> None:
+def test_items_that_leave_the_window_or_come_too_late_are_seen() -> None:
     found, outcomes = add_events(History(), [event(f"i{time}", time) for time in range(1, 9)], WINDOW)
     later, _ = add_events(found, [event("old", 1)], WINDOW)
 
@@ -147,7 +147,7 @@ def test_what_leaves_the_window_and_what_comes_too_late_is_remembered_as_seen() 
     assert outcomes[EventOutcome.ACCEPTED] == WINDOW
 
 
-def test_what_is_remembered_as_seen_is_bounded_and_survives_a_publication(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seen_items_are_limited_and_survive_a_publication(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(histories, "MAX_SEEN", 1000)
     live, _ = add_events(History(), [event(f"i{time}", time) for time in range(1020)], WINDOW)
     published = replace(history(("p", 1)), seen=["q"])

@@ -1,4 +1,4 @@
-"""What the items file says of items reaches answers, and its categories filter them."""
+"""The items file's columns are in answers, and its categories filter them."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -39,7 +39,7 @@ def bundle_of(installation: Installation, version: str) -> Path:
     return found.bundle
 
 
-def test_a_champion_whose_bundle_is_gone_is_replaced_by_the_version_before_it_and_said(
+def test_a_champion_with_a_missing_bundle_is_replaced_by_the_previous_version(
     installation: Installation, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(bundle_of(installation, "2"))
@@ -55,7 +55,7 @@ def test_a_champion_whose_bundle_is_gone_is_replaced_by_the_version_before_it_an
     assert found.problem is not None
 
 
-def test_two_servers_of_one_seed_explore_alike(installation: Installation) -> None:
+def test_two_servers_with_the_same_seed_explore_equally(installation: Installation) -> None:
     def answers(seed: int) -> list[list[str]]:
         given = (NAME, installation.registry, installation.store, Telemetry())
         recommender = Live(*given, seed=seed).current.recommender
@@ -66,7 +66,7 @@ def test_two_servers_of_one_seed_explore_alike(installation: Installation) -> No
     assert answers(1) == answers(1) != answers(2)
 
 
-def test_without_any_sound_version_the_champion_s_fault_is_said(installation: Installation) -> None:
+def test_without_a_valid_version_the_champion_s_fault_is_reported(installation: Installation) -> None:
     for version in ("1", "2"):
         (bundle_of(installation, version) / "model.safetensors").write_bytes(b"")
 
@@ -74,9 +74,7 @@ def test_without_any_sound_version_the_champion_s_fault_is_said(installation: In
         live(installation)
 
 
-def test_a_registry_made_anew_whose_first_version_is_another_one_is_swapped_in(
-    installation: Installation, tmp_path: Path
-) -> None:
+def test_a_new_registry_with_another_first_version_is_loaded(installation: Installation, tmp_path: Path) -> None:
     shutil.rmtree(bundle_of(installation, "2"))
     found = live(installation)
     assert found.current.version == "1"
@@ -106,7 +104,7 @@ def test_a_champion_that_was_deleted_is_a_problem_and_serves_on(installation: In
     assert found.problem == "the registry has no champion of model 'elcrec'"
 
 
-def test_a_model_brings_its_search_along_and_the_server_says_which_it_is(
+def test_a_model_carries_its_search_and_the_server_reports_it(
     installation: Installation, caplog: pytest.LogCaptureFixture
 ) -> None:
     telemetry = Telemetry()

@@ -1,4 +1,4 @@
-"""Items that were never trained, from the bundle to the answer: ranked, read, masked, capped and named."""
+"""New items, from the bundle to the answer: ranked, read, masked, capped and marked."""
 
 import shutil
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_a_boost_lifts_new_items_and_leaves_their_scores(
     assert sorted(lifted.scores) == pytest.approx(sorted(plain.scores))
 
 
-def test_recommending_for_everybody_ranks_and_names_new_items(
+def test_recommending_for_all_users_ranks_and_marks_new_items(
     bundle: Path, recommender: Recommender, tmp_path: Path
 ) -> None:
     histories = {"ann": ["item-1", "new-1"], "bob": ["item-2"]}

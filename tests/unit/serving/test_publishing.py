@@ -1,4 +1,4 @@
-"""What a push reads of a log, in parts of any size."""
+"""Reading a log for a push, in parts of any size."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -64,7 +64,7 @@ def test_no_more_users_are_held_than_a_part_has(inputs: Inputs, monkeypatch: pyt
         assert [len(part) for part in given] == [7] * 7 + [1]
 
 
-def test_an_unfinished_publication_goes_on_in_the_middle_of_a_file(inputs: Inputs, tmp_path: Path) -> None:
+def test_an_unfinished_publication_resumes_in_the_middle_of_a_file(inputs: Inputs, tmp_path: Path) -> None:
     tables = tables_of(inputs)
     written(tables, tmp_path)
     earlier = pq.read_table(tmp_path / "model_outputs.parquet")
@@ -96,7 +96,7 @@ def test_a_file_is_read_from_any_row_in_parts_of_any_size(tmp_path: Path) -> Non
             assert all(len(part) == size for part in parts[:-1])
 
 
-def test_the_times_of_a_log_are_real_where_its_split_says_so(inputs: Inputs, tmp_path: Path) -> None:
+def test_the_times_of_a_log_are_real_if_its_split_records_it(inputs: Inputs, tmp_path: Path) -> None:
     assert not log_tables(inputs.sequences).real_times
     for path in inputs.sequences.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -124,7 +124,7 @@ def test_a_history_of_almost_everything_leaves_fewer_than_k(recommender: Recomme
     assert set(answer.item_ids) == {"item-14", "item-15"}
 
 
-def test_an_intent_is_explained_by_its_typical_items_where_the_evaluation_met_it(recommender: Recommender) -> None:
+def test_an_intent_is_explained_by_typical_items_if_the_evaluation_found_it(recommender: Recommender) -> None:
     assert recommender.typical_items(1) == ["typical-1"]
     assert recommender.typical_items(2) == []
 
@@ -146,5 +146,5 @@ def test_a_bundle_whose_parts_do_not_fit_is_refused(inputs: Inputs, tmp_path: Pa
     mixed = BundleSource(model=source.model, sequences=copy, evaluation=source.evaluation)
     write_bundle(mixed, describe_bundle(mixed, name="m", feature_service="s", feature_schema="d"), tmp_path / "bundle")
 
-    with pytest.raises(UserError, match=r"knows 15 items, items\.parquet 16"):
+    with pytest.raises(UserError, match=r"knows 15 items, but items\.parquet has 16"):
         Recommender.load(tmp_path / "bundle")

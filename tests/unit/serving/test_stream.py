@@ -1,4 +1,4 @@
-"""Events from a stream, by a real Redis and by Kafka's own mock broker: nothing lost, nothing twice, nothing hidden."""
+"""Events from a stream, with a real Redis and Kafka's mock broker: none lost, repeated or hidden."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def _config(**changes: Any) -> StreamConfig:
 
 
 class Broker(Protocol):
-    """Somebody who produces, and looks at dead letters."""
+    """A producer of messages, which can also read dead letters."""
 
     config: StreamConfig
     address: str
@@ -54,7 +54,7 @@ class RedisBroker:
 
 class KafkaBroker:
     def __init__(self, topic: str, options: Path) -> None:
-        # The mock broker forgets a consumer that has left by its time-out alone.
+        # The mock broker drops a consumer that has left only after its timeout.
         options.write_text("session.timeout.ms=6000\n")
         self.config = _config(topic=topic, kind="kafka", client_options=str(options))
         self._producer = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
@@ -168,7 +168,7 @@ def test_what_the_store_does_not_take_is_tried_until_it_does_and_nothing_further
     assert counted["retries"] == 3
 
 
-def test_what_is_no_event_goes_to_the_dead_letters_with_its_reason_and_holds_nothing_up(broker: Broker) -> None:
+def test_an_invalid_message_goes_to_the_dead_letters_with_its_reason(broker: Broker) -> None:
     broker.send(event(0), b'{"user_id": "u1"}', event(1))
     store = Store()
 
@@ -198,7 +198,7 @@ def test_a_consumer_that_is_stopped_while_the_store_is_down_leaves_its_batch_to_
     assert set(store.events) == {"e0", "e1"}
 
 
-def test_a_message_that_is_not_said_to_be_done_is_read_again_as_it_was(broker: Broker) -> None:
+def test_a_message_not_marked_as_done_is_read_again_unchanged(broker: Broker) -> None:
     broker.send(json.dumps({"user_id": "u", "item_id": "i"}).encode())
     first = topic_of(broker)
     (read,) = _read(first)
@@ -226,7 +226,7 @@ def test_a_message_may_hold_several_events(broker: Broker) -> None:
     assert set(store.events) == {"e0", "e1"}
 
 
-def test_a_stream_of_redis_that_is_deleted_is_made_anew(redis: Any) -> None:
+def test_a_deleted_redis_stream_is_created_again(redis: Any) -> None:
     broker = RedisBroker(redis.client, redis.url, "deleted")
     topic = topic_of(broker)
     assert topic.read(1) == []

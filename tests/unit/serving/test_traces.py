@@ -67,7 +67,7 @@ def test_an_answer_is_part_of_the_clients_trace_and_has_store_and_ranking_within
     assert spans["store.read"].end_time <= spans["rank"].start_time  # type: ignore[operator]
 
 
-def test_events_are_traced_and_what_is_asked_all_the_time_is_not(installation: Installation) -> None:
+def test_events_are_traced_and_polled_routes_are_not(installation: Installation) -> None:
     async def ask(client: httpx.AsyncClient) -> None:
         await client.post("/events", json=EVENT)
         await client.get("/metrics")

@@ -29,7 +29,7 @@ def test_where_repeats_are_allowed_dislikes_alone_are_left_out(recommender: Reco
     assert set(answer.item_ids) == EVERY - {"item-5"}
 
 
-def test_the_bundle_says_which_kinds_of_events_say_no(recommender: Recommender) -> None:
+def test_the_bundle_names_the_kinds_of_dislikes(recommender: Recommender) -> None:
     assert list(recommender.dislikes) == ["no"]
 
 

@@ -121,7 +121,7 @@ def again(workdir: Path, out: Path, config: EvaluateConfig = CONFIG, **inputs: A
     return out
 
 
-def test_the_folder_holds_what_is_promised(out: Path) -> None:
+def test_the_folder_has_the_documented_files(out: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == sorted(["checksums.json", *DATA_FILES, *PAGES])
 
 
@@ -161,7 +161,7 @@ def test_the_same_inputs_give_the_same_bytes(workdir: Path, out: Path, tmp_path:
     assert digests(repeated) == digests(out)
 
 
-def test_repeated_targets_are_missed_and_the_second_protocol_stands_apart(out: Path) -> None:
+def test_repeated_targets_are_missed_and_the_second_protocol_is_separate(out: Path) -> None:
     metrics, ranks = read_json(out / "metrics.json"), pq.read_table(out / "ranks.parquet")["rank"].to_pylist()
     assert metrics["repeat_target_share"] == pytest.approx(6 / (USERS - 1))
     assert ranks[:6] == [MISS] * 6
@@ -182,7 +182,7 @@ def test_where_repeats_are_allowed_they_are_ranked_and_there_is_one_protocol(
     assert "count as missed" not in caplog.text
 
 
-def test_many_repeats_among_the_targets_are_said_at_once(
+def test_many_repeats_among_the_targets_are_reported_first(
     workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for module in (evaluate_stage, report):
@@ -281,7 +281,7 @@ def test_segments_cover_every_user_twice(out: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_one_file_that_asks_the_network_for_nothing(out: Path, name: str) -> None:
+def test_a_page_is_one_file_that_needs_no_network(out: Path, name: str) -> None:
     page = (out / name).read_text()
     references = re.findall(r"""(?:src|href|action|data|poster)\s*=\s*["']([^"']*)""", page)
     references += re.findall(r"url\(([^)]*)\)", page)
@@ -329,7 +329,7 @@ def test_every_option_has_an_effect(workdir: Path, out: Path, tmp_path: Path, ch
     assert digests(again(workdir, tmp_path / "out", changed, baseline=workdir / "baseline")) != digests(out)
 
 
-def test_a_sample_of_users_is_asked_the_same_and_said_to_be_one(workdir: Path, out: Path, tmp_path: Path) -> None:
+def test_a_sample_of_users_is_the_same_for_all_models_and_reported(workdir: Path, out: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(bootstrap=100, block_users=16, users=20)
     found = again(workdir, tmp_path / "out", config, baseline=workdir / "baseline")
     whole, sample = (pq.read_table(folder / "ranks.parquet").to_pandas() for folder in (out, found))
@@ -477,7 +477,7 @@ def test_items_that_the_model_lacks_go_with_it_by_events_else_by_text(workdir: P
     assert read_json(with_new / "metrics.json")["new_items"] == 3
 
 
-def test_the_report_says_what_such_vectors_are_worth_and_what_they_cost(with_new: Path, out: Path) -> None:
+def test_the_report_measures_vectors_of_new_items_and_their_cost(with_new: Path, out: Path) -> None:
     table = pd.read_csv(with_new / "new_items.csv")
     metrics, plain = read_json(with_new / "metrics.json"), read_json(out / "metrics.json")
     ours = table.set_index(["targets", "items"])
@@ -494,7 +494,7 @@ def test_the_report_says_what_such_vectors_are_worth_and_what_they_cost(with_new
     assert metrics["new_items_others_delta_ndcg@20"] == pytest.approx(cost, abs=2e-6)
     assert {name: metrics[name] for name in plain} == plain, "new items are beside the model's own numbers"
     assert "New items" in (with_new / "report.html").read_text()
-    assert "As if they were new" in (with_new / "model_card.md").read_text()
+    assert "Treated as new" in (with_new / "model_card.md").read_text()
 
 
 def test_a_cap_of_no_new_item_leaves_none_to_be_found(workdir: Path, new_items: dict[str, Any], tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_the_case_of_eight_items_shows_what_there_is(tmp_path: Path) -> None:
     assert {len(items) for items in run.answers(10).values()} == {8}
 
 
-def test_the_case_of_music_says_it_and_can_allow_repeats(tmp_path: Path) -> None:
+def test_a_log_of_music_warns_of_repeats_and_can_allow_them(tmp_path: Path) -> None:
     refused = run_on(case("32_music_repeats.csv"), tmp_path / "exclude")
     allowed = run_on(case("32_music_repeats.csv"), tmp_path / "allow", SequencesConfig(repeats="allow"))
     assert refused.metrics["repeat_target_share"] > 0.9

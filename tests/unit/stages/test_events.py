@@ -88,6 +88,6 @@ def test_what_came_in_is_exported_as_a_log_and_an_option_of_another_verb_is_refu
     rows = [row for row in pq.read_table(out).to_pylist() if row["user_id"] == "dora"]
     assert sorted((row["item_id"], row["event_id"]) for row in rows) == [("x1", "b"), ("x2", "a")]
     assert cli.main(["events", str(file), "--store", str(store), "--out", str(out)]) == 2
-    assert "--out says nothing" in capsys.readouterr().err
+    assert "--out does not apply" in capsys.readouterr().err
     assert cli.main(["events", "trim", "--store", str(store), "--before", "soon"]) == 2
     assert "'soon' is no time" in capsys.readouterr().err

@@ -221,7 +221,7 @@ def make_copy(work: Path, folder: Path) -> Inputs:
     return add_model(folder, folder / "sequences", model_seed=3)
 
 
-def test_a_user_who_comes_back_is_known_from_then_on(world: World) -> None:
+def test_a_forgotten_user_who_returns_is_known_from_then_on(world: World) -> None:
     world.forget()
     now = datetime.now(UTC)
 
@@ -233,7 +233,7 @@ def test_a_user_who_comes_back_is_known_from_then_on(world: World) -> None:
     assert found.item_ids == ["i3"]
 
 
-def test_what_describes_a_changed_file_describes_it_as_it_is_now(plain: World) -> None:
+def test_documents_on_a_changed_file_are_updated(plain: World) -> None:
     work = plain.root / "work"
     write_log(work / "raw", [*users(), WHO])
     run_stages(plain)
@@ -272,18 +272,18 @@ def test_json_lines_are_erased_by_whole_ids(plain: World) -> None:
     assert log.read_text().splitlines() == others
 
 
-def test_the_list_names_nobody_and_a_damaged_one_is_an_error(plain: World) -> None:
+def test_the_list_reveals_no_user_and_a_damaged_one_is_an_error(plain: World) -> None:
     plain.forget("user-3")
     path = plain.root / "store" / "forgotten.json"
     assert "user-3" not in path.read_text()
 
     write_json(path, {"users": []})
 
-    with pytest.raises(UserError, match="no list of forgotten users"):
+    with pytest.raises(UserError, match="not a list of forgotten users"):
         plain.forget("user-4")
 
 
-def test_the_command_says_what_it_found(
+def test_the_command_prints_what_it_found(
     plain: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ELCREC_FEATURES", str(ROOT / "features"))

@@ -133,7 +133,7 @@ def workdir(sequences: Path, checkpoint: Path, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def test_the_model_folder_says_where_it_came_from(workdir: Path, checkpoint: Path, sequences: Path) -> None:
+def test_the_model_folder_records_its_origin(workdir: Path, checkpoint: Path, sequences: Path) -> None:
     assert sorted(path.name for path in (workdir / "model").iterdir()) == [
         "checksums.json",
         "config.json",
@@ -159,7 +159,7 @@ def test_evaluate_ranks_as_the_textbook_but_for_the_rounding_of_scores(
 
 
 @pytest.mark.parametrize("page", ["report.html", "model_card.md"])
-def test_the_report_claims_nothing_of_a_training_that_nobody_saw(workdir: Path, checkpoint: Path, page: str) -> None:
+def test_the_report_claims_nothing_on_an_unknown_training(workdir: Path, checkpoint: Path, page: str) -> None:
     text = (workdir / "evaluation" / page).read_text(encoding="utf-8")
     assert "Imported ELCRec" in text
     assert "Imported SASRec (baseline)" in text
@@ -228,7 +228,7 @@ Damage = Callable[[Path], object]
     ],
     ids=["missing", "no checkpoint", "truncated", "pickled code", "empty"],
 )
-def test_a_bad_checkpoint_leaves_the_output_as_it_was(
+def test_a_bad_checkpoint_leaves_the_output_unchanged(
     checkpoint: Path, sequences: Path, tmp_path: Path, damage: Damage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = tmp_path / "published.pt", tmp_path / "out" / "model"

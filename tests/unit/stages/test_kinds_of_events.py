@@ -59,7 +59,7 @@ def rows_of(folder: Path) -> list[str]:
     ]
 
 
-def test_targets_are_of_the_kinds_that_are_asked_for(build: Callable[..., SequenceData]) -> None:
+def test_targets_are_of_the_configured_kinds(build: Callable[..., SequenceData]) -> None:
     data = build(events(WATCHED), kinds=KindsConfig(targets=("buy",)))
     assert data.targets["test"].tolist() == [5, 5, 5]
     assert data.targets["valid"].tolist() == data.train_end.tolist() == [3, 3, 3]
@@ -85,7 +85,7 @@ def test_a_user_without_two_events_of_these_kinds_is_for_training_alone(build: C
     assert (data.train_end[3], data.targets["valid"][3], data.targets["test"][3]) == (8, -1, -1)
 
 
-def test_weights_stand_beside_the_items(build: Callable[..., SequenceData]) -> None:
+def test_weights_are_stored_beside_the_items(build: Callable[..., SequenceData]) -> None:
     data = build(events(WATCHED, "uvwx"), kinds=KindsConfig(weights={"view": 0.25}))
     assert data.weights is not None
     assert data.weights.tolist() == [0.25, 0.25, 0.25, 1, 0.25, 1, 0.25, 0.25] * 4

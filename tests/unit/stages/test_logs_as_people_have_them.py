@@ -68,7 +68,7 @@ def test_the_cases_of_compact_dates_and_of_the_zone_as_a_word(tmp_path: Path, na
     assert str(times[0])[:10] == "2024-03-01"
 
 
-def test_ids_that_mean_one_user_are_one_user_in_every_format(tmp_path: Path) -> None:
+def test_spellings_of_one_user_are_one_user_in_every_format(tmp_path: Path) -> None:
     spellings, times = ["37", " 37", "37.0", "37\u00a0"], SECONDS[:4]
     text = tmp_path / "log.csv"
     lines = [f"{user},i{row},{time}" for row, (user, time) in enumerate(zip(spellings, times, strict=True))]
@@ -80,7 +80,7 @@ def test_ids_that_mean_one_user_are_one_user_in_every_format(tmp_path: Path) -> 
     assert set(rows_of(tmp_path)["user_id"].to_pylist()) == {"37"}
 
 
-def test_floats_that_do_not_tell_ids_apart_are_refused(tmp_path: Path) -> None:
+def test_floats_that_cannot_distinguish_ids_are_refused(tmp_path: Path) -> None:
     table = pa.table({"user_id": [2.0**53 + 2], "item_id": ["a"], "timestamp": SECONDS[:1]})
     pq.write_table(table, tmp_path / "log.parquet")
     with pytest.raises(UserError, match="2\\^53"):
@@ -145,9 +145,9 @@ def test_texts_of_many_lines_are_no_damage_and_lines_are_counted(tmp_path: Path)
     (tmp_path / "log.csv").write_text("user_id,item_id,note,timestamp\n" + "".join(rows) + bad)
     with pytest.raises(UserError) as error:
         checked(tmp_path / "log.csv", tmp_path, **SMALL)
-    assert f"line 162: 5 fields where there are 4 columns: {bad.strip()}" in error.value.details
+    assert f"line 162: 5 fields, but there are 4 columns: {bad.strip()}" in error.value.details
     page = (tmp_path / "out.failed" / "validation.html").read_text()
-    assert "5 fields where there are 4 columns" in page
+    assert "5 fields, but there are 4 columns" in page
     assert "high" not in page, "it may name a user who is to be forgotten"
     found = checked(tmp_path / "log.csv", tmp_path, max_quarantine_share=0.1, **SMALL)
     assert (found["accepted"], found["quarantined"]) == (40, 1)
@@ -195,7 +195,7 @@ def test_a_log_without_a_header_is_told_what_to_set(tmp_path: Path) -> None:
     assert found["accepted"] == len(SECONDS)
 
 
-def test_what_was_found_and_three_rows_are_said_before_the_log_is_judged(
+def test_the_layout_and_three_rows_are_logged_before_validation(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "elcrec")
@@ -227,7 +227,7 @@ def test_files_with_other_columns_than_the_first_are_not_joined(tmp_path: Path) 
     (tmp_path / "logs").mkdir()
     for name, line in (("a.csv", "user_id,item_id,timestamp"), ("b.csv", "item_id,user_id,timestamp")):
         (tmp_path / "logs" / name).write_text(f"{line}\nx,y,1709272104\n")
-    with pytest.raises(UserError, match=r"b\.csv: its first line is another than that of"):
+    with pytest.raises(UserError, match=r"b\.csv: its first line differs from that of"):
         checked(tmp_path / "logs", tmp_path, **SMALL)
 
 
@@ -249,7 +249,7 @@ def test_the_case_of_an_open_quote(tmp_path: Path) -> None:
 def test_the_case_of_a_trailing_comma_shows_the_line_and_counts_its_fields(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         checked(case("27_trailing_comma.csv"), tmp_path)
-    assert "line 2: 4 fields where there are 3 columns: u036,i001,2024-03-01T05:48:24Z," in error.value.details
+    assert "line 2: 4 fields, but there are 3 columns: u036,i001,2024-03-01T05:48:24Z," in error.value.details
 
 
 def test_the_cases_of_no_header_json_lines_and_a_folder_are_read(tmp_path: Path) -> None:

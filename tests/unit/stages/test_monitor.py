@@ -131,7 +131,7 @@ def test_an_old_bundle_is_stale_and_one_that_nobody_saw_is_learned(attributed: P
     (bundle / "intents.json").write_text('{"intents": [{"intent": 5, "share": 0.1}]}', encoding="utf-8")
     found = run(attributed, tmp_path / "out", 13.1, bundle=bundle)
     assert (found["verdict"], found["bundle"]) == ("learning", manifest.digest)
-    assert found["reasons"] == ["What serves has not been shown to anybody yet."]
+    assert found["reasons"] == ["The bundle that serves has not been shown to any user yet."]
     stale = run(attributed, tmp_path / "out", 13.1, bundle=bundle, stale_days=22)
     assert (stale["verdict"], stale["retrain"]) == ("retrain", True)
     assert stale["reasons"][-1] == "The bundle is 23 days old; it is stale from 22 days."
@@ -140,7 +140,7 @@ def test_an_old_bundle_is_stale_and_one_that_nobody_saw_is_learned(attributed: P
     assert run(attributed, tmp_path / "other", 13.1, bundle=bundle, stale_days=None)["verdict"] == "learning"
 
 
-def test_bundles_are_judged_apart(tmp_path: Path) -> None:
+def test_bundles_are_judged_separately(tmp_path: Path) -> None:
     other = World(seed=3, users=1200, digest="f" * 64)
     other.day = 8
     both = written(tmp_path / "attributed", [*TABLES[:8], *other.days(4)])
@@ -165,13 +165,13 @@ def test_what_is_missing_or_was_never_a_monitor_is_one_clear_error(attributed: P
         run(tmp_path, tmp_path / "out", 9)
     (tmp_path / "exposures.json").write_text('{"schema_version": 1}', encoding="utf-8")
     pq.write_table(TABLES[0].drop_columns(["score"]), tmp_path / "attributed.parquet")
-    with pytest.raises(UserError, match="not what `elcrec exposures` writes"):
+    with pytest.raises(UserError, match="not an output of `elcrec exposures`"):
         run(tmp_path, tmp_path / "out", 9)
     (tmp_path / "exposures.json").write_text('{"schema_version": 1, "config": {"window": 1}}', encoding="utf-8")
     with pytest.raises(UserError, match="no column score"):
         run(tmp_path, tmp_path / "out", 9)
     (tmp_path / "out").mkdir()
-    for text, says in (('{"bundles": 3}', "not what a monitor has written"), ('{"schema_version": 9}', "version 9")):
+    for text, says in (('{"bundles": 3}', "not the state of a monitor"), ('{"schema_version": 9}', "version 9")):
         (tmp_path / "out" / "monitor.json").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=says):
             run(attributed, tmp_path / "out", 9)

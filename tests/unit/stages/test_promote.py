@@ -133,7 +133,7 @@ def test_a_dry_run_decides_and_changes_nothing(installation: Installation, table
     assert installation.registry.rejected(NAME, digests(installation)["challenger"]) is None
 
 
-def test_a_split_that_is_not_as_said_refuses_a_decision(
+def test_a_split_that_differs_from_the_configuration_prevents_a_decision(
     installation: Installation, tables: dict[str, list[pa.Table]]
 ) -> None:
     found, _ = run(installation, tables["better"], share=0.3)

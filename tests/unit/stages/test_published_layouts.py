@@ -74,7 +74,7 @@ def test_every_layout_has_its_row_in_the_documentation() -> None:
         assert f"| `{name}` | {layout.files} |" in page
 
 
-def test_what_is_set_goes_before_what_a_layout_says(tmp_path: Path) -> None:
+def test_configured_values_take_precedence_over_a_layout(tmp_path: Path) -> None:
     (row,) = read(
         tmp_path,
         "movielens-1m",
@@ -91,7 +91,7 @@ def test_an_unknown_layout_is_refused_with_those_that_are_known() -> None:
         LocalFile(layout="movielens-2b")
 
 
-def test_times_in_a_form_of_ones_own_are_read_as_it_says(tmp_path: Path) -> None:
+def test_times_in_a_configured_form_are_read(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("user_id,item_id,timestamp\nu,i,31/12/2024 23:59\nu,j,12/31/2024 23:59\n")
     file = LocalFile(path=str(tmp_path / "log"), format="csv")
     fetch(FetchConfig(dataset="file", file=file), tmp_path / "raw")

@@ -294,7 +294,7 @@ def test_an_evaluation_of_other_users_is_refused(empty: Store, ranked: tuple[Inp
     pq.write_table(mark_model(pq.read_table(ranks), ranked[0].model), ranks)
     mixed = Inputs(model=ranked[0].model, sequences=ranked[0].sequences, evaluation=other.evaluation)
 
-    with pytest.raises(UserError, match="not the ranks of these test users"):
+    with pytest.raises(UserError, match="not the ranks of the test users"):
         empty.push(mixed)
 
     assert not empty.out.exists()
@@ -310,7 +310,7 @@ def sampled(inputs: Inputs, folder: Path, users: int) -> Inputs:
     return Inputs(model=inputs.model, sequences=inputs.sequences, evaluation=evaluation)
 
 
-def test_models_are_compared_by_the_users_who_were_asked(
+def test_models_are_compared_on_the_evaluated_users(
     store: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path
 ) -> None:
     worse, better = (sampled(inputs, tmp_path / f"sampled-{place}", 9) for place, inputs in enumerate(ranked))
@@ -326,14 +326,12 @@ def test_models_are_compared_by_the_users_who_were_asked(
     assert decision.champion.better + decision.champion.worse <= 9
 
 
-def test_users_whom_somebody_else_chose_are_refused(
-    empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path
-) -> None:
+def test_ranks_of_other_users_are_refused(empty: Store, ranked: tuple[Inputs, Inputs], tmp_path: Path) -> None:
     inputs = sampled(ranked[0], tmp_path / "sampled", 9)
     ranks = pq.read_table(ranked[0].evaluation / "ranks.parquet")
     for chosen in (ranks.slice(0, 9), ranks.slice(0, 0)):
         pq.write_table(chosen, inputs.evaluation / "ranks.parquet")
-        with pytest.raises(UserError, match="not the ranks of these test users"):
+        with pytest.raises(UserError, match="not the ranks of the test users"):
             empty.push(inputs)
 
 

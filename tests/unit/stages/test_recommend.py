@@ -55,7 +55,7 @@ def test_every_user_gets_what_the_recommender_answers_her_alone(inputs: Inputs, 
     assert (counts["users"], counts["cold_users"]) == (303, 2)
 
 
-def test_what_was_met_before_the_history_is_not_recommended_either(bundle: Path, tmp_path: Path) -> None:
+def test_seen_items_are_not_recommended_either(bundle: Path, tmp_path: Path) -> None:
     seen = [f"item-{index}" for index in range(3, 9)]
     rows = {"ann": (["item-1"], seen), "cold": (["gone"], seen), "bob": (["item-2"], [])}
     columns = [pa.array(column, pa.list_(pa.string())) for column in zip(*rows.values(), strict=True)]
@@ -115,7 +115,7 @@ def test_the_parts_together_are_the_whole(
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
 def test_a_part_that_does_not_exist_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="write the number of the part and of all parts, as 1/4"):
+    with pytest.raises(UserError, match="write the part's number and the number of parts, such as 1/4"):
         Part.parse(text)
 
 
@@ -151,10 +151,10 @@ class KnowsOne:
         return [UserHistory(**seen) if user == "ann" else None for user in users]
 
 
-def test_who_has_met_all_items_is_told_that_nothing_is_left(bundle: Path) -> None:
+def test_a_user_who_has_met_all_items_gets_a_message(bundle: Path) -> None:
     everything = KnowsOne(bundle, 15)
     said = list(recommend("elcrec", " ann", 3, registry=everything, features=everything))
-    assert said[-1] == "nothing is left to recommend: no item is new to this user"
+    assert said[-1] == "nothing is left to recommend: this user has seen every item"
 
 
 @given(met=st.sets(st.integers(1, 15), min_size=1), window=st.integers(1, 15), k=st.integers(1, 20))

@@ -59,7 +59,7 @@ def test_the_folder_describes_itself_and_loads(validated: Path, tmp_path: Path) 
     assert len(data.evaluation("test").users) == document["num_test_targets"]
 
 
-def test_event_ids_of_a_log_go_with_their_events_into_the_histories(tmp_path: Path) -> None:
+def test_event_ids_of_a_log_are_kept_in_the_histories(tmp_path: Path) -> None:
     fetch(FetchConfig(synthetic=SyntheticConfig(users=60, items=30, intents=3)), tmp_path / "raw")
     header, *lines = (tmp_path / "raw" / "data.csv").read_text().replace('"', "").splitlines()
     rows = [f"{line},{line.split(',')[0]}/{line.split(',')[2]}" for line in reversed(lines)]
@@ -103,7 +103,7 @@ def test_every_option_changes_the_outcome(
     assert any((tmp_path / "out" / n).read_bytes() != (tmp_path / "base" / n).read_bytes() for n in names)
 
 
-def test_a_temporal_split_says_where_it_cut(validated: Path, tmp_path: Path) -> None:
+def test_a_temporal_split_records_its_cuts(validated: Path, tmp_path: Path) -> None:
     build_sequences(SequencesConfig(split="temporal"), validated, tmp_path / "out", engine=ENGINE)
     document = read_json(tmp_path / "out" / "split.json")
     assert "2026-01-01" < document["valid_cut"] < document["test_cut"] < "2026-07-01"

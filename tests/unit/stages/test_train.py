@@ -45,7 +45,7 @@ def _train_here(sequences: Path, out: Path, **changes: object) -> Path:
     return out / "model"
 
 
-def test_the_page_stands_beside_the_history(sequences: Path, tmp_path: Path) -> None:
+def test_the_page_is_written_beside_the_history(sequences: Path, tmp_path: Path) -> None:
     model = _train_here(sequences, tmp_path)
     page = (model / "training.html").read_text(encoding="utf-8")
     assert read_json(sequences / "split.json")["md5"] in page

@@ -109,17 +109,17 @@ def test_a_success_removes_the_evidence_of_an_earlier_failure(raw: Path, tmp_pat
     assert not (tmp_path / "out.failed").exists()
 
 
-def test_a_drifted_log_is_compared_with_the_last_accepted_one_and_not_remembered(tmp_path: Path) -> None:
+def test_a_drifted_log_is_compared_with_the_last_accepted_one_and_not_accepted(tmp_path: Path) -> None:
     accepted = tmp_path / "accepted"
     first, second = fetch_rows(tmp_path, good_rows()), fetch_rows(tmp_path, good_rows(items=90), "b.csv")
     validate(ValidateConfig(), first, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
-    with pytest.raises(UserError, match=r"drift of item popularity.*say so with accept_drift"):
+    with pytest.raises(UserError, match=r"drift of item popularity.*set accept_drift"):
         validate(ValidateConfig(), second, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
     remembered = read_json(accepted / "profile.json")
     assert remembered["profile"]["md5"] == read_json(first / "source.json")["md5"]
 
 
-def test_a_drift_that_somebody_accepts_is_a_warning_with_a_name_in_the_report_and_the_next_log_is_compared_with_it(
+def test_an_accepted_drift_is_a_warning_with_a_reason_and_the_next_log_is_compared_with_it(
     tmp_path: Path,
 ) -> None:
     accepted, out, reason = tmp_path / "accepted", tmp_path / "out", "Ana: <b>summer sale</b>"

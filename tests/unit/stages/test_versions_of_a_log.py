@@ -86,7 +86,7 @@ def test_a_log_whose_users_never_return_sets_the_least_share_to_0(tmp_path: Path
     assert not failed(compared(tmp_path, rows(), rows("session"), min_known_users=0.0))
 
 
-def test_what_an_earlier_version_remembered_is_compared_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_the_profile_of_an_earlier_version_is_compared_as_far_as_possible(tmp_path: Path) -> None:
     memory = {"accepted": tmp_path / "accepted"} | SMALL
     checked(written(tmp_path, rows()), tmp_path, **memory)
     document = read_json(tmp_path / "accepted" / "profile.json")
@@ -96,7 +96,7 @@ def test_what_an_earlier_version_remembered_is_compared_as_far_as_it_goes(tmp_pa
     assert checked(written(tmp_path, rows("renamed")), tmp_path, **memory)["warnings"] == 0
 
 
-def test_a_forgotten_user_leaves_what_the_last_log_is_remembered_by(tmp_path: Path) -> None:
+def test_a_forgotten_user_is_removed_from_the_profile_of_the_last_log(tmp_path: Path) -> None:
     checked(written(tmp_path, rows()), tmp_path, accepted=tmp_path / "accepted", **SMALL)
     remembered = tmp_path / "accepted" / "profile.json"
     assert id_code("u7") in remembered.read_text()

@@ -63,7 +63,7 @@ def test_learned_centres_move_and_are_on_the_unit_sphere_after_every_step(
         assert ((after - before).norm(dim=1) > 1e-3).all()
 
 
-def test_clustered_centres_stand_still_for_an_epoch_and_are_found_anew_before_the_next(
+def test_clustered_centres_are_constant_in_an_epoch_and_found_anew_before_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = _watch_centers(monkeypatch)

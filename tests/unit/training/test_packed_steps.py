@@ -240,7 +240,7 @@ def test_training_on_packed_steps_learns_rings_that_popularity_cannot(tmp_path: 
 
 
 @pytest.mark.parametrize("seed", [1, 3, 4])
-def test_a_run_on_packed_steps_goes_on_from_its_checkpoint_with_the_same_draws(tmp_path: Path, seed: int) -> None:
+def test_a_run_on_packed_steps_resumes_from_its_checkpoint_with_the_same_draws(tmp_path: Path, seed: int) -> None:
     config = msgspec.structs.replace(_config(CASES[0]), seed=seed)
     whole, cut = _packed_run(config, tmp_path / "none", ()), _packed_run(config, tmp_path / "none", ())
     asked, progress = ring_data(400).evaluation("valid"), Progress()

@@ -1,8 +1,8 @@
-"""L_assignment: which intents a sequence belongs to tells as much of it as it can.
+"""L_assignment: maximises the mutual information between sequences and their intents.
 
 Source: regularised information maximisation (Krause, Perona and Gomes, "Discriminative Clustering by Regularized
-Information Maximization", NIPS 2010), here over the centres that score items. ELCRec's L_cluster moves two means alone,
-and lets all sequences fall into one intent.
+Information Maximization", NIPS 2010), here over the centres that score items. ELCRec's L_cluster depends only on two
+means, so all sequences may collapse into one intent.
 
 Axes: `B` sequences, `K` intents.
 """
@@ -14,18 +14,18 @@ from elcrec.training.step import Context
 from elcrec.training.terms.term import Need, Term
 
 _LEAST = 1e-9
-"""Below any share that counts: keeps the logarithm finite."""
+"""Smaller than any relevant share; keeps the logarithm finite."""
 
 
 class Assignment(Term):
-    """The mutual information of sequences and their intents, negated: sure of each, and all intents used alike."""
+    """The negative mutual information: assignments become certain, and intents are used equally."""
 
     weight = 0.1
     needs: frozenset[Need] = frozenset({"states"})
     intents = ("assigned",)
 
     def __call__(self, context: Context) -> Tensor:
-        """Return the mean entropy of a sequence's shares less the entropy of their mean over the step, in nats."""
+        """Return the mean entropy of the sequences' shares minus the entropy of their mean over the step, in nats."""
         intents = context.model.intents
         assert isinstance(intents, AssignedIntents)
         shares_BK = intents.shares(context.states.means("inputs"))

@@ -1,4 +1,4 @@
-"""L_cluster: centres apart, every behaviour drawn to all of them.
+"""L_cluster: pushes centres apart, and pulls behaviours towards all centres.
 
 Source: Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024).
 
@@ -15,13 +15,13 @@ from elcrec.training.terms.term import Need, Term
 
 
 class Cluster(Term):
-    """Over the behaviours of the batch: the mean states of the sequences, or of their windows where padding counts."""
+    """L_cluster over the batch's behaviours: the mean states of sequences, or of windows if padding counts."""
 
     needs: frozenset[Need] = frozenset({"states"})
     intents = ("learned",)
 
     def __init__(self, name: str, config: TrainConfig) -> None:
-        """Ask for an empty window where its padding counts."""
+        """Request an empty window if padding counts."""
         super().__init__(name, config)
         if config.padding == "counted":
             self.needs |= {"padding"}
@@ -37,17 +37,17 @@ class Cluster(Term):
 
 
 def window_means(means_BD: Tensor, lengths_B: Tensor, padding_TD: Tensor) -> Tensor:
-    """Mean state over whole windows, [B, D]: before a row's own states, whose mean is given, stand those of padding."""
+    """Return the mean state over whole windows, [B, D], from the rows' own means and the states of padding."""
     window = len(padding_TD)
     stands_before_BT = torch.arange(window, device=lengths_B.device) < window - lengths_B[:, None]
     return torch.addmm(means_BD * lengths_B[:, None], stands_before_BT.to(means_BD.dtype), padding_TD) / window
 
 
 def cluster_loss(behaviours_BD: Tensor, centers_KD: Tensor) -> Tensor:
-    """The mean over all pairs (h, c) of |h - c|^2 minus the mean over all pairs of centres of |c - c'|^2.
+    """Return the mean of |h - c|^2 over all pairs (h, c) minus the mean of |c - c'|^2 over all pairs of centres.
 
-    Multiplied out, so that it costs O((B + K) D) instead of O(B K D + K^2 D). The pairs i = j of the second mean are
-    kept, as in the published code; with unit vectors the value is 2 |mean c|^2 - 2 mean(h) . mean(c).
+    It is multiplied out, so that it costs O((B + K) D) instead of O(B K D + K^2 D). The pairs i = j of the second mean
+    are included, as in the published code; with unit vectors the value is 2 |mean c|^2 - 2 mean(h) . mean(c).
     """
     mean_center_D = centers_KD.mean(0)
     norms = behaviours_BD.square().sum() / len(behaviours_BD) - centers_KD.square().sum() / len(centers_KD)

@@ -1,4 +1,4 @@
-"""L_seq and L_intent: two views of a sequence against others, views against the centres of intents.
+"""L_seq and L_intent: contrast of two views of a sequence, and of views with the centres of intents.
 
 Source: Chen et al., "Intent Contrastive Learning for Sequential Recommendation" (WWW 2022); with intents, Liu et al.,
 "End-to-end Learnable Clustering for Intent Learning in Recommendation" (NeurIPS 2024). L_seq without intents is that of
@@ -23,18 +23,18 @@ class SequenceContrast(Term):
     needs: frozenset[Need] = frozenset({"states", "views"})
 
     def __call__(self, context: Context) -> Tensor:
-        """Return the contrast of mean states, or with encoded padding of whole windows position by position."""
+        """Return the contrast of mean states, or, with encoded padding, of whole windows position by position."""
         rows, fused_MD = context.states.rows_of("views"), self._fuse(context.model.intents, context.states.of("views"))
         if self.config.padding != "encoded":
             mean_RD = rows.mean(fused_MD)
             return info_nce(mean_RD @ mean_RD.T, self.config.views.temperature)
         window = self.config.encoder.window
-        # The published code adds the T positions' products up instead of taking their mean (docs/adr/0004).
+        # The published code sums the products of the T positions instead of taking their mean (docs/adr/0004).
         windows_RX = fused_MD[: len(rows.lengths_B) * window].view(len(rows.lengths_B), -1)
         return info_nce(windows_RX @ windows_RX.T / window, self.config.views.temperature)
 
     def _fuse(self, intents: Intents | None, states_ND: Tensor) -> Tensor:
-        """Join every state with its nearest centre, where centres are learned."""
+        """Fuse every state with its nearest centre, if centres are learned."""
         fusion = self.config.intents.fusion
         if fusion == "none" or not isinstance(intents, LearnedIntents):
             return states_ND
@@ -66,7 +66,7 @@ def intent_loss(views_2BD: Tensor, centers_BD: Tensor, temperature: float, inten
         views_2BD: pooled state of the first view of each sequence, then of the second.
         centers_BD: the centre nearest to each sequence.
         temperature: divides the similarities.
-        intents_B: which centre that is; where given, sequences of one intent are not contrasted (false negative
+        intents_B: index of that centre; if given, sequences of the same intent are not contrasted (false negative
             mitigation, ICLRec).
     """
     rows_2RD = torch.cat((views_2BD, centers_BD.expand_as(views_2BD)), dim=1)

@@ -14,10 +14,10 @@ from elcrec.training.terms.term import Term
 
 
 class NextItem(Term):
-    """By binary cross entropy against one drawn item, or cross entropy among all items or some."""
+    """L_next by binary cross entropy against one drawn item, or by cross entropy among all or drawn items."""
 
     def __call__(self, context: Context) -> Tensor:
-        """Return the mean over the targets of all processes, this process's share of it."""
+        """Return this process's share of the mean over the targets of all processes."""
         step, head, states_MD = context.step, context.model.head, self._queries(context)
         if self.config.next_item.loss == "bce":
             positives_MD, negatives_MD = map(head.items, context.vectors[self.name])
@@ -33,7 +33,7 @@ class NextItem(Term):
         return step.share * loss
 
     def _queries(self, context: Context) -> Tensor:
-        """Return what items are scored with, [M, D]: of the states, or the mean of what is of some dropouts of each."""
+        """Return the queries that score items, [M, D], from the states, or from several dropouts of each state."""
         states_MD, model = context.predicting_MD, context.model
         samples = self.config.next_item.dropouts
         if not samples:
@@ -41,7 +41,7 @@ class NextItem(Term):
         return model.head.queries(model.encoder.dropout(states_MD.expand(samples, -1, -1))).mean(0)
 
     def looked_up(self, step: Step) -> list[Tensor]:
-        """Return the targets and their negatives, where each is compared with one: their gradient is made once."""
+        """Return targets and negatives if each target has its own negative, so that their gradient is made once."""
         if self.config.next_item.loss != "bce" or step.negatives is None:
             return []
         return [step.targets_M, step.negatives.items]

@@ -1,4 +1,4 @@
-"""What a loss term is: the seam for every loss (docs/extending.md)."""
+"""The base class of loss terms (docs/extending.md)."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
@@ -11,17 +11,17 @@ from elcrec.registry import IntentKind
 from elcrec.training.step import Context, Step
 
 Need = Literal["states", "views", "padding"]
-"""`states`: the states of all items of the sequences, not only the predicting ones. `views`: two augmented views of
-each sequence, whose states come with the others. `padding`: the states of an empty window."""
+"""`states`: the states of all items of the sequences, not only the predicting ones. `views`: the states of two
+augmented views of each sequence. `padding`: the states of an empty window."""
 
 
 class Term(ABC):
     """One term of the loss.
 
     Attributes:
-        weight: what its value is multiplied by, where `train.weights` does not say.
-        needs: what it reads of a step beside the targets and the states that predict them.
-        intents: the kinds of intents that it can work with; empty where it needs none.
+        weight: default weight, unless `train.weights` sets one.
+        needs: what it reads of a step besides the targets and the states that predict them.
+        intents: the kinds of intents that it supports; empty if it needs none.
     """
 
     weight: ClassVar[float] = 1.0
@@ -42,8 +42,8 @@ class Term(ABC):
 
     @abstractmethod
     def __call__(self, context: Context) -> Tensor:
-        """Return the term's value, before its weight."""
+        """Return the term's value, without its weight."""
 
     def looked_up(self, step: Step) -> list[Tensor]:  # noqa: ARG002 - for subclasses
-        """Return the items whose vectors the term needs: all terms' are looked up together with the encoder's."""
+        """Return the items whose vectors the term needs; they are looked up together with the encoder's."""
         return []
