@@ -67,7 +67,7 @@ def _components(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     places = ["--root", str(folder / "runs"), "--store", str(folder / "store")]
     started, taken = dict[str, float](), dict[str, float]()
     for moment, line in _pipeline("run", *places, "--param", f"epochs={options.epochs}"):
-        # The moments at which the lines come are finer than the whole seconds that stand in them.
+        # The times of arrival of the lines are more precise than the whole seconds in them.
         found = _LINE.match(line)
         if found and found["state"] == "RUNNING":
             started[found["task"]] = moment

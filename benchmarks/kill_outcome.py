@@ -29,8 +29,8 @@ _OF_A_ROW = {
 }
 _DRAWN_TAGS = {"mlflow.runName"}
 _UNREAD = {"feature_view_version_history"}
-"""Tables that nothing reads. Feast writes a view and the row of its version in two transactions, so a kill between them
-loses that row for good."""
+"""Tables that are never read. Feast writes a view and the row of its version in two transactions, so a kill between
+them loses that row permanently."""
 _COMPARED = {"gate.json": ("accepted", "digest", "challenger"), "checked.json": ("services",)}
 """Fields of documents that are compared. The gate's reason tells a champion that was there before from none; what Feast
 was found to serve is noted with a digest of definitions that say when they were made."""
@@ -69,7 +69,7 @@ def _content(path: Path) -> str:
         return "there"
     if path.name in _COMPARED:
         return str([read_json(path)[name] for name in _COMPARED[path.name]])
-    if path.name == "manifest.json":  # which says when the bundle was written
+    if path.name == "manifest.json":  # it has the time at which the bundle was written
         return str({name: value for name, value in read_json(path).items() if name != "created"})
     if path.suffix == ".db":
         return _digest(_rows(path))

@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
     schedule.add_argument("--replace", action="store_true", help="replace the recurring run of this name")
     status = add("status", _status, "show the status of a run; exit status 1 if it has failed")
     status.add_argument("run", metavar="RUN", help="id of the run")
-    status.add_argument("--wait", action="store_true", help="follow it to its end")
+    status.add_argument("--wait", action="store_true", help="wait until it ends")
 
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:
@@ -131,7 +131,7 @@ def _show_submitted(what: str, submitted: "Submitted") -> None:
 
 @contextmanager
 def _package(options: Options) -> Iterator["Package"]:
-    """Yield the package that is named, or one compiled of the options."""
+    """Yield the named package, or one compiled from the options."""
     from pipelines.package import load_package
 
     if options.package:

@@ -145,7 +145,7 @@ class Platform(Section, frozen=True, kw_only=True):
         if unknown:
             raise ValueError(f"no step {unknown[0]!r}; there are {', '.join(STEPS)}")
         if self.nodes > 1 and not self.claims.workspace:
-            raise ValueError("nodes > 1 needs claims.workspace, where the nodes meet")
+            raise ValueError("nodes > 1 needs claims.workspace, which all nodes mount")
         if self.spark.executors and not (self.claims.workspace or self.spark.bucket):
             raise ValueError("spark.executors needs spark.bucket, or claims.workspace, which all executors mount")
 

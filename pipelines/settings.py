@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from elcrec.config import load_config
 from pipelines.platform import Platform, load_platform
 
-if TYPE_CHECKING:  # kfp takes two seconds, and --help should not
+if TYPE_CHECKING:  # importing kfp takes two seconds, which --help should not
     from pipelines.tasks import Places
 
 Options = argparse.Namespace

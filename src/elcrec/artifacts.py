@@ -202,7 +202,7 @@ def read_json(path: Path, *, fix: str | None = None) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise UserError(f"not readable as JSON ({error})", where=path, fix=fix) from error
     if not isinstance(document, dict):
-        raise UserError("a JSON object was expected", where=path, fix=fix)
+        raise UserError("expected a JSON object", where=path, fix=fix)
     return document
 
 

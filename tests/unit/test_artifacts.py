@@ -98,7 +98,7 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
     ("text", "said"),
     [
         ('{"schema_version": 1, "size": 3', "not readable as JSON"),
-        ("[1]", "a JSON object was expected"),
+        ("[1]", "expected a JSON object"),
         ('{"size": 3}', r"not a size \(it says no schema version\)"),
         ('{"schema_version": 2, "length": 3}', "schema version 2 of another release, this program reads 1"),
         ('{"schema_version": 1, "size": "3"}', r"not a size \(Expected `int`, got `str` - at `\$.size`\)"),

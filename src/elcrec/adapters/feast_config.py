@@ -106,7 +106,7 @@ class FeastConfig:
         """Return the repository's own feature_store.yaml.
 
         Raises:
-            UserError: there is none.
+            UserError: there are none.
         """
         source = self.repository / DEFINITION_FILE
         if not source.is_file():

@@ -1,7 +1,7 @@
-"""Histories in the online store, changed atomically: what one writer read is what it replaces.
+"""Histories in the online store, changed atomically: a writer replaces exactly the row that it read.
 
-Rows are Feast's own, so Feast's SDK and feature server read them. Feast's push is not enough to write them: it
-replaces a row whatever happened to it since it was read.
+Rows have Feast's own format, so Feast's SDK and feature server can read them. Feast's push cannot write them safely: it
+replaces a row even if the row has changed since it was read.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,41 +17,41 @@ from elcrec.serving.histories import History, instant
 from elcrec.serving.ports import StoreReplaced
 
 Change = Callable[[str, History], History]
-"""From a user and their history to the new history; called again where another writer came first."""
+"""Function from a user and their history to the new history; called again if another writer came first."""
 
 _EMPTY = History()
 FIELDS = ("item_ids", "event_times", "event_ids", "seen_items")
 NEWCOMERS = "elcrec_newcomers"
-"""Users whom the store knows from events alone: a set on Redis; on SQLite a table of this name."""
+"""Name of the list of users whom the store knows from events alone: a set on Redis, a table on SQLite."""
 
 EXPIRED_AT_ONCE = 1000
-"""Users who are looked at together: a short transaction on SQLite, a pipeline on Redis."""
+"""Number of users handled together: in a short transaction on SQLite, in a pipeline on Redis."""
 
 
 class HistoryRows(Protocol):
     """The rows of the view that holds histories."""
 
     def read(self, user_ids: Sequence[str]) -> dict[str, History]:
-        """Return the histories of the users that have one."""
+        """Return the histories of those users who have one."""
 
     def update(self, user_ids: Sequence[str], change: Change, entry: "Entry") -> set[str]:
-        """Change distinct users' histories, each of them in one indivisible step; return who was not let in.
+        """Change the histories of distinct users, each atomically; return the users who were refused.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
 
     def forget(self, user_id: str) -> int:
-        """Erase all that the store has under a user's keys, one a spelling of the id; return how many rows there were.
+        """Erase everything under a user's keys, one per spelling of the id; return the number of rows.
 
         Raises:
             StoreUnavailable: the store does not answer.
         """
 
     def expire(self, before: int) -> int:
-        """Remove all that the store has of users whose newest event is older; return how many they were.
+        """Remove everything of users whose newest event is older; return the number of users.
 
-        A user who is given an event meanwhile stays.
+        A user who gets an event meanwhile stays.
 
         Args:
             before: microseconds since 1970.
@@ -61,19 +61,19 @@ class HistoryRows(Protocol):
         """
 
     def identity(self) -> str | None:
-        """Return what the last complete publication has named the store; `None` where there was none."""
+        """Return the name that the last complete publication gave the store; `None` if there was none."""
 
     def name(self, identity: str) -> None:
-        """Name the store, once a publication is complete."""
+        """Name the store when a publication is complete."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How users come into the store, which keeps a list of those whom it knows from events alone.
+    """How new users enter the store, which keeps a list of those whom it knows from events alone.
 
     Attributes:
-        published: they are in a publication, so they leave that list.
-        most: longest that the list may be for one more to be let in; `None` for any length.
+        published: whether the users are in a publication, and so leave that list.
+        most: largest length of the list; `None` for any length.
     """
 
     published: bool = False
@@ -82,7 +82,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class StoredHistory:
-    """A row as Feast holds it: the history and the time that Feast compares rows by, microseconds."""
+    """A row in Feast's form: the history, and the time by which Feast compares rows, in microseconds."""
 
     history: History = _EMPTY
     time: int = -1
@@ -90,8 +90,8 @@ class StoredHistory:
     def successor(self, history: History) -> tuple[dict[str, Value], datetime]:
         """Return the values and the time of the row that replaces this one.
 
-        The time is that of the newest event, but always later than before: it tells Redis rows from each other,
-        here and in Feast, and a late event changes a row without being its newest.
+        The time is that of the newest event, but always later than before: on Redis, we and Feast use it to distinguish
+        rows, and a late event changes a row without being its newest.
         """
         time = max(*history.times[-1:], self.time + 1, 0)
         values = {
@@ -109,7 +109,7 @@ def history_of(values: dict[str, Value]) -> History:
         item_ids=list(values["item_ids"].string_list_val.val),
         times=list(values["event_times"].int64_list_val.val),
         event_ids=list(values["event_ids"].string_list_val.val),
-        # Rows of earlier versions lack it.
+        # Rows of earlier versions lack this column.
         seen=list(values["seen_items"].string_list_val.val) if "seen_items" in values else [],
     )
 
@@ -120,21 +120,21 @@ def entity_key(user_id: str) -> EntityKey:
 
 
 KEY_PREFIX: bytes = _redis_key_prefix(["user_id"])
-"""How the serialized key of every user begins."""
+"""Prefix of the serialized key of every user."""
 
 
 def user_of(key: bytes) -> str:
-    """Return the id in a serialized key, where it stands behind its type and its length, four bytes each."""
+    """Return the id in a serialized key, after its type and its length of four bytes each."""
     return key[len(KEY_PREFIX) + 8 :].decode(errors="replace")
 
 
 def newest_event(event_times: bytes) -> int:
-    """Return the last time in a serialized column; before all others where there is none."""
+    """Return the last time in a serialized column; the earliest possible one if there is none."""
     times = Value.FromString(event_times).int64_list_val.val
     return int(times[-1]) if times else -1
 
 
 def store_replaced() -> StoreReplaced:
     """Return the error for a store that is another one than was published."""
-    what = "the online store is not the one that was published: it was emptied, replaced, or published in part"
+    what = "the online store is not the one that was published: it was emptied, replaced, or published only in part"
     return StoreReplaced(what, fix="run `elcrec push` again, or restore it")

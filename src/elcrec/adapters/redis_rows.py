@@ -55,20 +55,20 @@ return redis.call('DEL', KEYS[1])
 
 
 class RedisRows:
-    """Compare and set: a row is written only if it still is the one that was read, else it is read again.
+    """Rows on Redis, with compare and set: a row is written only if it is unchanged since it was read, else read again.
 
-    The time of a row serves as its version, because it rises with every write. No lock is held, so none is left
-    behind by a writer that dies, and a writer that must try again does so because another one has succeeded.
+    The time of a row serves as its version, because it increases with every write. There is no lock that a dying writer
+    could leave behind, and a writer tries again only if another one has succeeded.
     """
 
     def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
         self._config, self._identity = config, identity
         self._identity_key = f"elcrec_identity:{config.project}"
         self._newcomers = f"{NEWCOMERS}:{config.project}"
-        # Once, before threads share it: Feast would make one for each that comes first, and a client that is thrown
-        # away closes the connections that others use.
+        # Created once, before threads share it: otherwise several threads could each make Feast create a client, and a
+        # discarded client closes connections that others use.
         self._store = RedisOnlineStore()
-        self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - made as Feast makes its own
+        self._client: Any = self._store._get_client(config.online_store)  # noqa: SLF001 - as Feast does
         self._time_field = f"_ts:{view.name}".encode()
         self._fields = {name: _mmh3(f"{view.name}:{name}") for name in FIELDS}
 
@@ -128,7 +128,7 @@ class RedisRows:
         self._identity = identity
 
     def _try(self, user_ids: Sequence[str], change: Change, entry: Entry, refused: set[str]) -> list[str]:
-        """Return the users whose rows another writer changed in the meantime; add to `refused` who is not let in."""
+        """Try to write once; return the users whose rows changed meanwhile, and add refused users to `refused`."""
         tried = []
         with self._client.pipeline(transaction=False) as pipe:
             for user_id, (row, version) in self._read(user_ids, check=not entry.published).items():
@@ -181,7 +181,7 @@ class RedisRows:
         return pattern
 
     def _own_user(self, key: bytes) -> str | None:
-        """Return whose key it is; one of a project whose name ends like this one's matches the pattern as well."""
+        """Return the user of a key, `None` for a key of another project whose name has the same ending."""
         user_id = user_of(key.removesuffix(self._config.project.encode()))
         return user_id if self._redis_key(user_id) == key else None
 
@@ -198,7 +198,7 @@ class RedisRows:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn what redis-py raises into one clear line; its messages hold the address, never the password."""
+    """Turn exceptions of redis-py into an error of one line; their text has the address, never the password."""
     try:
         yield
     except redis.RedisError as error:

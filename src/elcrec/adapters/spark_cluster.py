@@ -59,9 +59,9 @@ class SparkCluster(SparkSettings, frozen=True, kw_only=True):
 
     workspace_claim: str = ""
     """PersistentVolumeClaim that the step, the driver and every executor mount, unless they use a bucket; it must be
-    ReadWriteMany where they are not on one machine."""
+    ReadWriteMany unless all are on one machine."""
     workspace: str = "/workspace"
-    """Where it is mounted, there and here."""
+    """Path at which it is mounted, in all these pods."""
     secrets: dict[str, list[str]] = msgspec.field(default_factory=dict)
     """Secret -> its keys that driver and executors get as environment variables."""
     tolerations: tuple[Toleration, ...] = ()

@@ -70,7 +70,7 @@ class SparkSession:
         self._tables.scan(files).createOrReplaceTempView(name)
 
     def enter(self, name: str, table: pa.Table) -> None:
-        """Make a small table known by a name."""
+        """Register a small table under a name."""
         self._tables.enter(self._new(name), table).createOrReplaceTempView(name)
 
     def view(self, name: str, sql: str) -> None:
@@ -78,7 +78,7 @@ class SparkSession:
         self._spark.sql(sql).createOrReplaceTempView(name)
 
     def table(self, name: str, sql: str) -> None:
-        """Keep the result of a query as files, in any order."""
+        """Store the result of a query as files, in any order."""
         key = self._write(name, sql)
         self._forget(name)
         self._tables.read(key).createOrReplaceTempView(name)

@@ -34,7 +34,7 @@ _CHECKPOINTS, _CHECKPOINT_SECONDS = 100, 0.05
 
 
 class SqliteRows:
-    """A write transaction around reading and writing: SQLite has one writer at a time, over all processes."""
+    """Rows on SQLite: a write transaction covers reading and writing, because SQLite allows one writer at a time."""
 
     def __init__(self, config: RepoConfig, view: FeatureView, identity: str | None) -> None:
         self._config, self._view, self._identity = config, view, identity
@@ -67,7 +67,7 @@ class SqliteRows:
                 connection.executemany("DELETE FROM elcrec_newcomers WHERE user_id = ?", [(user,) for user in user_ids])
             else:
                 connection.executemany("INSERT OR IGNORE INTO elcrec_newcomers VALUES (?)", [(user,) for user in new])
-            # Feast ends the transaction, with all that stands above.
+            # Feast commits the transaction, including the statements above.
             self._store.online_write_batch(self._config, self._view, written, None)
         return refused
 
@@ -118,7 +118,7 @@ class SqliteRows:
     def _without_room(
         self, connection: sqlite3.Connection, found: Mapping[str, StoredHistory], entry: Entry
     ) -> set[str]:
-        """Return the users for whom there is no room."""
+        """Return the users for whom the store has no room."""
         new = [user_id for user_id, row in found.items() if not row.history]
         if entry.most is None or not new:
             return set()
@@ -134,9 +134,9 @@ class SqliteRows:
 
     def _open(self) -> sqlite3.Connection:
         if self._opened is None:
-            connection = self._store._get_conn(self._config)  # noqa: SLF001 - the transactions that Feast lacks
+            connection = self._store._get_conn(self._config)  # noqa: SLF001 - Feast has no transactions
             connection.execute(f"PRAGMA busy_timeout={_SQLITE_WAIT_MS}")
-            # Readers go on reading the last state while a writer is at work: no reader ever waits.
+            # Readers read the last committed state while a writer works, so no reader waits.
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             self._opened = connection
@@ -156,7 +156,7 @@ class SqliteRows:
 
 
 def _other_spellings(connection: sqlite3.Connection, key: bytes) -> set[bytes]:
-    """Return the keys of the same user: stores of earlier versions have ids as they stood in the log."""
+    """Return the other keys of the same user: stores of earlier versions have ids exactly as in the log."""
     user_id, found = normal_id(user_of(key)), set[bytes]()
     for table in _tables(connection):
         for (other,) in connection.execute(f"SELECT DISTINCT entity_key FROM {_quote_id(table)}"):
@@ -172,7 +172,7 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def _delete(connection: sqlite3.Connection, keys: Sequence[bytes]) -> int:
-    """Delete users from all tables; return in how many of Feast's there was one of them."""
+    """Delete users from all tables; return the number of Feast's tables that held one of them."""
     found = 0
     for table in _tables(connection):
         deleted = connection.executemany(f"DELETE FROM {_quote_id(table)} WHERE entity_key = ?", zip(keys))
@@ -194,10 +194,10 @@ def _sqlite_identity(connection: sqlite3.Connection) -> str | None:
 
 
 def erase_deleted(connection: sqlite3.Connection) -> None:
-    """Write a database anew, and its write-ahead log into it, so that nothing that was deleted stays on the disk.
+    """Rewrite a database, including its write-ahead log, so that no deleted data stays on the disk.
 
     Raises:
-        StoreUnavailable: somebody reads the database for too long.
+        StoreUnavailable: another process reads the database for too long.
     """
     connection.execute("VACUUM")
     for _ in range(_CHECKPOINTS):
@@ -205,4 +205,4 @@ def erase_deleted(connection: sqlite3.Connection) -> None:
         if not busy:
             return
         time.sleep(_CHECKPOINT_SECONDS)
-    raise StoreUnavailable("somebody else reads the database for too long", fix="run it again")
+    raise StoreUnavailable("another process reads the database for too long", fix="run it again")

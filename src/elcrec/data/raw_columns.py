@@ -19,7 +19,7 @@ from elcrec.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where a CSV or Parquet log keeps what; a benchmark file needs no names."""
+    """The names of columns in a CSV or Parquet log; a benchmark file needs no names."""
 
     user: str = "user_id"
     item: str = "item_id"
@@ -31,13 +31,13 @@ class Columns:
     kind: TimeKind = "real"
     time_format: str | None = None
     keep: KeepConfig | None = None
-    """Which rows count; `None` asks for nothing."""
+    """Which rows count; `None` for all."""
     event_kind: str | None = None
-    """Says what kind of event a row is; `None` does not ask."""
+    """Column with the kind of event; `None` if not used."""
     tie: str | None = None
-    """Orders events of the same time; `None` does not ask."""
+    """Column that orders events of the same time; `None` if not used."""
     spellings: bool = False
-    """Whether it is asked how ids of users stand in the log."""
+    """Whether to read also the users' ids exactly as in the log."""
 
     @property
     def required(self) -> list[str]:
@@ -47,7 +47,7 @@ class Columns:
         return [name for name in dict.fromkeys([self.user, self.item, self.time, *asked]) if name]
 
     def found_in(self, names: list[str]) -> list[str]:
-        """Return those to read of a log with these columns."""
+        """Return the columns to read from a log with these columns."""
         more = [name for name in (self.event,) if name in names]
         return list(dict.fromkeys([*self.required, *more]))
 
@@ -72,7 +72,7 @@ def in_one_form(path: Path, table: pa.Table, columns: Columns) -> pa.Table:
 
 
 def _tie_order(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Numbers or times as numbers; a row without one comes first."""
+    """Return numbers or times as numbers; a row without a value comes first."""
     column = table[name]
     places = _places(column)
     places = parse_times(column, "us") if places is None else places
@@ -82,7 +82,7 @@ def _tie_order(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _kept(path: Path, table: pa.Table, micros: pa.ChunkedArray, keep: KeepConfig) -> pa.ChunkedArray:
-    """Say which rows count; one whose time is not known does, for the rules to judge."""
+    """Return which rows count; a row with an unknown time counts, and is left to the rules."""
     kept = pa.chunked_array([pa.repeat(pa.scalar(True), len(table))])
     if keep.column:
         kinds = _text_of_ids(path, table, keep.column)
@@ -100,7 +100,7 @@ def _numbers(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
     try:
         return table[name].cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise _wrong_type(path, name, "something that is no number", "numbers") from error
+        raise _wrong_type(path, name, "something that is not a number", "numbers") from error
 
 
 def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.ChunkedArray:
@@ -108,7 +108,7 @@ def _ids(path: Path, table: pa.Table, name: str, columns: Columns) -> pa.Chunked
 
 
 def _text_of_ids(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Ids as text. Whole floats count as integers: pandas makes floats of integers with a gap."""
+    """Return ids as text. Whole floats count as integers, because pandas turns integers with gaps into floats."""
     column = table[name]
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -130,12 +130,12 @@ def _text(value: object) -> str | None:
 
 
 def _text_of_bytes(path: Path, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Bytes are UTF-8 text; sixteen bytes of fixed size that are none are a UUID."""
+    """Return bytes as UTF-8 text, or, for a fixed size of sixteen bytes that are not UTF-8, as a UUID."""
     try:
         return column.cast(pa.binary()).cast(pa.string())
     except pa.ArrowInvalid as error:
         if column.type != pa.binary(16):
-            raise _wrong_type(path, name, "bytes that are no UTF-8", "text or integers") from error
+            raise _wrong_type(path, name, "bytes that are not UTF-8", "text or integers") from error
     values = (value if value is None else str(UUID(bytes=value)) for value in column.to_pylist())
     return pa.chunked_array([pa.array(values, pa.string())])
 
@@ -150,7 +150,7 @@ def _whole_numbers(path: Path, column: pa.ChunkedArray, name: str) -> pa.Chunked
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         large = pc.any(pc.greater(pc.abs(column.cast(pa.float64())), float(LARGEST_WHOLE_FLOAT))).as_py()
         if large:
-            raise _wrong_type(path, name, "floats beyond 2^53, which do not tell ids apart", "text or integers")
+            raise _wrong_type(path, name, "floats beyond 2^53, which cannot distinguish ids", "text or integers")
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid as error:
@@ -165,7 +165,7 @@ def _times(path: Path, raw: pa.ChunkedArray, columns: Columns) -> pa.ChunkedArra
 
 
 def _places(raw: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return whole numbers that tell an order as if they were microseconds; null for anything else."""
+    """Return whole numbers that only give an order as microseconds; null for anything else."""
     if pa.types.is_integer(raw.type) or pa.types.is_null(raw.type):
         return raw.cast(pa.int64()).cast(TIMESTAMP)
     if not (pa.types.is_string(raw.type) or pa.types.is_large_string(raw.type)):
@@ -176,4 +176,4 @@ def _places(raw: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def _wrong_type(path: Path, name: str, kind: object, wanted: str) -> UserError:
-    return UserError(f"column {name!r} has type {kind}, but {wanted} are needed", where=path)
+    return UserError(f"column {name!r} has type {kind}, but must have {wanted}", where=path)

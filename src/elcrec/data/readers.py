@@ -172,7 +172,7 @@ def _csv_parts(
     start = 0
     for batch in reader:
         part = in_one_form(path, pa.Table.from_batches([batch]), columns)
-        # The parser reads ahead: what is torn after this batch belongs to a later one.
+        # The parser reads ahead: torn lines after this batch belong to a later one.
         places = np.asarray(torn, np.int64) - start
         within = int(np.searchsorted(places - np.arange(len(places)), len(part)))
         del torn[:within]
@@ -187,7 +187,7 @@ def read_parquet(path: Path, columns: Columns) -> RawLog:
     with pq.ParquetFile(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
     names = _require(path, columns, schema.names)
-    in_one_form(path, schema.empty_table().select(names), columns)  # refuses types that nothing could be made of
+    in_one_form(path, schema.empty_table().select(names), columns)  # refuses types that cannot be used
     return RawLog(
         parts=_parquet_parts(path, columns, names),
         file=path,
@@ -203,7 +203,7 @@ def _parquet_parts(path: Path, columns: Columns, names: list[str]) -> Iterator[p
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
             table = pa.Table.from_batches([batch]).select(names)
-            table.validate(full=True)  # text that is no UTF-8
+            table.validate(full=True)  # text that is not UTF-8
             yield in_one_form(path, table, columns)
 
 

@@ -40,7 +40,7 @@ Ints = npt.NDArray[np.int64]
 HELD_OUT, NEVER_TRAINED, OTHERS = "held out", "never trained", "others"
 GROUPS = (HELD_OUT, NEVER_TRAINED, OTHERS)
 WORLDS = ("given", "popularity", "trained", "unknown")
-"""How the users are answered; in `popularity` a held out item counts as often as the sources may read of it."""
+"""Ways to answer the users; in `popularity`, a held-out item counts only the interactions that sources may read."""
 _HASHES = 1 << 64
 
 

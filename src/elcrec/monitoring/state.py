@@ -78,7 +78,7 @@ def read_state(folder: Path) -> State:
     path = folder / MONITOR_FILE
     if not path.exists():
         return State()
-    fix = "name the folder of an earlier `elcrec monitor`, or move it away to begin anew"
+    fix = "name the folder of an earlier `elcrec monitor`, or move it away to start again"
     return read_document(path, State, name="what a monitor has written", fix=fix)
 
 

@@ -68,7 +68,7 @@ def label_some(axis: Any, labels: Sequence[str], *, most: int) -> None:
 @contextmanager
 def figure(width: float, height: float, *, columns: int = 1) -> Iterator[tuple[Sequence[Any], Callable[[str], str]]]:
     """Yield the axes of a new figure, and a function from a title to its SVG."""
-    import matplotlib as mpl  # noqa: PLC0415 - half a second that only a page needs
+    import matplotlib as mpl  # noqa: PLC0415 - takes half a second, needed only for pages
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - as above
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 

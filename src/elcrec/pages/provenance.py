@@ -7,7 +7,7 @@ from elcrec.registry import find_objective
 
 
 def origin(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where a model came from: its training, or the file that it was imported from."""
+    """Return the origin of a model: its training, or the file from which it was imported."""
     facts = {"objective": config["train"]["objective"]}
     if "imported" in config:
         facts |= {"imported from": config["imported"]["file"], "sha256 of that file": config["imported"]["sha256"]}
@@ -18,7 +18,7 @@ def origin(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the train section; of an imported model what its tensors tell, as nobody knows how it was trained."""
+    """Return the section `train`; for an imported model only what its tensors show, as its training is unknown."""
     settings: dict[str, Any] = config["train"]
     if "imported" not in config:
         return settings

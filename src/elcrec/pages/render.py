@@ -24,13 +24,13 @@ def can_write_pages() -> bool:
 def render(template: str, path: Path, context: Mapping[str, Any], *, folder: Path | None = None) -> None:
     """Write a template of this package to `path`; HTML is escaped and may say when it was `created`, by default now.
 
-    `folder` has templates of somebody else, which may extend and import those of this package.
+    `folder` holds further templates, which may extend and import those of this package.
 
     Raises:
         UserError: jinja2 is not installed.
     """
     try:
-        import jinja2  # noqa: PLC0415 - only needed once everything is measured
+        import jinja2  # noqa: PLC0415 - needed only after everything is measured
     except ImportError as error:
         raise UserError("the report needs jinja2", fix="install it with `pip install elcrec[validate]`") from error
     own = [] if folder is None else [jinja2.FileSystemLoader(folder)]

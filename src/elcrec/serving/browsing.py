@@ -33,7 +33,7 @@ def read_k(query: Mapping[str, str], limits: LimitsConfig) -> int:
     """
     text = query.get("k", str(DEFAULT_K))
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text)):
-        raise Refusal(_INVALID, "k is one whole number from 1")
+        raise Refusal(_INVALID, "k must be one whole number from 1")
     require_at_most(int(text), limits.k, "k")
     return int(text)
 

@@ -55,7 +55,7 @@ class RecommendRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     user_id: Id | UnsetType = UNSET
     """The user, whose history is read from the online store."""
     history: list[Id] | UnsetType = UNSET
-    """Raw item ids, oldest first; beside a `user_id`, what is used when the store does not answer."""
+    """Raw item ids, oldest first; together with a `user_id`, it is used only if the store does not answer."""
     k: Annotated[int, Meta(ge=1)] = DEFAULT_K
     """How many items."""
     filters: Filters = Filters()

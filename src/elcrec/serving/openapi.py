@@ -79,8 +79,8 @@ def document(limits: LimitsConfig, *, demo: bool) -> dict[str, Any]:
 
 
 def _browsing(limits: LimitsConfig) -> dict[str, Any]:
-    """Return the paths of what a model knows apart from any user."""
-    unknown = {404: "The model does not know it", 422: "Not what the limits allow"}
+    """Return the paths of answers that concern no user."""
+    unknown = {404: "The model does not know it", 422: "Outside the limits"}
     most = {"type": "integer", "minimum": 1, "maximum": limits.k, "default": messages.DEFAULT_K}
     k = {"name": "k", "in": "query", "schema": most}
     kind = {"name": "kind", "in": "query", "schema": {"enum": ["next", "near"], "default": "next"}}
