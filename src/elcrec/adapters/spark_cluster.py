@@ -6,8 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from elcrec.adapters.train_nodes import NO_SIDECAR, POD_PRIVILEGES, PRIVILEGES, Owner, Toleration, set_fields
-from elcrec.config import NonNegative, Positive, Section
-from elcrec.config.engine import is_bucket
+from elcrec.config import NonNegative, Positive, Section, is_bucket
 from elcrec.errors import UserError
 
 GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"

@@ -18,8 +18,7 @@ import pyarrow as pa
 from elcrec.adapters.environment import environment
 from elcrec.adapters.spark_folder import FolderTables, Tables
 from elcrec.adapters.work_folder import disk_full, work_folder
-from elcrec.config import EngineConfig
-from elcrec.config.engine import is_bucket
+from elcrec.config import EngineConfig, is_bucket
 from elcrec.data.engine import ascending
 from elcrec.errors import UserError
 from elcrec.memory import granted_mb, processors

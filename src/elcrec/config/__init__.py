@@ -4,7 +4,7 @@ Unknown keys, wrong types and values out of range are fatal and named by their p
 `train.batch_size`. A module here has one section; others import all of it from this package.
 """
 
-from elcrec.config.engine import EngineConfig
+from elcrec.config.engine import EngineConfig, is_bucket
 from elcrec.config.evaluate import EvaluateConfig, GroupRule, NewItemsConfig, RulesConfig, SearchConfig
 from elcrec.config.exposures import ExposuresConfig
 from elcrec.config.fetch import FetchConfig, LocalFile, LogFormat, RemoteFile, SyntheticConfig
@@ -76,6 +76,7 @@ __all__ = [
     "ValidateConfig",
     "ViewConfig",
     "Weight",
+    "is_bucket",
     "load_config",
     "merge",
     "parse_config",

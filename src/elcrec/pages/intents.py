@@ -21,7 +21,7 @@ _SIZEABLE = 0.1
 _SHOWN, _COMPARED = 24, len(INTENT_COLORS)
 _IMPORTED = (
     "Its intents are computed from mean states without padding, as everywhere in this project. The published code "
-    "includes padding, so users with a shorter history than the window may have another one there; ranks are the same."
+    "includes padding, so users with a history shorter than the window may have another intent there; ranks agree."
 )
 
 

@@ -48,13 +48,13 @@ def test_a_package_refuses_what_is_compiled(name: str, capsys: pytest.CaptureFix
 
 def test_several_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--package=tests/golden/training.yaml", "--host=http://127.0.0.1:1", "sweep", "--image=x")
-    assert said == "PIPELINE, --image: --package is compiled already; leave them away"
+    assert said == "PIPELINE, --image: --package is compiled already; leave them out"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--image=x"], "--image: components run in an image only with --docker; leave it away"),
+        (["--image=x"], "--image: components run in an image only with --docker; leave it out"),
         (["--nodes=2", "--platform=PLATFORM"], "nodes: 2: a run on this machine trains in one process; give --nodes 1"),
     ],
     ids=["image", "nodes"],

@@ -163,7 +163,7 @@ def test_recommending_for_all_users_ranks_and_marks_new_items(
         (lambda table: table.replace_schema_metadata({"schema_version": "9"}), "schema version 9"),
         (lambda table: table.replace_schema_metadata(None), "schema version unknown"),
         (lambda table: table.drop_columns("vector"), "not readable"),
-        (lambda table: pa.concat_tables([table, table]), "stands twice"),
+        (lambda table: pa.concat_tables([table, table]), "occurs twice"),
     ],
 )
 def test_a_file_that_is_not_sound_is_refused(bundle: Path, tmp_path: Path, change: object, message: str) -> None:

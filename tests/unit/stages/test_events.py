@@ -90,4 +90,4 @@ def test_what_came_in_is_exported_as_a_log_and_an_option_of_another_verb_is_refu
     assert cli.main(["events", str(file), "--store", str(store), "--out", str(out)]) == 2
     assert "--out does not apply" in capsys.readouterr().err
     assert cli.main(["events", "trim", "--store", str(store), "--before", "soon"]) == 2
-    assert "'soon' is no time" in capsys.readouterr().err
+    assert "'soon' is not a time" in capsys.readouterr().err

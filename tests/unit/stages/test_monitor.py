@@ -165,13 +165,13 @@ def test_what_is_missing_or_was_never_a_monitor_is_one_clear_error(attributed: P
         run(tmp_path, tmp_path / "out", 9)
     (tmp_path / "exposures.json").write_text('{"schema_version": 1}', encoding="utf-8")
     pq.write_table(TABLES[0].drop_columns(["score"]), tmp_path / "attributed.parquet")
-    with pytest.raises(UserError, match="not an output of `elcrec exposures`"):
+    with pytest.raises(UserError, match="not what `elcrec exposures` writes"):
         run(tmp_path, tmp_path / "out", 9)
     (tmp_path / "exposures.json").write_text('{"schema_version": 1, "config": {"window": 1}}', encoding="utf-8")
     with pytest.raises(UserError, match="no column score"):
         run(tmp_path, tmp_path / "out", 9)
     (tmp_path / "out").mkdir()
-    for text, says in (('{"bundles": 3}', "not the state of a monitor"), ('{"schema_version": 9}', "version 9")):
+    for text, says in (('{"bundles": 3}', "not what a monitor has written"), ('{"schema_version": 9}', "version 9")):
         (tmp_path / "out" / "monitor.json").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=says):
             run(attributed, tmp_path / "out", 9)

@@ -46,7 +46,7 @@ def test_centres_are_copied_where_there_are_as_many(changes: dict[str, object], 
 
 def test_an_encoder_of_another_size_is_refused() -> None:
     wide = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.2, attention_dropout=0.2)
-    with pytest.raises(UserError, match=r"hidden_size 8.*asks for .*hidden_size 16"):
+    with pytest.raises(UserError, match=r"hidden_size 8.*train.encoder has .*hidden_size 16"):
         _start(_model(1)).lay_over(_model(0, encoder=wide))
 
 
