@@ -86,6 +86,7 @@ def test_a_preset_overrides_params_and_an_override_both() -> None:
         ),
         ("evaluate.search.kind=approximate evaluate.search.oversampling=0", "evaluate.search.oversampling"),
         ("engine.spill=s3a://bucket/work", "engine: spill is a folder, or with Spark s3://BUCKET/FOLDER"),
+        ("engine.spill=s3://bucket//work", "engine: spill is a folder, or with Spark s3://BUCKET/FOLDER"),
         ("engine.spill=s3://bucket/work", "engine: a bucket as spill is an option of Spark"),
         ("train={1: 2}", "train: the key 1 is not plain text"),
         ("train=&a [*a]", "nested too deeply"),

@@ -108,7 +108,7 @@ def application(name: str, cluster: SparkCluster) -> dict[str, Any]:
             "image": cluster.image,
             "mainClass": "org.apache.spark.sql.connect.service.SparkConnectServer",
             "mainApplicationFile": jar,
-            "sparkConf": {"spark.connect.grpc.binding.port": str(PORT), **cluster.configuration},
+            "sparkConf": {"spark.connect.grpc.binding.port": str(PORT), **_overhead(cluster), **cluster.configuration},
             # A new driver would not have the tables of the old one, so only the submission is retried.
             "restartPolicy": {
                 "type": "OnFailure",
@@ -122,6 +122,12 @@ def application(name: str, cluster: SparkCluster) -> dict[str, Any]:
         }
         | _volumes(cluster),
     }
+
+
+def _overhead(cluster: SparkCluster) -> dict[str, str]:
+    """Return what is left beside Java for the Python workers that read and write a bucket; Spark leaves a tenth."""
+    sides = ("driver", "executor") if cluster.bucket else ()
+    return {f"spark.{side}.memoryOverheadFactor": "0.4" for side in sides}
 
 
 def _volumes(cluster: SparkCluster) -> dict[str, Any]:

@@ -20,12 +20,14 @@ from elcrec.adapters.spark_folder import FolderTables, Tables
 from elcrec.adapters.work_folder import disk_full, work_folder
 from elcrec.config import EngineConfig, is_bucket
 from elcrec.data.engine import ascending
-from elcrec.errors import UserError
+from elcrec.errors import LostWorkError, UserError
 from elcrec.memory import granted_mb, processors
 from elcrec.progress import watch
 
 _PARTITIONS_A_THREAD = 4
 _FULL = re.compile("no space left|quota exceeded", re.IGNORECASE)
+_FAULT_OF_S3 = re.compile("AWS Error (NETWORK_CONNECTION|SLOW_DOWN|INTERNAL_FAILURE|SERVICE_UNAVAILABLE)")
+"""What a bucket answers that may be over when somebody tries again."""
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception)\b")
 _CONNECT_MODE = "SPARK_CONNECT_MODE_ENABLED"
 _ADDRESS, _PYTHON = "SPARK_LOCAL_IP", "PYSPARK_PYTHON"
@@ -50,7 +52,7 @@ class SparkEngine:
         with work_folder(None if bucket else spill, out) as folder, environment(**_variables(master)):
             spark = _connect(self._config, master, folder)
             try:
-                with _clear_errors(folder), _tables(spark, folder, bucket) as tables:
+                with _clear_errors(folder, bucket), _tables(spark, folder, bucket) as tables:
                     yield SparkSession(spark, folder, tables)
             finally:
                 spark.stop()
@@ -174,6 +176,8 @@ def _settings(config: EngineConfig, master: str, folder: Path) -> dict[str, str]
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        # Times of a log are read before it comes here; what stands beside them as it was given no query asks for.
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
     }
     if master.startswith("local"):
         granted = granted_mb(config.memory_mb, config.memory_share)
@@ -191,7 +195,7 @@ def _settings(config: EngineConfig, master: str, folder: Path) -> dict[str, str]
 
 
 @contextmanager
-def _clear_errors(folder: Path) -> Iterator[None]:
+def _clear_errors(folder: Path, bucket: str | None) -> Iterator[None]:
     from pyspark.errors import PySparkException  # noqa: PLC0415 - the extra `spark`
 
     try:
@@ -200,7 +204,8 @@ def _clear_errors(folder: Path) -> Iterator[None]:
         reason = _reason(error)
         if _FULL.search(str(error)):
             raise disk_full(folder, reason) from error
-        raise UserError(f"Spark cannot go on ({reason})", where=folder, fix="see Spark's log") from error
+        kind = LostWorkError if bucket and _FAULT_OF_S3.search(str(error)) else UserError
+        raise kind(f"Spark cannot go on ({reason})", where=bucket or folder, fix="see Spark's log") from error
 
 
 def _reason(error: BaseException) -> str:

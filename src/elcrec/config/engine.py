@@ -41,5 +41,6 @@ class EngineConfig(Section, frozen=True, kw_only=True):
 
 def is_bucket(address: str) -> bool:
     """Say whether an address names a bucket of S3, or a folder in one."""
-    parts = urlsplit(address)
-    return parts.scheme == "s3" and bool(parts.netloc)
+    parts = urlsplit(address, allow_fragments=False)
+    sound = bool(parts.netloc) and not parts.query and "//" not in parts.path and "#" not in parts.path
+    return parts.scheme == "s3" and sound

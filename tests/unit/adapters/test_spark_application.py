@@ -111,6 +111,7 @@ def test_with_a_bucket_pods_mount_nothing_and_get_what_reaches_it(operator: Oper
         (created,) = operator.created  # whose schema the operator has checked
     key = {"name": "s3", "key": "AWS_ACCESS_KEY_ID", "optional": True}
     assert "volumes" not in created["spec"]
+    assert created["spec"]["sparkConf"]["spark.executor.memoryOverheadFactor"] == "0.4"
     for pod in (created["spec"]["driver"], created["spec"]["executor"]):
         assert "volumeMounts" not in pod
         assert pod["env"] == [{"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": key}}]

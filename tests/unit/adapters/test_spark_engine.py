@@ -1,5 +1,6 @@
 """Spark gives the files that the oracle gives: on this machine, through Spark Connect, and by way of a bucket."""
 
+import errno
 import os
 import shutil
 import socket
@@ -27,7 +28,7 @@ from elcrec.data import fold
 from elcrec.data.engine import Engine
 from elcrec.data.interactions import interaction_schema
 from elcrec.data.sessions import SESSION_MARK
-from elcrec.errors import UserError
+from elcrec.errors import LostWorkError, UserError
 from elcrec.stages.sequences import build_sequences
 from tests.support.engines import ENGINE
 from tests.support.object_stores import s3_server
@@ -147,22 +148,52 @@ def test_spark_and_duckdb_take_the_same_events_by_kind_session_tie_and_number(
     assert pc.any(pc.match_substring(table["user_id"], SESSION_MARK)).as_py()
 
 
-def test_an_empty_result_and_one_of_a_retried_task_are_what_the_query_says(
-    server: int, bucket: Any, tmp_path: Path
-) -> None:
+def test_a_bucket_gives_back_what_it_was_given(server: int, bucket: Any, tmp_path: Path) -> None:
+    """Empty results, more rows than a group of Parquet has, types that Spark lacks, files of tasks that were repeated."""
     engine = open_engine(EngineConfig(kind="spark", master=f"sc://127.0.0.1:{server}", spill=f"s3://{BUCKET}"))
+    rows = 1_200_000
+    numbers = pa.table({"n": pa.array(np.arange(rows)), "small": pa.array(np.arange(rows) % 7, pa.uint8())})
+    times = pa.array(np.arange(rows, dtype="datetime64[ns]"))
+    for number, part in enumerate((numbers.slice(0, 700_000), numbers.slice(700_000))):
+        pq.write_table(part.append_column("given", times[: len(part)]), tmp_path / f"{number}.parquet")
     with engine.session(tmp_path / "out") as session:
-        session.enter("numbers", pa.table({"n": pa.array(range(1000), pa.int64())}))
+        session.enter("numbers", numbers.select(["n"]))
+        assert session.fetch("SELECT count(*) AS n, max(n) AS last FROM numbers").to_pylist() == [
+            {"n": rows, "last": rows - 1}
+        ]
+        session.scan("files", [tmp_path / "0.parquet", tmp_path / "1.parquet"])
+        wrong = "SELECT count(*) AS n FROM files WHERE n <> row OR small <> row % 7"
+        assert session.fetch(wrong).to_pylist() == [{"n": 0}]
         session.table("none", "SELECT n FROM numbers WHERE n < 0")
         assert session.fetch("SELECT count(*) AS n FROM none").to_pylist() == [{"n": 0}]
         assert list(session.stream("SELECT n FROM none ORDER BY n", ["n"])) == []
-        session.table("some", "SELECT n FROM numbers")
+        session.table("some", "SELECT n FROM numbers WHERE n < 1000")
         # What a task that was started twice leaves beside the file that counts.
         name = next(name for name in _files_of(bucket) if "/some-" in name and name.endswith(".parquet"))
         left = {"Bucket": BUCKET, "Key": f"{name}.left.parquet"}
         bucket.copy_object(CopySource={"Bucket": BUCKET, "Key": name}, **left)
         assert session.fetch("SELECT count(*) AS n FROM some").to_pylist() == [{"n": 1000}]
     assert _files_of(bucket) == []
+
+
+def test_a_fault_of_the_bucket_may_be_tried_again_and_one_of_this_machine_is_told_as_it_is(
+    server: int, bucket: Any, tmp_path: Path
+) -> None:
+    engine = open_engine(EngineConfig(kind="spark", master=f"sc://127.0.0.1:{server}", spill=f"s3://{BUCKET}"))
+    with pytest.raises(LostWorkError, match="the bucket fails"), engine.session(tmp_path / "out") as session:
+        session.table("some", "SELECT 1 AS n")
+        for name in _files_of(bucket):
+            bucket.delete_object(Bucket=BUCKET, Key=name)
+        list(session._tables.batches("some-1"))
+    with pytest.raises(UserError, match="the disk is full"), engine.session(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_parquet_log_with_nanoseconds_is_read(local: Engine, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": [1], "t": pa.array([1], pa.timestamp("ns"))}), tmp_path / "log.parquet")
+    with local.session(tmp_path / "out") as session:
+        session.scan("log", [tmp_path / "log.parquet"])
+        assert session.fetch("SELECT n, row FROM log").to_pylist() == [{"n": 1, "row": 0}]
 
 
 def _files_of(client: Any) -> list[str]:
@@ -174,7 +205,7 @@ def _files_of(client: Any) -> list[str]:
 def test_a_bucket_that_is_not_there_is_one_clear_error(bucket: Any, tmp_path: Path) -> None:
     assert bucket is not None
     engine = open_engine(EngineConfig(kind="spark", spill="s3://absent/folder", threads=2, memory_mb=768))
-    said = r"s3://absent/folder: the bucket of engine\.spill fails"
+    said = r"s3://absent/folder: cannot be written .*check the bucket"
     with pytest.raises(UserError, match=said), engine.session(tmp_path / "out"):
         pass
 
