@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
 
-import msgspec
-
 from elcrec.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -176,6 +174,8 @@ def read_document(path: Path, kind: type[T], *, name: str, fix: str) -> T:
     Raises:
         UserError: the file is missing, torn, of another schema version, or something else.
     """
+    import msgspec  # noqa: PLC0415 - `elcrec --help` needs none
+
     document = read_json(path, fix=fix)
     version = document.get("schema_version")
     if version is None:

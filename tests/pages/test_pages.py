@@ -72,7 +72,7 @@ PAGES = {
     "promotion/promote.html": (
         "The challenger becomes champion",
         "Lift of the click-through rate by day, all days so far",
-        "conversion may not fall by 5.0% or more",
+        "conversion must not fall by 5.0% or more",
     ),
     "attributed/online.html": ("What followed from what was shown", "50.00% of the shown items", "By position"),
 }

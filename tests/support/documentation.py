@@ -188,9 +188,13 @@ class Folder:
         commands = block.commands()
         self._calls.write_text("", encoding="utf-8")
         script = "".join(f"printf '{_MARK}'\n{command}\n" for command, _ in commands)
+        read = self._execute("/bin/bash", "-n", "-c", script)
+        if read.returncode:
+            yield f"bash could not read it: {read.stdout}"
+            return
         printed = self._execute("/bin/bash", "-c", _PREAMBLE + script).stdout.split(_MARK)[1:]
         if len(printed) != len(commands):
-            yield f"bash could not read it: {printed}"
+            yield f"it ended early: {printed}"
             return
         for (command, shown), said in zip(commands, printed, strict=True):
             if _FAILED in said and ": error: " not in shown:

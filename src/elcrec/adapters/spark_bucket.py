@@ -290,8 +290,6 @@ def _bucket_faults(folder: str) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        if isinstance(error, OSError) and error.errno is not None and "AWS" not in str(error):
-            raise  # a file of this machine
         raise LostWorkError(f"the bucket fails ({_short(error)})", where=_SCHEME + folder, fix="try again") from error
 
 
