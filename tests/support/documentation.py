@@ -170,8 +170,9 @@ class Folder:
             if name == "curl":
                 given = f'--fail-with-body --no-progress-meter "${{@//localhost:8080/127.0.0.1:{self._port}}}"'
             cases = [f'"{words}"*' for words in PARSED_ONLY if words.split()[0] == name]
-            script = ["#!/bin/bash", f"printf '%s{_WORD}' {name} \"$@\" >>'{self._calls}'"]
-            script += [f"printf '{_CALL}' >>'{self._calls}'"]
+            # In one go, as the programs of a pipe note themselves at the same time.
+            script = ["#!/bin/bash", f"call=$(printf '%s{_WORD}' {name} \"$@\")"]
+            script += [f"printf '%s{_CALL}' \"$call\" >>'{self._calls}'"]
             script += [f'case "{name} $*" in {" | ".join(cases)}) exit ;; esac'] if cases else []
             script += [f"PATH='{_PATH}' exec {real} {given}"]
             (folder / name).write_text("\n".join(script) + "\n", encoding="utf-8")
