@@ -158,7 +158,7 @@ def test_a_stalled_client_is_disconnected(port: int, begun: bytes) -> None:
 
 def test_a_client_that_does_not_read_its_answers_is_hung_up_on(port: int) -> None:
     with connected(port) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         connection.sendall(b"GET /large HTTP/1.1\r\n\r\n" * 15)
         time.sleep(3 * SECONDS)
         received = 0
