@@ -24,7 +24,8 @@ from elcrec.serving.access import Access, require_json
 from elcrec.serving.batching import QueueFull
 from elcrec.serving.engine import Answer, Engine, Question
 from elcrec.serving.exposures import ExposureLog
-from elcrec.serving.live import Live, Serving, Watcher
+from elcrec.serving.live import Live, Watcher
+from elcrec.serving.loaded import Serving
 from elcrec.serving.messages import ErrorResponse, Refusal
 from elcrec.serving.openapi import document
 from elcrec.serving.ports import FeatureStore, StoreUnavailable

@@ -7,7 +7,7 @@ import numpy as np
 
 from elcrec.config import LimitsConfig
 from elcrec.ranking.topk import Scores, top_k
-from elcrec.serving.live import Serving
+from elcrec.serving.loaded import Serving
 from elcrec.serving.messages import (
     DEFAULT_K,
     IntentItemsResponse,

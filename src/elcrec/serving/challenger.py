@@ -3,14 +3,11 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from elcrec.errors import UserError
+from elcrec.serving.loaded import Serving
 from elcrec.serving.ports import ModelRegistry, RegisteredModel
 from elcrec.serving.telemetry import Telemetry
-
-if TYPE_CHECKING:  # live.py imports this module
-    from elcrec.serving.live import Serving
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +22,7 @@ class Challenge:
     """
 
     test: str
-    serving: "Serving | None"
+    serving: Serving | None
 
 
 class Challenger:
@@ -37,7 +34,7 @@ class Challenger:
     """
 
     def __init__(
-        self, name: str, registry: ModelRegistry, load: Callable[[RegisteredModel], "Serving"], telemetry: Telemetry
+        self, name: str, registry: ModelRegistry, load: Callable[[RegisteredModel], Serving], telemetry: Telemetry
     ) -> None:
         """Take the model's name and the function that loads a version; nothing is loaded before `refresh`."""
         self._name, self._registry, self._load, self._telemetry = name, registry, load, telemetry
@@ -74,7 +71,7 @@ class Challenger:
             self.challenge = Challenge(test=self.challenge.test, serving=None)
         self._say(f"the challenger does not rank: {type(error).__name__}; the champion answers")
 
-    def _put(self, serving: "Serving | None") -> None:
+    def _put(self, serving: Serving | None) -> None:
         self.loaded = serving
         if serving is None:
             self._telemetry.arms.show_challenger(None)

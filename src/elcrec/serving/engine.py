@@ -14,7 +14,8 @@ from elcrec.config import ServeConfig
 from elcrec.serving.arms import Arm, arm_of
 from elcrec.serving.batching import Batcher, QueueFull
 from elcrec.serving.challenger import Challenge
-from elcrec.serving.live import Live, Serving
+from elcrec.serving.live import Live
+from elcrec.serving.loaded import Serving
 from elcrec.serving.ports import (
     Event,
     FeatureStore,

@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +13,7 @@ from elcrec.errors import UserError
 from elcrec.serving.bundle import read_manifest
 from elcrec.serving.challenger import Challenger
 from elcrec.serving.items_file import ItemsFile
+from elcrec.serving.loaded import Serving
 from elcrec.serving.ports import PUSH_FIRST, FeatureStore, ModelRegistry, RegisteredModel, StoreUnavailable
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.serving.telemetry import Telemetry
@@ -21,30 +21,6 @@ from elcrec.serving.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 _WARM_UP = (1, 64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Serving:
-    """A version of the model, loaded, checked and warm."""
-
-    name: str
-    version: str
-    recommender: Recommender
-
-    @property
-    def feature_service(self) -> str:
-        """The Feast service from which it reads."""
-        return self.recommender.manifest.feature_service
-
-    @property
-    def has_real_times(self) -> bool:
-        """Whether its log has real times; in a benchmark log they are only positions in an order."""
-        return self.recommender.manifest.split.get("time") == "real"
-
-    def is_of(self, registered: RegisteredModel) -> bool:
-        """Whether it is this version; digests are compared too, because a new registry counts from 1 again."""
-        digest = read_manifest(registered.bundle).digest
-        return registered.version == self.version and digest == self.recommender.manifest.digest
 
 
 class Live:

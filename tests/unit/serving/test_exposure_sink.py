@@ -19,7 +19,7 @@ from elcrec.serving import exposure_sink as module
 from elcrec.serving.engine import Answer, Question
 from elcrec.serving.exposure_sink import ExposureSink
 from elcrec.serving.exposures import ExposureLog
-from elcrec.serving.live import Serving
+from elcrec.serving.loaded import Serving
 from elcrec.serving.recommender import Recommendation
 from elcrec.serving.telemetry import Telemetry
 

@@ -23,7 +23,8 @@ from elcrec.serving.app import App
 from elcrec.serving.engine import Answer, Question
 from elcrec.serving.exposure_files import EXPOSURE_SCHEMA, Journal, erase_exposures, prepare, seal_abandoned
 from elcrec.serving.exposures import ExposureLog, as_row
-from elcrec.serving.live import Live, Serving
+from elcrec.serving.live import Live
+from elcrec.serving.loaded import Serving
 from elcrec.serving.recommender import Recommendation
 from elcrec.serving.telemetry import Telemetry
 from tests.support.serving import NAME, Installation
