@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.mutations import KINDS, READS, run
 
 
+@pytest.mark.slow
 def test_an_altered_artifact_is_refused_in_a_line_or_changes_nothing(tmp_path: Path) -> None:
     tries = list(run(tmp_path, count=48, seed=2))
 

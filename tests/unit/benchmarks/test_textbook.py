@@ -99,6 +99,7 @@ def test_its_losses_are_finite_and_fall(objective: jobs.Objective) -> None:
     assert math.isclose(model.centers_KD.norm(dim=1).mean().item(), 1.0, rel_tol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_learned_model_finds_the_next_item_of_a_ring() -> None:
     data = ring_data(400)
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.1, attention_dropout=0.1)

@@ -14,6 +14,7 @@ from tests.support.raw_log import sample_log, write_sequences
 from tests.unit.training.helpers import tiny_config
 
 
+@pytest.mark.slow
 def test_two_accelerators_are_two_processes_whose_log_and_model_are_returned(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -91,6 +91,7 @@ def test_ranks_on_the_sample_are_those_of_the_textbook_for_every_user(tmp_path: 
     assert len(set(ours)) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_ranks_on_beauty_are_those_of_the_textbook_for_every_user(tmp_path: Path, mirror: Path) -> None:
     log = benchmark_log(mirror / "beauty.txt", users=2000)

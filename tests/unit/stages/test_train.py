@@ -88,6 +88,7 @@ def test_a_sample_of_users_is_validated_on_where_that_is_asked_for(
     assert found[0] != found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ["train.objective=elcrec", "train.next_item.loss=softmax"])
 def test_two_processes_with_the_same_seed_write_the_same_bytes(sequences: Path, tmp_path: Path, override: str) -> None:
     first, again = (_train(sequences, tmp_path / str(run), override, run) for run in (1, 2))

@@ -138,6 +138,7 @@ def _on(step: Step, device: torch.device) -> Step:
     return replace(step, rows=rows, targets_M=step.targets_M.to(device), negatives=negatives)
 
 
+@pytest.mark.slow
 def test_lazy_updates_learn_rings_that_popularity_cannot(tmp_path: Path) -> None:
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.1, attention_dropout=0.1)
     sampled = NextItemConfig(loss="sampled_softmax", samples=8)

@@ -231,6 +231,7 @@ def _packed_run(config: TrainConfig, folder: Path, epochs: tuple[int, ...]) -> R
     return run
 
 
+@pytest.mark.slow
 def test_training_on_packed_steps_learns_rings_that_popularity_cannot(tmp_path: Path) -> None:
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.1, attention_dropout=0.1)
     config = tiny_config(encoder=encoder, learning_rate=0.01, averaging=0.9)

@@ -50,6 +50,7 @@ def test_an_encoder_of_another_size_is_refused() -> None:
         _start(_model(1)).lay_over(_model(0, encoder=wide))
 
 
+@pytest.mark.slow
 def test_a_warm_start_is_ahead_after_one_epoch_and_has_a_checkpoint_of_its_own(tmp_path: Path) -> None:
     data = ring_data(400)
     taught = fit(data, tiny_config(epochs=30, learning_rate=0.01), tmp_path / "taught")
