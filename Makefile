@@ -65,13 +65,14 @@ repro: setup ## Run what changed since the last time, through DVC.
 recommend: setup ## Recommend for one user of the last run: USER_ID=u00000.
 	$(BIN)/elcrec recommend --store $(WORKDIR)/store --user $(USER_ID)
 
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST = $(BIN)/python -m pytest --dist loadfile
 
-test: setup ## Run the quick tests: some ten minutes in two processes.
-	$(PYTEST) -m "not slow and not container"
+test: setup ## Run the quick tests: some four minutes in two processes.
+	$(PYTEST) -n 2 -m "not slow and not container"
 
+# Most of these wait for what they have started, so three processes keep two cores busy.
 test-slow: setup ## Run the others: whole pipelines, servers, kills, Spark, several processes.
-	$(PYTEST) -m "slow and not container"
+	$(PYTEST) -n 3 -m "slow and not container"
 
 test-all: test test-slow ## Run all tests but those of the image.
 
