@@ -76,7 +76,7 @@ class Challenger:
         if serving is None:
             self._telemetry.arms.show_challenger(None)
             return
-        digest = serving.recommender.manifest.digest
+        digest = serving.digest
         self._telemetry.arms.show_challenger((serving.name, serving.version, digest))
         fields = {"model": serving.name, "digest": digest}
         logger.info("version %s is the challenger", serving.version, extra={"fields": fields})

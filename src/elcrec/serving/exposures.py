@@ -168,6 +168,6 @@ def as_row(moment: int, question: Question, answer: Answer, salt: str, *, raw_us
         "denied": len(question.deny),
         "model": answer.serving.name,
         "version": answer.serving.version,
-        "digest": answer.serving.recommender.manifest.digest,
+        "digest": answer.serving.digest,
         "arm": answer.arm,
     }

@@ -160,7 +160,7 @@ class Live:
 
     def _put(self, serving: Serving) -> None:
         self.current, self.problem = serving, None
-        digest, index = serving.recommender.manifest.digest, serving.recommender.index
+        digest, index = serving.digest, serving.recommender.index
         self._telemetry.show_bundle(serving.name, serving.version, digest)
         self._telemetry.show_search("exact" if index is None else "approximate")
         search = "exact" if index is None else f"approximate, {index.probes} of {index.lists} parts"

@@ -1,6 +1,7 @@
 """A version of the model that a server holds in memory."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from elcrec.serving.bundle import read_manifest
 from elcrec.serving.ports import RegisteredModel
@@ -15,6 +16,11 @@ class Serving:
     version: str
     recommender: Recommender
 
+    @cached_property
+    def digest(self) -> str:
+        """Digest of its bundle: a hash over the whole manifest, which is too much to compute for each answer."""
+        return self.recommender.manifest.digest
+
     @property
     def feature_service(self) -> str:
         """The Feast service from which it reads."""
@@ -28,4 +34,4 @@ class Serving:
     def is_of(self, registered: RegisteredModel) -> bool:
         """Whether it is this version; digests are compared too, because a new registry counts from 1 again."""
         digest = read_manifest(registered.bundle).digest
-        return registered.version == self.version and digest == self.recommender.manifest.digest
+        return registered.version == self.version and digest == self.digest
