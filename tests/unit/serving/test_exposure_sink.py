@@ -191,8 +191,7 @@ def test_a_sink_that_does_not_answer_delays_no_request_and_ends_in_time() -> Non
 
 @pytest.fixture(scope="module")
 def shown() -> tuple[Question, Answer]:
-    recommender = SimpleNamespace(manifest=SimpleNamespace(digest="0" * 64))
-    serving = cast("Serving", SimpleNamespace(name="elcrec", version="3", recommender=recommender))
+    serving = cast("Serving", SimpleNamespace(name="elcrec", version="3", digest="0" * 64))
     known = {"item_ids": ["i1"], "scores": [2.0], "intent": 3, "known": 4, "skipped": 0, "fallback": False}
     answer = Answer(
         answer_id="a1",
