@@ -36,7 +36,7 @@ def refuse_earlier_spelling(arguments: Sequence[str]) -> None:
         UserError: it is given; the fix is the command to type.
     """
     if arguments[:1] == ["submit"] and _EARLIER in arguments:
-        rest = [argument for argument in arguments[1:] if argument != _EARLIER]
+        rest = [argument for argument in arguments[1:] if argument not in {_EARLIER, "--wait"}]  # `run` always waits
         fix = f"type: {shlex.join(['elcrec-pipeline', 'run', *rest])}"
         raise UserError("submit --local has become a command of its own, run", fix=fix)
 

@@ -81,6 +81,6 @@ def test_a_run_on_this_machine_knows_no_option_of_a_cluster(option: str, capsys:
 
 
 def test_the_earlier_spelling_is_told_what_to_type_now(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "sweep", "--local", "--root", "my runs", "--docker")
+    said = refused(capsys, "sweep", "--local", "--wait", "--root", "my runs", "--docker")
     command = "elcrec-pipeline run sweep --root 'my runs' --docker"
     assert said == f"submit --local has become a command of its own, run; type: {command}"
