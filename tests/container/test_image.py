@@ -47,7 +47,7 @@ def test_nobody_is_root_and_the_working_directory_is_writable(image: str) -> Non
     in_container(image, 'touch "$HOME/x" /app/x')
 
 
-def test_nothing_that_running_does_not_need_is_inside(image: str) -> None:
+def test_the_image_holds_no_build_tools_or_tests(image: str) -> None:
     assert in_container(image, "for tool in gcc cc pytest mypy ruff; do command -v $tool || true; done") == ""
     assert in_container(image, "ls -A /app").split() == ["features", "params.yaml", "presets"]
     in_container(image, "test ! -e /etc/pip.conf && test ! -e /build")

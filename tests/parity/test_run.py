@@ -26,7 +26,7 @@ def run(workspace: Path, *options: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_it_ends_with_metrics_the_report_and_ten_recommendations_for_a_user_with_her_intent(workspace: Path) -> None:
+def test_it_ends_with_metrics_the_report_and_ten_recommendations_for_a_user_with_their_intent(workspace: Path) -> None:
     lines = run(workspace)
     assert any(line.split()[:1] == ["ndcg@20"] for line in lines)
     (report,) = (line.split()[1] for line in lines if line.startswith("report "))

@@ -195,7 +195,7 @@ def test_a_client_of_the_protocol_gets_what_the_plain_route_answers(
     assert not client.is_model_ready("elcrec", "99")
 
 
-def test_rows_that_hold_nothing_are_counted_before_they_are_made(server: Server) -> None:
+def test_rows_without_values_are_counted_before_they_are_built(server: Server) -> None:
     tensor = {"name": "history", "shape": [10**30, 0], "datatype": "BYTES", "data": []}
 
     refused = server.post("/v2/models/elcrec/infer", {"inputs": [tensor]})

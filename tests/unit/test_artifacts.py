@@ -77,7 +77,7 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_survives_and_what_is_not_json_is_named(tmp_path: Path) -> None:
+def test_json_values_survive_and_other_values_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"name": "Zoë", "value": 1})
     assert read_json(path) == {"name": "Zoë", "value": 1}
@@ -150,7 +150,7 @@ def test_leftovers_of_a_killed_writer_are_removed_by_the_next_one(tmp_path: Path
     assert names_in(tmp_path) == [path.name]
 
 
-def test_what_another_writer_is_writing_stays(tmp_path: Path) -> None:
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with atomic_file(path) as slow:
         slow.write_text("slow")

@@ -95,7 +95,7 @@ def test_a_killed_erasure_is_reported_and_completed_by_another(folder: Path) -> 
     assert announced(folder) == []
 
 
-def test_what_an_erasure_does_not_touch_stays_refused(folder: Path) -> None:
+def test_an_erasure_does_not_accept_a_file_that_was_edited(folder: Path) -> None:
     (folder / "data.bin").write_bytes(b"edited")
     erase_user(folder, "ann", ("user_id",))
     with pytest.raises(UserError, match="changed since"):

@@ -72,7 +72,7 @@ def test_the_loss_has_its_weight_its_column_and_its_curve(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("registered")
-def test_the_loss_is_what_it_says_in_both_layouts() -> None:
+def test_the_loss_equals_its_equation_in_both_layouts() -> None:
     data, config = ring_data(), tiny_config(objective="sasrec+uniformity", weights={"uniformity": 2.0})
     model, objective = SequenceModel(config.model, data.num_items).eval(), Objective(config)
     for step in (grouped_epoch(data, config)[0], packed_epoch(data, config)[0]):

@@ -28,7 +28,7 @@ class _Store:
 
 @pytest.mark.parametrize(("accepted", "option", "status"), [(True, 3, 0), (False, 3, 3), (False, 0, 0)])
 @pytest.mark.parametrize("command", ["push", "run"])
-def test_a_refusal_has_the_status_that_is_asked_for(
+def test_a_refusal_has_the_configured_exit_status(
     command: str, accepted: bool, option: int, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def run(*_: Any, **__: Any) -> Generator[str, None, bool]:

@@ -41,7 +41,7 @@ Capture = pytest.CaptureFixture[str]
         ("Authorization: Bearer s3cr3ts3cr3t", "Authorization: Bearer ***"),
     ],
 )
-def test_what_is_secret_of_an_address_is_masked(text: str, shown: str) -> None:
+def test_secrets_in_an_address_are_masked(text: str, shown: str) -> None:
     assert mask(text) == shown
 
 

@@ -8,7 +8,7 @@ from elcrec.adapters.environment import environment
 from elcrec.adapters.spark_engine import _variables
 
 
-def test_what_was_there_before_is_there_again_whatever_the_block_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_are_restored_after_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELCREC_ONE", "before")
     monkeypatch.delenv("ELCREC_TWO", raising=False)
     with pytest.raises(ZeroDivisionError), environment(ELCREC_ONE=None, ELCREC_TWO="inside"):  # noqa: PT012 - what the block does is the point

@@ -185,7 +185,7 @@ def test_a_live_event_counts_once_after_the_next_push_even_if_it_is_sent_again(
     assert items(store, "ann") == ["i1", "i2", "i3"]
 
 
-def test_an_event_under_its_id_counts_once_whatever_the_log_made_of_its_time(store: FeastStore) -> None:
+def test_an_event_id_counts_once_even_if_its_times_differ(store: FeastStore) -> None:
     store.push_events([event("ann", "i3", 7000.5, "a")])
 
     store.publish(log_of_whole_seconds(ids=[None, None, "a"]), service=SERVICE)
@@ -268,7 +268,7 @@ def test_an_export_is_named_as_what_it_is(store: FeastStore, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("column", "value"), [("answer_id", "answer-7"), ("kind", "buy")])
-def test_what_an_event_may_say_beside_is_in_the_log_and_in_its_export(
+def test_optional_fields_of_an_event_are_in_the_log_and_its_export(
     store: FeastStore, tmp_path: Path, column: str, value: str
 ) -> None:
     store.push_events([replace(event("ann", "i3", 3, "a"), **{column: value}), event("bob", "i4", 4)])

@@ -63,7 +63,7 @@ def test_a_model_output_that_outlived_its_ttl_is_left_out(tmp_path: Path) -> Non
     assert (bob.item_ids, bob.intent, bob.vector, bob.bundle) == (["i2"], None, [], None)
 
 
-def test_an_unknown_user_is_none(published: Path) -> None:
+def test_an_unknown_user_has_no_features(published: Path) -> None:
     assert FeastStore(published, REPOSITORY).users(["nobody"], service=SERVICE) == [None]
 
 

@@ -61,7 +61,7 @@ def test_a_version_is_entered_with_its_numbers_its_run_and_where_its_bundle_is(
     assert server.tokens == {"Bearer secret-token"}
 
 
-def test_what_a_cut_off_call_left_is_completed_and_nothing_is_there_twice(
+def test_an_interrupted_call_is_completed_without_duplicates(
     registry: MirroredRegistry, server: ModelRegistryServer, bundle: Path
 ) -> None:
     for path in ("registered_models", "model_versions", "artifacts"):

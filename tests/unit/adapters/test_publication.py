@@ -36,7 +36,7 @@ def stop_after_two_rows(started: Publication) -> None:
     assert [next(chunks), next(chunks)] == [slice(0, 2), slice(2, 4)]  # killed while the second is worked on
 
 
-def test_the_rest_is_done_at_the_moment_of_the_first_attempt(tmp_path: Path) -> None:
+def test_a_resumed_publication_keeps_the_time_of_the_first_attempt(tmp_path: Path) -> None:
     first = begin(tmp_path)
     stop_after_two_rows(first)
 
@@ -69,7 +69,7 @@ def test_a_finished_one_is_forgotten(tmp_path: Path) -> None:
     assert len(list(begin(tmp_path).chunks("view", 5))) == 3
 
 
-def test_one_that_was_killed_before_its_files_were_there_keeps_its_moment(tmp_path: Path) -> None:
+def test_a_publication_killed_before_its_files_keeps_its_time(tmp_path: Path) -> None:
     def killed(*_: object) -> Mapping[str, Path]:
         raise KeyboardInterrupt
 

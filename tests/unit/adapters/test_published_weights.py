@@ -135,7 +135,7 @@ def test_a_state_dict_is_found_however_it_was_saved(tmp_path: Path, wrapping: st
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
-def test_what_is_known_to_be_useless_is_dropped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tensors_that_are_not_needed_are_dropped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = Textbook(ITEMS).state_dict() | {"position_ids": torch.arange(50), "criterion.weight": torch.ones(1)}
     with caplog.at_level("INFO"):
         imported(nested(state), tmp_path)

@@ -89,7 +89,7 @@ STEPS: dict[str, Callable[[ModelRegistry], None]] = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_whatever_is_done_by_either_both_say_the_same_of_both(
+def test_both_registries_always_give_the_same_answers(
     folders: tuple[Path, Path], pushed: Installation, step: str
 ) -> None:
     versions = [pushed.registry.version(NAME, version) for version in ("1", "2", "3")]

@@ -71,7 +71,7 @@ def test_the_request_satisfies_the_schema_of_the_crd_whatever_is_set() -> None:
         jsonschema.Draft202012Validator(schema).validate(unknown)
 
 
-def test_every_setting_arrives() -> None:
+def test_every_setting_reaches_the_request() -> None:
     asked = cluster(
         executors=7,
         cores=3,
@@ -105,7 +105,7 @@ def test_every_setting_arrives() -> None:
         assert pod["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def test_with_a_bucket_pods_mount_nothing_and_get_what_reaches_it(operator: Operator) -> None:
+def test_with_a_bucket_pods_mount_no_volume_and_get_its_keys(operator: Operator) -> None:
     asked = SparkCluster(executors=2, bucket="s3://b/tables", secrets={"s3": ["AWS_ACCESS_KEY_ID"]})
     with spark_connect("run/validate", asked):
         (created,) = operator.created  # whose schema the operator has checked
@@ -170,7 +170,7 @@ def test_a_deleted_application_is_lost_work(operator: Operator, caplog: pytest.L
         fail(operator, caplog, "gone")
 
 
-def test_an_error_of_the_stage_stays_its_own_and_the_application_goes(
+def test_an_error_of_the_stage_is_reported_and_the_application_is_deleted(
     operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UserError, match="the log is empty") as raised:
@@ -179,7 +179,7 @@ def test_an_error_of_the_stage_stays_its_own_and_the_application_goes(
     assert len(operator.deleted) == 1
 
 
-def test_what_is_never_submitted_is_a_mistake_and_a_driver_that_never_ran_is_lost_work(operator: Operator) -> None:
+def test_a_failed_submission_is_a_mistake_and_a_driver_that_never_ran_is_lost_work(operator: Operator) -> None:
     operator.message = "failed to run spark-submit: no service account elcrec-spark"
     operator.states, operator.submitted = ["SUBMISSION_FAILED", "FAILED"], False
     with pytest.raises(UserError, match="no service account elcrec-spark") as raised:
@@ -215,7 +215,7 @@ def test_a_missing_permission_is_named(operator: Operator) -> None:
         start("a")
 
 
-def test_without_a_cluster_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cluster_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
     with pytest.raises(UserError, match="no Kubernetes cluster for a SparkApplication"):
         start("a")

@@ -211,7 +211,7 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(bucket: Any, tmp_path: Pa
         pass
 
 
-def test_a_machine_without_java_is_told_in_one_line(log: pa.Table, tmp_path: Path) -> None:
+def test_a_missing_java_is_one_clear_line(log: pa.Table, tmp_path: Path) -> None:
     validated = tmp_path / "validated"
     validated.mkdir()
     pq.write_table(_accepted(log, tmp_path), validated / "interactions.parquet")

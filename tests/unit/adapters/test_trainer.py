@@ -70,7 +70,7 @@ class TestRequest:
         patch = body["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]
         return patch["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
 
-    def test_it_is_what_the_sdks_models_know(self, cluster: Cluster) -> None:
+    def test_the_request_equals_what_the_sdks_models_read_of_it(self, cluster: Cluster) -> None:
         body = self.create(cluster, num_nodes=1, timeout_seconds=3600)
         job = models.TrainerV1alpha1TrainJob.from_dict(body)
         assert job.to_dict() == body
@@ -80,7 +80,7 @@ class TestRequest:
         assert (job.spec.trainer.image, job.spec.trainer.num_nodes) == ("registry.example/elcrec:1", 1)
         assert (job.spec.trainer.command, job.spec.trainer.args) == ([sys.executable], ["-c", "pass"])
 
-    def test_every_field_of_the_platform_arrives(self, cluster: Cluster) -> None:
+    def test_every_field_of_the_platform_reaches_the_package(self, cluster: Cluster) -> None:
         given = {
             "num_nodes": 2,
             "resources": {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"},
@@ -218,7 +218,7 @@ class TestProcesses:
 
 class TestTraining:
     @pytest.mark.parametrize(("count", "processes"), [(1, 2), (2, 1)])
-    def test_the_model_of_two_ranks_comes_back(
+    def test_the_model_of_two_ranks_is_returned(
         self,
         cluster: Cluster,
         sequences: Path,
@@ -352,7 +352,7 @@ class TestJob:
         with pytest.raises(UserError, match="training failed"):
             run_job(NAME, python("exit(1)"), nodes())
 
-    def test_without_a_cluster_the_way_out_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_cluster_the_error_says_what_to_do(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
         with pytest.raises(UserError, match=r"no Kubernetes cluster for a TrainJob.*or set KUBECONFIG"):
             run_job(NAME, python("pass"), nodes())

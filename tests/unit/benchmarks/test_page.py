@@ -89,7 +89,7 @@ def test_gpu_numbers_of_earlier_runs_lack_what_was_not_measured_then() -> None:
 
 
 @pytest.mark.parametrize("numbers", sorted((ROOT / "docs").glob("benchmarks*.json")), ids=lambda path: path.stem)
-def test_the_pages_are_what_their_numbers_say(numbers: Path) -> None:
+def test_the_pages_equal_a_rendering_of_their_numbers(numbers: Path) -> None:
     page = numbers.with_name(f"{numbers.stem.upper()}.md")
     assert page.read_text(encoding="utf-8") == render(read_json(numbers)["sections"])
 
@@ -169,7 +169,7 @@ def test_medians_are_taken_number_by_number() -> None:
     assert medians([{"a": 1.0, "b": 9, "c": "x"}, {"a": 5.0, "b": 7}, {"a": 2.0, "b": 8}]) == {"a": 2.0, "b": 8}
 
 
-def test_what_is_done_between_epochs_is_not_scaled() -> None:
+def test_time_between_epochs_is_not_scaled() -> None:
     assert epoch_seconds(run(2.0, steps=5, whole=50, between=3.0), between=True) == pytest.approx(23.0)
 
 

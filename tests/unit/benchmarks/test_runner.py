@@ -91,7 +91,7 @@ def test_a_refused_configuration_is_an_error_with_a_reason(
 
 
 @pytest.mark.parametrize("option", ["--pairs", "--steps", "--threads", "--sizes"])
-def test_counts_are_at_least_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_counts_is_at_least_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([option, "0"])
     assert option in capsys.readouterr().err

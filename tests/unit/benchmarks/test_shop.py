@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_days(shop: Shop) -> None:
     assert shop.visits(0) == other.visits(0)
 
 
-def test_rare_intents_are_wanted_by_the_users_who_turn_to_them(shop: Shop) -> None:
+def test_drifting_users_prefer_the_rare_intents(shop: Shop) -> None:
     before = found(shop, 0)
     shop.drift()
     after = found(shop, 1)

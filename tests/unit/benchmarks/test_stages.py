@@ -36,7 +36,7 @@ def test_the_exponent_is_that_of_the_two_largest_logs() -> None:
     assert exponent_of(sizes, "validate") == 1.0
 
 
-def test_one_size_has_no_exponent() -> None:
+def test_a_single_size_has_no_growth_exponent() -> None:
     assert "Exponents" not in render({"100": one(300, validate=1.0)})
 
 

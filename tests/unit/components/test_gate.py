@@ -73,7 +73,7 @@ def test_an_accepted_model_s_histories_wait_for_the_push(
     assert installation.store.histories(["new-0"], service="elcrec_v1") == [None]
 
 
-def test_where_nothing_serves_a_refused_model_s_log_is_not_published(newer: Inputs, tmp_path: Path) -> None:
+def test_without_a_champion_the_log_of_a_refused_model_is_not_published(newer: Inputs, tmp_path: Path) -> None:
     accepted, reason = judge(tmp_path / "store", newer, tmp_path, REFUSING)
 
     assert not accepted

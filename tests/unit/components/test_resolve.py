@@ -127,7 +127,7 @@ def test_a_given_md5_must_be_the_one_of_the_revision(repository: Path) -> None:
         ("main", "dvc.yaml", "not a file that DVC tracks"),
     ],
 )
-def test_what_is_not_there_is_one_clear_line(repository: Path, revision: str, path: str, message: str) -> None:
+def test_a_missing_file_is_one_clear_line(repository: Path, revision: str, path: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         resolved(repository, revision, path)
     assert re.search(re.escape(str(repository)), str(raised.value))

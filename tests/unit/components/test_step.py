@@ -46,7 +46,7 @@ def last(record: Record) -> Result:
 
 
 class TestSecrets:
-    def test_they_get_their_names_in_this_process_and_lose_the_private_ones(self) -> None:
+    def test_secrets_get_their_own_names_in_this_process_only(self) -> None:
         environ = {"ELCREC_SECRET_AWS_ACCESS_KEY_ID": "key", "ELCREC_SECRET_REDIS": "address", "HOME": "/tmp"}
         take_secrets(environ)
         assert environ == {"AWS_ACCESS_KEY_ID": "key", "REDIS": "address", "HOME": "/tmp"}
@@ -58,7 +58,7 @@ class TestSecrets:
         take_secrets(environ)
         assert environ == {"MLFLOW_TRACKING_URI": "ours", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
-    def test_without_ours_the_backends_mlflow_stays(self) -> None:
+    def test_without_our_mlflow_the_backends_is_used(self) -> None:
         environ = {
             "MLFLOW_TRACKING_URI": "theirs",
             "MLFLOW_TRACKING_TOKEN": "t",
@@ -79,7 +79,7 @@ class TestFaults:
         assert (component.calls, waited) == (3, [5.0, 15.0])
         assert last(record).state == "succeeded"
 
-    def test_one_that_does_not_pass_is_worth_another_attempt(
+    def test_a_network_fault_that_persists_allows_another_attempt(
         self, record: Record, capsys: pytest.CaptureFixture[str]
     ) -> None:
         component = Component(*[ConnectionResetError("reset")] * 3)

@@ -15,7 +15,7 @@ def test_a_window_that_is_served_in_part_is_refused(tmp_path: Path) -> None:
         require_served_window(21, tmp_path, where="model")
 
 
-def test_sequences_that_do_not_say_what_they_keep_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_sequences_that_record_no_window_are_accepted(tmp_path: Path) -> None:
     write_json(tmp_path / "split.json", {"split": "leave_one_out"})
 
     require_served_window(1000, tmp_path, where="model")

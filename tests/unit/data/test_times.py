@@ -105,7 +105,7 @@ def test_the_likely_unit_is_that_in_which_all_numbers_lie_in_the_period(texts: l
 
 
 @pytest.mark.parametrize("text", ["2024-W09-5", "Fri Mar 01 00:00:00 +0000 2024", "Fri Mar 1 02:00:00 +0200 2024"])
-def test_dates_of_weeks_and_in_words_are_dates(text: str) -> None:
+def test_week_dates_and_month_names_are_read(text: str) -> None:
     found = parse_times(pa.chunked_array([["soon", text]]), "s")
     assert found is not None
     assert found.to_pylist() == [None, datetime(2024, 3, 1, tzinfo=UTC)]

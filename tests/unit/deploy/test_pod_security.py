@@ -20,7 +20,7 @@ def test_every_pod_is_restricted(documents: list[Document]) -> None:
     assert {name: broken for name, broken in found.items() if broken} == {}
 
 
-def test_every_workload_is_seen() -> None:
+def test_every_workload_is_found() -> None:
     kinds = {d["kind"] for d in render(ROOT / "deploy" / "overlays" / "example") for _ in pods(d)}
 
     assert kinds == {"StatefulSet", "InferenceService"}

@@ -78,7 +78,7 @@ def _answers(client: Redis) -> bool:
         return False
 
 
-def test_a_password_is_required_and_data_outlive_a_restart(
+def test_a_password_is_required_and_data_survive_a_restart(
     container: dict[str, Any], tmp_path: Path, port: int
 ) -> None:
     command = script(container, tmp_path, port)

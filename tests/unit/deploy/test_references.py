@@ -51,7 +51,7 @@ def references(document: Document) -> set[tuple[str, str]]:
     return found
 
 
-def test_what_is_referred_to_is_there(overlay: Path, template: list[Document]) -> None:
+def test_every_referenced_object_exists(overlay: Path, template: list[Document]) -> None:
     wanted = set().union(*(references(document) for document in render(overlay)))
 
     assert wanted - present(overlay, template) == set()

@@ -92,7 +92,7 @@ def test_every_image_is_named_by_the_overlay(documents: list[Document], overlay:
 
 
 @pytest.mark.parametrize("base", ["base", "redis", "serving", "feast", "monitoring", "stream"])
-def test_bases_name_no_registry_and_no_namespace(base: str) -> None:
+def test_base_manifests_name_no_registry_and_no_namespace(base: str) -> None:
     documents = render(ROOT / "deploy" / base)
 
     assert {c["image"] for d in documents for c in containers(d)} <= NAMES

@@ -15,7 +15,7 @@ def test_profiles_are_means_over_the_users_of_an_intent_and_empty_where_it_has_n
     assert table.loc[[1, 3]].isna().all().all()
 
 
-def test_moves_are_shares_of_a_row_and_what_is_not_chosen_is_the_last_column() -> None:
+def test_moves_between_intents_are_shares_and_the_last_column_holds_the_rest() -> None:
     before, after = np.array([7, 7, 7, 7, 3, 5]), np.array([7, 7, 3, 5, 3, 7])
     shares = moves(before, after, [3, 7, 9])
     assert shares[:2].tolist() == [[1, 0, 0, 0], [0.25, 0.5, 0, 0.25]]

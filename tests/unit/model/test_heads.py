@@ -47,7 +47,7 @@ def _next_item(dropouts: int, rate: float) -> float:
     return Objective(config).losses(model, step)["next_item"].item()
 
 
-def test_dropouts_of_a_state_are_averaged_where_anything_is_dropped() -> None:
+def test_several_dropouts_of_a_state_are_averaged() -> None:
     assert _next_item(4, rate=0.0) == pytest.approx(_next_item(0, rate=0.0), rel=1e-6)
     one, many = _next_item(1, rate=0.5), _next_item(64, rate=0.5)
     assert one != pytest.approx(many, rel=1e-6)

@@ -38,7 +38,7 @@ def test_an_empty_history_has_a_zero_vector_and_no_intent(folder: Path) -> None:
     assert (encoded.intents[[0, 2, 3]] >= 0).all()
 
 
-def test_how_many_are_encoded_at_a_time_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_of_encoding_changes_no_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(folder)
     together = model.encode(HISTORIES).vectors
     monkeypatch.setitem(sequence_model._ROWS_AT_ONCE, "cpu", 1)

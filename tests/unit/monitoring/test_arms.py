@@ -81,9 +81,7 @@ def test_rates_variances_and_users_of_every_day_are_those_of_all_rows_until_then
                 assert day.users[arm] == users
 
 
-def test_days_before_the_first_one_count_for_nothing_and_an_empty_day_changes_nothing(
-    table: pa.Table, tmp_path: Path
-) -> None:
+def test_days_without_answers_do_not_change_the_verdict(table: pa.Table, tmp_path: Path) -> None:
     with opened(table, tmp_path) as session:
         began(session, DIGESTS)  # type: ignore[arg-type]
         days, _ = daily_sums(session, FIRST + 2, FIRST + DAYS + 1, METRICS)
@@ -136,7 +134,7 @@ def test_a_test_begins_once_both_versions_were_shown_in_their_own_arms(table: pa
         assert began(session, DIGESTS) is None  # type: ignore[arg-type]
 
 
-def test_who_is_answered_by_the_champion_in_the_challenger_s_place_stays_in_the_challenger_s_arm(
+def test_users_answered_by_the_champion_in_place_of_the_challenger_stay_in_its_arm(
     table: pa.Table, tmp_path: Path
 ) -> None:
     rows = table.to_pylist()

@@ -142,7 +142,7 @@ def test_at_most_the_configured_number_of_answers_is_replayed(case: Case) -> Non
     assert found.left_out["more than are replayed"] == case.judge().answers - 10
 
 
-def test_a_champion_that_explores_nothing_leaves_nothing_to_conclude(case: Case, tmp_path: Path) -> None:
+def test_without_exploration_by_the_champion_no_estimate_is_made(case: Case, tmp_path: Path) -> None:
     found = case.judge(champion=with_rules(case.inputs, RulesConfig(), tmp_path / "bundle"))
 
     assert found.estimates is None

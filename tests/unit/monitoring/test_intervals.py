@@ -11,5 +11,5 @@ def test_intervals_are_those_of_newcombes_examples() -> None:
     assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
 
 
-def test_without_a_trial_nothing_is_known() -> None:
+def test_without_a_trial_the_interval_is_everything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)

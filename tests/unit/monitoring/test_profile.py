@@ -12,7 +12,7 @@ from elcrec.monitoring.profile import Profile, read_profile
 OLD = Path(__file__).parents[1] / "serving/bundles/1-first/bundle"
 
 
-def test_histories_are_grouped_by_length_and_count_as_what_is_published_of_them() -> None:
+def test_histories_are_grouped_by_their_published_length() -> None:
     histories = Ragged.from_rows([np.arange(length) + 1 for length in (1, 2, 3, 4, 60, 90, 7, 8)])
     assert history_lengths(histories, 50) == {"1": 1 / 8, "2": 2 / 8, "4": 2 / 8, "8": 1 / 8, "32": 2 / 8}
     assert history_lengths(histories, None)["64"] == 1 / 8

@@ -46,7 +46,7 @@ def test_a_small_share_is_enough_where_users_are_many() -> None:
     ("number", "users", "needs"),
     [(5, 500, "5 days, "), (10, 5000, "users in the smaller arm: 7 days and 5,000 users per arm are needed")],
 )
-def test_nothing_is_decided_before_the_least_sample(number: int, users: int, needs: str) -> None:
+def test_no_decision_is_made_before_the_minimum_sample(number: int, users: int, needs: str) -> None:
     days = Test(seed=1, users=8000, lift=0.5).played()[:number]
 
     found = decide(PromoteConfig(min_users=users), days, 0, share=0.5)

@@ -128,7 +128,7 @@ def test_a_reference_of_an_earlier_version_has_no_lengths_and_is_judged_without_
     assert found[-1].verdict == "fine"
 
 
-def test_scores_that_no_longer_tell_clicks_are_seen_though_the_rate_is_the_same() -> None:
+def test_scores_that_no_longer_predict_clicks_are_noticed_at_an_unchanged_rate() -> None:
     flat = a_day(deciles=[0.095] * 10)
     assert judged(flat, flat)[-1].alarms == ("calibration",)
 

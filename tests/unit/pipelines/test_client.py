@@ -109,7 +109,7 @@ class TestSubmit:
         assert body["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "elcrec-training"
         assert body["display_name"].startswith("elcrec-training 20")
 
-    def test_no_cache_reaches_every_task(self, server: Server, package: Path, run: Run) -> None:
+    def test_the_option_no_cache_reaches_every_task(self, server: Server, package: Path, run: Run) -> None:
         assert run("submit", "--package", package, "--no-cache")[0] == 0
         (body,) = server.sent("POST", "runs")
         spec = body["pipeline_spec"]["pipeline_spec"]
@@ -182,7 +182,7 @@ class TestSubmit:
             ("k=0", "parameter k: 0 is not positive"),
         ],
     )
-    def test_a_faulty_wish_for_recommendations_is_refused_before_anything_is_sent(
+    def test_faulty_arguments_of_a_recommendation_run_are_refused_before_submission(
         self, server: Server, run: Run, param: str, message: str
     ) -> None:
         code, _, err = run("submit", "recommendation", "--param", param)
@@ -220,12 +220,12 @@ class TestParameters:
         assert list(body["runtime_config"]["parameters"].values()) == [value]
 
     @pytest.mark.parametrize("param", ["epochs=5.5", "epochs=true", "epochs=many", "share=true", "gpu=1", "seeds=1"])
-    def test_another_type_is_refused(self, server: Server, typed: Path, run: Run, param: str) -> None:
+    def test_a_column_of_another_type_is_refused(self, server: Server, typed: Path, run: Run, param: str) -> None:
         code, _, err = run("submit", "--package", typed, "--param", param)
         assert (code, server.requests) == (2, [])
         assert err.startswith(f"parameter {param.split('=', maxsplit=1)[0]}: ")
 
-    def test_the_check_is_found_inside_an_exit_handler(self, server: Server, typed: Path, run: Run) -> None:
+    def test_a_check_inside_an_exit_handler_is_found(self, server: Server, typed: Path, run: Run) -> None:
         code, _, err = run("submit", "--package", typed, "--param", "dataset=beuty")
         assert (code, server.requests) == (2, [])
         assert "beuty" in err
@@ -255,7 +255,7 @@ class TestSchedule:
         assert err.startswith("--service-account elcrec, on 2.16: before Kubeflow Pipelines 2.17 a schedule's service")
 
     @pytest.mark.parametrize("tag", ["2.17.0", "master"])
-    def test_an_account_is_sent_to_a_server_that_heeds_it(
+    def test_the_service_account_is_sent_to_a_server_that_uses_it(
         self, server: Server, package: Path, run: Run, tag: str
     ) -> None:
         server.health = {"tag_name": tag, "multi_user": False}
@@ -351,7 +351,7 @@ class TestWait:
         assert len(said) == 1
         assert said[0].endswith("; asking again")
 
-    def test_a_server_that_stays_away_is_given_up(self, server: Server) -> None:
+    def test_a_server_that_stays_unreachable_ends_the_wait(self, server: Server) -> None:
         server.runs["r1"] = [run_of("RUNNING"), error(503, "upstream connect error")]
         with pytest.raises(UserError, match="503: upstream connect error"):
             self.follow(server)
@@ -404,7 +404,7 @@ class TestConnection:
             (error(500, "database is down"), "500: database is down"),
         ],
     )
-    def test_another_answer_is_explained(self, server: Server, run: Run, answer: Any, message: str) -> None:
+    def test_an_answer_that_is_not_kfps_is_explained(self, server: Server, run: Run, answer: Any, message: str) -> None:
         server.broken = answer
         code, _, err = run("status", "r1")
         assert code == 2
@@ -480,7 +480,7 @@ class TestConnection:
         assert (code, server.sent("POST", "runs")) == (2, [])
         assert message in err
 
-    def test_a_run_goes_to_the_namespace(
+    def test_a_run_is_submitted_to_the_given_namespace(
         self, server: Server, package: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.health["multi_user"] = True

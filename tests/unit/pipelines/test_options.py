@@ -41,7 +41,7 @@ def written(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_a_package_refuses_what_is_compiled(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_compiled_package_refuses_options_that_are_fixed_in_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "--package=tests/golden/training.yaml", "--host=http://127.0.0.1:1", given(name))
     assert said == f"{written(name)}: --package is compiled already; leave it out"
 
@@ -80,7 +80,7 @@ def test_a_run_on_this_machine_knows_no_option_of_a_cluster(option: str, capsys:
     assert f"unrecognized arguments: {option}" in capsys.readouterr().err
 
 
-def test_the_earlier_spelling_is_told_what_to_type_now(capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_local_names_the_command_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "sweep", "--local", "--wait", "--root", "my runs", "--docker")
     command = "elcrec-pipeline run sweep --root 'my runs' --docker"
     assert said == f"submit --local has become a command of its own, run; type: {command}"

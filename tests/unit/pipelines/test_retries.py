@@ -63,7 +63,7 @@ def test_a_lost_pod_is_retried_if_the_backend_reports_it(steps: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("changes", [{}, {"pending_minutes": 0}, {"backoff_seconds": 600}])
-def test_the_window_is_made_of_what_the_platform_says(changes: dict[str, int]) -> None:
+def test_the_retry_window_follows_from_the_platform(changes: dict[str, int]) -> None:
     platform = load_platform(ROOT / "pipelines" / "platform.yaml", changes)
     step, wait = platform.step("train"), platform.backoff_seconds
     attempt = 60 * (step.timeout_minutes + platform.pending_minutes)

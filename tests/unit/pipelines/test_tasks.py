@@ -230,12 +230,12 @@ class TestSpark:
             assert package.retries(step) == 2, "a driver may be preempted"
         assert package.image("evaluate") != "spark:1"
 
-    def test_without_executors_there_is_none(self, compiled: Compile) -> None:
+    def test_without_executors_there_is_no_spark_application(self, compiled: Compile) -> None:
         package = compiled("training", *self.CLAIM)
         assert {package.constants(step)["spark"] for step in ("validate", "sequences")} == {""}
         assert package.image("validate") == package.image("evaluate")
 
-    def test_with_a_bucket_no_claim_is_needed_and_its_keys_go_along(self, compiled: Compile) -> None:
+    def test_with_a_bucket_no_claim_is_needed_and_pods_get_its_keys(self, compiled: Compile) -> None:
         secrets = {"s3": {"keys": ["AWS_ACCESS_KEY_ID"], "steps": ["validate", "sequences"]}}
         package = compiled("training", spark={"executors": 2, "bucket": "s3://b/tables"}, secrets=secrets)
         for step in ("validate", "sequences"):

@@ -75,7 +75,7 @@ def test_what_one_user_did_gives_no_vector_unless_one_is_enough() -> None:
     assert given_of(NewItemsConfig(sources=["co_seen"], least_users=1), rows).items.tolist() == [9]
 
 
-def test_users_have_nothing_beside_them_of_one_another() -> None:
+def test_users_in_one_batch_do_not_affect_each_other() -> None:
     found = given_of(NewItemsConfig(sources=["co_seen"], window=3, least_users=1), [[1, 9], [2, 3]])
 
     np.testing.assert_array_equal(found.vectors_WD, VECTORS[[1]])

@@ -47,7 +47,7 @@ def test_the_same_run_replaces_its_row(tmp_path: Path) -> None:
     assert ["0.0600" in row for row in rows_of(tmp_path, "paper, elcrec")] == [True]
 
 
-def test_another_seed_is_another_row_and_both_have_a_mean(tmp_path: Path) -> None:
+def test_runs_of_two_seeds_have_a_row_each_and_a_mean(tmp_path: Path) -> None:
     add(run_folder(tmp_path / "run"), tmp_path)
     add(run_folder(tmp_path / "run", seed=2, level=0.06), tmp_path)
     assert len(rows_of(tmp_path, "paper, elcrec |")) == 2

@@ -107,7 +107,7 @@ def test_a_key_that_cannot_be_had_stops_the_server_rather_than_opening_it(
     ("kind", "allowed"),
     [("application/json", True), ("Application/JSON; charset=utf-8", True), ("text/plain", False), (None, False)],
 )
-def test_what_writes_must_say_that_it_is_json(kind: str | None, allowed: bool) -> None:
+def test_a_request_that_writes_must_declare_json(kind: str | None, allowed: bool) -> None:
     headers = {} if kind is None else {"content-type": kind}
     if allowed:
         require_json(headers)

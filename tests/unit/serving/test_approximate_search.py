@@ -87,7 +87,7 @@ def test_candidates_that_cover_the_catalogue_give_the_exact_answers(
 
 
 @pytest.mark.parametrize("rules", [None, CAPS, MIXED], ids=["no rules", "caps and boosts", "diversity, calibration"])
-def test_what_must_not_be_shown_is_not_and_nothing_is_short(model: SequenceModel, rules: RulesConfig | None) -> None:
+def test_excluded_items_are_not_shown_and_answers_are_complete(model: SequenceModel, rules: RulesConfig | None) -> None:
     asked = queries()
     exact = recommender(model, None, rules).recommend(asked)
     for query, answer, whole in zip(asked, recommender(model, NARROW, rules).recommend(asked), exact, strict=True):

@@ -44,7 +44,7 @@ def test_tensors_packed_by_a_client_are_read_unchanged() -> None:
     assert inference.binary_outputs(request) == {"item_id"}
 
 
-def test_what_is_packed_is_read_by_a_client_of_the_protocol() -> None:
+def test_packed_tensors_are_read_by_a_client_of_the_protocol() -> None:
     response = InferResponse(
         model_name="m",
         model_version="1",
@@ -99,7 +99,7 @@ def test_a_header_that_is_no_length_of_the_body_is_refused(header: str) -> None:
 
 
 @given(data=st.binary(max_size=200))
-def test_no_data_are_more_than_refused(data: bytes) -> None:
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for datatype in ("BYTES", "INT64", "BOOL", "other"):
         with suppress(Refusal):
             binary.fill([tensor(datatype, len(data))], data)

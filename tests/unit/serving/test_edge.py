@@ -117,7 +117,7 @@ def test_a_body_in_chunks_is_no_head_however_large(port: int) -> None:
     assert answer.startswith(b"HTTP/1.1 200")
 
 
-def test_a_body_that_nobody_reads_may_follow_its_answer(port: int) -> None:
+def test_an_unread_request_body_may_arrive_after_the_answer(port: int) -> None:
     with connected(port) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\ncontent-length: 5\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
@@ -156,7 +156,7 @@ def test_a_stalled_client_is_disconnected(port: int, begun: bytes) -> None:
     assert time.monotonic() - started < 10 * SECONDS
 
 
-def test_a_client_that_does_not_read_its_answers_is_hung_up_on(port: int) -> None:
+def test_a_client_that_does_not_read_its_answers_is_disconnected(port: int) -> None:
     with connected(port) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         connection.sendall(b"GET /large HTTP/1.1\r\n\r\n" * 15)

@@ -243,7 +243,7 @@ def test_a_dead_sink_is_named_and_files_are_written_all_the_same(
 @pytest.mark.parametrize(
     "address", ["logger:80", "ftp://host/x", "http://", "http://me:secret@host", "http://host:99999", "http://a b"]
 )
-def test_what_is_no_address_is_refused_without_being_shown(address: str) -> None:
+def test_an_invalid_address_is_refused_without_being_shown(address: str) -> None:
     with pytest.raises(UserError, match="not an http or https address") as raised:
         parse_config({"serve": {"exposures": {"sink": address}}})
     assert "secret" not in str(raised.value)

@@ -38,7 +38,7 @@ distinct_times = st.lists(st.integers(0, 40), unique=True, max_size=20)
 
 
 @given(times=distinct_times, data=st.data())
-def test_whatever_the_order_and_the_repeats_the_newest_window_is_left(times: list[int], data: st.DataObject) -> None:
+def test_the_newest_window_remains_for_any_order_and_repeats(times: list[int], data: st.DataObject) -> None:
     events = [event(f"i{time}", time) for time in times]
     repeats = data.draw(st.lists(st.sampled_from(events), max_size=10)) if events else []
     replay = data.draw(st.permutations(events + repeats))
@@ -66,7 +66,7 @@ def test_a_dislike_is_no_part_of_a_history_and_stays_known_whatever_is_published
     assert merge_publication(found, history(("i7", 9)), WINDOW, knows=CATALOGUE).seen == found.seen
 
 
-def test_without_kinds_that_say_no_a_kind_means_nothing() -> None:
+def test_without_configured_dislikes_no_kind_is_a_dislike() -> None:
     found, _ = add_events(History(), [event("i2", 2, kind="no")], WINDOW)
     assert (found.item_ids, found.seen) == (["i2"], [])
 
@@ -90,7 +90,7 @@ def test_equal_times_are_in_order_of_arrival_and_a_replay_changes_nothing() -> N
     assert (repeated[EventOutcome.DUPLICATE], repeated[EventOutcome.LATE]) == (5, 2)
 
 
-def test_an_event_id_is_known_again_whatever_its_time() -> None:
+def test_a_repeated_event_id_is_recognised_at_any_time() -> None:
     found, _ = add_events(History(), [event("a", 1, "click-1")], WINDOW)
 
     again, outcomes = add_events(found, [event("a", 2, "click-1"), event("a", 3, "click-2")], WINDOW)

@@ -86,7 +86,7 @@ def _with_twins_as_one(item_ids: list[str]) -> list[str]:
     return [f"item-{TWINS[item]}" if item in TWINS else item for item in item_ids]
 
 
-def test_one_alone_is_answered_as_in_a_batch(recommender: Recommender) -> None:
+def test_a_query_alone_gets_the_same_answer_as_in_a_batch(recommender: Recommender) -> None:
     queries = [Query(history=["new-1", f"item-{item}"], k=6) for item in range(1, 13)]
 
     batch = recommender.recommend(queries)

@@ -118,7 +118,7 @@ def test_no_known_history_falls_back_to_popular_items(
     assert answer.scores == sorted(answer.scores, reverse=True)
 
 
-def test_a_history_of_almost_everything_leaves_fewer_than_k(recommender: Recommender) -> None:
+def test_a_history_of_nearly_all_items_leaves_fewer_than_k_recommendations(recommender: Recommender) -> None:
     (answer,) = ask(recommender, [[f"item-{index}" for index in range(1, 14)]], 10)
 
     assert set(answer.item_ids) == {"item-14", "item-15"}

@@ -157,7 +157,7 @@ def test_messages_are_stored_in_batches_and_not_read_again(broker: Broker) -> No
     assert counted == {"handled": 7, "accepted": 7}
 
 
-def test_what_the_store_does_not_take_is_tried_until_it_does_and_nothing_further_is_read(broker: Broker) -> None:
+def test_a_failing_store_is_tried_again_and_no_further_message_is_read(broker: Broker) -> None:
     broker.send(*(event(number) for number in range(5)))
     store = Store(failures=3)
 

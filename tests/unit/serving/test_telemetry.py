@@ -39,7 +39,7 @@ def test_a_flood_of_one_kind_is_cut_counted_and_hides_no_other(written: io.Strin
     assert [line.get("kept_back") for line in lines] == [None] * 4 + [997]
 
 
-def test_what_is_no_fault_has_more_room(written: io.StringIO) -> None:
+def test_log_lines_that_report_no_fault_have_a_higher_limit(written: io.StringIO) -> None:
     for _ in range(1000):
         record("request %s", second=1, level=logging.INFO)
 

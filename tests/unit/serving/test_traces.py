@@ -123,7 +123,7 @@ def collector() -> Iterator[Collector]:
         server.server_close()
 
 
-def test_one_variable_sends_them_to_a_collector(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_variable_sends_traces_to_a_collector(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask(client: httpx.AsyncClient) -> None:
         await client.post("/recommend", json=REQUEST)
 

@@ -48,7 +48,7 @@ def test_the_server_answers_what_the_batch_does(heavy: SmallRun) -> None:
         assert set(answer.item_ids) == set(together[row["user_id"]])
 
 
-def test_whatever_was_met_in_whatever_order_is_not_recommended(heavy: SmallRun) -> None:
+def test_items_met_in_any_order_are_not_recommended(heavy: SmallRun) -> None:
     recommender = Recommender.load(heavy.bundle)
 
     @settings(max_examples=50, deadline=None)

@@ -160,7 +160,7 @@ def test_events_of_one_time_follow_a_column(build: Callable[..., SequenceData], 
 @pytest.mark.parametrize(
     ("options", "option"), [({"ties": "column"}, "tie_column"), ({"kinds": KindsConfig(targets=("x",))}, "kind_column")]
 )
-def test_a_log_that_was_not_asked_for_the_column_is_told_what_to_set(
+def test_a_log_without_the_needed_column_names_the_option_to_set(
     tmp_path: Path, options: dict[str, Any], option: str
 ) -> None:
     pq.write_table(interaction_schema().empty_table(), tmp_path / "interactions.parquet")

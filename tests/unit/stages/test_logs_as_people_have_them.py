@@ -37,7 +37,7 @@ def test_numbers_of_another_unit_are_refused_and_the_likely_unit_is_named(
 
 
 @pytest.mark.parametrize("odd", [SECONDS[0], 0, 17, "soon"])
-def test_one_odd_time_among_numbers_is_one_faulty_row(tmp_path: Path, odd: object) -> None:
+def test_one_unreadable_time_among_numbers_is_one_faulty_row(tmp_path: Path, odd: object) -> None:
     log = written(tmp_path, [*(second * 1000 for second in SECONDS), odd])
     assert checked(log, tmp_path, epoch_unit="ms", **SMALL)["quarantined"] == 1
 
@@ -55,7 +55,7 @@ def test_the_case_of_seconds_read_as_milliseconds(tmp_path: Path) -> None:
     assert "set validate.epoch_unit=s" in error.value.details
 
 
-def test_the_case_of_one_word_among_microseconds(tmp_path: Path) -> None:
+def test_the_case_of_a_word_among_microseconds_is_one_faulty_row(tmp_path: Path) -> None:
     assert checked(case("03_us_one_bad_time.csv"), tmp_path, epoch_unit="us")["quarantined"] == 1
 
 
@@ -186,7 +186,7 @@ def test_delimiter_quote_and_escape_can_be_set_and_names_given(tmp_path: Path, r
     assert "'" not in rows_of(tmp_path)["user_id"][0].as_py()
 
 
-def test_a_log_without_a_header_is_told_what_to_set(tmp_path: Path) -> None:
+def test_a_log_without_a_header_names_the_option_to_set(tmp_path: Path) -> None:
     log = written(tmp_path, SECONDS)
     log.write_text(log.read_text().partition("\n")[2])
     with pytest.raises(UserError, match="looks like data: name its columns, all of them in order, with"):

@@ -122,7 +122,7 @@ def test_late_events_count_until_a_day_is_settled_and_not_afterwards(tmp_path: P
     assert run(early, tmp_path / "out", 10.2)["bundles"] == then["bundles"]
 
 
-def test_an_old_bundle_is_stale_and_one_that_nobody_saw_is_learned(attributed: Path, tmp_path: Path) -> None:
+def test_an_old_bundle_is_stale_and_one_that_nobody_saw_is_still_learning(attributed: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     manifest = Manifest(name="elcrec", feature_service="s", sequences_md5="m", split={}, files={})

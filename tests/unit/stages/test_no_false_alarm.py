@@ -28,7 +28,7 @@ def alarms(folder: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("make", SOUND_LOGS, ids=lambda make: make.__name__)
-def test_a_sound_log_of_any_shape_is_warned_of_nothing(
+def test_a_sound_log_of_any_shape_gives_no_warning(
     make: Callable[[Path], Sound], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, options = make(tmp_path)
@@ -38,7 +38,7 @@ def test_a_sound_log_of_any_shape_is_warned_of_nothing(
 
 
 @pytest.mark.parametrize("name", ["sample", *BENCHMARKS])
-def test_the_benchmark_sets_and_the_sample_are_warned_of_nothing(
+def test_the_benchmark_sets_and_the_sample_give_no_warning(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror = os.environ.get("ELCREC_MIRROR", "")

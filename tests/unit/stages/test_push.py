@@ -222,7 +222,7 @@ def test_a_better_model_becomes_champion(store: Store, ranked: tuple[Inputs, Inp
     assert store.gate()["champion"]["version"] == "1"
 
 
-def test_a_challenger_leaves_the_champion_and_what_is_published_of_it(
+def test_a_challenger_changes_neither_the_champion_nor_its_published_features(
     store: Store, ranked: tuple[Inputs, Inputs]
 ) -> None:
     registry, features = store.sides["registry"], store.sides["features"]

@@ -36,7 +36,7 @@ def write_histories(path: Path, rows: dict[str, list[str]]) -> Path:
     return path
 
 
-def test_every_user_gets_what_the_recommender_answers_her_alone(inputs: Inputs, bundle: Path, tmp_path: Path) -> None:
+def test_each_user_gets_the_same_answer_as_alone(inputs: Inputs, bundle: Path, tmp_path: Path) -> None:
     known = pq.read_table(inputs.sequences / "histories.parquet").to_pydict()
     rows = {"cold": [], "lost": ["gone"], **dict(zip(known["user_id"], known["item_ids"], strict=True))}
     rows["full"] = [f"item-{index}" for index in range(1, 13)]

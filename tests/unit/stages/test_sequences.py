@@ -112,7 +112,7 @@ def test_a_temporal_split_records_its_cuts(validated: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("k_core", [10_000, 31])
-def test_a_core_that_nothing_belongs_to_is_refused(validated: Path, tmp_path: Path, k_core: int) -> None:
+def test_an_empty_k_core_is_refused(validated: Path, tmp_path: Path, k_core: int) -> None:
     with pytest.raises(UserError, match="no interaction is left"):
         build_sequences(SequencesConfig(k_core=k_core), validated, tmp_path / "out", engine=ENGINE)
     assert not (tmp_path / "out").exists()

@@ -75,7 +75,7 @@ def test_without_the_extra_the_model_is_trained_and_one_line_says_what_is_missin
     assert "elcrec[report]" in line
 
 
-def test_a_sample_of_users_is_validated_on_where_that_is_asked_for(
+def test_validation_uses_a_sample_of_users_if_configured(
     sequences: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

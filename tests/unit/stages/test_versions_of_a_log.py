@@ -40,7 +40,7 @@ def failed(checks: dict[str, bool]) -> set[str]:
     return {name for name, passed in checks.items() if not passed}
 
 
-def test_a_version_that_goes_on_from_the_last_one_passes_all_parts_of_the_comparison(tmp_path: Path) -> None:
+def test_a_version_that_continues_the_last_log_passes_every_comparison(tmp_path: Path) -> None:
     checks = compared(tmp_path, rows(), [*rows(), *list(rows(start=60, days=10))[:30]])
     parts = {"users of the last log", "items of the last log", "newest event", "change of period", "gap in time"}
     assert parts | {"growth of the largest user"} <= set(checks)

@@ -52,7 +52,7 @@ def _broken(_: object, **_options: object) -> object:
     return call
 
 
-def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch, step: Step) -> None:
+def test_a_missing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch, step: Step) -> None:
     monkeypatch.setattr(torch, "compile", _broken)
     with pytest.raises(UserError, match=r"torch\.compile failed: no compiler; install a C compiler"):
         compiled(_losses, step.num_sequences)(step)

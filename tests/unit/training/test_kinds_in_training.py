@@ -49,7 +49,7 @@ def test_an_event_that_weighs_nothing_changes_no_loss(loss: str) -> None:
     assert items is None or len(items)
 
 
-def test_a_step_in_which_everything_weighs_nothing_has_a_loss_of_0() -> None:
+def test_a_step_whose_weights_are_all_zero_has_loss_zero() -> None:
     states, items, nothing = torch.randn(4, 8), torch.randn(6, 8), torch.zeros(4)
     assert binary_loss(states, states, states, nothing) == 0
     assert softmax_loss(states, items, torch.tensor([1, 2, 3, 4]), weights_N=nothing) == 0

@@ -204,7 +204,7 @@ def _without_data(holder: object) -> None:
 
 
 @cases
-def test_a_step_asks_for_no_value(case: tuple[Any, ...]) -> None:
+def test_no_step_asks_for_a_value(case: tuple[Any, ...]) -> None:
     """On the meta device nothing has a value: a step that asked for one, or whose shapes hung on one, would fail."""
     config = _config(case, encoder=EncoderConfig(window=5, hidden_size=8, num_blocks=2))
     steps = packed_steps(ring_data(), config)
