@@ -10,19 +10,19 @@ from elcrec.artifacts import SCHEMA_VERSION, atomic_file, read_json, write_json
 
 _HEAD = """# Benchmarks
 
-Our engine beside `benchmarks/textbook.py`: the same method and hyper-parameters as most people would write them, with
-sequences padded to the window, a data set that draws negatives and views in Python, plain attention and five encoder
-passes a step.
+These figures compare our engine with `benchmarks/textbook.py`: the same method and hyper-parameters, written as most
+people would write them. It pads sequences to the window, draws negatives and views in Python, uses plain attention and
+takes five encoder passes per step.
 
 - Every run is a fresh process with the same number of threads. The engines take turns (A B, B A, …); a figure is the
   median of the runs, with the lowest and highest beside it.
-- *CPU seconds* are user and system time of all threads of the process: what other work on the machine disturbs least.
-- A *ratio* is the textbook's figure over ours: above 1 we are cheaper. It is of CPU seconds, or of wall seconds where a
-  GPU does the work.
-- Where an epoch was run in part, its cost is that of the steps that were run times the number of steps, and the table
-  says how many were run.
-- The published code's figures are for reference: they come from another machine (one thread of a 2-core AVX2 server
-  CPU), so no ratio is drawn with them.
+- *CPU seconds* are the user and system time of all threads of the process. Other work on the machine disturbs them
+  least.
+- A *ratio* is the textbook's figure divided by ours: above 1, ours costs less. It compares CPU seconds, or wall seconds
+  if a GPU does the work.
+- If only a part of an epoch was run, the table says how many steps; the cost of the epoch is calculated from them.
+- The figures of the published code are for reference. They come from another machine (one thread of a 2-core AVX2
+  server CPU), so there is no ratio for them.
 
 Written by `python -m benchmarks`; every run's numbers are in the JSON file of the same name. Nothing here is edited by
 hand."""

@@ -72,10 +72,10 @@ requests."""
 
 def attacks(section: Section) -> list[str]:
     """Write the results of attacks on a server."""
-    text = """One server process, attacked from another process over loopback, while a third party asks for its health,
-or every tenth time for its metrics, each time on a connection of its own. *Late* are answers that were not 200 within a
-second; *faults* are answers to the attackers of 5xx but 503; *memory* is the peak of the server's resident memory over
-that before the attack."""
+    text = """One process attacks one server process over loopback. Meanwhile a third process asks for the server's
+health, and every tenth time for its metrics, on a new connection each time. *Late* counts answers that were not 200
+within a second. *Faults* counts answers 5xx to the attackers, except 503. *Memory* is the server's peak of resident
+memory divided by its memory before the attack."""
     head = ["attack", "seconds", "asked", "late", "slowest, ms", "memory", "faults", "answers to the attackers"]
     rows = [
         [

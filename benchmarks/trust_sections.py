@@ -17,12 +17,13 @@ _KINDS = {
 
 def kills(section: Section) -> list[str]:
     """Write the outcomes of work that was killed and repeated."""
-    text = """The process group that does the work is ended by SIGKILL; then the same command runs again, in peace.
-*Equal* are points after which everything is as after work that nobody killed: weights, metrics, ranks and every other
-file bit by bit (but pages and what says when and how long), the registry's versions, runs and artifact folders, and the
-rows of the online store and of the log of events (but Feast's list of earlier versions of its views, of which a kill
-may lose one, and which nothing reads). A file or folder that is left over counts as a fault. The client of the server
-sends a batch of events again until it is acknowledged, and never after that."""
+    text = """SIGKILL ends the process group that does the work; then the same command runs again without a kill.
+*Equal* counts the points after which everything is as if nobody had killed the work. Weights, metrics, ranks and every
+other file are compared bit by bit, except pages, times and durations. Versions, runs and artifact folders of the
+registry are compared too, and the rows of the online store and of the event log. One thing is left out: Feast's list of
+earlier versions of its views, which nothing reads and of which a kill may lose one. A file or folder that is left over
+counts as a fault. The client of the server sends a batch of events again until it is acknowledged, and never after
+that."""
     head = ["what is killed", "kills", "points", "equal", "other or failed"]
     tried: list[Result] = [one for one in section["tried"] if one["killed"]]
     rows = [
@@ -39,9 +40,9 @@ sends a batch of events again until it is acknowledged, and never after that."""
 
 def full_disk(section: Section) -> list[str]:
     """Write the results of stages on disks that were too small."""
-    text = """Each stage as a command, all that it writes on a disk that holds a part of what it writes where there is
-room; then the same command on the same disk with room. *Refused* are those that ended in one line, with nothing
-half-written beside it; *equal* are those after which everything is as where there always was room."""
+    text = """Each stage runs as a command on a disk that is too small for what it writes; then the same command runs on
+the same disk with enough room. *Refused* counts the runs that ended with one line and left nothing half-written.
+*Equal* counts those after which everything is as on a disk that always had room."""
     head = ["stage", "disks, KiB", "tried", "refused", "equal afterwards", "other, failed or half-written"]
     of: dict[str, list[Result]] = {}
     for one in section["tried"]:
@@ -73,8 +74,8 @@ def monitor(section: Section) -> list[str]:
     text = f"""Simulated worlds of {section["users"]:,} users, some {section["answers"]:,.0f} answers of ten items a day
 and twelve intents. Users have lasting tastes, come again, leave and are replaced; weekends and days differ in traffic,
 tastes and click rates. After {days["reference"]} reference days come {days["judged"]} days in which nothing changes, or
-a few of them and then {days["within"]} days of a drift. An alarm is any verdict but *fine*; the monitor is told to
-raise a false one in at most {percent(section["stated"])} of such months."""
+a few such days and then {days["within"]} days of a drift. An alarm is any verdict except *fine*. The monitor is
+configured to raise a false alarm in at most {percent(section["stated"])} of the months without a drift."""
     head = ["what happens", "worlds", "alarm", "share", "wanted"]
     rows = [["nothing", section["false"], f"at most {percent(section['stated'])}"]]
     rows += [[f"{name}, found within {days['within']} days", n, "at least 95%"] for name, n in section["found"].items()]
@@ -96,11 +97,11 @@ def counterfactual(section: Section) -> list[str]:
     """Write how often the interval of an estimate covers the truth."""
     seeds, level = section["seeds"], percent(section["confidence"])
     text = f"""Simulated worlds with planted intents. The champion answers {section["users"]:,} users some
-{section["answers"]:,.0f} times and leaves places to chance; from its log alone is estimated what another policy would
-earn, with the real rules, propensities and estimators. What it would earn is known: {percent(section["worth"])} clicks
-per shown item on average. The shown items tell as much as {section["effective"]:,.0f} of the challenger's; the champion
-could have shown {percent(section["reached"])} of those. Intervals are of {level}, by user; they are to cover the truth
-in at least 90% of the worlds."""
+{section["answers"]:,.0f} times and fills some places at random. The estimators use its exposures alone, with the real
+rules and propensities, to estimate how many clicks another policy would get. The true number is known: on average
+{percent(section["worth"])} clicks per shown item. The effective sample has {section["effective"]:,.0f} items; the
+champion could have shown {percent(section["reached"])} of the challenger's items. Intervals are of {level}, by user;
+they should cover the truth in at least 90% of the worlds."""
     head = ["estimate", "worlds", "covers", "share", "mean error", "mean width of the interval"]
     rows = [
         [
@@ -122,11 +123,12 @@ def _points(*values: float) -> list[str]:
 
 def promotion(section: Section) -> list[str]:
     """Write how often a difference of equal versions is found, and how often and how soon a real lift."""
-    text = f"""Simulated tests of two versions, half of the users each, looked at after every day for
-{section["days"]} days. Users have lasting click rates and habits, come again, and half of them come first on some later
-day; so the answers to one user are far from independent. The test is told to tell two equal versions apart, in either
-direction, in at most {percent(section["stated"])} of the tests, over any number of looks. *Refused* are tests whose
-users are split too unevenly for chance on the last day (one in a thousand is expected of each day alone)."""
+    text = f"""Simulated tests of two versions. Each version answers half of the users, and a decision is tried
+after every day for {section["days"]} days. Users have lasting click rates and habits and come again, and half of them
+come first on some later day; so the answers to one user are far from independent. The test is configured to see a
+difference between two equal versions, in either direction, in at most {percent(section["stated"])} of the tests, over
+any number of looks. *Refused* counts the tests in which, on the last day, chance does not explain how uneven the split
+of users is (one in a thousand is expected for each day alone)."""
     head = ["lift of the challenger", "users", "tests", "promoted", "dropped", "refused", "median day of the decision"]
     rows = []
     for one in section["played"]:
