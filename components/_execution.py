@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,12 +57,9 @@ def engine_on(cluster: str, config: EngineConfig, given: Path) -> Iterator[tuple
     spark = msgspec.structs.replace(parse_spark(cluster), owner=_owner())
     # A retry of the step in the same run finds what the previous attempt left.
     key = "/".join(os.environ.get(name, "") for name in ("ELCREC_RUN_ID", "ELCREC_STEP")) + str(given)
-    if spark.bucket:
-        with spark_connect(key, spark) as address:
-            yield open_engine(msgspec.structs.replace(config, master=address, spill=spark.bucket)), given
-        return
-    with on_shared_volume(given, spark, key) as (copy, work), spark_connect(key, spark) as address:
-        yield open_engine(msgspec.structs.replace(config, master=address, spill=str(work))), copy
+    shared = nullcontext((given, spark.bucket)) if spark.bucket else on_shared_volume(given, spark, key)
+    with shared as (copy, spill), spark_connect(key, spark) as address:
+        yield open_engine(msgspec.structs.replace(config, master=address, spill=str(spill))), copy
 
 
 def _owner() -> "Owner | None":

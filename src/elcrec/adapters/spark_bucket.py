@@ -178,15 +178,18 @@ class _Reader(DataSourceReader):
         return found
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        if not isinstance(partition, _Group):
+        if not isinstance(partition, _Group):  # what Spark makes of an empty table
             return
         # Spark asks for its own names of what is inside a list, and its own word on what may be null.
         schema, before = to_arrow_schema(self._schema, timezone="UTC"), partition.before
         with _open(self._folder, partition.file) as parquet:
             for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[partition.number]):
-                rows = pa.array(np.arange(before, before + len(batch)))
-                yield (batch.append_column(_ROW, rows) if self._numbered else batch).cast(schema)
+                yield (_numbered(batch, before) if self._numbered else batch).cast(schema)
                 before += len(batch)
+
+
+def _numbered(batch: pa.RecordBatch, before: int) -> pa.RecordBatch:
+    return batch.append_column(_ROW, pa.array(np.arange(before, before + len(batch))))
 
 
 class _Writer(DataSourceArrowWriter):
