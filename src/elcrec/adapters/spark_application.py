@@ -73,16 +73,24 @@ def spark_connect(key: str, cluster: SparkCluster) -> Iterator[str]:
 def on_shared_volume(given: Path, cluster: SparkCluster, key: str) -> Iterator[tuple[Path, Path]]:
     """Yield a copy of a folder that executors can read, and a folder for their output; both are removed at the end."""
     folder = Path(cluster.workspace, "spark", hashlib.sha256(key.encode()).hexdigest()[:16])
+    copy = folder / given.name
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        copy = folder / given.name
-        shutil.copytree(given, copy)
+        _copy(given, copy)
         yield copy, folder / "work"
-    except OSError as error:
-        fix = "mount claims.workspace, with room for some times the log"
-        raise UserError(f"cannot be written ({error.strerror})", where=folder, fix=fix) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy(given: Path, copy: Path) -> None:
+    """Copy a folder to the shared volume, in place of an earlier attempt's copy."""
+    try:
+        shutil.rmtree(copy.parent, ignore_errors=True)
+        shutil.copytree(given, copy)
+    except OSError as error:
+        # For files, `copytree` raises one error without `strerror`, with a list of (from, to, reason).
+        reason = error.strerror or error.args[0][0][-1]
+        fix = "mount claims.workspace, with room for some times the log"
+        raise UserError(f"the input cannot be copied there ({reason})", where=copy.parent, fix=fix) from error
 
 
 class _DriverLostError(Exception):

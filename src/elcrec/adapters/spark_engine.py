@@ -31,6 +31,8 @@ _FAULT_OF_S3 = re.compile("AWS Error (NETWORK_CONNECTION|SLOW_DOWN|INTERNAL_FAIL
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception)\b")
 _CONNECT_MODE = "SPARK_CONNECT_MODE_ENABLED"
 _ADDRESS, _PYTHON = "SPARK_LOCAL_IP", "PYSPARK_PYTHON"
+_LEFT_BEHIND = ("SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE")
+"""What PySpark leaves in the environment when it starts a Spark on this machine."""
 _INSTALL = "install the extra spark (pip install 'elcrec[spark]') and a Java runtime of version 17 or later"
 
 
@@ -145,7 +147,9 @@ def _variables(master: str) -> dict[str, str | None]:
     """
     if not master.startswith("local"):
         return {_CONNECT_MODE: None}
-    return {_CONNECT_MODE: None, _ADDRESS: os.environ.get(_ADDRESS, "127.0.0.1"), _PYTHON: sys.executable}
+    left = {name: os.environ.get(name) for name in _LEFT_BEHIND}
+    own = {_ADDRESS: os.environ.get(_ADDRESS, "127.0.0.1"), _PYTHON: sys.executable}
+    return {_CONNECT_MODE: None, **left, **own}
 
 
 def _connect(config: EngineConfig, master: str, folder: Path) -> Any:

@@ -231,3 +231,30 @@ def test_inputs_are_copied_to_the_shared_volume_and_removed(tmp_path: Path) -> N
         assert copy.is_relative_to(shared.workspace)
         assert work.is_relative_to(shared.workspace)
     assert list((tmp_path / "workspace" / "spark").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("workspace", "reason"), [("a file", "Not a directory"), ("workspace", "No such file or directory")]
+)
+def test_an_input_that_cannot_be_copied_says_what_to_mount(workspace: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    given = tmp_path / "raw"
+    given.mkdir()
+    (given / "data.csv").symlink_to(tmp_path / "absent")
+    shared = cluster(workspace=str(tmp_path / workspace))
+    with (
+        pytest.raises(UserError, match=rf"cannot be copied there .*{reason}.*mount claims\.workspace"),
+        on_shared_volume(given, shared, "key"),
+    ):
+        pass
+
+
+def test_an_error_of_the_stage_is_not_taken_for_one_of_the_shared_volume(tmp_path: Path) -> None:
+    given = tmp_path / "raw"
+    given.mkdir()
+    with (
+        pytest.raises(FileNotFoundError, match="another file"),
+        on_shared_volume(given, cluster(workspace=str(tmp_path / "workspace")), "key"),
+    ):
+        raise FileNotFoundError(2, "No such file or directory", "another file")
+    assert list((tmp_path / "workspace" / "spark").iterdir()) == []
