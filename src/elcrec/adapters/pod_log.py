@@ -1,4 +1,4 @@
-"""Helpers for following other pods: their logs, messages of the Kubernetes API, and SIGTERM."""
+"""Helpers for following other pods: their logs, and SIGTERM to ourselves."""
 
 import logging
 import signal
@@ -8,8 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-
-import msgspec
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +58,6 @@ class PodLog:
                     self.tail.append(line)
                     logger.info("%s", line)
         return self._seen.total() > before
-
-
-def api_message(error: BaseException) -> str:
-    """Return the message of the Kubernetes API in the body of a refusal; empty if there is none."""
-    try:
-        return str(msgspec.json.decode(getattr(error, "body", None) or b"{}").get("message", ""))
-    except (msgspec.DecodeError, AttributeError, TypeError):
-        return ""
 
 
 @contextmanager

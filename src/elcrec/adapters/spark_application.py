@@ -13,22 +13,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from elcrec.adapters.pod_log import TAIL_LINES, PodLog, api_message, sigterm_as_exit
+from elcrec.adapters import kubernetes_api
+from elcrec.adapters.kubernetes_api import CONFLICT, NOT_FOUND, api_message, await_absence, http_status, patiently
+from elcrec.adapters.pod_log import TAIL_LINES, PodLog, sigterm_as_exit
 from elcrec.adapters.quiet import quiet
 from elcrec.adapters.spark_cluster import GROUP, PLURAL, PORT, VERSION, SparkCluster, application
 from elcrec.errors import LostWorkError, UserError
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 5.0
-GONE_SECONDS = 300.0
-"""Seconds that an earlier application may take to disappear."""
-TOLERATED = 10
-"""Number of failed requests to the Kubernetes API in a row before we give up."""
 RUNNING, FAILED = "RUNNING", "FAILED"
 _ENDED = {"COMPLETED", FAILED}
 _CONTAINER = "spark-kubernetes-driver"
-_NOT_FOUND, _CONFLICT = 404, 409
 
 
 @contextmanager
@@ -49,7 +45,7 @@ def spark_connect(key: str, cluster: SparkCluster) -> Iterator[str]:
     """
     name = f"elcrec-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     client = _Client.connect(name)
-    log = PodLog(client.log, POLL_SECONDS)
+    log = PodLog(client.log, kubernetes_api.POLL_SECONDS)
     try:
         with sigterm_as_exit():
             _create(client, application(name, cluster))
@@ -144,7 +140,7 @@ class _Client:
         try:
             self._objects.delete_namespaced_custom_object(*self._place, self._name, propagation_policy="Foreground")
         except Exception as error:  # noqa: BLE001 - the original error must not be hidden
-            if _status(error) != _NOT_FOUND:
+            if http_status(error) != NOT_FOUND:
                 logger.warning("%s could not be deleted: %s", self.where, getattr(error, "reason", None) or error)
 
     def address(self, status: dict[str, Any]) -> str | None:
@@ -175,27 +171,12 @@ def _create(client: _Client, body: dict[str, Any]) -> None:
         try:
             client.create(body)
         except Exception as error:
-            if _status(error) != _CONFLICT:
+            if http_status(error) != CONFLICT:
                 raise
             logger.info("%s: removing the application of an earlier attempt", client.where)
             client.delete()
-            _await_absence(client)
+            await_absence(client.get, "the application", client.where)
             client.create(body)
-
-
-def _await_absence(client: _Client) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            client.get()
-        except Exception as error:
-            if _status(error) == _NOT_FOUND:
-                return
-            raise
-        time.sleep(POLL_SECONDS)
-    raise LostWorkError(
-        "the application of an earlier attempt cannot be removed", where=client.where, fix="delete it with kubectl"
-    )
 
 
 def _await_driver(client: _Client, cluster: SparkCluster, log: PodLog) -> str:
@@ -206,7 +187,8 @@ def _await_driver(client: _Client, cluster: SparkCluster, log: PodLog) -> str:
     """
     deadline, said = time.monotonic() + cluster.timeout_seconds, None
     while True:
-        status = _patiently(client)
+        with _explained(client):
+            status = patiently(client.get)
         state = _state(status)
         if state != said:
             said = state
@@ -219,7 +201,7 @@ def _await_driver(client: _Client, cluster: SparkCluster, log: PodLog) -> str:
             what = f"its driver is not running after {cluster.timeout_seconds} s (state {state or 'new'}); deleted"
             details = _explain(client, status, log)
             raise LostWorkError(what, where=client.where, fix="check that the cluster has room for it", details=details)
-        time.sleep(POLL_SECONDS)
+        time.sleep(kubernetes_api.POLL_SECONDS)
 
 
 def _never_ran(client: _Client, status: dict[str, Any], log: PodLog) -> UserError:
@@ -228,20 +210,6 @@ def _never_ran(client: _Client, status: dict[str, Any], log: PodLog) -> UserErro
     what = status.get("applicationState", {}).get("errorMessage") or "it ended before its driver ran"
     kind = LostWorkError if submitted else UserError
     return kind(what, where=client.where, fix=client.describe, details=_explain(client, status, log))
-
-
-def _patiently(client: _Client) -> dict[str, Any]:
-    """Return the status; tolerate some failed requests."""
-    failures = 0
-    while True:
-        try:
-            return client.get()
-        except Exception as error:
-            failures += 1
-            if failures == TOLERATED or _status(error) in {403, _NOT_FOUND}:
-                with _explained(client):
-                    raise
-            time.sleep(POLL_SECONDS)
 
 
 def _raise_if_lost(client: _Client, log: PodLog, error: Exception) -> None:
@@ -253,7 +221,7 @@ def _raise_if_lost(client: _Client, log: PodLog, error: Exception) -> None:
     try:
         status = client.get()
     except Exception as unknown:  # noqa: BLE001 - the stage's own error is more important
-        if _status(unknown) != _NOT_FOUND:
+        if http_status(unknown) != NOT_FOUND:
             return
         raise _DriverLostError("the application was deleted", "") from error
     if _state(status) == RUNNING:
@@ -288,8 +256,3 @@ def _explained(client: _Client) -> Iterator[None]:
         }
         reason = api_message(error) or error.reason
         raise UserError(f"{reason}", where=client.where, fix=fixes.get(error.status)) from error
-
-
-def _status(error: BaseException) -> int | None:
-    status = getattr(error, "status", None)
-    return status if isinstance(status, int) else None

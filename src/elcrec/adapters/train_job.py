@@ -7,17 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from elcrec.adapters.pod_log import TAIL_LINES, PodLog, api_message, sigterm_as_exit
+from elcrec.adapters import kubernetes_api
+from elcrec.adapters.kubernetes_api import CONFLICT, NOT_FOUND, api_message, await_absence, http_status, patiently
+from elcrec.adapters.pod_log import TAIL_LINES, PodLog, sigterm_as_exit
 from elcrec.adapters.train_nodes import Nodes, import_sdk, job
 from elcrec.errors import LostWorkError, UserError
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 5.0
-GONE_SECONDS = 300.0
-"""Seconds that an earlier job may take to disappear; its pods have 30 s to end."""
-TOLERATED = 10
-"""Number of failed requests to the Kubernetes API in a row before we give up."""
 LEADER = "node-0"
 OWN_ERROR = "elcrec: error: "
 COMPLETE, FAILED, PENDING = "Complete", "Failed", "Pending"
@@ -33,7 +30,7 @@ def run_job(name: str, command: list[str], nodes: Nodes) -> None:
     """
     client = _connect()
     where = f"TrainJob {client.backend.namespace}/{name}"
-    log = PodLog(lambda: _leader_log(client, name), POLL_SECONDS)
+    log = PodLog(lambda: _leader_log(client, name), kubernetes_api.POLL_SECONDS)
     try:
         with sigterm_as_exit():
             _create(client, name, job(name, command, nodes), where)
@@ -72,11 +69,11 @@ def _create(client: Any, name: str, request: dict[str, Any], where: str) -> None
         try:
             client.train(**request)
         except RuntimeError as error:
-            if _http_status(error) != 409:  # noqa: PLR2004 - Conflict
+            if http_status(error) != CONFLICT:
                 raise
             logger.info("%s: removing the job of an earlier attempt", where)
             _delete(client, name)
-            _await_absence(client, name, where)
+            await_absence(lambda: client.get_job(name), "the job", where)
             client.train(**request)
 
 
@@ -108,40 +105,19 @@ def _delete(client: Any, name: str) -> None:
             *_place(client, name), propagation_policy="Foreground"
         )
     except ApiException as error:
-        if error.status != 404:  # noqa: PLR2004 - Not Found
+        if error.status != NOT_FOUND:
             logger.warning("TrainJob %s could not be deleted: %s", name, error.reason)
     except Exception as error:  # noqa: BLE001 - the original error must not be hidden
         logger.warning("TrainJob %s could not be deleted: %s", name, error)
 
 
-def _await_absence(client: Any, name: str, where: str) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            client.get_job(name)
-        except RuntimeError as error:
-            if _http_status(error) == 404:  # noqa: PLR2004 - Not Found
-                return
-            raise
-        time.sleep(POLL_SECONDS)
-    raise LostWorkError("the job of an earlier attempt cannot be removed", where=where, fix="delete it with kubectl")
-
-
 def _wait(client: Any, name: str, nodes: Nodes, where: str) -> Any:
     """Wait until the job has ended, and return it."""
     deadline = time.monotonic() + nodes.timeout_seconds
-    failures, status = 0, None
+    status = None
     while True:
-        try:
-            found = client.get_job(name)
-            failures = 0
-        except (RuntimeError, TimeoutError) as error:
-            failures += 1
-            if failures == TOLERATED or _http_status(error) in {403, 404}:
-                with _explained(where):
-                    raise
-            time.sleep(POLL_SECONDS)
-            continue
+        with _explained(where):
+            found = patiently(lambda: client.get_job(name))
         if found.status != status:
             status = found.status
             logger.info("%s: %s", where, status)
@@ -151,7 +127,7 @@ def _wait(client: Any, name: str, nodes: Nodes, where: str) -> Any:
             what = f"not finished after {nodes.timeout_seconds} s, and deleted"
             fix = "raise timeout_seconds; the next attempt resumes from the checkpoint"
             raise LostWorkError(what, where=where, fix=fix, details=_explain(client, found, None))
-        time.sleep(POLL_SECONDS)
+        time.sleep(kubernetes_api.POLL_SECONDS)
 
 
 def own_error(lines: Iterable[str]) -> str | None:
@@ -194,10 +170,4 @@ def _explained(where: str) -> Iterator[None]:
             422: "Kubeflow Trainer 2.2 or later is needed",
         }
         reason = api_message(cause) or str(cause)
-        raise UserError(f"{error}: {reason}", where=where, fix=fixes.get(_http_status(error) or 0)) from error
-
-
-def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status of the Kubernetes API behind an error of the SDK."""
-    status = getattr(error.__cause__, "status", None)
-    return status if isinstance(status, int) else None
+        raise UserError(f"{error}: {reason}", where=where, fix=fixes.get(http_status(error) or 0)) from error

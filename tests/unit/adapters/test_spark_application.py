@@ -10,7 +10,6 @@ import jsonschema
 import pytest
 import yaml
 
-from elcrec.adapters import spark_application
 from elcrec.adapters.spark_application import on_shared_volume, spark_connect
 from elcrec.adapters.spark_cluster import LABELS, PORT, SparkCluster, application, parse_spark
 from elcrec.adapters.train_nodes import Owner, Toleration
@@ -22,7 +21,7 @@ ADDRESS = f"sc://127.0.0.1:{PORT}"
 
 @pytest.fixture
 def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
-    monkeypatch.setattr(spark_application, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr("elcrec.adapters.kubernetes_api.POLL_SECONDS", 0.01)
     with operating(tmp_path) as found:
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(found.kubeconfig))
         yield found

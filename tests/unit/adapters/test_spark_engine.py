@@ -249,7 +249,7 @@ def test_a_step_on_a_spark_application_makes_the_sequences_of_the_oracle(
 ) -> None:
     """The operator is a fake; its driver is a real server, and what they share a folder or a bucket."""
     monkeypatch.setattr(spark_application, "PORT", server)
-    monkeypatch.setattr(spark_application, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr("elcrec.adapters.kubernetes_api.POLL_SECONDS", 0.05)
     validated, config = tmp_path / "validated", SequencesConfig(k_core=2)
     validated.mkdir()
     (tmp_path / "workspace" / "spark").mkdir(parents=True)

@@ -39,7 +39,7 @@ NAME = "elcrec-test"
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     (tmp_path / "cluster").mkdir()
-    monkeypatch.setattr(train_job, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr("elcrec.adapters.kubernetes_api.POLL_SECONDS", 0.2)
     with running(tmp_path / "cluster") as found:
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(found.kubeconfig))
         yield found
