@@ -60,6 +60,7 @@ class ExposureSink:
         self._config, self._counted = config, telemetry.sent_exposures
         self._waiting: deque[bytes] = deque()
         self._posting, self._given_up = 0, False
+        self._accounts = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._over, self._until = threading.Event(), float("inf")
         self._thread = threading.Thread(target=self._run, name="exposure-sink", daemon=True)
@@ -81,7 +82,8 @@ class ExposureSink:
         self._until = time.monotonic() + self._config.sink_timeout
         self._over.set()
         self._thread.join(self._config.sink_timeout)
-        self._given_up, left = self._thread.is_alive(), len(self._waiting) + self._posting
+        with self._accounts:
+            self._given_up, left = True, len(self._waiting) + self._posting
         if left:
             self._counted.labels("failed").inc(left)
             logger.warning("exposures were not posted before the end", extra={"fields": {"rows": left}})
@@ -93,11 +95,16 @@ class ExposureSink:
         self._disconnect()
 
     def _flush(self) -> None:
-        while self._waiting and time.monotonic() < self._until:
-            self._posting = min(_AT_ONCE, len(self._waiting))
-            lines = [self._waiting.popleft() for _ in range(self._posting)]
+        while lines := self._take():
             self._deliver(lines)
-            self._posting = 0
+
+    def _take(self) -> list[bytes]:
+        """Take the next batch; none after the end."""
+        with self._accounts:
+            if self._given_up or time.monotonic() >= self._until:
+                return []
+            self._posting = min(_AT_ONCE, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(self._posting)]
 
     def _deliver(self, lines: Sequence[bytes]) -> None:
         """Post a batch until it is accepted, refused for good, or out of attempts."""
@@ -106,18 +113,20 @@ class ExposureSink:
             problem, passing = self._post(body)
             self.problem = None if problem is None else f"exposures are not posted: {problem}"
             if problem is None:
-                self._count("sent", len(lines))
+                self._count("sent")
                 return
             if not passing or seconds is None or time.monotonic() >= self._until:
                 break
             self._over.wait(seconds)
-        self._count("failed", len(lines))
+        self._count("failed")
         logger.warning("exposures were not posted", extra={"fields": {"kind": problem, "rows": len(lines)}})
 
-    def _count(self, outcome: str, rows: int) -> None:
-        """Count the outcome of a batch, unless it was already counted as given up."""
-        if not self._given_up:
-            self._counted.labels(outcome).inc(rows)
+    def _count(self, outcome: str) -> None:
+        """Count the outcome of the batch, unless `close` has counted it."""
+        with self._accounts:
+            if not self._given_up:
+                self._counted.labels(outcome).inc(self._posting)
+            self._posting = 0
 
     def _post(self, body: bytes) -> tuple[str | None, bool]:
         """Post a batch; return the problem (`None` if it was accepted), and whether it may be temporary."""

@@ -189,6 +189,25 @@ def test_a_sink_that_does_not_answer_delays_no_request_and_ends_in_time() -> Non
         assert sum(counted(telemetry)) == 8
 
 
+def test_a_batch_is_counted_once_if_the_end_comes_while_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = Telemetry()
+    counting, labels = threading.Event(), telemetry.sent_exposures.labels
+
+    def slow(outcome: str) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            counting.set()
+            threading.Event().wait(0.5)
+        return labels(outcome)
+
+    monkeypatch.setattr(telemetry.sent_exposures, "labels", slow)
+    with listening() as server:
+        posting = sink(server.address, telemetry, sink_timeout=0.1)
+        posting.add(line(0))
+        assert counting.wait(5)
+        posting.close()
+        assert counted(telemetry) == (1, 0, 0)
+
+
 @pytest.fixture(scope="module")
 def shown() -> tuple[Question, Answer]:
     serving = cast("Serving", SimpleNamespace(name="elcrec", version="3", digest="0" * 64))
