@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow.csv
 import torch
 
 from benchmarks.jobs import Job, Numbers
-from benchmarks.machine import peak_mib_of
+from benchmarks.machine import cpu_of, peak_mib_of
 from benchmarks.runner import ROOT, run, say
 from elcrec.artifacts import read_json
 from elcrec.config import TrainConfig
@@ -191,14 +191,18 @@ def _elcrec(log: Log, *arguments: str) -> Numbers:
 
 
 def _run(log: Log, command: Sequence[str]) -> Numbers:
-    started, peak, spilled, usage = time.perf_counter(), 0.0, 0.0, None
+    started, peak, spilled, cpu = time.perf_counter(), 0.0, 0.0, 0.0
     variables = {"ELCREC_FEATURES": str(ROOT / "features"), "OMP_NUM_THREADS": "1", "PYTHONPATH": _python_path()}
     with (log.folder / "said.txt").open("w+", encoding="utf-8") as said:
         process = subprocess.Popen(
             command, cwd=log.folder, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=said
         )
         while True:
-            peak, spilled = max(peak, _peak_of_family(process.pid)), max(spilled, _spilled_mib(log.folder))
+            # A member may end while it is measured.
+            with contextlib.suppress(OSError):
+                family = list(family_of(process.pid))
+                peak, cpu = max(peak, sum(map(peak_mib_of, family))), max(cpu, sum(map(cpu_of, family)))
+            spilled = max(spilled, _spilled_mib(log.folder))
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             if ended:
                 break
@@ -207,7 +211,9 @@ def _run(log: Log, command: Sequence[str]) -> Numbers:
             said.seek(0)
             raise RuntimeError(f"{' '.join(command)} failed:\n{said.read()[-_LAST_LETTERS:]}")
     wall = time.perf_counter() - started
-    return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall, "peak_mib": peak, "spilled_mib": spilled}
+    # Spark's Java process is killed, not waited for, so its time is not in that of the process.
+    cpu = max(cpu, usage.ru_utime + usage.ru_stime)
+    return {"cpu": cpu, "wall": wall, "peak_mib": peak, "spilled_mib": spilled}
 
 
 def _python_path() -> str:
@@ -215,12 +221,13 @@ def _python_path() -> str:
     return os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _peak_of_family(pid: int) -> float:
-    """Return the peak memory of a process and its children, because Spark works in a Java process."""
-    with contextlib.suppress(OSError):
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-        return peak_mib_of(pid) + sum(_peak_of_family(int(child)) for child in children)
-    return 0.0
+def family_of(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants, because Spark works in a Java process."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text(encoding="ascii").split():
+                yield from family_of(int(child))
 
 
 def _spilled_mib(folder: Path) -> float:

@@ -15,8 +15,8 @@ _HEAD = f"""# Scale
 
 What every stage costs on random logs of growing size, as CSV: {EVENTS_A_USER} events a user, {ITEMS:,} items by Zipf's
 law. A row is one run in a process of its own with one thread. *Memory* is what `engine.memory_mb` grants the engine of
-validate and sequences. *Peak* is the largest resident memory of the process, with Spark of it and its Java process.
-*Spill* is the most that the engine's temporary files held.
+validate and sequences. *Peak* is the largest resident memory of the process. With Spark, CPU time and peak are those of
+the process and its Java process. *Spill* is the most that the engine's temporary files held.
 
 - *raw sort and write* is DuckDB alone: it reads the log, sorts it by user and time and writes Parquet, with the same
   memory.

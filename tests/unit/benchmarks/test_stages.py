@@ -1,12 +1,16 @@
 """The page on scale shows its numbers correctly; the numbers here are invented."""
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from benchmarks.growth import family_of
 from benchmarks.growth_page import exponent_of, render
 from benchmarks.growth_paper import SPARK_OVER_DUCKDB, executors_for, spark_hours
+from benchmarks.machine import cpu_of
 
 FACTS = {"processor": "a made-up one", "command": "python -m benchmarks.stages --rows 100 10000"}
 
@@ -92,3 +96,27 @@ def test_what_breaks_next_is_counted() -> None:
 
 def test_a_log_without_its_sort_gives_no_estimate() -> None:
     assert "On paper" not in render({"100": one(validate=1.0)})
+
+
+def test_the_time_of_a_grandchild_counts_that_nobody_waits_for() -> None:
+    """Spark's Java process is such a one."""
+    burn = "sum(i * i for i in range(6_000_000)); print(flush=True); input()"
+    started_by_a_thread = f"""
+import subprocess, sys, threading
+def start():
+    child = subprocess.Popen([sys.executable, "-c", {burn!r}], stdin=sys.stdin)
+threading.Thread(target=start).start()
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", started_by_a_thread + "import time; time.sleep(60)"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        family = list(family_of(parent.pid))
+        spent = [cpu_of(pid) for pid in family]
+        parent.kill()
+    assert len(family) == 2
+    assert spent[1] > 0.2
