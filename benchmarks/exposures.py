@@ -4,7 +4,6 @@ Two servers over one store, one of which records exposures, alternate under the 
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,11 +17,11 @@ import pyarrow.parquet as pq
 from benchmarks.__main__ import launch, positive
 from benchmarks.jobs import Numbers
 from benchmarks.load import Load
+from benchmarks.machine import cpu_of
 from benchmarks.runner import ROOT, say
 from benchmarks.servers import add_inputs, pushed_store, server
 
 _CONNECTIONS, _USERS = 16, 2000
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,18 +57,13 @@ def _measure(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def _loaded(load: Load, pid: int) -> Numbers:
     """Return the measurements of a load, and the server's CPU time per request in milliseconds."""
-    before = _cpu_seconds(pid)
+    before = cpu_of(pid)
     command = [sys.executable, "-m", "benchmarks.load"]
     done = subprocess.run(command, cwd=ROOT, input=msgspec.json.encode(load), stdout=subprocess.PIPE, check=True)
     numbers: Numbers = msgspec.json.decode(done.stdout)
     # The warm-up, a tenth of the time, is load as well.
     asked = numbers["requests"] * 1.1
-    return {**numbers, "server_cpu_ms": (_cpu_seconds(pid) - before) / asked * 1000}
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return {**numbers, "server_cpu_ms": (cpu_of(pid) - before) / asked * 1000}
 
 
 def _say_ratio(figure: str, runs: dict[str, list[Numbers]]) -> None:

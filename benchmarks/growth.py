@@ -201,7 +201,8 @@ def _run(log: Log, command: Sequence[str]) -> Numbers:
             # A member may end while it is measured.
             with contextlib.suppress(OSError):
                 family = list(family_of(process.pid))
-                peak, cpu = max(peak, sum(map(peak_mib_of, family))), max(cpu, sum(map(cpu_of, family)))
+                peak = max(peak, sum(map(peak_mib_of, family)))
+                cpu = max(cpu, sum(cpu_of(pid, with_children=True) for pid in family))
             spilled = max(spilled, _spilled_mib(log.folder))
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             if ended:

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import cpu_of
 from elcrec.adapters.quiet import quiet
 from elcrec.errors import UserError
 
@@ -174,8 +175,7 @@ def counted_events(kill_at: int | None) -> Iterator[list[int]]:
 
 
 def _kill_later(pid: int, seconds: float) -> None:
-    used, ticks = Path(f"/proc/{pid}/stat"), os.sysconf("SC_CLK_TCK")
-    while sum(map(int, used.read_text(encoding="ascii").rsplit(")", 1)[1].split()[11:13])) / ticks < seconds:
+    while cpu_of(pid) < seconds:
         time.sleep(random.uniform(0, _LONGEST_LOOK))
     os.killpg(pid, signal.SIGKILL)
 

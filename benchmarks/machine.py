@@ -47,8 +47,12 @@ def peak_mib_of(pid: int | str) -> float:
     return max((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), default=0.0)
 
 
-def cpu_of(pid: int) -> float:
-    """Return the CPU seconds of a process and of the children that it has waited for.
+def cpu_of(pid: int, *, with_children: bool = False) -> float:
+    """Return the user and system time of a process in seconds, over all threads.
+
+    Args:
+        pid: the process.
+        with_children: whether to add the time of the children that it has waited for.
 
     Raises:
         OSError: there is no such process, or no /proc.
@@ -56,7 +60,7 @@ def cpu_of(pid: int) -> float:
     # The name, in brackets, may hold blanks; user and system time are the 12th and 13th fields after it, and those of
     # the children the next two.
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11 : 15 if with_children else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 def without_folder(argument: str) -> str:

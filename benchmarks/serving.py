@@ -1,7 +1,6 @@
 """`python -m benchmarks.serving`: latency and throughput of the server and of a plain one, on SQLite and Redis."""
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from benchmarks.__main__ import bare_job, describe, launch, page_option, positive
 from benchmarks.jobs import Result
 from benchmarks.load import Load
+from benchmarks.machine import cpu_of
 from benchmarks.measurements import Section
 from benchmarks.page import record
 from benchmarks.runner import ROOT, elcrec, say
@@ -24,7 +24,6 @@ _RATES = {"redis": 100.0, "sqlite": 50.0}
 _CONNECTIONS = 32
 _USERS = 2000
 _LAST_CHARACTERS = 2000
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +69,7 @@ def _load_both(
 def _under_load(process: "subprocess.Popen[bytes]", load: Load) -> Result:
     """Load a server from another process, after a short warm-up."""
     for seconds in (min(2.0, load.seconds), load.seconds):
-        before = _cpu_seconds(process.pid)
+        before = cpu_of(process.pid)
         timed = msgspec.structs.replace(load, seconds=seconds)
         command = [*core(-1), sys.executable, "-m", "benchmarks.load"]
         # The generator runs on another core if there is one, so that it does not take time from the server.
@@ -79,14 +78,8 @@ def _under_load(process: "subprocess.Popen[bytes]", load: Load) -> Result:
             raise RuntimeError(f"the load failed:\n{done.stderr.decode()[-_LAST_CHARACTERS:]}")
         result = msgspec.json.decode(done.stdout, type=Result)
         # A tenth more requests were sent than are counted.
-        cost = (_cpu_seconds(process.pid) - before) / (1.1 * result["requests"])
+        cost = (cpu_of(process.pid) - before) / (1.1 * result["requests"])
     return {**result, "server_cpu_ms": 1000 * cost}
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return the user and system time of a process, over all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _recommend_all(store: Path, environment: dict[str, str], options: argparse.Namespace) -> Result:
