@@ -35,7 +35,7 @@ def render(sizes: Sizes) -> str:
     """Return the page."""
     ordered = {str(rows): sizes[str(rows)] for rows in sorted(map(int, sizes))}
     parts = [_HEAD, _measured(ordered), *_growth(ordered), *_against_raw(ordered), *paper(ordered)]
-    commands = (measured_by(one["facts"]) for one in ordered.values())
+    commands = (measured_by(facts) for one in ordered.values() for facts in one["runs"])
     return "\n\n".join([*parts, *dict.fromkeys(commands)]) + "\n"
 
 

@@ -8,7 +8,7 @@ from benchmarks.growth import EVENTS_A_USER, ITEMS, RECOMMENDED_USERS
 from benchmarks.markdown import table
 
 Sizes = Mapping[str, Mapping[str, Any]]
-"""Measurements by number of rows: `memory_mb`, `facts`, `stages` (numbers by stage)."""
+"""Measurements by number of rows: `memory_mb`, `runs` (the facts of each), `stages` (numbers by stage)."""
 
 BATCH = 256
 """Users of a training step."""

@@ -52,7 +52,9 @@ def _record(out: Path, log: Log, facts: dict[str, str], stage: str, numbers: dic
     sizes = _read(out)
     one = sizes.get(str(log.rows), {})
     stages = {**one.get("stages", {}), stage: numbers}
-    sizes[str(log.rows)] = {"memory_mb": log.memory_mb, "facts": facts, "stages": stages}
+    # A run that resumes another one measures some stages; the facts of the others remain.
+    runs = [run for run in one.get("runs", []) if run != facts] + [facts]
+    sizes[str(log.rows)] = {"memory_mb": log.memory_mb, "runs": runs, "stages": stages}
     write_json(numbers_of(out), {"schema_version": SCHEMA_VERSION, "sizes": sizes})
     with atomic_file(out) as temporary:
         temporary.write_text(render(sizes), encoding="utf-8")

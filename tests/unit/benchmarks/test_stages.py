@@ -3,10 +3,12 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import stages
 from benchmarks.growth import family_of
 from benchmarks.growth_page import exponent_of, render
 from benchmarks.growth_paper import SPARK_OVER_DUCKDB, executors_for, spark_hours
@@ -21,7 +23,7 @@ def one(memory_mb: int = 1000, **cpu: float) -> dict[str, Any]:
         stage.replace("__", " "): {"cpu": value, "wall": 2 * value, "peak_mib": 512.4, "spilled_mib": 7.0}
         for stage, value in cpu.items()
     }
-    return {"memory_mb": memory_mb, "facts": FACTS, "stages": stages}
+    return {"memory_mb": memory_mb, "runs": [FACTS], "stages": stages}
 
 
 def test_a_row_is_a_run_and_the_exponent_is_that_of_its_cost() -> None:
@@ -33,6 +35,24 @@ def test_a_row_is_a_run_and_the_exponent_is_that_of_its_cost() -> None:
     assert page.index("| validate | 100 |") < page.index("| validate | 10,000 |")
     assert "Exponents: validate 0.50, sequences 0.00." in page
     assert page.count(f"`{FACTS['command']}`") == 1
+
+
+def test_a_run_that_resumes_another_is_named_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"cpu": 1.0, "wall": 2.0, "peak_mib": 3.0, "spilled_mib": 0.0}
+    monkeypatch.setattr(stages, "prepare", lambda log: None)  # noqa: ARG005 - as prepare
+    monkeypatch.setattr(stages, "measure", lambda log, stage: numbers)  # noqa: ARG005 - as measure
+    page = tmp_path / "SCALE.md"
+    asked = ["--rows", "100", "--out", str(page), "--folder", str(tmp_path), "--keep"]
+
+    assert stages.main([*asked, "--stages", "validate", "sequences"]) == 0
+    assert page.read_text(encoding="utf-8").count("*Measured by") == 1
+    assert stages.main([*asked, "--stages", "validate", "push"]) == 0
+
+    text = page.read_text(encoding="utf-8")
+    assert [text.count(f"| {stage} | 100 |") for stage in ("validate", "sequences", "push")] == [1, 1, 1]
+    runs = text[text.index("*Measured by") :].split("*Measured by")[1:]
+    assert ["--stages validate" in " ".join(run.split()) for run in runs] == [True, True]
+    assert ["sequences" in runs[0], "push" in runs[1]] == [True, True]
 
 
 def test_the_exponent_is_that_of_the_two_largest_logs() -> None:
