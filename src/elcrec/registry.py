@@ -15,6 +15,7 @@ MIXERS = {
     "rotary": "elcrec.model.attention:RotaryAttention",
     "skip": "elcrec.model.skip:Skip",
     "differences": "elcrec.model.differences:Differences",
+    "gated_differences": "elcrec.model.gated_differences:GatedDifferences",
 }
 """Sequence mixers of `train.encoder.mixer`, subclasses of `elcrec.model.mixer.Mixer`."""
 

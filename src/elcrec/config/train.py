@@ -25,12 +25,13 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     """Mixer of the positions of a row in a block (`elcrec.registry.MIXERS`). `rotary` is attention that encodes
     distances between items, without position embeddings: every item is read as the end of a prefix."""
     branch: str | None = None
-    """A second mixer in parallel, with its own residual and LayerNorm; a block takes the mean of both results. `skip`
-    passes the states through, `differences` adds their changes. `None`: only one mixer, as in the paper."""
-    branch_share: Share = 0.7
-    """Share of the branch in that mean."""
+    """A second mixer in parallel. `skip` passes the states through, `differences` adds their changes,
+    `gated_differences` chooses among changes at each position. `None`: only one mixer, as in the paper."""
+    branch_share: Share | None = 0.7
+    """Share of the branch in the mean of both results, each with its own residual and LayerNorm. `None`: both are added
+    to the states, under one LayerNorm."""
     distances: Annotated[tuple[Positive, ...], Meta(min_length=1)] = (1, 3, 5)
-    """Distances, in items, of the earlier states that are subtracted (mixer `differences`)."""
+    """Distances, in items, of the earlier states that are subtracted (mixers `differences` and `gated_differences`)."""
     num_heads: Positive = 2
     """Number of attention heads; must divide `hidden_size`."""
     hidden_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5

@@ -98,9 +98,9 @@ class Encoder(nn.Module):
 class Block(nn.Module):
     """A mixer and a feed-forward network, each followed by dropout, the residual and LayerNorm.
 
-    With a branch, a second mixer runs in parallel, and the result is a mean of both. A branch that passes the states
-    through preserves what attention smooths away (Shin et al., "An Attentive Inductive Bias for Sequential
-    Recommendation beyond the Self-Attention", AAAI 2024, use a filter there).
+    With a branch, a second mixer runs in parallel. The result is a mean of both, each normalised, or, without a share,
+    the normalised sum. A branch that passes the states through preserves what attention smooths away (Shin et al., "An
+    Attentive Inductive Bias for Sequential Recommendation beyond the Self-Attention", AAAI 2024, use a filter there).
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -110,8 +110,10 @@ class Block(nn.Module):
         self.mixer: Mixer = load(MIXERS[config.mixer])(config)
         self.mixer_norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.branch: Mixer | None = None
+        self._share = config.branch_share
         if config.branch:
-            self.branch, self._share = load(MIXERS[config.branch])(config), config.branch_share
+            self.branch = load(MIXERS[config.branch])(config)
+        if config.branch and self._share is not None:
             self.branch_norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
@@ -131,13 +133,21 @@ class Block(nn.Module):
         return self._transformed(states_LD, lambda mixer: mixer.alone(states_LD))
 
     def _transformed(self, states_ND: Tensor, mix: Callable[[Mixer], Tensor]) -> Tensor:
-        mixed_ND: Tensor = self.mixer_norm(states_ND + self.dropout(mix(self.mixer)))
-        if self.branch is not None:
-            kept_ND = self.branch_norm(states_ND + self.dropout(mix(self.branch)))
-            mixed_ND = torch.lerp(mixed_ND, kept_ND, self._share)
+        mixed_ND = self._mixed(states_ND, mix)
         widened_ND = self.dropout(self.down(F.gelu(self.up(mixed_ND))))
         normed: Tensor = self.feed_forward_norm(mixed_ND + widened_ND)
         return normed
+
+    def _mixed(self, states_ND: Tensor, mix: Callable[[Mixer], Tensor]) -> Tensor:
+        """Mix, add to the states and normalise."""
+        added_ND = states_ND + self.dropout(mix(self.mixer))
+        changed_ND = None if self.branch is None else self.dropout(mix(self.branch))
+        if changed_ND is not None and self._share is None:
+            added_ND = added_ND + changed_ND
+        mixed_ND: Tensor = self.mixer_norm(added_ND)
+        if changed_ND is not None and self._share is not None:
+            mixed_ND = torch.lerp(mixed_ND, self.branch_norm(states_ND + changed_ND), self._share)
+        return mixed_ND
 
 
 def _initialise(module: nn.Module) -> None:

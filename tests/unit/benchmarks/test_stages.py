@@ -39,8 +39,8 @@ def test_a_row_is_a_run_and_the_exponent_is_that_of_its_cost() -> None:
 
 def test_a_run_that_resumes_another_is_named_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = {"cpu": 1.0, "wall": 2.0, "peak_mib": 3.0, "spilled_mib": 0.0}
-    monkeypatch.setattr(stages, "prepare", lambda log: None)  # noqa: ARG005 - as prepare
-    monkeypatch.setattr(stages, "measure", lambda log, stage: numbers)  # noqa: ARG005 - as measure
+    monkeypatch.setattr(stages, "prepare", lambda log: None)
+    monkeypatch.setattr(stages, "measure", lambda log, stage: numbers)
     page = tmp_path / "SCALE.md"
     asked = ["--rows", "100", "--out", str(page), "--folder", str(tmp_path), "--keep"]
 

@@ -158,15 +158,57 @@ def encode(weights: Weights, items: Sequence[int], config: EncoderConfig, *, see
         block = f"encoder.blocks.{index}"
         seen = [_seen(window, place, sees_all=sees_all) for place in range(len(window))]
         attended = _attend(weights, f"{block}.mixer", states, seen, config)
-        mixed = _norm(weights, f"{block}.mixer_norm", states + attended)
-        if config.branch == "skip":
-            kept = _norm(weights, f"{block}.branch_norm", states)
-            mixed = config.branch_share * kept + (1 - config.branch_share) * mixed
-        states = mixed
+        if config.branch is None:
+            states = _norm(weights, f"{block}.mixer_norm", states + attended)
+        else:
+            first = config.window - len(items)
+            changed = BRANCHES[config.branch](weights, f"{block}.branch", states, first, config)
+            if config.branch_share is None:
+                states = _norm(weights, f"{block}.mixer_norm", states + attended + changed)
+            else:
+                kept = config.branch_share * _norm(weights, f"{block}.branch_norm", states + changed)
+                states = kept + (1 - config.branch_share) * _norm(weights, f"{block}.mixer_norm", states + attended)
         inner = _linear(weights, f"{block}.up", states)
         inner = inner * (1 + _erf(inner / math.sqrt(2))) / 2
         states = _norm(weights, f"{block}.feed_forward_norm", states + _linear(weights, f"{block}.down", inner))
     return states
+
+
+def _skip(weights: Weights, name: str, states: Array, first: int, config: EncoderConfig) -> Array:
+    """Nothing is added."""
+    return np.zeros_like(states)
+
+
+def _differences(weights: Weights, name: str, states: Array, first: int, config: EncoderConfig) -> Array:
+    """A linear layer over the mean difference to earlier states."""
+    shares = np.exp(weights[f"{name}.logits"])
+    shares /= shares.sum()
+    changes = [states - _before(states, first, distance) for distance in config.distances]
+    mean = sum(share * change for share, change in zip(shares, changes, strict=True))
+    return weights[f"{name}.strength"] * _linear(weights, f"{name}.out", mean)
+
+
+def _gated_differences(weights: Weights, name: str, states: Array, first: int, config: EncoderConfig) -> Array:
+    """A mean of the state and its differences, by a gate that reads the state and all earlier ones in them."""
+    known, features = {0: states}, [states]
+    for distance in config.distances:
+        once, twice = (_before(states, first, gap) for gap in (distance, 2 * distance))
+        features += [once - states, twice - 2 * once + states]
+        known |= {distance: once, 2 * distance: twice}
+    inner = _linear(weights, f"{name}.gate", np.concatenate([known[gap] for gap in sorted(known)], axis=1))
+    logits = _linear(weights, f"{name}.shares", inner / (1 + np.exp(-inner)))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return weights[f"{name}.strength"] * sum(shares[:, [at]] * each for at, each in enumerate(features))
+
+
+BRANCHES = {"skip": _skip, "differences": _differences, "gated_differences": _gated_differences}
+
+
+def _before(states: Array, first: int, gap: int) -> Array:
+    """The state of each position's row that many items earlier, zeros before the row's first item."""
+    earlier = np.zeros_like(states)
+    earlier[first + gap :] = states[first : max(first, len(states) - gap)]
+    return earlier
 
 
 def _seen(window: list[int], place: int, *, sees_all: bool) -> list[int]:

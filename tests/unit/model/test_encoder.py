@@ -16,6 +16,9 @@ CONFIGS = {
     "rotary": EncoderConfig(**SIZES, mixer="rotary"),
     "skip": EncoderConfig(**SIZES, branch="skip", branch_share=0.6),
     "rotary and skip": EncoderConfig(**SIZES, mixer="rotary", branch="skip", branch_share=0.3),
+    "differences": EncoderConfig(**SIZES, branch="differences", distances=(1, 2, 13)),
+    "gated differences": EncoderConfig(**SIZES, branch="gated_differences", branch_share=None, distances=(1, 2, 5)),
+    "mean of gated differences": EncoderConfig(**SIZES, mixer="rotary", branch="gated_differences", distances=(3, 20)),
 }
 
 

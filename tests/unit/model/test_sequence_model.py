@@ -12,7 +12,8 @@ ROWS = [[3], [5, 1, 4], [2, 2], [9, 8, 7, 6, 5, 4, 3], [1, 2, 3, 4, 5, 6, 7, 8, 
 
 def _model(kind: IntentKind | None, head: HeadKind = "dot") -> SequenceModel:
     torch.manual_seed(0)
-    encoder = EncoderConfig(window=8, hidden_size=8, num_blocks=2, mixer="rotary", branch="differences")
+    branch = {"branch": "gated_differences", "branch_share": None, "distances": (1, 2)}
+    encoder = EncoderConfig(window=8, hidden_size=8, num_blocks=2, mixer="rotary", **branch)
     model = SequenceModel(
         ModelConfig(encoder=encoder, head=head, intents=kind, num_intents=3 if kind else 0), num_items=9
     )
