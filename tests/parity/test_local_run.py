@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -196,10 +197,14 @@ def test_many_users_are_recommended_to_at_once(workspace: Path) -> None:
 
 
 def kill_the_train_step() -> bool:
-    trains = [child for child in psutil.Process(os.getpid()).children(recursive=True) if "train" in child.cmdline()]
-    for child in trains:
-        child.send_signal(signal.SIGKILL)
-    return bool(trains)
+    killed = False
+    for child in psutil.Process(os.getpid()).children(recursive=True):
+        # A process may end, or be a zombie without a command line, by the time it is asked.
+        with suppress(psutil.NoSuchProcess):
+            if "train" in child.cmdline():
+                child.send_signal(signal.SIGKILL)
+                killed = True
+    return killed
 
 
 def test_a_killed_train_step_is_retried_and_resumes(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
