@@ -113,8 +113,8 @@ class Block(nn.Module):
         self._share = config.branch_share
         if config.branch:
             self.branch = load(MIXERS[config.branch])(config)
-        if config.branch and self._share is not None:
-            self.branch_norm = nn.LayerNorm(width, eps=_NORM_EPS)
+            if self._share is not None:
+                self.branch_norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=_NORM_EPS)

@@ -158,16 +158,15 @@ def encode(weights: Weights, items: Sequence[int], config: EncoderConfig, *, see
         block = f"encoder.blocks.{index}"
         seen = [_seen(window, place, sees_all=sees_all) for place in range(len(window))]
         attended = _attend(weights, f"{block}.mixer", states, seen, config)
-        if config.branch is None:
-            states = _norm(weights, f"{block}.mixer_norm", states + attended)
-        else:
+        changed = np.zeros_like(states)
+        if config.branch is not None:
             first = config.window - len(items)
             changed = BRANCHES[config.branch](weights, f"{block}.branch", states, first, config)
-            if config.branch_share is None:
-                states = _norm(weights, f"{block}.mixer_norm", states + attended + changed)
-            else:
-                kept = config.branch_share * _norm(weights, f"{block}.branch_norm", states + changed)
-                states = kept + (1 - config.branch_share) * _norm(weights, f"{block}.mixer_norm", states + attended)
+        if config.branch is None or config.branch_share is None:
+            states = _norm(weights, f"{block}.mixer_norm", states + attended + changed)
+        else:
+            kept = config.branch_share * _norm(weights, f"{block}.branch_norm", states + changed)
+            states = kept + (1 - config.branch_share) * _norm(weights, f"{block}.mixer_norm", states + attended)
         inner = _linear(weights, f"{block}.up", states)
         inner = inner * (1 + _erf(inner / math.sqrt(2))) / 2
         states = _norm(weights, f"{block}.feed_forward_norm", states + _linear(weights, f"{block}.down", inner))
