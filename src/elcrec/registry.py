@@ -7,7 +7,7 @@ used, so reading a configuration does not cost PyTorch.
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-IntentKind = Literal["learned", "clustered", "assigned"]
+IntentKind = Literal["learned", "clustered", "assigned", "items"]
 HeadKind = Literal["dot", "cosine"]
 
 MIXERS = {
@@ -24,7 +24,6 @@ TERMS = {
     "sequence": "elcrec.training.terms.contrast:SequenceContrast",
     "intent": "elcrec.training.terms.contrast:IntentContrast",
     "cluster": "elcrec.training.terms.cluster:Cluster",
-    "assignment": "elcrec.training.terms.assignment:Assignment",
 }
 """Loss terms, subclasses of `elcrec.training.terms.term.Term`."""
 
@@ -47,7 +46,7 @@ OBJECTIVES = {
     "sasrec": Objective("SASRec", ("next_item",)),
     "iclrec": Objective("ICLRec", ("next_item", "sequence", "intent"), "clustered"),
     "elcrec": Objective("ELCRec", ("next_item", "sequence", "intent", "cluster"), "learned"),
-    "elcrec2": Objective("ELCRec2", ("next_item", "assignment"), "assigned"),
+    "elcrec2": Objective("ELCRec2", ("next_item",), "items"),
 }
 """Objectives of `train.objective`."""
 

@@ -69,6 +69,12 @@ class IntentConfig(Section, frozen=True, kw_only=True):
 
     num_intents: Annotated[int, Meta(ge=2)] = 256
     """Number of intent centres (K)."""
+    narrower: tuple[Annotated[int, Meta(ge=2)], ...] = ()
+    """Numbers of further, narrower intents of items (`elcrec2`): their centres are parts of the items' vectors as well,
+    but nothing else is said of them."""
+    center_scale: PositiveFloat = 0.3
+    """Scale of the centres in the items' vectors (`elcrec2`). All items of an intent move its centre, so at scale 1 it
+    would soon outweigh what is the items' own."""
     fusion: Literal["shift", "concat", "none"] = "shift"
     """How L_seq fuses a state with its nearest learned centre: added, appended, or not at all."""
     temperature: PositiveFloat = 4.0
@@ -115,13 +121,12 @@ class TrainConfig(Section, frozen=True, kw_only=True):
 
     objective: str = "elcrec"
     """`elcrec`: all four losses, intents learned with the model; `iclrec`: intents by k-means over all users before
-    every epoch, without L_cluster and fusion; `sasrec`: only L_next, no intents; `elcrec2`: intents that score items
-    together with the state, kept distinct by their mutual information with sequences (no views, no fusion). Further
-    loss terms follow
-    a plus sign: `sasrec+sequence` is CL4SRec (`elcrec.registry`)."""
+    every epoch, without L_cluster and fusion; `sasrec`: only L_next, no intents; `elcrec2`: only L_next, and intents of
+    items, whose centres are parts of the items' vectors. Further loss terms follow a plus sign: `sasrec+sequence` is
+    CL4SRec (`elcrec.registry`)."""
     weights: dict[str, Weight] = {}
-    """Weight of loss terms by name, in place of the defaults (`next_item` and `cluster` 1, `sequence`, `intent` and
-    `assignment` 0.1). A term of weight 0 is not computed; a term that the objective does not have is ignored."""
+    """Weight of loss terms by name, in place of the defaults (`next_item` and `cluster` 1, `sequence` and `intent`
+    0.1). A term of weight 0 is not computed; a term that the objective does not have is ignored."""
     encoder: EncoderConfig = EncoderConfig()
     """The sequence encoder."""
     head: HeadKind = "dot"
@@ -174,10 +179,6 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         find_objective(self.objective)
         for name in self.weights:
             require_known(name, TERMS, "loss term")
-        if self.padding == "encoded" and find_objective(self.objective).intents == "assigned":
-            raise ValueError(
-                f"objective {self.objective!r} takes means over items only: set padding to counted or ignored"
-            )
         if self.item_updates == "lazy" and self.next_item.loss == "softmax":
             raise ValueError("item_updates lazy needs a loss that draws items: next_item.loss bce or sampled_softmax")
         if self.item_updates == "lazy" and self.compile:

@@ -40,6 +40,7 @@ class IntentFindings:
         sizes: users of each intent, [K].
         effective: exp of the entropy of the assignment.
         largest_share: share of the assigned users in the largest intent.
+        kept: share of the users, in a sample, whose last item did not change their intent; `None` if nobody has two.
         typical: characteristic items of each intent, K lists of `item`, `users`, `lift`.
         profiles: accuracy and history length of each intent's users, K rows.
         agreement: NMI with the planted truth by name, empty if there is no truth.
@@ -49,6 +50,7 @@ class IntentFindings:
     sizes: npt.NDArray[np.int64]
     effective: float
     largest_share: float
+    kept: float | None
     typical: list[list[dict[str, Any]]]
     profiles: pd.DataFrame
     agreement: dict[str, float]
@@ -140,6 +142,7 @@ def _intents(
         sizes=sizes,
         effective=effective_number(sizes),
         largest_share=float(sizes.max() / len(assigned)),
+        kept=_kept(predictions),
         typical=typical_items(intents, histories, predictions.num_intents, num_items, config.top_items),
         profiles=profile_intents(
             intents, predictions.ranking.ranks[assigned], histories.lengths, predictions.num_intents
@@ -147,6 +150,12 @@ def _intents(
         agreement=agreement(intents, histories, truth, seed=config.seed) if truth else {},
         planted=planted_counts(intents, histories, truth, predictions.num_intents) if truth else None,
     )
+
+
+def _kept(predictions: Predictions) -> float | None:
+    known = predictions.earlier_intents >= 0
+    now = predictions.intents[predictions.pictured]
+    return float((predictions.earlier_intents == now)[known].mean()) if known.any() else None
 
 
 def flat_metrics(findings: Findings) -> dict[str, float]:
@@ -221,5 +230,6 @@ def _intent_numbers(intents: IntentFindings) -> dict[str, float]:
         "used_intents": int(np.count_nonzero(intents.sizes)),
         "effective_intents": intents.effective,
         "largest_intent_share": intents.largest_share,
+        **({} if intents.kept is None else {"kept_intent_share": intents.kept}),
         **intents.agreement,
     }

@@ -77,17 +77,13 @@ class Encoder(nn.Module):
         """Give padding a random vector instead of zeros; like zeros, it is never learned."""
         nn.init.normal_(self.item_embedding.weight[PADDING], std=_INIT_STD)
 
-    def look_up_items(self, items_N: Tensor) -> Tensor:
-        """Return item embeddings, [N, D]; the embedding of padding is never learned."""
-        return look_up(self.item_embedding.weight, items_N, PADDING)
-
     def _blocks(self) -> "Iterable[Block]":
         return cast("Iterable[Block]", self.blocks)
 
     def _embed(self, rows: Layout, embedded_ND: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Return the input of the first block, and the masks of attention."""
         if embedded_ND is None:
-            embedded_ND = self.look_up_items(rows.items_N)
+            embedded_ND = look_up(self.item_embedding.weight, rows.items_N, PADDING)
         if self.position_embedding is not None:
             # Right-aligned: a row's last item is at the window's last position.
             embedded_ND = embedded_ND + look_up(self.position_embedding.weight, self.window - 1 - rows.ages_N)

@@ -41,18 +41,6 @@ class Rows:
         """Average values over the items of each row, [M, D] to [B, D]."""
         return self.sum(values_MD) / self.lengths_B[:, None]
 
-    def running_mean(self, values_MD: Tensor) -> Tensor:
-        """Average values over the items of each row up to and including each item, [M, D].
-
-        Sums are in double precision, because a row's sum is the difference of two sums over all earlier rows.
-        """
-        sums_MD = F.pad(values_MD.double().cumsum(0), (0, 0, 1, 0))
-        first_R = F.pad(self.lengths_B.cumsum(0) - self.lengths_B, (0, 1))
-        first_M = first_R[self.row_M[: len(values_MD)]]
-        counts_M = torch.arange(1, len(values_MD) + 1, device=values_MD.device) - first_M
-        means_MD: Tensor = (sums_MD[1:] - sums_MD[first_M]) / counts_M[:, None]
-        return means_MD.to(values_MD.dtype)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Layout(Rows, ABC):

@@ -5,20 +5,23 @@ Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `L` items of a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from elcrec.config import ModelConfig
 from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder
 from elcrec.model.grouping import group_rows
 from elcrec.model.heads import HEADS, Head
-from elcrec.model.intents import KINDS, Intents
+from elcrec.model.intents import KINDS, Intents, ItemIntents
 from elcrec.model.layout import Layout
 from elcrec.model.packing import pack
 from elcrec.ops.device import to_device
+from elcrec.ops.lookup import look_up
 
 _ROWS_AT_ONCE = {"cpu": 256, "gpu": 8192}
 """Rows encoded at a time: on a CPU as many as fit its caches, on a GPU enough to keep it busy."""
@@ -66,6 +69,14 @@ class SequenceModel(nn.Module):
         """The device of the weights."""
         return self.encoder.item_embedding.weight.device
 
+    @property
+    def own_vectors(self) -> Tensor:
+        """What is learned of each item alone: the item table, or the items' part of it where it is a sum."""
+        embedding = self.encoder.item_embedding
+        if parametrize.is_parametrized(embedding):
+            return cast("Tensor", cast("nn.ModuleDict", embedding.parametrizations)["weight"].original)
+        return embedding.weight
+
     def item_embeddings(self) -> Tensor:
         """The embeddings with which histories are read, [V + 1, D]; row 0 is padding."""
         return self.encoder.item_embedding.weight.detach()
@@ -100,6 +111,11 @@ class SequenceModel(nn.Module):
         if self.intents is None or not (intents or self.scores_intents):
             nowhere = torch.full((len(rows.lengths_B),), -1, dtype=torch.int64, device=self.device)
             return Encoded(vectors=self.head.queries(self.encoder.last(rows)), intents=nowhere)
+        if isinstance(self.intents, ItemIntents):
+            embedded_ND = look_up(self.item_embeddings(), rows.items_N)
+            shares_BK = rows.mean(rows.of_items(self.intents.shares(embedded_ND)))
+            vectors_BD = self.head.queries(self.encoder.last(rows, embedded_ND))
+            return Encoded(vectors=vectors_BD, intents=shares_BK.max(1).indices)
         states_ND = self.encoder(rows)
         means_BD = rows.mean(rows.of_items(states_ND))
         vectors_BD = self.intents.shaped(rows.of_ends(states_ND), means_BD)
@@ -113,6 +129,9 @@ class SequenceModel(nn.Module):
         states_LD = self.encoder.alone(items_L)
         if self.intents is None or half_norms_K is None:
             return Encoded(vectors=self.head.queries(states_LD[-1:]), intents=items_L.new_tensor([-1]))
+        if isinstance(self.intents, ItemIntents):
+            shares_K = self.intents.shares(self.item_embeddings()[items_L]).mean(0)
+            return Encoded(vectors=self.head.queries(states_LD[-1:]), intents=shares_K.argmax(keepdim=True))
         mean_D = states_LD.mean(0)
         nearness_K = torch.addmv(half_norms_K, self.intents.centers_KD, mean_D, beta=-1)
         vectors_1D = self.intents.shaped(states_LD[-1:], mean_D[None])
@@ -122,13 +141,18 @@ class SequenceModel(nn.Module):
     def pooled(self, histories: Ragged, *, padded: bool = False) -> Tensor:
         """Return the mean state of each history, [B, D]; no history may be empty.
 
-        With `padded`, every row is padded to the window and padding counts, as in training with encoded padding.
+        With intents of items, it is the mean of the centres by the shares of the history's items. With `padded`, every
+        row is padded to the window and padding counts, as in training with encoded padding.
         """
         self.eval()
         recent, means = histories.tail(self.config.encoder.window), []
         for block in self._parts(np.arange(len(recent))):
             rows = self.lay_out(recent.take(block), padded=padded)
-            means.append(rows.mean(rows.of_items(self.encoder(rows))))
+            if isinstance(self.intents, ItemIntents):
+                points_ND = self.intents.shares(self.item_embeddings()[rows.items_N]) @ self.intents.centers_KD
+            else:
+                points_ND = self.encoder(rows)
+            means.append(rows.mean(rows.of_items(points_ND)))
         return torch.cat(means)
 
     def lay_out(self, rows: Ragged, *, padded: bool = False) -> Layout:

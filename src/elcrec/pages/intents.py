@@ -37,9 +37,8 @@ def write_intents_page(path: Path, findings: Findings, predictions: Mapping[str,
         "provenance": provenance_rows({"model": model}, inputs),
     }
     if found is not None:
-        stay = _stay(model)
-        page |= {"stay": stay, "charts": _charts(found, findings, model)}
-        page["takeaways"] = about_intents(found, model.config) + _about_order(found, stay)
+        page |= {"charts": _charts(found, findings, model)}
+        page["takeaways"] = about_intents(found, model.config) + _about_order(found)
     render("intents.html.jinja", path, page)
 
 
@@ -88,17 +87,10 @@ def _planted(found: IntentFindings, intent: int) -> tuple[int, float] | None:
     return int(counts.argmax()), float(counts.max() / counts.sum())
 
 
-def _stay(model: Predictions) -> float | None:
-    """Return the share of the sampled users whose last item did not change their intent."""
-    known = model.earlier_intents >= 0
-    now = model.intents[model.pictured]
-    return float((model.earlier_intents == now)[known].mean()) if known.any() else None
-
-
-def _about_order(found: IntentFindings, stay: float | None) -> list[str]:
+def _about_order(found: IntentFindings) -> list[str]:
     said = []
-    if stay is not None:
-        said.append(f"With one more item, {stay:.1%} of the users keep their intent.")
+    if found.kept is not None:
+        said.append(f"With one more item, {found.kept:.1%} of the users keep their intent.")
     if found.planted is not None:
         pure = (found.planted.max(axis=0) >= _PURE * found.sizes) @ found.sizes / found.sizes.sum()
         said.append(

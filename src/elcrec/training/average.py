@@ -20,7 +20,7 @@ class MovingAverage(nn.Module):
         """Start from a copy of the model; a step keeps the share `decay` of the average.
 
         Early steps keep less, (1 + n) / (10 + n) after n steps, so that the random initial weights are soon forgotten.
-        Item embeddings that are averaged separately (`LazyItems`) are not touched here.
+        Item vectors that are averaged separately (`LazyItems`) are not touched here.
         """
         super().__init__()
         self.module = copy.deepcopy(model)
@@ -28,23 +28,27 @@ class MovingAverage(nn.Module):
         self.decay, self._items_apart = decay, items_apart
 
     @property
-    def item_embeddings(self) -> Tensor:
-        """The average of the item embeddings, [V + 1, D]."""
-        return self.module.item_embeddings()
+    def own_vectors(self) -> Tensor:
+        """The average of what is learned of each item alone, [V + 1, D]."""
+        return self.module.own_vectors.detach()
 
     @torch.no_grad()
     def follow(self, model: SequenceModel) -> None:
-        """Move the weights towards those of the model after a training step; copy its buffers."""
+        """Move the weights towards those of the model after a training step."""
         taken = int(self.steps)
         kept = min(self.decay, (1 + taken) / (10 + taken)) if taken else 0.0
         own, theirs = (weights_of(each, but_items=self._items_apart) for each in (self.module, model))
         torch._foreach_lerp_(own, theirs, 1 - kept)
+        self.steps += 1
+
+    @torch.no_grad()
+    def copy_buffers(self, model: SequenceModel) -> None:
+        """Copy what is no weight, which only a use of the average needs, not a step."""
         for ours, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             ours.copy_(buffer)
-        self.steps += 1
 
 
 def weights_of(model: SequenceModel, *, but_items: bool) -> list[Tensor]:
-    """Return the parameters of a model, without the item embeddings if these are updated separately."""
-    items = model.encoder.item_embedding.weight
-    return [parameter for parameter in model.parameters() if parameter is not items or not but_items]
+    """Return the parameters of a model, without the items' own vectors if these are updated separately."""
+    items = model.own_vectors if but_items else None
+    return [parameter for parameter in model.parameters() if parameter is not items]

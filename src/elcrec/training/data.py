@@ -68,12 +68,11 @@ class TrainingData:
         return np.maximum(np.repeat(starts, prefixes), ends - self._config.encoder.window - 1), ends
 
     def sample(self, most: int, generator: torch.Generator) -> Ragged:
-        """Return the encoder's input for a sample of at most `count` users: their training items except the last."""
+        """Return the training items of a sample of at most `most` users."""
         chosen = np.arange(self.num_users)
         if most < self.num_users:
             chosen = np.sort(torch.randperm(self.num_users, generator=generator)[:most].numpy())
-        rows = self._training(chosen)
-        return rows.head(rows.lengths - 1)
+        return self._training(chosen)
 
     def owners(self, ends: IntArray) -> IntArray:
         """Return the users, as positions among those in training, whose sequences end at the given places."""

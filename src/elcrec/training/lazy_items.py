@@ -1,4 +1,4 @@
-"""Lazy Adam on only the item embeddings that a step reads, so that its cost does not depend on the catalogue.
+"""Lazy Adam on only the item vectors that a step reads, so that its cost does not depend on the catalogue.
 
 From some 10^5 items on, a gradient of the whole table and an Adam step on every row cost more than everything else.
 Here a step uses a small table of the items that it reads, renumbered, in place of the whole table, and the result is
@@ -21,6 +21,7 @@ from elcrec.data.dataset import PADDING
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.average import MovingAverage
 from elcrec.training.distributed import Ranks, gather_integers
+from elcrec.training.item_intents import only_items
 from elcrec.training.step import Step
 
 _FIRST_DECAY, _SECOND_DECAY, _EPS = 0.9, 0.999, 1e-8
@@ -30,7 +31,7 @@ _NOTHING_KEPT = 1e-300
 
 
 class LazyItems(nn.Module):
-    """Updates the item embeddings of a model, and those of its moving average, row by row.
+    """Updates the items' own vectors in a model, and those of its moving average, row by row.
 
     Attributes:
         first_VD: first moments; `second_VD` are the second moments.
@@ -50,7 +51,7 @@ class LazyItems(nn.Module):
         """Start with zero moments; with `fixed_shapes`, no step asks the device for the number of its items."""
         super().__init__()
         self._learning_rate, self._ranks, self._fixed_shapes = learning_rate, ranks, fixed_shapes
-        table_VD = model.item_embeddings()
+        table_VD = model.own_vectors.detach()
         for name in ("first_VD", "second_VD"):
             self.register_buffer(name, torch.zeros_like(table_VD))
         for name, size in (("taken", ()), ("log_kept", ()), ("settled_V", (len(table_VD),))):
@@ -59,15 +60,10 @@ class LazyItems(nn.Module):
     @contextmanager
     def reading(self, model: SequenceModel, average: MovingAverage | None, step: Step) -> Iterator[Step]:
         """Replace the model's item table by one of only the step's items, and update these by its gradient."""
-        embedding = model.encoder.item_embedding
-        table = embedding.weight
+        table = model.own_vectors
         rows_R, places_N = self._named(step)
-        embedding.weight = nn.Parameter(table.detach().index_select(0, rows_R))
-        try:
+        with only_items(model, rows_R) as read:
             yield _renumbered(step, places_N)
-            read = embedding.weight
-        finally:
-            embedding.weight = table
         with torch.no_grad():
             moved_RD = self._moved(rows_R, read)
             if average is not None:
@@ -78,8 +74,8 @@ class LazyItems(nn.Module):
     def settle(self, model: SequenceModel, average: MovingAverage) -> None:
         """Update the average of every row."""
         shares_V1 = (self.log_kept - self.settled_V).exp().float()[:, None]
-        averaged_VD = average.item_embeddings
-        averaged_VD.copy_(torch.lerp(model.item_embeddings(), averaged_VD, shares_V1))
+        averaged_VD = average.own_vectors
+        averaged_VD.copy_(torch.lerp(model.own_vectors.detach(), averaged_VD, shares_V1))
         self.settled_V.copy_(self.log_kept.expand_as(self.settled_V))
 
     def _named(self, step: Step) -> tuple[Tensor, Tensor]:
@@ -108,7 +104,7 @@ class LazyItems(nn.Module):
         earlier = self.taken - 1
         kept = ((1 + earlier) / (10 + earlier)).clamp(max=average.decay)
         kept = torch.where(earlier == 0, _NOTHING_KEPT, kept)
-        averaged_VD, shares_R = average.item_embeddings, (self.log_kept - self.settled_V[rows_R]).exp()
+        averaged_VD, shares_R = average.own_vectors, (self.log_kept - self.settled_V[rows_R]).exp()
         before_RD = torch.lerp(read, averaged_VD[rows_R], shares_R.float()[:, None])
         averaged_VD.index_copy_(0, rows_R, torch.lerp(moved_RD, before_RD, kept.float()))
         self.log_kept.add_(kept.log())

@@ -36,6 +36,7 @@ from elcrec.training.distributed import (
     mean_over_ranks,
 )
 from elcrec.training.grouped_steps import GroupedSteps
+from elcrec.training.item_intents import place_intents, settle, share_centers
 from elcrec.training.lazy_items import LazyItems
 from elcrec.training.objective import Objective
 from elcrec.training.packed_steps import PackedSteps
@@ -85,6 +86,8 @@ def fit(
         if ranks.leads:
             save_checkpoint(checkpoint, run.fingerprint, progress, run.modules, run.best, run.optimizer)
     run.model.load_state_dict(run.best)
+    if config.model.intents == "items":
+        settle(run.model)
     metrics = validate(run.model.eval(), valid, ranks)
     return Fitted(model=run.model, terms=list(run.objective.terms), progress=progress, valid=metrics)
 
@@ -134,6 +137,8 @@ class Run:
         self.model = SequenceModel(config.model, data.num_items)
         if config.padding == "encoded":
             self.model.encoder.draw_padding()
+        if config.model.intents == "items":
+            share_centers(self.model, self._data, config.intents, config.seed)
         self.model.to(device)
         recorded = device.type == "cuda" and ranks.count == 1
         self.steps = self._make_steps(recorded=recorded)
@@ -211,12 +216,16 @@ class Run:
 
     def candidate(self) -> SequenceModel:
         """Return the model to validate: the last weights or their average."""
-        if self.average is None:
-            return self.model
-        if self.items is not None:
-            self.items.settle(self.model, self.average)
-        self.objective.after_step(self.average.module)
-        return self.average.module
+        model = self.model
+        if self.average is not None:
+            model = self.average.module
+            self.average.copy_buffers(self.model)
+            if self.items is not None:
+                self.items.settle(self.model, self.average)
+            self.objective.after_step(model)
+        if self._config.model.intents == "items":
+            place_intents(model)
+        return model
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Take every step once; return the mean of each loss, their sum first."""

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from elcrec.config import TrainConfig
+from elcrec.data.dataset import PADDING
+from elcrec.model.intents import SequenceIntents
 from elcrec.model.sequence_model import SequenceModel
+from elcrec.ops.lookup import look_up
 from elcrec.registry import TERMS, find_objective, load
 from elcrec.training.data import TrainingData
 from elcrec.training.step import Context, States, Step
@@ -38,45 +41,40 @@ class Objective:
 
     def losses(self, model: SequenceModel, step: Step) -> dict[str, Tensor]:
         """Return the weighted terms by name; their sum is what training minimises."""
-        embedded_ND, vectors = self._look_up(model, step)
+        table_VD = model.encoder.item_embedding.weight  # Read once: it may be a sum, computed whenever it is read.
+        embedded_ND, vectors = self._look_up(table_VD, step)
         with self._products(model):
-            if self._config.next_item.prefixes and not self.needs and not model.scores_intents:
+            if self._config.next_item.prefixes and not self.needs:
                 predicting_MD = model.encoder.last(step.rows, embedded_ND)
                 own = States(predicting_MD, step.rows, {})
             else:
                 own = States(step.rows.of_items(model.encoder(step.rows, embedded_ND)), step.rows, step.parts)
-                predicting_MD = self._predicting(model, own, step)
+                predicting_MD = self._predicting(own, step)
         context = Context(
             model=model,
             step=step,
             predicting_MD=predicting_MD,
+            table_VD=table_VD,
             vectors=vectors,
             states=_of_all_processes(own, step),
             padding_TD=own.of("padding") if "padding" in self.needs else None,
         )
         return {name: self._weights[name] * term(context) for name, term in self.terms.items()}
 
-    def _look_up(self, model: SequenceModel, step: Step) -> tuple[Tensor | None, dict[str, list[Tensor]]]:
+    def _look_up(self, table_VD: Tensor, step: Step) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """Look up all vectors for the encoder and the terms together, so that a dense gradient is made only once."""
         wanted = {name: term.looked_up(step) for name, term in self.terms.items()}
         parts = [step.rows.items_N, *(items for asked in wanted.values() for items in asked)]
-        if len(parts) == 1:
-            return None, {}
-        found = iter(torch.split(model.encoder.look_up_items(torch.cat(parts)), [len(items) for items in parts]))
+        looked_up = look_up(table_VD, torch.cat(parts), PADDING)
+        found = iter(torch.split(looked_up, [len(items) for items in parts]))
         return next(found), {name: [next(found) for _ in asked] for name, asked in wanted.items()}
 
-    def _predicting(self, model: SequenceModel, own: States, step: Step) -> Tensor:
-        """Return what predicts each target: the state at every item, or at the end of each prefix, with its intents."""
-        prefixes = self._config.next_item.prefixes
-        if prefixes:
-            ends_B = own.rows.lengths_B[: len(step.targets_M)].cumsum(0) - 1
-            states_MD = own.states_MD.index_select(0, ends_B)
-        else:
-            states_MD = own.of("inputs")
-        if model.intents is None or not model.scores_intents:
-            return states_MD
-        means_MD = own.means("inputs") if prefixes else own.rows_of("inputs").running_mean(states_MD)
-        return model.intents.shaped(states_MD, means_MD)
+    def _predicting(self, own: States, step: Step) -> Tensor:
+        """Return the state before each target: at every item, or at the end of each prefix."""
+        if not self._config.next_item.prefixes:
+            return own.of("inputs")
+        ends_B = own.rows.lengths_B[: len(step.targets_M)].cumsum(0) - 1
+        return own.states_MD.index_select(0, ends_B)
 
     def _products(self, model: SequenceModel) -> AbstractContextManager[object]:
         """Run matrix products in the configured type; LayerNorm returns float32."""
@@ -89,11 +87,13 @@ class Objective:
         The seed determines the sampled users, and the initial centres among them.
         """
         intents = model.intents
-        if intents is None or first == intents.placed_every_epoch:
+        if not isinstance(intents, SequenceIntents) or first == intents.placed_every_epoch:
             return
         generator = torch.Generator().manual_seed(seed)
-        users = data.sample(intents.points_per_center * model.num_intents, generator)
-        intents.initialise(model.pooled(users, padded=self._config.padding == "encoded"), generator)
+        rows = data.sample(intents.points_per_center * model.num_intents, generator)
+        intents.initialise(
+            model.pooled(rows.head(rows.lengths - 1), padded=self._config.padding == "encoded"), generator
+        )
 
     def after_step(self, model: SequenceModel) -> None:
         """Restore the constraints on the centres, such as unit length."""

@@ -122,6 +122,7 @@ class Context:
 
     Attributes:
         predicting_MD: the state before each target.
+        table_VD: the item table, [V + 1, D].
         vectors: item vectors that a term requested (`Term.looked_up`), by its name.
         states: the states of all processes' sequences, for terms that need them.
         padding_TD: the states of an empty window, for terms that need them.
@@ -130,6 +131,7 @@ class Context:
     model: SequenceModel
     step: Step
     predicting_MD: Tensor
+    table_VD: Tensor
     vectors: Mapping[str, list[Tensor]] = field(default_factory=dict)
     states: States
     padding_TD: Tensor | None = None

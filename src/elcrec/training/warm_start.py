@@ -29,7 +29,7 @@ class WarmStart:
         if (ours.window, ours.hidden_size, ours.num_blocks) != (theirs.window, theirs.hidden_size, theirs.num_blocks):
             what = f"its encoder has {_sizes(self.model)}, but train.encoder has {_sizes(model)}"
             raise UserError(what, where="warm start", fix="train with the same sizes, or without a warm start")
-        vectors = model.encoder.item_embedding.weight
+        vectors = model.own_vectors
         known = np.flatnonzero(self.items)
         source = self.model.encoder.item_embedding.weight[self.items[known].astype(np.int64)]
         vectors[torch.from_numpy(known + 1).to(vectors.device)] = source.to(vectors.device)

@@ -23,8 +23,9 @@ from elcrec.training.step import Step as TrainingStep
 Array = npt.NDArray[np.float64]
 Weights = Mapping[str, Array]
 
-TABLE, CENTERS, STRENGTH = "encoder.item_embedding.weight", "intents.centers_KD", "intents.strength"
-LOG_SCALE = "head.log_scale"
+TABLE, CENTERS, LOG_SCALE = "encoder.item_embedding.weight", "intents.centers_KD", "head.log_scale"
+OWN, SHARED = (f"encoder.item_embedding.parametrizations.weight.{part}" for part in ("original", "0"))
+"""Where the table is a sum: the items' own vectors, and what they share."""
 
 _erf = np.vectorize(math.erf)
 
@@ -71,11 +72,24 @@ def read_weights(model: nn.Module) -> dict[str, Array]:
 def objective(weights: Weights, step: Step, config: TrainConfig) -> dict[str, float]:
     """The weighted terms of one step, from items to losses, without dropout."""
     sees_all = config.padding == "encoded"
+    weights = {**weights, TABLE: item_table(weights, config.intents.center_scale)}
     inputs, views = (
         [encode(weights, row, config.encoder, sees_all=sees_all) for row in rows] for rows in (step.inputs, step.views)
     )
-    shared = (weights[TABLE], weights.get(CENTERS), step, config)
-    return terms(inputs, views, *shared, weights.get(STRENGTH), weights.get(LOG_SCALE))
+    return terms(inputs, views, weights[TABLE], weights.get(CENTERS), step, config, weights.get(LOG_SCALE))
+
+
+def item_table(weights: Weights, scale: float) -> Array:
+    """The item table, or the sum that it is: each item's own vector and the scaled centre of its intent in each set."""
+    if TABLE in weights:
+        return weights[TABLE]
+    table = weights[OWN].copy()
+    sets = sum(name.startswith(f"{SHARED}.row_") for name in weights)
+    for number in range(sets):
+        centers, rows = weights[f"{SHARED}.centers.{number}"], weights[f"{SHARED}.row_{number}"].astype(int)
+        for item, row in enumerate(rows):
+            table[item] += scale * centers[row]  # that of row 0, of no intent, is zero in training
+    return table
 
 
 def terms(
@@ -85,46 +99,22 @@ def terms(
     centers: Array | None,
     step: Step,
     config: TrainConfig,
-    strength: Array | None = None,
     log_scale: Array | None = None,
 ) -> dict[str, float]:
     """The weighted terms, given a window of states, [T, D], for every row."""
     states = [_own(window, row) for window, row in zip(inputs, step.inputs, strict=True)]
-    values = {}
-    if centers is not None and config.model.intents == "assigned":
-        values["assignment"] = assignment_loss(np.stack([row.mean(0) for row in states]), centers)
-        states = [shaped(row, centers, strength) for row in states]
     own = np.concatenate(states)
     if log_scale is not None:
         own, table = np.exp(log_scale) * _unit(own), _unit(table)
     asked = np.array(step.positives) != 0
-    values["next_item"] = next_item_loss(own, table, step, config.next_item.loss, asked)
+    values = {"next_item": next_item_loss(own, table, step, config.next_item.loss, asked)}
     if step.views:
         values["sequence"] = sequence_loss(views, centers, step, config)
-    if centers is not None:
+    if centers is not None and config.model.intents != "items":
         values |= _terms_of_intents(inputs, views, centers, step, config)
     asked_for = find_objective(config.objective).terms
-    weights = {"next_item": 1.0, "sequence": 0.1, "intent": 0.1, "cluster": 1.0, "assignment": 0.1} | config.weights
+    weights = {"next_item": 1.0, "sequence": 0.1, "intent": 0.1, "cluster": 1.0} | config.weights
     return {name: weights[name] * values[name] for name in asked_for if weights[name]}
-
-
-def shaped(states: Array, centers: Array, strength: Array | None) -> Array:
-    """A row's states with the centres of its items so far, by their shares."""
-    means = np.stack([states[: place + 1].mean(0) for place in range(len(states))])
-    return states + math.sqrt(states.shape[1]) / 2 * strength * _shares(means, centers) @ centers
-
-
-def assignment_loss(means: Array, centers: Array) -> float:
-    """The entropy of the sequences' shares on average, less the entropy of their mean."""
-    shares = _shares(means, centers)
-    average = shares.mean(0)
-    return float(-(shares * np.log(shares)).sum(1).mean() + (average * np.log(average)).sum())
-
-
-def _shares(means: Array, centers: Array) -> Array:
-    """Softmax of the cosines at temperature 0.1."""
-    exps = np.exp(_unit(means) @ centers.T / 0.1)
-    return exps / exps.sum(1, keepdims=True)
 
 
 def _terms_of_intents(

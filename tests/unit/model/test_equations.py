@@ -13,10 +13,12 @@ from elcrec.model.grouping import GroupedLayout
 from elcrec.model.heads import Cosine
 from elcrec.model.intents import LearnedIntents
 from elcrec.model.sequence_model import SequenceModel
+from elcrec.training.data import TrainingData
+from elcrec.training.item_intents import settle, share_centers
 from elcrec.training.objective import Objective
 from elcrec.training.step import Step as TrainingStep
 from tests.unit.model import reference
-from tests.unit.model.reference import CENTERS, LOG_SCALE, STRENGTH, TABLE, Array, Step
+from tests.unit.model.reference import CENTERS, LOG_SCALE, OWN, SHARED, TABLE, Array, Step
 from tests.unit.training.helpers import grouped_epoch, ring_data, tiny_config
 
 WINDOW, WIDTH, USERS = 5, 8, 12
@@ -42,8 +44,8 @@ def _config(case: tuple[str, ...], *, masked: bool = True, **weights: float) -> 
             window=WINDOW, hidden_size=WIDTH, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0
         ),
         next_item=NextItemConfig(loss=loss, samples=30),
-        weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7, "assignment": 0.6} | weights,
-        intents=IntentConfig(num_intents=4, fusion=fusion, temperature=0.8, mask_same_intent=masked),
+        weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7} | weights,
+        intents=IntentConfig(num_intents=4, narrower=(6,), fusion=fusion, temperature=0.8, mask_same_intent=masked),
         views=ViewConfig(crop=0.6, mask=0.5, reorder=0.8, temperature=0.6),
         padding=padding,
         batch_size=USERS,
@@ -74,7 +76,10 @@ def _problem(config: TrainConfig) -> _Problem:
     data = ring_data(users=USERS)
     batch = grouped_epoch(data, config)[0]
     torch.manual_seed(1)
-    model = SequenceModel(config.model, data.num_items).double().train()
+    model = SequenceModel(config.model, data.num_items)
+    if config.model.intents == "items":
+        share_centers(model, TrainingData(data, config), config.intents, seed=1)
+    model.double().train()
     _sharpen(model)
     return _Problem(config, model, batch)
 
@@ -84,7 +89,8 @@ def _sharpen(model: SequenceModel) -> None:
     """Draw weights large enough for attention to choose and for every bias, norm and padding row to count."""
     for name, tensor in model.state_dict().items():
         ones = name.endswith("norm.weight")
-        tensor.normal_(mean=float(ones), std=0.3)
+        if tensor.is_floating_point():
+            tensor.normal_(mean=float(ones), std=0.3)
     if isinstance(model.intents, LearnedIntents):
         model.intents.after_step()
 
@@ -164,6 +170,7 @@ def test_the_gradient_of_every_term_equals_finite_differences_of_its_equation(
 ) -> None:
     """The encoder is taken out, so that the terms are functions of states, item table and centres alone."""
     problem = _problem(_config(case))
+    settle(problem.model)
     states_MD = _give_states(problem, monkeypatch)
     leaves = {"states": states_MD, TABLE: problem.model.encoder.item_embedding.weight}
     if isinstance(problem.model.intents, LearnedIntents):
@@ -205,14 +212,14 @@ def _terms_of_states(problem: _Problem, points: dict[str, Array]) -> Array:
     windows = [np.concatenate((empty[: WINDOW - len(row)], row)) for row in rows]
     inputs, views = windows[:USERS], windows[USERS:]
     shared = (points[TABLE], points[CENTERS], problem.step, problem.config)
-    terms = reference.terms(inputs, views, *shared, problem.weights.get(STRENGTH), points.get(LOG_SCALE))
+    terms = reference.terms(inputs, views, *shared, points.get(LOG_SCALE))
     return np.array(list(terms.values()))
 
 
 def _direction(name: str, point: Array, generator: np.random.Generator) -> Array:
     direction = reference.random_direction(point, generator)
-    if name == TABLE:
-        direction[0] = 0  # padding learns nothing
+    if name in (TABLE, OWN) or name.startswith(SHARED):
+        direction[0] = 0  # padding, and the centre of no intent, learn nothing
     return direction
 
 
@@ -251,7 +258,9 @@ def test_the_gradient_of_the_objective_equals_finite_differences_in_every_weight
         slope = reference.slopes(objective, weights[name], direction)
         along = float((parameter.grad.numpy() * direction).sum())
         assert along == pytest.approx(float(slope), rel=1e-6, abs=1e-9), name
-    assert (problem.model.encoder.item_embedding.weight.grad[0] == 0).all(), "padding learns nothing"
+    table = problem.model.own_vectors
+    assert table.grad is not None
+    assert (table.grad[0] == 0).all(), "padding learns nothing"
 
 
 def _unit_vectors(seed: int, count: int) -> Array:

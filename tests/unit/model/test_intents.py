@@ -1,8 +1,8 @@
 import torch
 from torch.nn import functional as F
 
-from elcrec.model.intents import AssignedIntents, ClusteredIntents, LearnedIntents
-from elcrec.ops.kmeans import kmeans
+from elcrec.model.intents import AssignedIntents, ClusteredIntents, ItemIntents, LearnedIntents
+from elcrec.ops.kmeans import best_kmeans, kmeans
 
 
 def test_kmeans_finds_well_separated_clusters() -> None:
@@ -57,3 +57,24 @@ def test_an_assigned_history_is_scored_with_the_centres_of_its_intents() -> None
     sure = intents.shares(near)[:, 3].min().item()
     assert sure > 0.9
     torch.testing.assert_close(intents.shaped(states, near) - states, near / 2, atol=2 * (1 - sure), rtol=0)
+
+
+def test_the_best_of_several_starts_is_kept() -> None:
+    points = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(2)
+    runs = [kmeans(points, 12, generator) for _ in range(4)]
+    distances = [torch.cdist(points, centers).min(1).values.square().sum().item() for centers in runs]
+    assert min(distances) < distances[0]
+    best = best_kmeans(points, 12, torch.Generator().manual_seed(2))
+    assert torch.equal(best, runs[distances.index(min(distances))])
+
+
+def test_items_belong_to_intents_by_the_softmax_of_their_cosines() -> None:
+    torch.manual_seed(0)
+    intents, table, intent = ItemIntents(3, 8), torch.randn(9, 8), torch.tensor([-1, 0, 0, 1, 1, 1, 2, -1, 2])
+    intents.place(table, intent)
+    cosines = F.cosine_similarity(table[:, None], intents.centers_KD[None], dim=2)
+    torch.testing.assert_close(intents.shares(table), (cosines / 0.1).softmax(1))
+    for number in range(3):
+        mean = F.normalize(table[intent == number], dim=1).mean(0)
+        torch.testing.assert_close(intents.centers_KD[number], F.normalize(mean, dim=0))

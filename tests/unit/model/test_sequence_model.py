@@ -24,7 +24,7 @@ def _model(kind: IntentKind | None, head: HeadKind = "dot") -> SequenceModel:
 
 
 @pytest.mark.parametrize("head", ["dot", "cosine"])
-@pytest.mark.parametrize("kind", [None, "learned", "clustered", "assigned"])
+@pytest.mark.parametrize("kind", [None, "learned", "clustered", "assigned", "items"])
 @torch.inference_mode()
 def test_a_request_alone_is_encoded_as_in_company(kind: IntentKind | None, head: HeadKind) -> None:
     model = _model(kind, head)
@@ -39,8 +39,8 @@ def test_a_request_alone_is_encoded_as_in_company(kind: IntentKind | None, head:
 
 def test_only_intents_that_score_items_need_more_than_the_last_state() -> None:
     rows = Ragged.from_rows(ROWS)
-    for kind in ("learned", "assigned"):
+    for kind in ("learned", "assigned", "items"):
         model = _model(kind)
         asked, unasked = (model.encode(rows, intents=intents) for intents in (True, False))
         np.testing.assert_allclose(unasked.vectors, asked.vectors, rtol=1e-4, atol=1e-5)
-        assert (unasked.intents == -1).all() == (kind == "learned")
+        assert (unasked.intents == -1).all() == (kind != "assigned")

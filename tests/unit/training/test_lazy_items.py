@@ -65,7 +65,7 @@ def _named(step: Step) -> Tensor:
 def _gradient(run: Run, config: TrainConfig, step: Step) -> Tensor:
     """That of the whole table."""
     losses = Objective(config).losses(run.model, step)
-    table = run.model.encoder.item_embedding.weight
+    table = run.model.own_vectors
     return torch.autograd.grad(torch.stack(list(losses.values())).sum(), table)[0].double()
 
 
@@ -76,7 +76,7 @@ def test_named_rows_move_as_adam_moves_them_and_all_others_stay(
 ) -> None:
     config = _config(objective=objective, next_item=next_item)
     run = _run(config, layout, tmp_path)
-    table = run.model.encoder.item_embedding.weight
+    table = run.model.own_vectors
     first, second, standing = torch.zeros(table.shape).double(), torch.zeros(table.shape).double(), 0
     for taken, (given, step) in enumerate(_steps(run.steps), start=1):
         gradient, named, expected = _gradient(run, config, step)[_named(step)], _named(step), table.detach().double()
@@ -102,7 +102,7 @@ def test_the_average_equals_one_that_is_kept_at_every_step(tmp_path: Path, layou
     run, expected = _run(config, layout, tmp_path), {}
     # A warm start lays other vectors over those that the average was made of.
     with torch.no_grad():
-        run.model.encoder.item_embedding.weight[1:] += 1
+        run.model.own_vectors[1:] += 1
     taken = 0
     for _ in range(2):
         for given, _ in _steps(run.steps):
@@ -148,7 +148,7 @@ def test_lazy_updates_learn_rings_that_popularity_cannot(tmp_path: Path) -> None
 
 def test_a_step_that_fails_leaves_the_whole_table_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _run(_config(), "grouped", tmp_path)
-    table = run.model.encoder.item_embedding.weight
+    table = run.model.own_vectors
     monkeypatch.setattr(run, "_losses", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.take(next(run.steps.epoch(0)))

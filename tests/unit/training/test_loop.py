@@ -21,7 +21,7 @@ def _same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("objective", ["elcrec", "iclrec", "sasrec"])
+@pytest.mark.parametrize("objective", ["elcrec", "iclrec", "sasrec", "elcrec2"])
 def test_a_model_learns_rings_that_popularity_cannot(tmp_path: Path, objective: str) -> None:
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.1, attention_dropout=0.1)
     config = tiny_config(objective=objective, encoder=encoder, epochs=40, learning_rate=0.01)

@@ -33,7 +33,7 @@ LOSSES = [
 ]
 CASES = [
     *product(("elcrec", "iclrec"), LOSSES, ("counted", "ignored", "encoded")),
-    *product(("sasrec", "sasrec+sequence"), LOSSES, ("ignored",)),
+    *product(("sasrec", "sasrec+sequence", "elcrec2"), LOSSES, ("ignored",)),
 ]
 cases = pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case[0]}-{case[1].loss}-{case[1].prefixes}-{case[2]}"

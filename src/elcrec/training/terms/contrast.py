@@ -10,7 +10,7 @@ Axes: `B` sequences, `R` rows, `M` items, `N` states, `D` hidden size, `X` windo
 import torch
 from torch import Tensor
 
-from elcrec.model.intents import Intents, LearnedIntents
+from elcrec.model.intents import Intents, LearnedIntents, SequenceIntents
 from elcrec.ops.losses import info_nce
 from elcrec.training.step import Context
 from elcrec.training.terms.term import Need, Term
@@ -52,7 +52,7 @@ class IntentContrast(Term):
     def __call__(self, context: Context) -> Tensor:
         """Return the contrast of pooled views with the centre nearest to their sequence's mean state."""
         intents, states = context.model.intents, context.states
-        assert intents is not None
+        assert isinstance(intents, SequenceIntents)
         nearest_B = intents.nearest(states.means("inputs"))
         views_2BD = states.means("views").view(2, len(nearest_B), -1)
         groups_B = nearest_B if self.config.intents.mask_same_intent else None

@@ -22,7 +22,7 @@ class NextItem(Term):
         if self.config.next_item.loss == "bce":
             positives_MD, negatives_MD = map(head.items, context.vectors[self.name])
             return step.share * binary_loss(states_MD, positives_MD, negatives_MD, step.weights_M)
-        table_VD = context.model.encoder.item_embedding.weight
+        table_VD = context.table_VD
         products = torch.bfloat16 if self.config.precision == "bfloat16" else None
         given: dict[str, Any] = {"weights_N": step.weights_M, "products": products}
         if step.negatives is None or step.negatives.log_counts is None:

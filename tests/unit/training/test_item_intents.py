@@ -1,0 +1,161 @@
+"""Intents of items: an item's vector is its own and its intents' centres in training, and an ordinary row after it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from elcrec.artifacts import read_json
+from elcrec.config import IntentConfig, TrainConfig
+from elcrec.data.dataset import SequenceData
+from elcrec.data.ragged import Ragged
+from elcrec.errors import UserError
+from elcrec.model.io import load_model, save_model
+from elcrec.model.sequence_model import SequenceModel
+from elcrec.training import loop
+from elcrec.training.checkpoint import Progress
+from elcrec.training.item_intents import settle
+from elcrec.training.loop import Run, fit
+from elcrec.training.warm_start import WarmStart
+from tests.unit.training.helpers import RING, ring_data, tiny_config
+
+CPU = torch.device("cpu")
+CENTERS = "encoder.item_embedding.parametrizations.weight.0.centers.0"
+
+
+def _config(**changes: object) -> TrainConfig:
+    intents = IntentConfig(num_intents=4, narrower=(12,))
+    return tiny_config(**{"objective": "elcrec2", "intents": intents, "averaging": 0.9} | changes)
+
+
+def _run(config: TrainConfig, folder: Path, data: SequenceData | None = None) -> Run:
+    run = Run(data or ring_data(), config, CPU)
+    run.begin(folder)
+    return run
+
+
+def _rows(run: Run) -> list[Tensor]:
+    """The row of each item among the centres of every set."""
+    return [buffer for name, buffer in run.model.named_buffers() if ".row_" in name]
+
+
+def test_the_table_starts_as_it_would_without_intents(tmp_path: Path) -> None:
+    with_intents = _run(_config(), tmp_path).model
+    without = _run(_config(objective="sasrec"), tmp_path).model
+    assert torch.equal(with_intents.item_embeddings(), without.item_embeddings())
+
+
+def test_items_that_follow_each_other_share_an_intent_and_narrower_ones_split_it(tmp_path: Path) -> None:
+    broad, narrow = (rows[1:].view(-1, RING) for rows in _rows(_run(_config(), tmp_path)))
+    assert [len(ring.unique()) for ring in broad] == [1] * 4
+    assert len(broad.unique()) == 4
+    assert len(narrow.unique()) == 12
+
+
+def test_a_step_moves_all_items_of_an_intent_by_its_centre(tmp_path: Path) -> None:
+    run = _run(_config(), tmp_path)
+    run.train_epoch(1)
+    weights = dict(run.model.named_parameters())
+    expected = run.model.own_vectors.detach().clone()
+    for number, rows in enumerate(_rows(run)):
+        expected += 0.3 * weights[CENTERS.removesuffix("0") + str(number)].detach()[rows]
+    torch.testing.assert_close(run.model.item_embeddings(), expected)
+    assert not weights[CENTERS][0].any(), "the centre of no intent"
+    assert weights[CENTERS][1:].any(dim=1).all()
+
+
+def test_the_fitted_model_has_an_ordinary_table_of_the_same_vectors_and_ranks_as_the_best_epoch_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = []
+
+    def watching(model: SequenceModel) -> None:
+        tables.append(model.item_embeddings().clone())
+        settle(model)
+
+    monkeypatch.setattr(loop, "settle", watching)
+    fitted = fit(ring_data(), _config(epochs=4), tmp_path / "checkpoint")
+    names = set(fitted.model.state_dict())
+    assert {name for name in names if "item_embedding" in name} == {"encoder.item_embedding.weight"}
+    assert torch.equal(fitted.model.item_embeddings(), tables[0])
+    assert fitted.valid["ndcg@20"] == pytest.approx(fitted.progress.best_score)
+    save_model(fitted.model, tmp_path, _config())
+    histories = Ragged.from_rows([[1, 2, 3], [11], [31, 32]])
+    loaded, kept = load_model(tmp_path).encode(histories), fitted.model.encode(histories)
+    torch.testing.assert_close(loaded.vectors, kept.vectors)
+    assert torch.equal(loaded.intents, kept.intents)
+    assert read_json(tmp_path / "config.json")["model"]["intents"] == "items"
+
+
+def test_a_history_has_the_intent_with_the_largest_mean_share(tmp_path: Path) -> None:
+    model = fit(ring_data(400), _config(epochs=30, learning_rate=0.01, averaging=0.0), tmp_path).model
+    of_items = model.encode(Ragged.from_rows([[item] for item in range(1, 41)])).intents.view(4, RING)
+    modes = of_items.mode(dim=1).values
+    assert ((of_items == modes[:, None]).float().mean(1) > 0.8).all()
+    assert len(modes.unique()) == 4
+    both = model.encode(Ragged.from_rows([[1, 2, 3, 4, 11], [11, 1, 12, 13]])).intents
+    assert both.tolist() == modes[:2].tolist()
+
+
+def test_centres_are_the_directions_of_their_items_mean_direction(tmp_path: Path) -> None:
+    run = _run(_config(averaging=0.0), tmp_path)
+    run.train_epoch(1)
+    model = run.candidate()
+    broad, directions = _rows(run)[0], F.normalize(model.item_embeddings(), dim=1)
+    for intent in range(4):
+        mean = F.normalize(directions[broad == intent + 1].mean(0), dim=0)
+        torch.testing.assert_close(model.intents.centers_KD[intent], mean)
+
+
+def test_an_item_that_no_training_history_holds_shares_no_centre_and_still_has_an_intent(tmp_path: Path) -> None:
+    data = ring_data()
+    more = SequenceData(
+        sequences=data.sequences, train_end=data.train_end, targets=data.targets, num_items=42, md5="more"
+    )
+    run = _run(_config(), tmp_path, more)
+    assert [rows[-2:].tolist() for rows in _rows(run)] == [[0, 0], [0, 0]]
+    fitted = fit(more, _config(), tmp_path / "checkpoint")
+    assert (fitted.model.encode(Ragged.from_rows([[42]])).intents >= 0).all()
+
+
+def test_a_killed_run_goes_on_as_an_undisturbed_one(tmp_path: Path) -> None:
+    data, config = ring_data(), _config(epochs=3)
+    whole = fit(data, config, tmp_path / "whole")
+    run = Run(data, config, CPU)
+    progress: Progress = run.begin(tmp_path / "cut")
+    run.advance(progress, data.evaluation("valid"))
+    loop.save_checkpoint(tmp_path / "cut", run.fingerprint, progress, run.modules, run.best, run.optimizer)
+    resumed = fit(data, config, tmp_path / "cut")
+    ours, theirs = resumed.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert [row["epoch"] for row in resumed.progress.history] == [1, 2, 3]
+
+
+def test_a_warm_start_begins_with_the_other_models_vectors(tmp_path: Path) -> None:
+    data = ring_data()
+    taught = fit(data, _config(), tmp_path / "taught").model
+    moved = np.roll(np.arange(1, data.num_items + 1, dtype=np.int32), 1)
+    run = Run(data, _config(), CPU, warm_start=WarmStart(model=taught, items=moved, digest="d"))
+    run.begin(tmp_path / "warm")
+    torch.testing.assert_close(run.model.item_embeddings()[1:], taught.item_embeddings()[moved.astype(np.int64)])
+
+
+def test_more_intents_than_items_are_refused(tmp_path: Path) -> None:
+    intents = IntentConfig(num_intents=4, narrower=(64,))
+    with pytest.raises(UserError, match="40 items in training for 64 intents of items") as caught:
+        fit(ring_data(), _config(intents=intents), tmp_path)
+    assert "narrower" in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"narrower": (8,)}, {"center_scale": 1.0}], ids=str)
+def test_every_option_of_the_intents_of_items_changes_what_is_learned(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    losses = []
+    for name, options in (("plain", {}), ("changed", changes)):
+        config = _config(intents=IntentConfig(**{"num_intents": 4, "narrower": (12,)} | options))
+        losses.append([row["next_item"] for row in fit(ring_data(64), config, tmp_path / name).progress.history])
+    assert losses[0] != losses[1]
