@@ -66,8 +66,13 @@ class SharedCenters(nn.Module):
         return table_VD
 
 
-def share_centers(model: SequenceModel, data: TrainingData, config: IntentConfig, seed: int) -> None:
+def share_centers(
+    model: SequenceModel, data: TrainingData, config: IntentConfig, seed: int, earlier_V: Tensor | None = None
+) -> None:
     """Find the items' intents by k-means in the item graph's spectrum, and make their centres parts of the item table.
+
+    With the items' intents in an earlier model, -1 for an unknown item, [V + 1], the items keep them, and only unknown
+    items are assigned.
 
     Raises:
         UserError: there are fewer items in training than intents.
@@ -83,14 +88,25 @@ def share_centers(model: SequenceModel, data: TrainingData, config: IntentConfig
     most = min(max(sizes), _MOST_DIMENSIONS)
     vectors_VD = spectral_vectors(histories.values - 1, histories.owners, model.num_items, most, _REACH)
     leading_NE, intents = torch.from_numpy(vectors_VD)[known - 1].float(), []
-    for size in sizes:
+    for number, size in enumerate(sizes):
         # As many eigenvectors as clusters: further ones hold finer differences, which are noise to these.
         points_NE = F.normalize(leading_NE[:, :size], dim=1)
         intents_V = torch.full((model.num_items + 1,), -1)
-        intents_V[known] = nearest(points_NE, best_kmeans(points_NE, size, generator))
+        if number == 0 and earlier_V is not None:
+            intents_V[known] = _completed(earlier_V[known], points_NE, size)
+        else:
+            intents_V[known] = nearest(points_NE, best_kmeans(points_NE, size, generator))
         intents.append(intents_V)
     shared = SharedCenters(intents, sizes, width, config.center_scale)
     parametrize.register_parametrization(model.encoder.item_embedding, "weight", shared)
+
+
+def _completed(intents_N: Tensor, points_NE: Tensor, size: int) -> Tensor:
+    """Return the intents with each -1 replaced by the intent whose mean point is nearest."""
+    members = (intents_N >= 0).nonzero().flatten()
+    sums_KE = points_NE.new_zeros(size, points_NE.shape[1]).index_add_(0, intents_N[members], points_NE[members])
+    counts_K = torch.bincount(intents_N[members], minlength=size)
+    return torch.where(intents_N >= 0, intents_N, nearest(points_NE, sums_KE / counts_K.clamp(min=1)[:, None]))
 
 
 @contextmanager

@@ -138,7 +138,8 @@ class Run:
         if config.padding == "encoded":
             self.model.encoder.draw_padding()
         if config.model.intents == "items":
-            share_centers(self.model, self._data, config.intents, config.seed)
+            earlier = warm_start.item_intents(config.intents.num_intents) if warm_start else None
+            share_centers(self.model, self._data, config.intents, config.seed, earlier)
         self.model.to(device)
         recorded = device.type == "cuda" and ranks.count == 1
         self.steps = self._make_steps(recorded=recorded)

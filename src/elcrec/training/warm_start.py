@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from elcrec.errors import UserError
+from elcrec.model.intents import ItemIntents
 from elcrec.model.sequence_model import SequenceModel
 
 
@@ -18,6 +20,19 @@ class WarmStart:
     items: npt.NDArray[np.int32]
     """Index in its catalogue of each item to train, 0 if it does not know the item, [V]."""
     digest: str
+
+    @torch.no_grad()
+    def item_intents(self, num_intents: int) -> Tensor | None:
+        """Return the intent of each item in the other model, -1 for an item that it does not know, [V + 1].
+
+        `None` if it has no intents of items, or another number of them.
+        """
+        theirs = self.model.intents
+        if not isinstance(theirs, ItemIntents) or self.model.num_intents != num_intents:
+            return None
+        intents = theirs.shares(self.model.item_embeddings()).max(1).indices.cpu()
+        items_V = torch.from_numpy(np.concatenate(([0], self.items)).astype(np.int64))
+        return torch.where(items_V > 0, intents[items_V], -1)
 
     @torch.no_grad()
     def lay_over(self, model: SequenceModel) -> bool:

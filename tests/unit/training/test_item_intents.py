@@ -143,6 +143,21 @@ def test_a_warm_start_begins_with_the_other_models_vectors(tmp_path: Path) -> No
     torch.testing.assert_close(run.model.item_embeddings()[1:], taught.item_embeddings()[moved.astype(np.int64)])
 
 
+def test_with_a_warm_start_known_items_keep_their_intents_and_new_ones_join_their_neighbours(tmp_path: Path) -> None:
+    data = ring_data(400)
+    taught = fit(data, _config(epochs=30, learning_rate=0.01), tmp_path / "taught").model
+    theirs = taught.encode(Ragged.from_rows([[item] for item in range(1, 41)])).intents
+    known = np.arange(1, data.num_items + 1, dtype=np.int32)
+    known[[4, 25]] = 0
+    for seed in (2, 3):
+        config = _config(seed=seed)
+        run = Run(data, config, CPU, warm_start=WarmStart(model=taught, items=known, digest="d"))
+        ours = _rows(run)[0][1:] - 1
+        assert torch.equal(ours[known > 0], theirs[known > 0])
+        assert ours[4] == ours[:10].mode().values
+        assert ours[25] == ours[20:30].mode().values
+
+
 def test_more_intents_than_items_are_refused(tmp_path: Path) -> None:
     intents = IntentConfig(num_intents=4, narrower=(64,))
     with pytest.raises(UserError, match="40 items in training for 64 intents of items") as caught:
