@@ -26,6 +26,9 @@ CONFIGS = {
     "elcrec": tiny_config(objective="elcrec", learning_rate=RATE),
     "iclrec": tiny_config(objective="iclrec", learning_rate=RATE),
     "sasrec": tiny_config(objective="sasrec", learning_rate=RATE, next_item=NextItemConfig(loss="softmax")),
+    "elcrec2": tiny_config(
+        objective="elcrec2", learning_rate=RATE, head="cosine", next_item=NextItemConfig(loss="softmax")
+    ),
 }
 
 Trajectory = list[dict[str, float]]

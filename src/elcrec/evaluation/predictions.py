@@ -40,7 +40,7 @@ class Predictions:
         unmasked_ranks: ranks with the history left in, `None` if no target is a repeat that counts as missed, [N].
         intents: nearest intent, -1 if there is none, [N].
         pictured: a sample of the users with an intent, for charts, as rows of N.
-        pictured_states: their mean states on the unit sphere, where intents are assigned, [sample, D].
+        pictured_states: what decides their intents (`SequenceModel.pooled`) on the unit sphere, [sample, D].
         earlier_intents: their intents without the last item of the history, -1 if nothing is left, [sample].
         num_intents: number of intents (K), 0 for a model without intents.
     """

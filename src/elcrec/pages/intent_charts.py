@@ -90,7 +90,7 @@ def accuracy(profiles: pd.DataFrame, chosen: Sequence[int], overall: float) -> s
 
 
 def similarity(cosines: FloatArray, chosen: Sequence[int]) -> str:
-    """Similarity of the chosen intents: the cosine between the mean states of their users, [C, C]."""
+    """Similarity of the chosen intents: the cosine between the means of their users, [C, C]."""
     names = [str(intent) for intent in chosen]
     shown = np.where(np.eye(len(names), dtype=bool), np.nan, cosines)
     with figure(5.2, 4.6) as ((axis,), finish):

@@ -37,7 +37,8 @@ def write_intents_page(path: Path, findings: Findings, predictions: Mapping[str,
         "provenance": provenance_rows({"model": model}, inputs),
     }
     if found is not None:
-        page |= {"charts": _charts(found, findings, model)}
+        page["of_items"] = model.config.get("model", {}).get("intents") == "items"
+        page["charts"] = _charts(found, findings, model)
         page["takeaways"] = about_intents(found, model.config) + _about_order(found)
     render("intents.html.jinja", path, page)
 
