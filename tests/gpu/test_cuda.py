@@ -20,6 +20,7 @@ from elcrec.training.compilation import compiled
 from elcrec.training.data import TrainingData
 from elcrec.training.distributed import ALONE
 from elcrec.training.grouped_steps import GroupedSteps
+from elcrec.training.item_intents import share_centers
 from elcrec.training.loop import Run, fit
 from elcrec.training.objective import Objective
 from elcrec.training.packed_steps import PackedSteps
@@ -37,6 +38,7 @@ OBJECTIVES: list[tuple[str, NextItemConfig]] = [
     ("sasrec", NextItemConfig(loss="softmax")),
     ("sasrec", NextItemConfig(loss="softmax", prefixes=True)),
     ("sasrec", NextItemConfig(loss="sampled_softmax")),
+    ("elcrec2", NextItemConfig(loss="softmax")),
 ]
 
 
@@ -44,7 +46,10 @@ def _losses_and_gradients(config: TrainConfig, device: torch.device) -> dict[str
     """Losses of the first step and its gradients, from the same weights and draws on either device."""
     data = ring_data()
     torch.manual_seed(1)
-    model, objective = SequenceModel(config.model, data.num_items).to(device), Objective(config)
+    model, objective = SequenceModel(config.model, data.num_items), Objective(config)
+    if config.model.intents == "items":
+        share_centers(model, TrainingData(data, config), config.intents, seed=1)
+    model.to(device)
     steps = GroupedSteps(TrainingData(data, config), config, objective.needs, device, ALONE)
     losses = objective.losses(model, next(steps.epoch(1)))
     torch.stack(list(losses.values())).sum().backward()

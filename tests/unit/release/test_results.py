@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from elcrec.artifacts import write_json
+from elcrec.artifacts import read_json, write_json
 from release.results import METRICS, main
 
 
@@ -34,7 +34,7 @@ def test_a_row_is_shown_beside_the_published_one(tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path, "paper, elcrec")
     assert "9 (7)" in row
     assert "0.0500" in row
-    assert "3.2 | 40.0% | 1.5 | CPU" in row
+    assert "3.2 | 40.0% |  | 1.5 | CPU" in row
     assert "0.0529" in rows_of(tmp_path, "ELCRec, published")[0]
 
 
@@ -60,6 +60,18 @@ def test_runs_of_two_seeds_have_a_row_each_and_a_mean(tmp_path: Path) -> None:
 def test_a_paper_run_is_given_in_percent_of_the_published_one(tmp_path: Path) -> None:
     add(run_folder(tmp_path / "run", **{"ndcg@20": 0.0509, "hr@20": 0.0971}), tmp_path)
     assert "100.0% / 90.0%" in rows_of(tmp_path, "paper, elcrec")[0]
+
+
+def test_the_best_preset_is_given_beside_the_best_published_and_beside_itself_without_intents(tmp_path: Path) -> None:
+    deltas = {"delta_ndcg@20": 0.0021, "delta_ndcg@20_low": 0.0004, "delta_ndcg@20_high": 0.0038}
+    run = run_folder(tmp_path / "run", **{"ndcg@20": 0.0725, "hr@20": 0.291, "kept_intent_share": 0.81}, **deltas)
+    config = read_json(run / "model" / "config.json")
+    write_json(run / "model" / "config.json", config | {"train": {"objective": "elcrec2", "seed": 1}})
+    assert main(["--run", str(run), "--preset", "best", "--docs", str(tmp_path)]) == 0
+    (row,) = rows_of(tmp_path, "best, elcrec2")
+    assert "100.0% / 200.0% | +0.0021 (+0.0004 to +0.0038) |" in row
+    assert "81.0%" in row
+    assert "0.1455" in rows_of(tmp_path, "KERec")[0]
 
 
 def test_both_protocols_are_shown_where_they_differ(tmp_path: Path) -> None:
