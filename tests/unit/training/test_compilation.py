@@ -13,6 +13,8 @@ from elcrec.config import EncoderConfig
 from elcrec.errors import UserError
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.compilation import compiled
+from elcrec.training.data import TrainingData
+from elcrec.training.item_intents import share_centers
 from elcrec.training.objective import Objective
 from elcrec.training.step import Step
 from tests.unit.training.helpers import grouped_epoch, packed_epoch, ring_data, tiny_config
@@ -27,10 +29,13 @@ def step() -> Step:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("default")
-def test_compiled_losses_and_gradients_are_those_of_the_plain_ones() -> None:
+@pytest.mark.parametrize("objective", ["elcrec", "elcrec2"])
+def test_compiled_losses_and_gradients_are_those_of_the_plain_ones(objective: str) -> None:
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0, attention_dropout=0)
-    config, data = tiny_config(encoder=encoder), ring_data()
+    config, data = tiny_config(objective=objective, encoder=encoder), ring_data()
     model = SequenceModel(config.model, data.num_items)
+    if config.model.intents == "items":
+        share_centers(model, TrainingData(data, config), config.intents, seed=1)
     plain = partial(Objective(config).losses, model)
     whole = compiled(plain, config.batch_size)
     for step in packed_epoch(data, config):
