@@ -10,7 +10,7 @@ from benchmarks.simulation.__main__ import main
 
 pytestmark = pytest.mark.slow
 
-DRIFT, DAYS = 9, 19
+DRIFT, DAYS = 9, 25
 SHORTER = (
     "monitor.reference_days=6",
     "train.epochs=6",
