@@ -79,7 +79,8 @@ def test_the_large_log_has_a_section_of_its_own_from_fresh_processes(params: Pat
     assert done.returncode == 0, done.stderr
     assert "over 300 users" in out.read_text()
     (run,) = read_json(out.parent / "benchmarks.json")["sections"]["scale"]["runs"]["ours"]
-    assert run["total_mib"] >= run["steps_mib"] > run["imported_mib"] > 0
+    # Linux counts a thread's pages in batches, so two readings of one peak differ by some of them.
+    assert run["total_mib"] + 2 >= run["steps_mib"] > run["imported_mib"] > 0
 
 
 def test_a_refused_configuration_is_an_error_with_a_reason(
