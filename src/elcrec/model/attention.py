@@ -50,7 +50,7 @@ class Attention(Mixer):
 
     def alone(self, states_LD: Tensor) -> Tensor:
         length = len(states_LD)
-        projected = self._placed(self.query_key_value(states_LD), None)
+        projected = self._placed_alone(self.query_key_value(states_LD))
         heads = projected.view(length, 3, self.config.num_heads, -1).permute(1, 2, 0, 3)
         # A batch of one, because PyTorch has no fused kernel for three axes.
         query, key, value = heads.unsqueeze(1).unbind()
@@ -58,14 +58,18 @@ class Attention(Mixer):
         mixed: Tensor = self.out(context_1HLd.transpose(1, 2).reshape(length, -1))
         return mixed
 
-    def _placed(self, projected_NX: Tensor, ages_N: Tensor | None) -> Tensor:  # noqa: ARG002 - for subclasses
+    def _placed(self, projected_NX: Tensor, ages_N: Tensor) -> Tensor:  # noqa: ARG002 - for subclasses
         """Encode positions into queries and keys, if they are not in the states already.
 
         Args:
             projected_NX: queries, keys and values of each position, or only keys and values, [N, 3 D] or [N, 2 D].
-            ages_N: distance of each position from the end of its row; `None`: one row, with its positions in order.
+            ages_N: distance of each position from the end of its row.
         """
         return projected_NX
+
+    def _placed_alone(self, projected_LX: Tensor) -> Tensor:
+        """Return the result of `_placed` for one row with its positions in order, [L, 3 D]."""
+        return projected_LX
 
 
 class RotaryAttention(Attention):
@@ -78,6 +82,9 @@ class RotaryAttention(Attention):
     knows_places = True
     _cos_Tw: Tensor
     _sin_Tw: Tensor
+    _cos_TX: Tensor
+    _sin_TX: Tensor
+    _partner_X: Tensor
 
     def __init__(self, config: EncoderConfig) -> None:
         """Compute the angles of every age."""
@@ -87,10 +94,34 @@ class RotaryAttention(Attention):
         angles_Tw = torch.arange(config.window)[:, None] * -speeds
         self.register_buffer("_cos_Tw", angles_Tw.cos(), persistent=False)
         self.register_buffer("_sin_Tw", angles_Tw.sin(), persistent=False)
+        for name, buffer in zip(("_cos_TX", "_sin_TX", "_partner_X"), self._for_whole_rows(), strict=True):
+            self.register_buffer(name, buffer, persistent=False)
 
-    def _placed(self, projected_NX: Tensor, ages_N: Tensor | None) -> Tensor:
-        if ages_N is None:
-            ages_N = torch.arange(len(projected_NX) - 1, -1, -1, device=projected_NX.device)
+    def _for_whole_rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cosines and signed sines for queries, keys and values side by side, [T, 3 D], the oldest item first.
+
+        The third result is, for each of these columns, the one with which it is turned. Values are not turned.
+        """
+        turned, width = 2 * self.config.num_heads, self._cos_Tw.shape[1]
+        cos_TX = self._cos_Tw.flip(0).repeat(1, 2 * turned)
+        sin_TX = self._sin_Tw.flip(0).repeat(1, 2 * turned).view(-1, turned, 2, width)
+        sin_TX = torch.stack((-sin_TX[:, :, 0], sin_TX[:, :, 1]), 2).flatten(1)
+        columns = torch.arange(3 * self.config.hidden_size)
+        partners = columns[: 2 * self.config.hidden_size].view(turned, 2, width).flip(1).flatten()
+        values = self.config.hidden_size
+        return (
+            F.pad(cos_TX, (0, values), value=1.0),
+            F.pad(sin_TX, (0, values)),
+            torch.cat((partners, columns[-values:])),
+        )
+
+    def _placed_alone(self, projected_LX: Tensor) -> Tensor:
+        # A row or two take as long as the number of operations, so the values are multiplied as well, by 1 and 0.
+        length, kind = len(projected_LX), projected_LX.dtype
+        turned_LX = projected_LX.index_select(1, self._partner_X).mul_(self._sin_TX[-length:].to(kind))
+        return turned_LX.addcmul_(projected_LX, self._cos_TX[-length:].to(kind))
+
+    def _placed(self, projected_NX: Tensor, ages_N: Tensor) -> Tensor:
         cos_N1w, sin_N1w = (
             buffer.index_select(0, ages_N)[:, None].to(projected_NX.dtype) for buffer in (self._cos_Tw, self._sin_Tw)
         )

@@ -3,7 +3,8 @@
 Source: the block of KERec (github.com/yyt-1219/KERec), which calls them velocities and accelerations. There a gate
 reads the differences; here it reads the earlier states, of which they are linear functions.
 
-Axes: `N` flat positions, `D` hidden size, `F` a state and its differences, `G` the state and earlier ones.
+Axes: `N` flat positions, `L` items of a row alone, `T` window, `D` hidden size, `F` a state and its differences, `G`
+the state and earlier ones.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class GatedDifferences(Mixer):
     """
 
     taps_FG: Tensor
+    _places_TG: Tensor
 
     def __init__(self, config: EncoderConfig) -> None:
         """Create the gate; initially all shares are nearly equal."""
@@ -33,6 +35,8 @@ class GatedDifferences(Mixer):
         width = config.hidden_size
         self._gaps = sorted({gap for distance in config.distances for gap in (0, distance, 2 * distance)})
         self.register_buffer("taps_FG", _taps(config.distances, self._gaps), persistent=False)
+        places_T1 = torch.arange(config.window)[:, None] + self._gaps[-1]
+        self.register_buffer("_places_TG", places_T1 - torch.tensor(self._gaps), persistent=False)
         self.gate = nn.Linear(len(self._gaps) * width, 2 * width)
         self.shares = nn.Linear(2 * width, len(self.taps_FG))
         self.strength = nn.Parameter(torch.tensor(_FIRST_STRENGTH))
@@ -47,11 +51,15 @@ class GatedDifferences(Mixer):
 
     def alone(self, states_LD: Tensor) -> Tensor:
         """Return the result of `forward` for one row without padding, in evaluation, [L, D] to [L, D]."""
-        return self._mix(states_LD, lambda gap: F.pad(states_LD, (0, 0, gap, 0))[: len(states_LD)])
+        length, width = states_LD.shape
+        padded_MD = F.pad(states_LD, (0, 0, self._gaps[-1], 0))
+        return self._mixed(padded_MD.index_select(0, self._places_TG[:length].flatten()).view(length, -1, width))
 
     def _mix(self, states_ND: Tensor, before: Callable[[int], Tensor]) -> Tensor:
         """Mix states with earlier ones; `before` returns those a number of items earlier, [N, D]."""
-        around_NGD = torch.stack([states_ND, *map(before, self._gaps[1:])], 1)
+        return self._mixed(torch.stack([states_ND, *map(before, self._gaps[1:])], 1))
+
+    def _mixed(self, around_NGD: Tensor) -> Tensor:
         shares_NF = self.shares(F.silu(self.gate(around_NGD.flatten(1)))).softmax(1)
         weights_NG = self.strength * (shares_NF @ self.taps_FG)
         mixed: Tensor = (weights_NG[:, None] @ around_NGD).squeeze(1)

@@ -84,7 +84,8 @@ def share_centers(
     known = torch.from_numpy(np.unique(histories.values).astype(np.int64))
     if len(known) < max(sizes):
         what = f"{len(known)} items in training for {max(sizes)} intents of items"
-        raise UserError(what, fix="lower train.intents.num_intents, and leave out what is in train.intents.narrower")
+        more = " and the numbers in train.intents.narrower" if config.narrower else ""
+        raise UserError(what, fix=f"lower train.intents.num_intents{more}")
     most = min(max(sizes), _MOST_DIMENSIONS)
     vectors_VD = spectral_vectors(histories.values - 1, histories.owners, model.num_items, most, _REACH)
     leading_NE, intents = torch.from_numpy(vectors_VD)[known - 1].float(), []
