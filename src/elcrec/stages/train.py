@@ -35,6 +35,8 @@ from elcrec.training.warm_start import WarmStart
 
 logger = logging.getLogger(__name__)
 
+_MANY_ITEMS = 100_000
+"""Number of items from which on scoring all of them costs more than everything else."""
 _GRACE_SECONDS = 40.0
 """Seconds to wait for the pods of an ended job: a cluster gives them 30 s, while the next attempt may already begin."""
 
@@ -68,6 +70,12 @@ def train(
         require_served_window(config.encoder.window, sequences, where=sequences)
         start = _read_start(warm_start, sequences) if warm_start else None
         valid = _asked(config, data, sequences)
+        if config.next_item.loss == "softmax" and data.num_items > _MANY_ITEMS:
+            logger.warning(
+                "every step scores all %d items; train.next_item.loss=sampled_softmax with train.item_updates=lazy is "
+                "faster (docs/training.md, Large catalogues)",
+                data.num_items,
+            )
         if not ranks.leads:
             fit(data, config, checkpoint, ranks, start, valid)
             return {}

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from elcrec.artifacts import read_json
+from elcrec.config import NextItemConfig
 from elcrec.pages import render
+from elcrec.stages import train as stage
 from elcrec.stages.train import train
 from tests.support.raw_log import write_sequences
 from tests.unit.training.helpers import ring_data, tiny_config
@@ -73,6 +75,16 @@ def test_without_the_extra_the_model_is_trained_and_one_line_says_what_is_missin
     ]
     (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "elcrec[report]" in line
+
+
+def test_scoring_every_item_of_a_large_catalogue_is_warned_of(
+    sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stage, "_MANY_ITEMS", 39)
+    _train_here(sequences, tmp_path / "bce")
+    assert "sampled_softmax" not in caplog.text
+    _train_here(sequences, tmp_path / "softmax", next_item=NextItemConfig(loss="softmax"))
+    assert "every step scores all 40 items; train.next_item.loss=sampled_softmax" in caplog.text
 
 
 def test_validation_uses_a_sample_of_users_if_configured(
