@@ -20,13 +20,12 @@ from elcrec.training.compilation import compiled
 from elcrec.training.data import TrainingData
 from elcrec.training.distributed import ALONE
 from elcrec.training.grouped_steps import GroupedSteps
-from elcrec.training.item_intents import share_centers
 from elcrec.training.loop import Run, fit
 from elcrec.training.objective import Objective
 from elcrec.training.packed_steps import PackedSteps
 from elcrec.training.recording import Recorder
 from elcrec.training.step import Step
-from tests.unit.training.helpers import ring_data, tiny_config
+from tests.unit.training.helpers import new_model, ring_data, tiny_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
@@ -46,10 +45,7 @@ def _losses_and_gradients(config: TrainConfig, device: torch.device) -> dict[str
     """Losses of the first step and its gradients, from the same weights and draws on either device."""
     data = ring_data()
     torch.manual_seed(1)
-    model, objective = SequenceModel(config.model, data.num_items), Objective(config)
-    if config.model.intents == "items":
-        share_centers(model, TrainingData(data, config), config.intents, seed=1)
-    model.to(device)
+    model, objective = new_model(data, config).to(device), Objective(config)
     steps = GroupedSteps(TrainingData(data, config), config, objective.needs, device, ALONE)
     losses = objective.losses(model, next(steps.epoch(1)))
     torch.stack(list(losses.values())).sum().backward()

@@ -32,9 +32,9 @@ def test_a_preset_overrides_params_and_an_override_both() -> None:
 
 
 CHAINS = [
-    (*benchmark, *more)
-    for benchmark in (("paper", name) for name in ("beauty", "sports", "toys", "yelp"))
-    for more in ((), ("best", *(f"best-{name}" for name in benchmark[1:])), ("cl4srec",))
+    ("paper", name, *more)
+    for name in ("beauty", "sports", "toys", "yelp")
+    for more in ((), ("best", f"best-{name}"), ("cl4srec",))
 ]
 
 

@@ -32,6 +32,7 @@ _REACH = 2
 
 
 _MOST_DIMENSIONS = 128
+"""Eigenvectors at most: more take time and memory, and change little."""
 _MOST_USERS = 1_000_000
 """Users whose histories make the graph; more would take memory and time and hardly change it."""
 
@@ -128,15 +129,15 @@ def only_items(model: SequenceModel, rows_R: Tensor) -> Iterator[nn.Parameter]:
 
 
 def place_intents(model: SequenceModel) -> None:
-    """Place the intents among the items' present vectors."""
+    """Place intents of items, if the model has them, among the items' present vectors."""
     sums = _sums(model)
-    assert sums is not None
-    assert isinstance(model.intents, ItemIntents)
-    model.intents.place(model.item_embeddings(), sums.shared.get_buffer("row_0") - 1)
+    if sums is not None:
+        assert isinstance(model.intents, ItemIntents)
+        model.intents.place(model.item_embeddings(), sums.shared.get_buffer("row_0") - 1)
 
 
 def settle(model: SequenceModel) -> None:
-    """Turn a table of sums into an ordinary one."""
+    """Turn a table of sums into an ordinary one; an ordinary one stays as it is."""
     if _sums(model) is not None:
         parametrize.remove_parametrizations(model.encoder.item_embedding, "weight", leave_parametrized=True)
 

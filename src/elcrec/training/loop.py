@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from elcrec.config import TrainConfig, to_dict
 from elcrec.data.dataset import EvaluationSet, SequenceData
@@ -86,14 +87,19 @@ def fit(
         if ranks.leads:
             save_checkpoint(checkpoint, run.fingerprint, progress, run.modules, run.best, run.optimizer)
     run.model.load_state_dict(run.best)
-    if config.model.intents == "items":
-        settle(run.model)
+    settle(run.model)
     metrics = validate(run.model.eval(), valid, ranks)
     return Fitted(model=run.model, terms=list(run.objective.terms), progress=progress, valid=metrics)
 
 
 def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
     """Rank the validation targets, each rank its share, and measure the distribution of users over intents."""
+    # An item table that is a sum is computed once, not for every block of users.
+    with parametrize.cached():
+        return _validate(model, valid, ranks)
+
+
+def _validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks) -> dict[str, float]:
     own, items_VD = valid.part(ranks.index, ranks.count), model.item_vectors()
     # A rank may have no users.
     places, intents = [torch.empty(0, dtype=torch.int32)], [torch.empty(0, dtype=torch.int64)]
@@ -224,8 +230,7 @@ class Run:
             if self.items is not None:
                 self.items.settle(self.model, self.average)
             self.objective.after_step(model)
-        if self._config.model.intents == "items":
-            place_intents(model)
+        place_intents(model)
         return model
 
     def train_epoch(self, epoch: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from elcrec.errors import UserError
 from elcrec.model.intents import ItemIntents
 from elcrec.model.sequence_model import SequenceModel
+from elcrec.ranking.items import item_intents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +22,16 @@ class WarmStart:
     """Index in its catalogue of each item to train, 0 if it does not know the item, [V]."""
     digest: str
 
-    @torch.no_grad()
     def item_intents(self, num_intents: int) -> Tensor | None:
         """Return the intent of each item in the other model, -1 for an item that it does not know, [V + 1].
 
         `None` if it has no intents of items, or another number of them.
         """
-        theirs = self.model.intents
-        if not isinstance(theirs, ItemIntents) or self.model.num_intents != num_intents:
+        intents = item_intents(self.model) if isinstance(self.model.intents, ItemIntents) else None
+        if intents is None or self.model.num_intents != num_intents:
             return None
-        intents = theirs.shares(self.model.item_embeddings()).max(1).indices.cpu()
-        items_V = torch.from_numpy(np.concatenate(([0], self.items)).astype(np.int64))
-        return torch.where(items_V > 0, intents[items_V], -1)
+        # Index 0, of padding and of unknown items, has the intent -1.
+        return torch.from_numpy(intents[np.concatenate(([0], self.items))])
 
     @torch.no_grad()
     def lay_over(self, model: SequenceModel) -> bool:

@@ -13,13 +13,12 @@ from elcrec.model.grouping import GroupedLayout
 from elcrec.model.heads import Cosine
 from elcrec.model.intents import LearnedIntents
 from elcrec.model.sequence_model import SequenceModel
-from elcrec.training.data import TrainingData
-from elcrec.training.item_intents import settle, share_centers
+from elcrec.training.item_intents import settle
 from elcrec.training.objective import Objective
 from elcrec.training.step import Step as TrainingStep
 from tests.unit.model import reference
 from tests.unit.model.reference import CENTERS, LOG_SCALE, OWN, SHARED, TABLE, Array, Step
-from tests.unit.training.helpers import grouped_epoch, ring_data, tiny_config
+from tests.unit.training.helpers import grouped_epoch, new_model, ring_data, tiny_config
 
 WINDOW, WIDTH, USERS = 5, 8, 12
 LOSSES, FUSIONS = ("bce", "softmax", "sampled_softmax"), ("shift", "concat", "none")
@@ -76,10 +75,7 @@ def _problem(config: TrainConfig) -> _Problem:
     data = ring_data(users=USERS)
     batch = grouped_epoch(data, config)[0]
     torch.manual_seed(1)
-    model = SequenceModel(config.model, data.num_items)
-    if config.model.intents == "items":
-        share_centers(model, TrainingData(data, config), config.intents, seed=1)
-    model.double().train()
+    model = new_model(data, config).double().train()
     _sharpen(model)
     return _Problem(config, model, batch)
 

@@ -6,9 +6,11 @@ import torch
 from elcrec.config import EncoderConfig, IntentConfig, TrainConfig
 from elcrec.data.dataset import SequenceData
 from elcrec.data.ragged import Ragged
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.data import TrainingData
 from elcrec.training.distributed import ALONE
 from elcrec.training.grouped_steps import GroupedSteps
+from elcrec.training.item_intents import share_centers
 from elcrec.training.objective import Objective
 from elcrec.training.packed_steps import PackedSteps
 from elcrec.training.step import Step
@@ -42,6 +44,14 @@ def tiny_config(**changes: object) -> TrainConfig:
         "device": "cpu",
     }
     return TrainConfig(**(defaults | changes))
+
+
+def new_model(data: SequenceData, config: TrainConfig) -> SequenceModel:
+    """A model as a run has it before its first step, with its item table a sum if intents are of items."""
+    model = SequenceModel(config.model, data.num_items)
+    if config.model.intents == "items":
+        share_centers(model, TrainingData(data, config), config.intents, seed=1)
+    return model
 
 
 def grouped_epoch(data: SequenceData, config: TrainConfig, seed: int = 0) -> list[Step]:

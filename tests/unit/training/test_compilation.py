@@ -11,13 +11,10 @@ from torch._dynamo.exc import TorchDynamoException
 
 from elcrec.config import EncoderConfig
 from elcrec.errors import UserError
-from elcrec.model.sequence_model import SequenceModel
 from elcrec.training.compilation import compiled
-from elcrec.training.data import TrainingData
-from elcrec.training.item_intents import share_centers
 from elcrec.training.objective import Objective
 from elcrec.training.step import Step
-from tests.unit.training.helpers import grouped_epoch, packed_epoch, ring_data, tiny_config
+from tests.unit.training.helpers import grouped_epoch, new_model, packed_epoch, ring_data, tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +30,7 @@ def step() -> Step:
 def test_compiled_losses_and_gradients_are_those_of_the_plain_ones(objective: str) -> None:
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0, attention_dropout=0)
     config, data = tiny_config(objective=objective, encoder=encoder), ring_data()
-    model = SequenceModel(config.model, data.num_items)
-    if config.model.intents == "items":
-        share_centers(model, TrainingData(data, config), config.intents, seed=1)
+    model = new_model(data, config)
     plain = partial(Objective(config).losses, model)
     whole = compiled(plain, config.batch_size)
     for step in packed_epoch(data, config):
