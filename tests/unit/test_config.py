@@ -68,6 +68,7 @@ def test_what_a_benchmark_is_trained_with_does_not_depend_on_params(names: tuple
         ("train.eval_every=16", "eval_every 16 is more than patience 8"),
         ("train.item_updates=lazy train.next_item.loss=softmax", "item_updates lazy needs a loss that draws items"),
         ("train.item_updates=lazy train.next_item.loss=bce train.compile=true", "compile needs item_updates dense"),
+        ("train.next_item.loss=bce train.next_item.robustness=0.2", "robustness needs next_item.loss softmax"),
         ("evaluate.new_items.sources=[text]", "text is read from evaluate.items_file"),
         ("evaluate.new_items.sources=[co_seen, co_seen]", "names one twice"),
         ("evaluate.new_items.log=events.parquet", "new_items.log is an option of the source co_seen"),

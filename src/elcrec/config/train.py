@@ -94,6 +94,10 @@ class NextItemConfig(Section, frozen=True, kw_only=True):
     """Number of drawn items per step (`sampled_softmax`)."""
     exponent: Share = 0.5
     """They are drawn proportionally to popularity to this power; 0 is uniform (`sampled_softmax`)."""
+    robustness: Share = 0.0
+    """q of the generalised cross entropy (1 - p^q) / q of the next item's probability p (`softmax` and
+    `sampled_softmax`; Zhang and Sabuncu, NeurIPS 2018): the gradient of a target is multiplied by p^q, so that targets
+    that nothing foretells count less. 0: cross entropy."""
     dropouts: NonNegative = 0
     """Number of dropout samples of a predicting state, at `encoder.hidden_dropout`, that are averaged to score items in
     training (multi-sample dropout, Inoue, arXiv 1905.09788); 0: the state itself."""
@@ -101,6 +105,11 @@ class NextItemConfig(Section, frozen=True, kw_only=True):
     """Whether every prefix of a user's training items is its own sequence, of which only the last item is predicted,
     always from the window's last position, as in a ranking. Otherwise there is one sequence per user, and all its items
     are predicted."""
+
+    def __post_init__(self) -> None:
+        """Check that the loss has the robustness."""
+        if self.robustness and self.loss == "bce":
+            raise ValueError("robustness needs next_item.loss softmax or sampled_softmax")
 
 
 class ViewConfig(Section, frozen=True, kw_only=True):

@@ -75,10 +75,15 @@ def softmax_loss(
     weights_N: Tensor | None = None,
     block: int | None = None,
     products: torch.dtype | None = None,
+    robustness: float = 0.0,
 ) -> Tensor:
     """L_next over the catalogue: cross entropy of the next item among all items, averaged over positions.
 
     Memory is `block` x V logits, independent of N. On a CPU, the same input gives the same bits.
+
+    With a robustness q it is the generalised cross entropy (1 - p^q) / q of the next item's probability p, whose
+    gradient is that of the cross entropy times p^q: what cannot be predicted counts less (Zhang and Sabuncu,
+    "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels", NeurIPS 2018, equation 6).
 
     Args:
         states_ND: encoder states.
@@ -87,13 +92,14 @@ def softmax_loss(
         weights_N: constant weight of each position; `None` for equal weights.
         block: positions scored at a time; `None` chooses for the device. It affects the result only by rounding.
         products: type of logits and matrix products, such as bfloat16; sums stay exact. `None` is the table's own.
+        robustness: q, from 0, the cross entropy, to 1, the mean of 1 - p.
     """
 
     def erase(exps_nC: Tensor, rows: slice) -> None:
         exps_nC.scatter_(1, targets_N[rows, None] - 1, 0.0)
 
     scoring = _Scoring(slice(1, None), targets_N, erase, block, products)
-    return _cross_entropy(states_ND, items_VD, weights_N, scoring)
+    return _cross_entropy(states_ND, items_VD, weights_N, scoring, robustness)
 
 
 def sampled_softmax_loss(
@@ -107,6 +113,7 @@ def sampled_softmax_loss(
     weights_N: Tensor | None = None,
     block: int | None = None,
     products: torch.dtype | None = None,
+    robustness: float = 0.0,
 ) -> Tensor:
     """L_next over drawn items: cross entropy of the next item among itself and negatives that all positions share.
 
@@ -130,7 +137,8 @@ def sampled_softmax_loss(
     rows_N = torch.arange(size, len(looked_up_R), device=negatives_S.device)
     scoring = _Scoring(slice(0, size), rows_N, erase, block, products, log_counts_S)
     rows_RD = F.embedding(looked_up_R, items_VD)
-    return _cross_entropy(states_ND, rows_RD if as_scored is None else as_scored(rows_RD), weights_N, scoring)
+    scored_RD = rows_RD if as_scored is None else as_scored(rows_RD)
+    return _cross_entropy(states_ND, scored_RD, weights_N, scoring, robustness)
 
 
 @dataclass(frozen=True)
@@ -149,38 +157,55 @@ class _Scoring:
     log_counts_C: Tensor | None = None
 
 
-def _cross_entropy(states_ND: Tensor, table_RD: Tensor, weights_N: Tensor | None, scoring: _Scoring) -> Tensor:
+def _cross_entropy(
+    states_ND: Tensor, table_RD: Tensor, weights_N: Tensor | None, scoring: _Scoring, robustness: float
+) -> Tensor:
     weights_N = states_ND.new_ones(len(states_ND)) if weights_N is None else weights_N.to(states_ND.dtype)
-    shares_N, graded = weights_N / _total(weights_N), torch.is_grad_enabled()
-    loss: Tensor = _CrossEntropy.apply(states_ND, table_RD, shares_N, scoring, graded)  # type: ignore[no-untyped-call]
+    inputs = (states_ND, table_RD, weights_N / _total(weights_N), scoring, robustness, torch.is_grad_enabled())
+    loss: Tensor = _CrossEntropy.apply(*inputs)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean of log(1 + sum of exp(other logits) / exp(target logit)), with the gradient computed in the forward pass."""
+    """Mean of log(1 + sum of exp(other logits) / exp(target logit)), with the gradient computed in the forward pass.
+
+    With a robustness q, each such loss L becomes (1 - exp(-q L)) / q, which scales its gradient by exp(-q L).
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, states_ND: Tensor, table_RD: Tensor, shares_N: Tensor, scoring: _Scoring, graded: bool
+        ctx: Any,
+        states_ND: Tensor,
+        table_RD: Tensor,
+        shares_N: Tensor,
+        scoring: _Scoring,
+        robustness: float,
+        graded: bool,
     ) -> Tensor:
         scores = _Scores(states_ND, table_RD, scoring)
         grads = _Gradients(scores, *(graded and wanted for wanted in ctx.needs_input_grad[:2]))
         shares_N1 = shares_N.to(scores.exact)[:, None]
-        rest_N1, target_N1 = torch.empty_like(shares_N1), scores.targets()
+        rest_N1, target_N1, slopes_N1 = torch.empty_like(shares_N1), scores.targets(), shares_N1.clone()
         for rows in scores.blocks():
             exps_nC = scores.exponentials(rows, target_N1[rows])
             torch.sum(exps_nC, 1, keepdim=True, dtype=scores.exact, out=rest_N1[rows])
-            grads.add(rows, exps_nC, shares_N1[rows] / (rest_N1[rows] + target_N1[rows].exp()))
-        grads.add_targets(shares_N1 * rest_N1 / (rest_N1 + target_N1.exp()))
+            total_n1 = rest_N1[rows] + target_N1[rows].exp()
+            if robustness:
+                slopes_N1[rows] *= (target_N1[rows].exp() / total_n1) ** robustness
+            grads.add(rows, exps_nC, slopes_N1[rows] / total_n1)
+        grads.add_targets(slopes_N1 * rest_N1 / (rest_N1 + target_N1.exp()))
         ctx.save_for_backward(grads.states_ND, grads.table_RD)
-        loss: Tensor = (F.softplus(rest_N1.log() - target_N1) * shares_N1).sum()
+        losses_N1 = F.softplus(rest_N1.log() - target_N1)
+        if robustness:
+            losses_N1 = torch.expm1(losses_N1 * -robustness) / -robustness
+        loss: Tensor = (losses_N1 * shares_N1).sum()
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads = (None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
-        return (*grads, None, None, None)
+        return (*grads, None, None, None, None)
 
 
 class _Scores:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from elcrec.config import EncoderConfig, TrainConfig
+from elcrec.config import EncoderConfig, NextItemConfig, TrainConfig
 from elcrec.registry import find_objective
 from elcrec.training.step import Step as TrainingStep
 
@@ -107,7 +107,7 @@ def terms(
     if log_scale is not None:
         own, table = np.exp(log_scale) * _unit(own), _unit(table)
     asked = np.array(step.positives) != 0
-    values = {"next_item": next_item_loss(own, table, step, config.next_item.loss, asked)}
+    values = {"next_item": next_item_loss(own, table, step, config.next_item, asked)}
     if step.views:
         values["sequence"] = sequence_loss(views, centers, step, config)
     if centers is not None and config.model.intents != "items":
@@ -241,14 +241,18 @@ def _norm(weights: Weights, name: str, states: Array) -> Array:
     return weights[f"{name}.weight"] * scaled + weights[f"{name}.bias"]
 
 
-def next_item_loss(states: Array, table: Array, step: Step, kind: str, asked: npt.NDArray[np.bool_]) -> float:
+def next_item_loss(
+    states: Array, table: Array, step: Step, config: NextItemConfig, asked: npt.NDArray[np.bool_]
+) -> float:
     """L_next: the mean over all positions of all rows that hold an item."""
-    if kind == "bce":
+    if config.loss == "bce":
         losses = binary_losses(states, table, step.positives, step.negatives)
-    elif kind == "softmax":
+    elif config.loss == "softmax":
         losses = softmax_losses(states, table, step.positives)
     else:
         losses = sampled_softmax_losses(states, table, step.positives, step.negatives, step.log_counts)
+    if config.robustness:
+        losses = [(1 - math.exp(-loss) ** config.robustness) / config.robustness for loss in losses]
     return float(np.mean(np.array(losses)[asked]))
 
 

@@ -36,13 +36,14 @@ EXACT = {"rtol": 1e-9, "atol": 1e-12}
 def _config(case: tuple[str, ...], *, masked: bool = True, **weights: float) -> TrainConfig:
     """Every weight and temperature differ from each other and from 1, so that none can stand for another."""
     objective, loss, fusion, padding = case
+    by_cosine = objective.endswith(" by cosine")
     return tiny_config(
         objective=objective.removesuffix(" by cosine"),
-        head="cosine" if objective.endswith(" by cosine") else "dot",
+        head="cosine" if by_cosine else "dot",
         encoder=EncoderConfig(
             window=WINDOW, hidden_size=WIDTH, num_blocks=2, hidden_dropout=0.0, attention_dropout=0.0
         ),
-        next_item=NextItemConfig(loss=loss, samples=30),
+        next_item=NextItemConfig(loss=loss, samples=30, robustness=0.4 if by_cosine and loss != "bce" else 0.0),
         weights={"next_item": 1.3, "sequence": 0.3, "intent": 0.2, "cluster": 1.7} | weights,
         intents=IntentConfig(num_intents=4, narrower=(6,), fusion=fusion, temperature=0.8, mask_same_intent=masked),
         views=ViewConfig(crop=0.6, mask=0.5, reorder=0.8, temperature=0.6),
@@ -234,6 +235,7 @@ def _along(losses: dict[str, Tensor], leaf: Tensor, direction: Array) -> Array:
         ("iclrec", "sampled_softmax", "none", "ignored"),
         ("elcrec2", "sampled_softmax", "none", "ignored"),
         ("elcrec2 by cosine", "softmax", "none", "ignored"),
+        ("elcrec2 by cosine", "sampled_softmax", "none", "ignored"),
         ("sasrec", "softmax", "none", "ignored"),
         ("sasrec+sequence", "bce", "none", "ignored"),
     ],

@@ -63,6 +63,29 @@ def test_softmax_gradients_equal_finite_differences(scale: float) -> None:
     assert torch.autograd.gradcheck(loss, (states, items))
 
 
+@pytest.mark.parametrize("robustness", [0.2, 1.0])
+def test_a_robust_loss_is_that_of_the_cross_entropy_and_its_gradient_too(robustness: float) -> None:
+    states, items, targets = _problem()
+    weights = torch.tensor([1, 0.5, 0, 1, 0.25, 3, 1], dtype=torch.float64)
+
+    def loss(states: Tensor, items: Tensor) -> Tensor:
+        return softmax_loss(states, items, targets, weights_N=weights, block=3, robustness=robustness)
+
+    probabilities = np.exp(-np.array(softmax_losses(*_plain_lists(states, items, targets))))
+    expected = np.average((1 - probabilities**robustness) / robustness, weights=weights)
+    np.testing.assert_allclose(loss(states, items).item(), expected)
+    assert torch.autograd.gradcheck(loss, (states, items))
+
+
+def test_a_robust_loss_nears_the_cross_entropy_and_is_finite_where_a_target_is_hopeless() -> None:
+    states, items, targets = _problem(dtype=torch.float32)
+    plain, nearly = (softmax_loss(states, items, targets, robustness=q) for q in (0.0, 1e-6))
+    torch.testing.assert_close(nearly, plain, rtol=1e-4, atol=0)
+    hopeless = softmax_loss(states * 1e4, items, targets, robustness=0.2)
+    assert hopeless.isfinite()
+    assert all(grad.isfinite().all() for grad in _grads(hopeless, states, items))
+
+
 @pytest.mark.parametrize("scale", [0.3, 3.0, LARGE])
 def test_softmax_in_single_precision_equals_cross_entropy_in_value_and_gradient(scale: float) -> None:
     states, items, targets = _problem(positions=301, items=997, width=16, scale=scale, dtype=torch.float32)
@@ -247,6 +270,14 @@ def test_sampled_gradients_equal_finite_differences(scale: float) -> None:
         return sampled_softmax_loss(states, items, targets, negatives, log_counts, **options)
 
     assert torch.autograd.gradcheck(loss, (states, items))
+
+
+def test_a_robust_sampled_loss_equals_the_textbook() -> None:
+    (states, items, targets), (negatives, log_counts) = _problem(), _draws()
+    loss = sampled_softmax_loss(states, items, targets, negatives, log_counts, robustness=0.3)
+    plain = _plain_lists(states, items, targets, negatives, log_counts)
+    probabilities = np.exp(-np.array(sampled_softmax_losses(*plain)))
+    np.testing.assert_allclose(loss.item(), np.mean((1 - probabilities**0.3) / 0.3))
 
 
 def test_a_position_whose_negatives_are_all_its_target_teaches_nothing() -> None:

@@ -24,7 +24,8 @@ class NextItem(Term):
             return step.share * binary_loss(states_MD, positives_MD, negatives_MD, step.weights_M)
         table_VD = context.table_VD
         products = torch.bfloat16 if self.config.precision == "bfloat16" else None
-        given: dict[str, Any] = {"weights_N": step.weights_M, "products": products}
+        robustness = self.config.next_item.robustness
+        given: dict[str, Any] = {"weights_N": step.weights_M, "products": products, "robustness": robustness}
         if step.negatives is None or step.negatives.log_counts is None:
             loss = softmax_loss(states_MD, head.items(table_VD), step.targets_M, **given)
         else:
