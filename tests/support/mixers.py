@@ -25,6 +25,8 @@ def require_sound(kind: type[Mixer]) -> None:
     mixed_MD = _mixed(mixer, states_MD)
     rows = torch.split(states_MD, [len(row) for row in ROWS])
     torch.testing.assert_close(torch.cat([mixer.alone(row) for row in rows]), mixed_MD)
+    for row in rows:
+        torch.testing.assert_close(mixer.last_alone(row), mixer.alone(row)[-1:])
     _require_no_look_ahead(mixer, states_MD, mixed_MD)
 
 

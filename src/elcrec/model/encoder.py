@@ -64,13 +64,24 @@ class Encoder(nn.Module):
 
         This is `forward` without layout and masks, which for a row or two take longer than the arithmetic.
         """
-        states_LD: Tensor = self.item_embedding(items_L)
-        if self.position_embedding is not None:
-            states_LD = states_LD + self.position_embedding.weight[-len(items_L) :]
-        states_LD = self.norm(states_LD)
+        states_LD = self._embed_alone(F.embedding(items_L, self.item_embedding.weight))
         for block in self._blocks():
             states_LD = block.alone(states_LD)
         return states_LD
+
+    def last_alone(self, embedded_LD: Tensor) -> Tensor:
+        """Return the result of `alone` at the last item, [1, D], given the items' embeddings."""
+        states_LD = self._embed_alone(embedded_LD)
+        *earlier, final = self._blocks()
+        for block in earlier:
+            states_LD = block.alone(states_LD)
+        return final.last_alone(states_LD)
+
+    def _embed_alone(self, embedded_LD: Tensor) -> Tensor:
+        if self.position_embedding is not None:
+            embedded_LD = embedded_LD + self.position_embedding.weight[-len(embedded_LD) :]
+        normed: Tensor = self.norm(embedded_LD)
+        return normed
 
     @torch.no_grad()
     def draw_padding(self) -> None:
@@ -127,6 +138,10 @@ class Block(nn.Module):
     def alone(self, states_LD: Tensor) -> Tensor:
         """Return the result of `forward` for one row without padding, in evaluation, [L, D] to [L, D]."""
         return self._transformed(states_LD, lambda mixer: mixer.alone(states_LD))
+
+    def last_alone(self, states_LD: Tensor) -> Tensor:
+        """Return the result of `alone` at the last item, [L, D] to [1, D]."""
+        return self._transformed(states_LD[-1:], lambda mixer: mixer.last_alone(states_LD))
 
     def _transformed(self, states_ND: Tensor, mix: Callable[[Mixer], Tensor]) -> Tensor:
         mixed_ND = self._mixed(states_ND, mix)

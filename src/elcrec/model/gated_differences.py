@@ -28,6 +28,7 @@ class GatedDifferences(Mixer):
 
     taps_FG: Tensor
     _places_TG: Tensor
+    _nothing_1D: Tensor
 
     def __init__(self, config: EncoderConfig) -> None:
         """Create the gate; initially all shares are nearly equal."""
@@ -35,8 +36,10 @@ class GatedDifferences(Mixer):
         width = config.hidden_size
         self._gaps = sorted({gap for distance in config.distances for gap in (0, distance, 2 * distance)})
         self.register_buffer("taps_FG", _taps(config.distances, self._gaps), persistent=False)
-        places_T1 = torch.arange(config.window)[:, None] + self._gaps[-1]
-        self.register_buffer("_places_TG", places_T1 - torch.tensor(self._gaps), persistent=False)
+        # Of a row after a state of zeros, which stands for all that is before its first item.
+        places_TG = torch.arange(1, config.window + 1)[:, None] - torch.tensor(self._gaps)
+        self.register_buffer("_places_TG", places_TG.clamp(min=0), persistent=False)
+        self.register_buffer("_nothing_1D", torch.zeros(1, width), persistent=False)
         self.gate = nn.Linear(len(self._gaps) * width, 2 * width)
         self.shares = nn.Linear(2 * width, len(self.taps_FG))
         self.strength = nn.Parameter(torch.tensor(_FIRST_STRENGTH))
@@ -51,19 +54,27 @@ class GatedDifferences(Mixer):
 
     def alone(self, states_LD: Tensor) -> Tensor:
         """Return the result of `forward` for one row without padding, in evaluation, [L, D] to [L, D]."""
-        length, width = states_LD.shape
-        padded_MD = F.pad(states_LD, (0, 0, self._gaps[-1], 0))
-        return self._mixed(padded_MD.index_select(0, self._places_TG[:length].flatten()).view(length, -1, width))
+        around_MD = self._around_alone(states_LD, self._places_TG[: len(states_LD)].flatten())
+        return self._mixed(around_MD.view(len(states_LD), -1, states_LD.shape[1]))
+
+    def last_alone(self, states_LD: Tensor) -> Tensor:
+        around_GD = self._around_alone(states_LD, self._places_TG[len(states_LD) - 1])
+        return torch.mm(self._weights(around_GD.view(1, -1)), around_GD)
+
+    def _around_alone(self, states_LD: Tensor, places_M: Tensor) -> Tensor:
+        return torch.cat((self._nothing_1D, states_LD)).index_select(0, places_M)
 
     def _mix(self, states_ND: Tensor, before: Callable[[int], Tensor]) -> Tensor:
         """Mix states with earlier ones; `before` returns those a number of items earlier, [N, D]."""
         return self._mixed(torch.stack([states_ND, *map(before, self._gaps[1:])], 1))
 
     def _mixed(self, around_NGD: Tensor) -> Tensor:
-        shares_NF = self.shares(F.silu(self.gate(around_NGD.flatten(1)))).softmax(1)
-        weights_NG = self.strength * (shares_NF @ self.taps_FG)
-        mixed: Tensor = (weights_NG[:, None] @ around_NGD).squeeze(1)
-        return mixed
+        return torch.bmm(self._weights(around_NGD.flatten(1))[:, None], around_NGD)[:, 0]
+
+    def _weights(self, around_NX: Tensor) -> Tensor:
+        """Return the weight of each state around each position, [N, G D] to [N, G]."""
+        shares_NF = self.shares(F.silu(self.gate(around_NX))).softmax(1)
+        return self.strength * torch.mm(shares_NF, self.taps_FG)
 
 
 def _taps(distances: tuple[int, ...], gaps: list[int]) -> Tensor:

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from elcrec.registry import HeadKind
 
 _FIRST_TEMPERATURE = 0.07
+_SHORTEST = 1e-12
+"""Shorter states have no direction."""
 
 
 class Head(nn.Module):
@@ -41,7 +43,9 @@ class Cosine(Head):
 
     def queries(self, states_ND: Tensor) -> Tensor:
         """Return unit vectors over the temperature."""
-        return F.normalize(states_ND, dim=-1) * self.log_scale.exp()
+        lengths_N1 = torch.linalg.vector_norm(states_ND, dim=-1, keepdim=True).clamp_min(_SHORTEST)
+        queries_ND: Tensor = states_ND * (self.log_scale.exp() / lengths_N1)
+        return queries_ND
 
     def items(self, vectors_RD: Tensor) -> Tensor:
         """Return unit vectors."""

@@ -21,6 +21,8 @@ from elcrec.ops.lookup import look_up
 from elcrec.registry import IntentKind
 
 _SHARES_TEMPERATURE = 0.1
+_SHORTEST = 1e-12
+"""Shorter vectors have no direction."""
 
 
 class Intents(nn.Module):
@@ -35,9 +37,15 @@ class Intents(nn.Module):
         """Return the index of each vector's nearest centre, [N]."""
         return nearest(vectors_ND, self.centers_KD)
 
-    @torch.no_grad()
-    def half_norms(self) -> Tensor:
-        """Return half the squared length of each centre, [K]; products minus this order the centres by nearness."""
+    def prepared(self, table_VD: Tensor) -> Tensor:
+        """Return what `SequenceModel.encode_alone` needs of the weights and would compute anew for every request.
+
+        It is half the squared length of each centre, [K]: products minus this order the centres by nearness.
+
+        Args:
+            table_VD: the item embeddings.
+        """
+        del table_VD
         return half_norms(self.centers_KD)
 
     def after_step(self) -> None:
@@ -139,6 +147,17 @@ class ItemIntents(Intents):
         """Return the share of each intent in items with these vectors, [N, K]."""
         return _shares(vectors_ND, self.centers_KD)
 
+    def prepared(self, table_VD: Tensor) -> Tensor:
+        """Return the inverse length of each item's vector, divided by the temperature of the shares, [V + 1]."""
+        lengths_V = torch.linalg.vector_norm(table_VD, dim=1).clamp_min_(_SHORTEST)
+        scales_V: Tensor = 1 / (_SHARES_TEMPERATURE * lengths_V)
+        return scales_V
+
+    def nearest_alone(self, embedded_LD: Tensor, prepared_L: Tensor) -> Tensor:
+        """Return the intent of one history, [1], given its items' vectors and entries in the result of `prepared`."""
+        logits_LK = torch.mm(embedded_LD, self.centers_KD.T).mul_(prepared_L[:, None])
+        return logits_LK.softmax(1).sum(0).argmax(keepdim=True)
+
     @torch.no_grad()
     def place(self, table_VD: Tensor, intent_V: Tensor) -> None:
         """Place the centres among the items' vectors, given each item's intent or -1."""
@@ -162,4 +181,4 @@ def _shares(vectors_ND: Tensor, centers_KD: Tensor) -> Tensor:
 
 def spherical(vectors_ND: Tensor) -> Tensor:
     """Scale vectors to unit length."""
-    return F.normalize(vectors_ND, dim=1)
+    return F.normalize(vectors_ND, dim=1, eps=_SHORTEST)

@@ -17,8 +17,8 @@ from elcrec.model.layout import Layout
 class Mixer(nn.Module):
     """A function of each row's states, in which a position sees its own state and earlier ones.
 
-    A subclass needs one method, `forward`. `last` and `alone` follow from it; a subclass may override them to give the
-    same result with less work.
+    A subclass needs one method, `forward`. `last`, `alone` and `last_alone` follow from it; a subclass may override
+    them to give the same result with less work.
 
     Attributes:
         knows_places: whether it encodes positions itself; else the encoder adds position embeddings.
@@ -44,3 +44,7 @@ class Mixer(nn.Module):
         rows = group_rows(Ragged.of(np.ones(len(states_LD), np.int64), [len(states_LD)]), states_LD.device)
         mixed_LD: Tensor = self(states_LD, rows, rows.masks(states_LD.dtype))
         return mixed_LD
+
+    def last_alone(self, states_LD: Tensor) -> Tensor:
+        """Return the result of `alone` at the last item, [L, D] to [1, D]."""
+        return self.alone(states_LD)[-1:]

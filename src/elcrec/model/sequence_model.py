@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from elcrec.config import ModelConfig
@@ -17,7 +18,7 @@ from elcrec.data.ragged import IntArray, Ragged
 from elcrec.model.encoder import Encoder
 from elcrec.model.grouping import group_rows
 from elcrec.model.heads import HEADS, Head
-from elcrec.model.intents import KINDS, Intents, ItemIntents
+from elcrec.model.intents import KINDS, Intents, ItemIntents, SequenceIntents
 from elcrec.model.layout import Layout
 from elcrec.model.packing import pack
 from elcrec.ops.device import to_device
@@ -121,21 +122,28 @@ class SequenceModel(nn.Module):
         vectors_BD = self.intents.shaped(rows.of_ends(states_ND), means_BD)
         return Encoded(vectors=self.head.queries(vectors_BD), intents=self.intents.nearest(means_BD))
 
-    def encode_alone(self, items_L: Tensor, half_norms_K: Tensor | None) -> Encoded:
+    @torch.inference_mode()
+    def prepared(self) -> Tensor | None:
+        """Return what `encode_alone` would compute of these weights for every request; `None` without intents."""
+        return None if self.intents is None else self.intents.prepared(self.item_embeddings())
+
+    def encode_alone(self, items_L: Tensor, prepared: Tensor | None) -> Encoded:
         """Encode one row of 1 to `window` items: `encode_rows` without the overhead of several rows.
 
-        `half_norms_K` is the result of `Intents.half_norms` for these weights; `None` without intents.
+        `prepared` is the result of the method of that name for these weights.
         """
-        states_LD = self.encoder.alone(items_L)
-        if self.intents is None or half_norms_K is None:
-            return Encoded(vectors=self.head.queries(states_LD[-1:]), intents=items_L.new_tensor([-1]))
-        if isinstance(self.intents, ItemIntents):
-            shares_K = self.intents.shares(self.item_embeddings()[items_L]).mean(0)
-            return Encoded(vectors=self.head.queries(states_LD[-1:]), intents=shares_K.argmax(keepdim=True))
-        mean_D = states_LD.mean(0)
-        nearness_K = torch.addmv(half_norms_K, self.intents.centers_KD, mean_D, beta=-1)
-        vectors_1D = self.intents.shaped(states_LD[-1:], mean_D[None])
-        return Encoded(vectors=self.head.queries(vectors_1D), intents=nearness_K.argmax(keepdim=True))
+        if isinstance(self.intents, SequenceIntents) and prepared is not None:
+            states_LD = self.encoder.alone(items_L)
+            mean_D = states_LD.mean(0)
+            nearness_K = torch.addmv(prepared, self.intents.centers_KD, mean_D, beta=-1)
+            vectors_1D = self.intents.shaped(states_LD[-1:], mean_D[None])
+            return Encoded(vectors=self.head.queries(vectors_1D), intents=nearness_K.argmax(keepdim=True))
+        embedded_LD = F.embedding(items_L, self.encoder.item_embedding.weight)
+        if isinstance(self.intents, ItemIntents) and prepared is not None:
+            intents_1 = self.intents.nearest_alone(embedded_LD, prepared.index_select(0, items_L))
+        else:
+            intents_1 = items_L.new_tensor([-1])
+        return Encoded(vectors=self.head.queries(self.encoder.last_alone(embedded_LD)), intents=intents_1)
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged, *, padded: bool = False) -> Tensor:

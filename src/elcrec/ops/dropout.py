@@ -19,7 +19,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, states: Tensor) -> Tensor:
         """In training, zero a share `p` of the elements and scale the others."""
-        if states.device.type != "cpu" or not self.training or self.p == 0:
+        if not self.training or self.p == 0:
+            return states  # PyTorch's function takes 10 us to do so.
+        if states.device.type != "cpu":
             return super().forward(states)
         (mask,) = dropout_masks([states.shape], self.p)
         return states * mask

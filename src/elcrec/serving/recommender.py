@@ -160,11 +160,11 @@ class Recommender:
         self.manifest = manifest
         self.catalogue, self.new_V = catalogue, new_V
         self._model = model.eval()
+        self._prepared = model.prepared()
         with torch.inference_mode():
             # With so few rows, the matrix product is faster with the transposed layout.
             vectors_VD = model.item_vectors()
             self._items_DV = vectors_VD.T.contiguous()
-            self._half_norms_K = None if model.intents is None else model.intents.half_norms()
         self._popular = np.argsort(-catalogue.counts, kind="stable") + 1
         self._shares = np.concatenate(([0.0], catalogue.counts / max(1, catalogue.counts.sum())))
         self._repeats = manifest.split.get("repeats") == "allow"
@@ -414,7 +414,7 @@ class Recommender:
         if len(histories) > _FEW:
             return self._model.encode_rows(self._model.lay_out(histories.tail(window)))
         recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
-        alone = [self._model.encode_alone(torch.from_numpy(items), self._half_norms_K) for items in recent]
+        alone = [self._model.encode_alone(torch.from_numpy(items), self._prepared) for items in recent]
         return Encoded(
             vectors=torch.cat([one.vectors for one in alone]), intents=torch.cat([one.intents for one in alone])
         )

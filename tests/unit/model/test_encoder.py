@@ -34,7 +34,12 @@ def encoder(config: EncoderConfig) -> Encoder:
 
 def _encoder(config: EncoderConfig) -> Encoder:
     torch.manual_seed(0)
-    encoder = Encoder(config, num_items=9).double().eval()
+    # Not `double()`, which would keep the rounding of what the layers have computed in single precision.
+    torch.set_default_dtype(torch.float64)
+    try:
+        encoder = Encoder(config, num_items=9).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return encoder

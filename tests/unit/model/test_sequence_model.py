@@ -29,10 +29,10 @@ def _model(kind: IntentKind | None, head: HeadKind = "dot") -> SequenceModel:
 def test_a_request_alone_is_encoded_as_in_company(kind: IntentKind | None, head: HeadKind) -> None:
     model = _model(kind, head)
     together = model.encode(Ragged.from_rows(ROWS))
-    half_norms_K = None if model.intents is None else model.intents.half_norms()
+    prepared = model.prepared()
 
     for place, row in enumerate(ROWS):
-        alone = model.encode_alone(torch.tensor(row[-8:]), half_norms_K)
+        alone = model.encode_alone(torch.tensor(row[-8:]), prepared)
         torch.testing.assert_close(alone.vectors[0], together.vectors[place], rtol=1e-4, atol=1e-5)
         assert alone.intents.item() == together.intents[place]
 
