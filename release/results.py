@@ -45,6 +45,7 @@ _COLUMNS = (
     *("run", "seed", "epochs (best)", *METRICS, "of published"),
     *("by intents", "effective", "largest", "kept", "minutes", "device", "command"),
 )
+_COMPARED = ("run", "seed", "epochs (best)", "hr@20", "ndcg@20", "difference", "minutes", "device", "command")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         row = read_row(options.run, preset=options.preset, device=options.device, command=options.command)
-        record(row, options.docs)
+        record(row | ({"against": options.against} if options.against else {}), options.docs)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -116,10 +117,11 @@ def render(rows: Sequence[Row]) -> str:
     parts = [_HEAD]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         cited = [{"run": name, **metrics} for name, metrics in known.get(dataset, {}).items()]
-        own = [row for row in rows if row["dataset"] == dataset]
+        own = [row for row in rows if row["dataset"] == dataset and "against" not in row]
         cells = [_cells(row, known.get(dataset, {})) for row in own]
         means = _means(own, known.get(dataset, {}))
         parts += [f"## {dataset}\n", _table([*map(_formatted, cited), *cells, *means], _COLUMNS)]
+        parts += _compared([row for row in rows if row["dataset"] == dataset and "against" in row])
         parts += _left_in(own)
     return "\n".join(parts)
 
@@ -149,6 +151,18 @@ def _mean(group: Sequence[Row], cited: Mapping[str, Mapping[str, float]]) -> dic
 
 def _spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+def _compared(rows: Sequence[Row]) -> list[str]:
+    """Return the tables of the runs that were evaluated beside the model of another preset, one for each of these."""
+    parts = []
+    for against in dict.fromkeys(row["against"] for row in rows):
+        cells = [_cells(row, {}) | {"difference": _difference(row)} for row in rows if row["against"] == against]
+        text = (
+            f"Beside `{against}` of the same seed, from the same trainer. *Difference* is in NDCG@20, user by user:\n"
+        )
+        parts += [text, _table(cells, _COMPARED)]
+    return parts
 
 
 def _left_in(rows: Sequence[Row]) -> list[str]:
@@ -187,7 +201,11 @@ def _cells(row: Row, cited: Mapping[str, Mapping[str, float]]) -> dict[str, str]
 
 
 def _by_intents(row: Row) -> str:
-    if DELTA[0] not in row or row["objective"] == "sasrec":
+    return "" if row["objective"] == "sasrec" else _difference(row)
+
+
+def _difference(row: Row) -> str:
+    if DELTA[0] not in row:
         return ""
     mean, low, high = (f"{row[name]:+.4f}" for name in DELTA)
     return f"{mean} ({low} to {high})"
@@ -212,6 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m release.results", description="Add a run to docs/RESULTS.md.")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the folder of raw, model, evaluation")
     parser.add_argument("--preset", required=True, help="name of the settings, such as paper")
+    parser.add_argument("--against", metavar="PRESET", help="the run's baseline, if it is a model of another preset")
     parser.add_argument("--device", default="", help="the machine, in words")
     parser.add_argument("--command", default="", help="the command that gives this row")
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR", help="(default docs)")

@@ -74,6 +74,18 @@ def test_the_best_preset_is_given_beside_the_best_published_and_beside_itself_wi
     assert "0.1455" in rows_of(tmp_path, "KERec")[0]
 
 
+def test_a_run_beside_another_preset_has_a_table_of_its_own(tmp_path: Path) -> None:
+    add(run_folder(tmp_path / "best"), tmp_path)
+    deltas = {"delta_ndcg@20": -0.0021, "delta_ndcg@20_low": -0.0038, "delta_ndcg@20_high": -0.0004}
+    run = run_folder(tmp_path / "run", **deltas)
+    assert main(["--run", str(run), "--preset", "without it", "--against", "paper", "--docs", str(tmp_path)]) == 0
+    (row,) = rows_of(tmp_path, "without it, elcrec")
+    assert "| -0.0021 (-0.0038 to -0.0004) |" in row
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page.index("Beside `paper`") < page.index(row)
+    assert len(rows_of(tmp_path, "paper, elcrec")) == 1
+
+
 def test_both_protocols_are_shown_where_they_differ(tmp_path: Path) -> None:
     add(run_folder(tmp_path / "run"), tmp_path)
     assert "history left in" not in (tmp_path / "RESULTS.md").read_text()
