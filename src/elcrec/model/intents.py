@@ -37,7 +37,7 @@ class Intents(nn.Module):
         """Return the index of each vector's nearest centre, [N]."""
         return nearest(vectors_ND, self.centers_KD)
 
-    def prepared(self, table_VD: Tensor) -> Tensor:
+    def prepared(self, table_VD: Tensor) -> Tensor:  # noqa: ARG002 - for subclasses
         """Return what `SequenceModel.encode_alone` needs of the weights and would compute anew for every request.
 
         It is half the squared length of each centre, [K]: products minus this order the centres by nearness.
@@ -45,7 +45,6 @@ class Intents(nn.Module):
         Args:
             table_VD: the item embeddings.
         """
-        del table_VD
         return half_norms(self.centers_KD)
 
     def after_step(self) -> None:

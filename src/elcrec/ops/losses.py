@@ -189,9 +189,10 @@ class _CrossEntropy(torch.autograd.Function):
         for rows in scores.blocks():
             exps_nC = scores.exponentials(rows, target_N1[rows])
             torch.sum(exps_nC, 1, keepdim=True, dtype=scores.exact, out=rest_N1[rows])
-            total_n1 = rest_N1[rows] + target_N1[rows].exp()
+            exp_n1 = target_N1[rows].exp()
+            total_n1 = rest_N1[rows] + exp_n1
             if robustness:
-                slopes_N1[rows] *= (target_N1[rows].exp() / total_n1) ** robustness
+                slopes_N1[rows] *= (exp_n1 / total_n1) ** robustness
             grads.add(rows, exps_nC, slopes_N1[rows] / total_n1)
         grads.add_targets(slopes_N1 * rest_N1 / (rest_N1 + target_N1.exp()))
         ctx.save_for_backward(grads.states_ND, grads.table_RD)
