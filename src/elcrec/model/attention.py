@@ -126,9 +126,9 @@ class RotaryAttention(Attention):
 
     def _placed_alone(self, projected_LX: Tensor) -> Tensor:
         # A row or two take as long as the number of operations, so the values are multiplied as well, by 1 and 0.
-        length, kind = len(projected_LX), projected_LX.dtype
-        turned_LX = projected_LX.index_select(1, self._partner_X).mul_(self._sin_TX[-length:].to(kind))
-        return turned_LX.addcmul_(projected_LX, self._cos_TX[-length:].to(kind))
+        length = len(projected_LX)
+        turned_LX = projected_LX.index_select(1, self._partner_X).mul_(self._sin_TX[-length:])
+        return turned_LX.addcmul_(projected_LX, self._cos_TX[-length:])
 
     def _placed(self, projected_NX: Tensor, ages_N: Tensor) -> Tensor:
         cos_N1w, sin_N1w = (

@@ -147,15 +147,8 @@ class ItemIntents(Intents):
         return _shares(vectors_ND, self.centers_KD)
 
     def prepared(self, table_VD: Tensor) -> Tensor:
-        """Return the inverse length of each item's vector, divided by the temperature of the shares, [V + 1]."""
-        lengths_V = torch.linalg.vector_norm(table_VD, dim=1).clamp_min_(_SHORTEST)
-        scales_V: Tensor = 1 / (_SHARES_TEMPERATURE * lengths_V)
-        return scales_V
-
-    def nearest_alone(self, embedded_LD: Tensor, prepared_L: Tensor) -> Tensor:
-        """Return the intent of one history, [1], given its items' vectors and entries in the result of `prepared`."""
-        logits_LK = torch.mm(embedded_LD, self.centers_KD.T).mul_(prepared_L[:, None])
-        return logits_LK.softmax(1).sum(0).argmax(keepdim=True)
+        """Return the shares of every item, [V + 1, K]."""
+        return self.shares(table_VD)
 
     @torch.no_grad()
     def place(self, table_VD: Tensor, intent_V: Tensor) -> None:

@@ -10,7 +10,6 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from elcrec.config import ModelConfig
@@ -138,12 +137,11 @@ class SequenceModel(nn.Module):
             nearness_K = torch.addmv(prepared, self.intents.centers_KD, mean_D, beta=-1)
             vectors_1D = self.intents.shaped(states_LD[-1:], mean_D[None])
             return Encoded(vectors=self.head.queries(vectors_1D), intents=nearness_K.argmax(keepdim=True))
-        embedded_LD = F.embedding(items_L, self.encoder.item_embedding.weight)
         if isinstance(self.intents, ItemIntents) and prepared is not None:
-            intents_1 = self.intents.nearest_alone(embedded_LD, prepared.index_select(0, items_L))
+            intents_1 = prepared.index_select(0, items_L).sum(0).argmax(keepdim=True)
         else:
             intents_1 = items_L.new_tensor([-1])
-        return Encoded(vectors=self.head.queries(self.encoder.last_alone(embedded_LD)), intents=intents_1)
+        return Encoded(vectors=self.head.queries(self.encoder.last_alone(items_L)), intents=intents_1)
 
     @torch.inference_mode()
     def pooled(self, histories: Ragged, *, padded: bool = False) -> Tensor:
