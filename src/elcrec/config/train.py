@@ -75,6 +75,9 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     center_scale: PositiveFloat = 0.3
     """Scale of the centres in the items' vectors (`elcrec2`). All items of an intent move its centre, so at scale 1 it
     would soon outweigh what is the items' own."""
+    reach: Positive = 2
+    """Items that are at most so many places apart in a history are joined in the graph that intents of items are found
+    in (`elcrec2`). Where the order of a history says little, more places say more."""
     fusion: Literal["shift", "concat", "none"] = "shift"
     """How L_seq fuses a state with its nearest learned centre: added, appended, or not at all."""
     temperature: PositiveFloat = 4.0

@@ -27,10 +27,6 @@ from elcrec.ops.lookup import look_up
 from elcrec.ops.spectral import spectral_vectors
 from elcrec.training.data import TrainingData
 
-_REACH = 2
-"""Items that are at most so many places apart in a history are joined in the graph."""
-
-
 _MOST_DIMENSIONS = 128
 """Eigenvectors at most: more take time and memory, and change little."""
 _MOST_USERS = 1_000_000
@@ -88,7 +84,7 @@ def share_centers(
         more = " and the numbers in train.intents.narrower" if config.narrower else ""
         raise UserError(what, fix=f"lower train.intents.num_intents{more}")
     most = min(max(sizes), _MOST_DIMENSIONS)
-    vectors_VD = spectral_vectors(histories.values - 1, histories.owners, model.num_items, most, _REACH)
+    vectors_VD = spectral_vectors(histories.values - 1, histories.owners, model.num_items, most, config.reach)
     leading_NE, intents = torch.from_numpy(vectors_VD)[known - 1].float(), []
     for number, size in enumerate(sizes):
         # As many eigenvectors as clusters: further ones hold finer differences, which are noise to these.
