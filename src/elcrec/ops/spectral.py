@@ -42,14 +42,13 @@ def spectral_vectors(items_N: Ints, row_N: Ints, num_items: int, size: int, reac
 
 def _graph(items_N: Ints, row_N: Ints, num_items: int, reach: int) -> csr_array:
     """Return the symmetric number of times that two different items stand near each other, [V, V]."""
-    pairs = []
+    one_way_VV = csr_array((num_items, num_items))
+    # One distance after another, so that memory depends on the different pairs, not on all that occur within the reach.
     for distance in range(1, reach + 1):
         earlier_E, later_E = items_N[:-distance], items_N[distance:]
         near_E = (row_N[:-distance] == row_N[distance:]) & (earlier_E != later_E)
-        pairs.append((earlier_E[near_E], later_E[near_E]))
-    earlier_E, later_E = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    ones_E = np.ones(len(earlier_E))
-    one_way_VV = csr_array((ones_E, (earlier_E, later_E)), shape=(num_items, num_items))
+        ends = (earlier_E[near_E], later_E[near_E])
+        one_way_VV += csr_array((np.ones(len(ends[0])), ends), shape=(num_items, num_items))
     return one_way_VV + one_way_VV.T
 
 
