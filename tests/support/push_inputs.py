@@ -20,6 +20,7 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
+from tests.support.neighbours import random_neighbours
 
 TIME = pa.timestamp("us", tz="UTC")
 SECOND = 1_000_000
@@ -109,7 +110,7 @@ def make_sequences(folder: Path, *, users: int, items: int, prefix: str, time: s
 
 
 def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
-    """Write an untrained model for `sequences` and evaluate it for real."""
+    """Write an untrained model for `sequences`, with neighbours at random, and evaluate it for real."""
     data = load_sequences(sequences)
     model, evaluation = root / f"model-{model_seed}", root / f"evaluation-{model_seed}"
     model.mkdir(parents=True)
@@ -119,10 +120,12 @@ def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
         encoder=EncoderConfig(window=8, hidden_size=8, num_blocks=1, num_heads=2),
         intents=IntentConfig(num_intents=3),
     )
-    save_model(SequenceModel(config.model, data.num_items), model, config, sequences_md5=data.md5)
+    drawn = SequenceModel(config.model, data.num_items)
+    drawn.know(random_neighbours(data.num_items))
+    save_model(drawn, model, config, sequences_md5=data.md5)
     test, loaded = data.evaluation("test"), load_model(model)
-    vectors = loaded.encode(test.histories).vectors
-    ranking = rank_targets(vectors, loaded.item_vectors(), test.histories, test.target_items)
+    vectors, add = loaded.encode(test.histories).vectors, loaded.adder(test.histories)
+    ranking = rank_targets(vectors, loaded.item_vectors(), test.histories, test.target_items, add=add)
     users = load_user_ids(sequences).take(pa.array(test.users))
     table = pa.table({"user_id": users, "target": test.target_items, "rank": ranking.ranks})
     pq.write_table(mark_model(table, model), evaluation / "ranks.parquet")

@@ -62,6 +62,8 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     """How the intent centres were made; `None` for a model without intents."""
     num_intents: NonNegative = 0
     """Number of intent centres (K)."""
+    neighbours: NonNegative = 0
+    """Number of neighbours of an item, which add to scores; 0 for a model without them."""
 
 
 class IntentConfig(Section, frozen=True, kw_only=True):
@@ -115,6 +117,21 @@ class NextItemConfig(Section, frozen=True, kw_only=True):
             raise ValueError("robustness needs next_item.loss softmax or sampled_softmax")
 
 
+class NeighbourConfig(Section, frozen=True, kw_only=True):
+    """Neighbours of items: pairs of items that occur in the same histories more often than others explain.
+
+    They are found when training ends (SLIM with feature selection, Ning and Karypis, ICDM 2011), and an item of a
+    history adds to the scores of its neighbours. How much it adds is chosen on the validation split.
+    """
+
+    kept: NonNegative = 0
+    """Number of neighbours of an item. 0: none, scores depend on vectors alone."""
+    candidates: Positive = 50
+    """Number of most similar items that an item is regressed on."""
+    penalty: PositiveFloat = 30.0
+    """Weight of the squared weights in the regression, in histories: pairs that fewer share hardly count."""
+
+
 class ViewConfig(Section, frozen=True, kw_only=True):
     """Augmented views: one of crop, mask and reorder is drawn for each view."""
 
@@ -148,6 +165,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """The recommendation loss."""
     intents: IntentConfig = IntentConfig()
     """Intents (not `sasrec`)."""
+    neighbours: NeighbourConfig = NeighbourConfig()
+    """Neighbours of items."""
     views: ViewConfig = ViewConfig()
     """Augmented views for the contrastive losses (not `sasrec`)."""
     padding: Literal["ignored", "counted", "encoded"] = "counted"

@@ -160,7 +160,8 @@ def _as_if_new(
     given = give_vectors(options, clues, vectors_VD, trained_V & ~held_V, unknown_V)
     given_V = np.zeros_like(unknown_V)
     vectors_VD[given.items], given_V[given.items] = given.vectors_WD, True
-    return _AsIfNew(model=with_vectors(model, vectors_VD), held_V=held_V, unknown_V=unknown_V, given_V=given_V)
+    as_if_new = with_vectors(model, vectors_VD, np.flatnonzero(unknown_V))
+    return _AsIfNew(model=as_if_new, held_V=held_V, unknown_V=unknown_V, given_V=given_V)
 
 
 def _ranks(
@@ -176,7 +177,8 @@ def _ranks(
     rules = Rules(RulesConfig(new_items=config.rules.new_items), facts, vectors_VD, new_V=given_V)
     known = replace(test, histories=_without(test.histories, unknown_V))
     users_ND = model.encode(known.histories, intents=False).vectors.cpu().numpy()
-    lists = answer_lists(rules, users_ND, known, vectors_VD, now=datetime.now(UTC), seed=config.seed)
+    add = model.adder(known.histories)
+    lists = answer_lists(rules, users_ND, known, vectors_VD, add, now=datetime.now(UTC), seed=config.seed)
     return ranks_in(lists, known, model.num_items)
 
 

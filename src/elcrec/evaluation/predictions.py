@@ -119,7 +119,7 @@ def _predict(
 
     def rank(excluded: Ragged, top_k: int) -> Ranking:
         question = encoded.vectors, items_VD, excluded, test.target_items
-        return rank_targets(*question, top_k=top_k, block_users=block_users)
+        return rank_targets(*question, add=model.adder(test.histories), top_k=top_k, block_users=block_users)
 
     return _Part(
         ranking=rank(test.excluded, TOP_K),

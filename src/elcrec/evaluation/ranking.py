@@ -3,6 +3,7 @@
 Axes: `N` users, `B` users of a block, `V` items, `D` hidden size, `K` best items.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +42,11 @@ def rank_targets(
     excluded: Ragged,
     target_items: npt.NDArray[np.int64],
     *,
+    add: Callable[[Tensor, slice], object] | None = None,
     top_k: int = 20,
     block_users: int | None = None,
 ) -> Ranking:
-    """Rank each user's target by dot product among all items that are not excluded.
+    """Rank each user's target by dot product, and what is added to it, among all items that are not excluded.
 
     Memory is bounded by one block: `block_users` x V scores and as many flags. A score that is not a number counts as a
     miss, so that a diverged model cannot rank well.
@@ -54,6 +56,7 @@ def rank_targets(
         items_VD: item vectors, [V + 1, D]; row 0 is padding and never ranked.
         excluded: items that are not ranked, N rows of indices.
         target_items: the item to find, [N].
+        add: adds to the scores of a range of users in place, [B, V + 1]; `None` for products of vectors alone.
         top_k: number of best items to return, at most V; 0 for ranks only.
         block_users: users ranked at a time; `None` chooses for the device.
     """
@@ -70,6 +73,8 @@ def rank_targets(
     for start in range(0, num_users, block_users):
         block = slice(start, min(start + block_users, num_users))
         scores_BV = torch.mm(users_ND[block], items_DV, out=scores_buffer[: block.stop - start])
+        if add is not None:
+            add(scores_BV, block)
         mask_history(scores_BV, excluded.part(block))
         target_scores_B1 = scores_BV.gather(1, targets_N1[block])
         # Of V items and padding, those not below the target are before it, or are the target itself; padding is below

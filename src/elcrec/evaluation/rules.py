@@ -3,7 +3,7 @@
 Axes: `N` test users, `V` items, `D` hidden size, `K` places of an answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from elcrec.config import EvaluateConfig, GroupRule, RulesConfig
 from elcrec.data.dataset import PADDING, EvaluationSet
@@ -75,10 +77,10 @@ def measure_rules(
     intents = item_intents(model)
     index_of = {item_id: index for index, item_id in enumerate(item_ids, start=1)}
     users_ND = model.encode(test.histories, intents=False).vectors.cpu().numpy()
-    lists = {}
+    add, lists = model.adder(test.histories), {}
     for name, config_alone, known in _rulings(config.rules, facts):
         rules = Rules(config_alone, known, vectors_VD, intent_V=intents, index_of=index_of)
-        lists[name] = answer_lists(rules, users_ND, test, vectors_VD, now=now, seed=config.seed)
+        lists[name] = answer_lists(rules, users_ND, test, vectors_VD, add, now=now, seed=config.seed)
     ranks = {name: ranks_in(shown, test, len(item_ids)) for name, shown in lists.items()}
     resampled = bootstrap(ranks, samples=config.bootstrap, confidence=config.confidence, seed=config.seed)
     rows = [
@@ -126,17 +128,19 @@ def answer_lists(
     users_ND: npt.NDArray[np.float32],
     test: EvaluationSet,
     vectors_VD: npt.NDArray[np.float32],
+    add: Callable[[Tensor, slice], object],
     *,
     now: datetime,
     seed: int,
 ) -> Lists:
-    """Return each user's answer, 0 if no item is left, [N, K]."""
+    """Return each user's answer, 0 if no item is left, [N, K]; `add` as for `rank_targets`."""
     rng, items_DV = np.random.default_rng(seed), np.ascontiguousarray(vectors_VD.T)
     lists = np.zeros((len(users_ND), TOP_K), np.int64)
     for start in range(0, len(users_ND), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(users_ND)))
         histories, excluded = test.histories.part(rows), test.excluded.part(rows)
         scores_BV = users_ND[rows] @ items_DV
+        add(torch.from_numpy(scores_BV), rows)
         scores_BV[:, PADDING] = -np.inf
         scores_BV[excluded.owners, excluded.values] = -np.inf
         rules.block(scores_BV, now)

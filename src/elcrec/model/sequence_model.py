@@ -3,10 +3,11 @@
 Axes: `B` rows, `N` flat positions, `D` hidden size, `K` intents, `L` items of a row alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from elcrec.model.grouping import group_rows
 from elcrec.model.heads import HEADS, Head
 from elcrec.model.intents import KINDS, Intents, ItemIntents, SequenceIntents
 from elcrec.model.layout import Layout
+from elcrec.model.neighbours import Additions, Neighbours
 from elcrec.model.packing import pack
 from elcrec.ops.device import to_device
 from elcrec.ops.lookup import look_up
@@ -42,7 +44,10 @@ class Encoded:
 
 
 class SequenceModel(nn.Module):
-    """An encoder of histories with its item embeddings and, for some objectives, intent centres."""
+    """An encoder of histories with its item embeddings and, for some objectives, intent centres.
+
+    A score is the product of a history's and an item's vector, and what `add_neighbours` adds to it.
+    """
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         """Create the layers for a catalogue of `num_items`; item 0 is padding."""
@@ -53,6 +58,12 @@ class SequenceModel(nn.Module):
         self.head: Head = HEADS[config.head]()
         width = config.encoder.hidden_size
         self.intents: Intents | None = KINDS[config.intents](config.num_intents, width) if config.intents else None
+        self.neighbours = Neighbours(num_items, config.neighbours) if config.neighbours else None
+
+    def know(self, neighbours: Neighbours) -> None:
+        """Take these neighbours of items."""
+        self.config = msgspec.structs.replace(self.config, neighbours=neighbours.items_VK.shape[1])
+        self.neighbours = neighbours.to(self.device)
 
     @property
     def num_intents(self) -> int:
@@ -84,6 +95,31 @@ class SequenceModel(nn.Module):
     def item_vectors(self) -> Tensor:
         """Return the item vectors to score, which the head computes from the embeddings, [V + 1, D]."""
         return self.head.items(self.item_embeddings())
+
+    def additions(self, histories: Ragged) -> Additions | None:
+        """Return what the items of the window add to the scores of their neighbours; `None` without neighbours."""
+        if self.neighbours is None:
+            return None
+        return self.neighbours.additions(histories.tail(self.config.encoder.window))
+
+    def add_neighbours(self, scores_BV: Tensor, histories: Ragged) -> None:
+        """Add to scores what histories add to them, in place; nothing for a model without neighbours.
+
+        Args:
+            scores_BV: products of the vectors of histories and of all items, on any device, [B, V + 1].
+            histories: the same histories, B rows.
+        """
+        additions = self.additions(histories)
+        if additions is not None:
+            additions.onto(scores_BV)
+
+    def adder(self, histories: Ragged) -> Callable[[Tensor, slice], None]:
+        """Return `add_neighbours` for a range of these histories, for rankings of a block of users at a time."""
+
+        def add(scores_BV: Tensor, rows: slice) -> None:
+            self.add_neighbours(scores_BV, histories.part(rows))
+
+        return add
 
     @torch.inference_mode()
     def encode(self, histories: Ragged, *, intents: bool = True) -> Encoded:

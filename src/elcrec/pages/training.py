@@ -65,6 +65,12 @@ def _takeaways(config: Mapping[str, Any], history: pd.DataFrame) -> list[str]:
         said.append(f"All {wanted} epochs were used, and the best is among the last: more epochs may help.")
     else:
         said.append(f"All {wanted} epochs were used; {waited}.")
+    neighbours = config.get("neighbours")
+    if neighbours is not None and neighbours["strength"]:
+        reached = f"{config['valid']['ndcg@20']:.4f}"
+        said.append(f"With the neighbours of items, which came after the last epoch, NDCG@20 is {reached}.")
+    elif neighbours is not None:
+        said.append("Neighbours of items would not raise the validation NDCG@20, so the model has none.")
     lost = history.loc[~np.isfinite(history["loss"]), "epoch"]
     if len(lost):
         said.append(f"The loss is not finite from epoch {lost.iloc[0]} on: lower train.learning_rate.")

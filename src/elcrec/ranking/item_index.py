@@ -45,17 +45,18 @@ class ItemIndex:
         self.probes = min(config.probes, self.lists)
         self._index = _inverted_file(faiss, items_VD, self.lists, self.probes)
 
-    def candidates(self, vector_D: Floats, wanted: int, met: int) -> tuple[Items, Floats]:
+    def candidates(self, vector_D: Floats, wanted: int, met: int, also: Items | None = None) -> tuple[Items, Floats]:
         """Return the candidates for an answer, ordered by index, and their scores, [C] each.
 
         Args:
             vector_D: vector of the user.
             wanted: number of items in the answer.
             met: number of items that must not be in it.
+            also: further candidates.
         """
         number = min(self._oversampling * wanted + met, len(self._vectors_VD))
         _, (found,) = self._index.search(vector_D[None], number)
-        rows_C = np.sort(found[found >= 0])
+        rows_C = np.sort(found[found >= 0]) if also is None else np.union1d(found[found >= 0], also - 1)
         scores_C: Floats = self._vectors_VD[rows_C] @ vector_D
         return rows_C + 1, scores_C
 

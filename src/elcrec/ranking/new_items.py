@@ -9,6 +9,7 @@ Axes: `V` items of the model, `W` new items, `D` hidden size.
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,7 +25,7 @@ from elcrec.ranking.files import NEW_ITEMS
 Floats = npt.NDArray[np.float32]
 
 _VERSION = b"schema_version"
-_EMBEDDING = "encoder.item_embedding.weight"
+_EMBEDDING, _NEIGHBOURS = "encoder.item_embedding.weight", "neighbours."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +81,19 @@ def read_new_items(folder: Path, hidden_size: int) -> NewItems | None:
     return NewItems(item_ids=item_ids, vectors_WD=vectors_WD, sources=table["source"].combine_chunks())
 
 
-def with_vectors(model: SequenceModel, vectors_VD: Floats) -> SequenceModel:
+def with_vectors(model: SequenceModel, vectors_VD: Floats, new_W: npt.NDArray[np.int64]) -> SequenceModel:
     """Return a model with the same weights and the given item embeddings, for any number of items, [V + 1, D].
 
-    It uses them both for scores and for reading histories, so it knows new items in both.
+    It uses them both for scores and for reading histories, so it knows new items in both. The new items, at the indices
+    `new_W`, have no neighbours.
     """
-    other = SequenceModel(model.config, len(vectors_VD) - 1)
-    weights = dict(model.state_dict())
+    num_items = len(vectors_VD) - 1
+    other = SequenceModel(msgspec.structs.replace(model.config, neighbours=0), num_items)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_NEIGHBOURS)}
     weights[_EMBEDDING] = torch.from_numpy(vectors_VD)
     other.load_state_dict(weights)
+    if model.neighbours is not None:
+        other.know(model.neighbours.without(new_W, num_items))
     return other.to(model.device).eval()
 
 

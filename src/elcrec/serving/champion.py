@@ -3,6 +3,7 @@
 Axes: `N` test users, `V` items of the challenger, `D` hidden size of the champion.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from elcrec.data.dataset import EvaluationSet
+from elcrec.data.dataset import PADDING, EvaluationSet
+from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.io import load_model
+from elcrec.model.sequence_model import SequenceModel
 from elcrec.serving.catalogue import UNKNOWN, Catalogue, load_catalogue
 
 _BELOW_ALL = -1e30
@@ -44,7 +47,22 @@ def rank_with_champion(bundle: Path, catalogue: Catalogue, test: EvaluationSet) 
     histories = own.histories(catalogue.item_ids.take(pa.array(test.histories.values - 1)), test.histories.offsets)
     vectors_ND = model.encode(histories.histories, intents=False).vectors
     users_ND, items_VD = _sink_unknown(vectors_ND, model.item_vectors(), as_champion)
-    return rank_targets(users_ND, items_VD, test.excluded, test.target_items, top_k=1).ranks
+    add = partial(_add_neighbours, model, histories.histories, _numbers(as_champion, len(own)))
+    return rank_targets(users_ND, items_VD, test.excluded, test.target_items, add=add, top_k=1).ranks
+
+
+def _numbers(as_champion: npt.NDArray[np.int32], champion_items: int) -> Tensor:
+    """Return the challenger's number of each of the champion's items; 0, padding, for an item that it lacks."""
+    numbers_V = torch.zeros(champion_items + 1, dtype=torch.int64)
+    numbers_V[torch.from_numpy(as_champion.astype(np.int64))] = torch.arange(1, len(as_champion) + 1)
+    numbers_V[UNKNOWN] = PADDING
+    return numbers_V
+
+
+def _add_neighbours(model: SequenceModel, histories: Ragged, numbers_V: Tensor, scores_BV: Tensor, rows: slice) -> None:
+    additions = model.additions(histories.part(rows))
+    if additions is not None:
+        additions.to_items(numbers_V).onto(scores_BV)
 
 
 def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:

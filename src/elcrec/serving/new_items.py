@@ -42,4 +42,4 @@ def with_new_items(model: SequenceModel, catalogue: Catalogue, new: NewItems | N
     item_ids = pa.concat_arrays([catalogue.item_ids, new.item_ids.filter(pa.array(absent_W))])
     counts = np.concatenate((catalogue.counts, np.zeros(added, np.int64)))
     wider = Catalogue(item_ids=item_ids, counts=counts)
-    return Served(model=with_vectors(model, vectors_VD), catalogue=wider, new_V=new_V)
+    return Served(model=with_vectors(model, vectors_VD, rows_W), catalogue=wider, new_V=new_V)

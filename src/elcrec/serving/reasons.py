@@ -25,18 +25,25 @@ class Reason:
 
 
 @torch.inference_mode()
-def fall_without(model: SequenceModel, history: list[int], vectors_CD: torch.Tensor) -> list[list[tuple[int, float]]]:
+def fall_without(
+    model: SequenceModel, history: list[int], items_C: torch.Tensor, vectors_CD: torch.Tensor
+) -> list[list[tuple[int, float]]]:
     """Return, per recommended item, at most three items without which its score falls most, and how far.
 
     Args:
         model: the model that ranked.
         history: item indices, oldest first, not empty.
-        vectors_CD: vectors of the recommended items.
+        items_C: the recommended items.
+        vectors_CD: their vectors.
     """
     met = list(dict.fromkeys(history[-model.config.encoder.window :]))
     rows = [history, *([item for item in history if item != left_out] for left_out in met)]
-    vectors = model.encode(Ragged.from_rows(rows), intents=False).vectors
-    scores_LC = (vectors @ vectors_CD.T).numpy()
+    histories = Ragged.from_rows(rows)
+    products_LC = model.encode(histories, intents=False).vectors @ vectors_CD.T
+    additions = model.additions(histories)
+    if additions is not None:
+        products_LC += additions.of(items_C, len(rows))
+    scores_LC = products_LC.numpy()
     fall_LC = scores_LC[0] - scores_LC[1:]
     most_LC = np.argsort(-fall_LC, axis=0, kind="stable")[:_NAMED]
     return [

@@ -39,7 +39,7 @@ from elcrec.serving.reasons import Reason, fall_without
 _NO_INTENT = -1
 _BLOCK = 256
 _FEW = 3
-"""Number of rows up to which encoding them one by one is faster than as a batch."""
+"""Number of rows up to which it is faster to take them one by one than as a batch."""
 _MOST_MET = 1000
 """Largest number of extra candidates asked of an index to make up for items that the user has met."""
 _LEAST_SHARE = 1e-12
@@ -366,7 +366,11 @@ class Recommender:
         assert self.index is not None
         wanted, met = min([k, *(query.k for query in queries)]), self._unwanted(history, queries, seen)
         considered = self._rules.considered(wanted)
-        items_C, score_C = self.index.candidates(vector_D, considered, min(len(met), _MOST_MET))
+        additions = self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
+        also = None if additions is None else torch.unique(additions.items[additions.amounts != 0]).numpy()
+        items_C, score_C = self.index.candidates(vector_D, considered, min(len(met), _MOST_MET), also)
+        if additions is not None:
+            score_C = score_C + additions.of(torch.from_numpy(items_C), 1)[0].numpy()
         left_C = self._rules.available(items_C) & ~np.isin(items_C, met)
         if np.count_nonzero(left_C) < min(considered, len(self.catalogue) - len(met)):
             return None
@@ -399,6 +403,7 @@ class Recommender:
     ) -> Scores:
         """Score every item, [B, V + 1]; -inf for an item that must not be shown."""
         scores_BV: Scores = (encoded.vectors @ self._items_DV).numpy()
+        self._add_neighbours(scores_BV, self._as_trained(histories))
         scores_BV[:, PADDING] = -np.inf
         for met in (seen,) if self._repeats else (histories, seen):
             if met is not None:
@@ -408,9 +413,23 @@ class Recommender:
         self._rules.block(scores_BV)
         return scores_BV
 
+    def _add_neighbours(self, scores_BV: Scores, histories: Ragged) -> None:
+        """Add to scores what the items of the histories add to them, in place."""
+        neighbours, window = self._model.neighbours, self._model.config.encoder.window
+        if neighbours is None:
+            return
+        if len(histories) > _FEW:
+            self._model.add_neighbours(torch.from_numpy(scores_BV), histories)
+            return
+        for row, scores_V in enumerate(scores_BV):
+            neighbours.add_alone(scores_V, histories.row(row)[-window:])
+
+    def _as_trained(self, histories: Ragged) -> Ragged:
+        """Return histories as the sequences stage would make them."""
+        return histories.without_repeats() if self._merges else histories
+
     def _encode(self, histories: Ragged) -> Encoded:
-        window = self._model.config.encoder.window
-        histories = histories.without_repeats() if self._merges else histories
+        window, histories = self._model.config.encoder.window, self._as_trained(histories)
         if len(histories) > _FEW:
             return self._model.encode_rows(self._model.lay_out(histories.tail(window)))
         recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
@@ -491,7 +510,8 @@ class Recommender:
 
     def _reasons(self, history: list[int], picked: Picked) -> list[list[Reason]]:
         ids = self.catalogue.ids
-        found = fall_without(self._model, history, self._items_DV.T[torch.from_numpy(picked.items)])
+        items_C = torch.from_numpy(picked.items)
+        found = fall_without(self._model, history, items_C, self._items_DV.T[items_C])
         return [[Reason(item_id=ids[item], contribution=fall) for item, fall in each] for each in found]
 
 

@@ -115,6 +115,8 @@ def _write(fitted: Fitted, config: TrainConfig, data: SequenceData, folder: Path
         "best_epoch": progress.best_epoch,
         "valid": fitted.valid,
     }
+    if fitted.neighbours is not None:
+        facts["neighbours"] = fitted.neighbours._asdict()
     if warm_start:
         facts["warm_start"] = warm_start
     save_model(fitted.model, folder, config, **facts)

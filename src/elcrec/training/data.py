@@ -16,6 +16,8 @@ from elcrec.model.layout import CPU
 from elcrec.ops.negatives import NegativeSampler, UnseenItems
 from elcrec.training.distributed import ALONE, Ranks
 
+MOST_USERS = 1_000_000
+"""Users whose histories tell which items belong together; more would take memory and time and hardly change it."""
 _USERS_AT_ONCE = 65_536
 
 

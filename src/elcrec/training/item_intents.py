@@ -25,12 +25,10 @@ from elcrec.model.sequence_model import SequenceModel
 from elcrec.ops.kmeans import best_kmeans, nearest
 from elcrec.ops.lookup import look_up
 from elcrec.ops.spectral import spectral_vectors
-from elcrec.training.data import TrainingData
+from elcrec.training.data import MOST_USERS, TrainingData
 
 _MOST_DIMENSIONS = 128
 """Eigenvectors at most: more take time and memory, and change little."""
-_MOST_USERS = 1_000_000
-"""Users whose histories make the graph; more would take memory and time and hardly change it."""
 
 
 class SharedCenters(nn.Module):
@@ -77,7 +75,7 @@ def share_centers(
     assert isinstance(model.intents, ItemIntents)
     sizes, width = (config.num_intents, *config.narrower), model.config.encoder.hidden_size
     generator = torch.Generator().manual_seed(seed)
-    histories = data.sample(_MOST_USERS, generator)
+    histories = data.sample(MOST_USERS, generator)
     known = torch.from_numpy(np.unique(histories.values).astype(np.int64))
     if len(known) < max(sizes):
         what = f"{len(known)} items in training for {max(sizes)} intents of items"

@@ -39,6 +39,7 @@ from elcrec.training.distributed import (
 from elcrec.training.grouped_steps import GroupedSteps
 from elcrec.training.item_intents import place_intents, settle, share_centers
 from elcrec.training.lazy_items import LazyItems
+from elcrec.training.neighbours import Strength, add_neighbours
 from elcrec.training.objective import Objective
 from elcrec.training.packed_steps import PackedSteps
 from elcrec.training.step import Step, Steps
@@ -52,12 +53,16 @@ _USERS_AT_ONCE = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """The result of training: the best model, the loss terms, the progress, and validation metrics."""
+    """The result of training: the best model, the loss terms, the progress, and validation metrics.
+
+    `neighbours` is what was chosen for the items' neighbours, `None` without them.
+    """
 
     model: SequenceModel
     terms: list[str]
     progress: Progress
     valid: dict[str, float]
+    neighbours: Strength | None = None
 
 
 def fit(
@@ -88,8 +93,11 @@ def fit(
             save_checkpoint(checkpoint, run.fingerprint, progress, run.modules, run.best, run.optimizer)
     run.model.load_state_dict(run.best)
     settle(run.model)
-    metrics = validate(run.model.eval(), valid, ranks)
-    return Fitted(model=run.model, terms=list(run.objective.terms), progress=progress, valid=metrics)
+    model, neighbours = run.model.eval(), None
+    if config.neighbours.kept:
+        neighbours = run.add_neighbours(valid)
+    metrics = validate(model, valid, ranks)
+    return Fitted(model=model, terms=list(run.objective.terms), progress=progress, valid=metrics, neighbours=neighbours)
 
 
 def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
@@ -106,7 +114,8 @@ def _validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks) -> dict[
     for start in range(0, len(own.users), _USERS_AT_ONCE):
         block = own.slice(start, start + _USERS_AT_ONCE)
         encoded = model.encode(block.histories)
-        ranking = rank_targets(encoded.vectors, items_VD, block.excluded, block.target_items, top_k=0)
+        question = encoded.vectors, items_VD, block.excluded, block.target_items
+        ranking = rank_targets(*question, add=model.adder(block.histories), top_k=0)
         places.append(torch.from_numpy(ranking.ranks))
         intents.append(encoded.intents.cpu())
     everyone = [torch.cat(places), torch.cat(intents)]
@@ -232,6 +241,13 @@ class Run:
             self.objective.after_step(model)
         place_intents(model)
         return model
+
+    def add_neighbours(self, valid: EvaluationSet) -> Strength:
+        """Let the model know its items' neighbours."""
+        quiet = not self._ranks.leads
+        return add_neighbours(
+            self.model, self._data, valid, self._config.neighbours, seed=self._config.seed, quiet=quiet
+        )
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Take every step once; return the mean of each loss, their sum first."""

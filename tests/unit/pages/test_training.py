@@ -54,6 +54,14 @@ def test_it_reports_how_training_ended(tmp_path: Path, config: TrainConfig, best
     assert said in page(tmp_path, history(6), config, best_epoch=best)
 
 
+@pytest.mark.parametrize(
+    ("strength", "said"), [(16, "NDCG@20 is 0.0712"), (0, "would not raise the validation NDCG@20")]
+)
+def test_it_says_what_neighbours_add(tmp_path: Path, strength: int, said: str) -> None:
+    facts = {"neighbours": {"strength": strength, "ndcg": 0.0709}, "valid": {"ndcg@20": 0.0712}}
+    assert said in page(tmp_path, history(6), TrainConfig(epochs=6), **facts)
+
+
 def test_a_loss_that_is_not_finite_is_reported_and_left_out_of_the_chart(tmp_path: Path) -> None:
     rows = history(6)
     rows.loc[3:, ["loss", "next_item"]] = np.nan, np.inf

@@ -3,13 +3,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from elcrec.data.ragged import Ragged
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.recommender import Query, Recommendation, Recommender
+from tests.support.neighbours import scores_by_hand
 from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
 
@@ -39,9 +38,7 @@ def test_equals_scoring_every_item_by_hand(inputs: Inputs, recommender: Recommen
 
     for history, answer in zip(histories, answers, strict=True):
         row = [int(item.removeprefix("item-")) for item in history]
-        state = model.encode(Ragged.from_rows([row])).vectors[0]
-        with torch.inference_mode():
-            scores = (model.item_vectors() @ state).numpy()
+        scores = scores_by_hand(model, row)
         order = [i for i in np.argsort(-scores, kind="stable") if i not in row and i != 0][:5]
         assert answer.item_ids == [f"item-{index}" for index in order]
         np.testing.assert_allclose(answer.scores, scores[order], rtol=1e-5)

@@ -1,0 +1,107 @@
+"""Neighbours of items: weights with which the items of a history foretell each item, from a regression.
+
+Source: SLIM with feature selection (Ning and Karypis, "SLIM: Sparse Linear Methods for Top-N Recommender Systems", ICDM
+2011, section 4.3): each item is regressed on the items most similar to it. As in EASE (Steck, "Embarrassingly Shallow
+Autoencoders for Sparse Data", WWW 2019) the penalty is quadratic and weights may be negative, so that the solution is
+closed.
+
+Axes: `N` items of all rows, `V` items, `T` target items of a block, `C` candidates of each, `E` weights, `K` neighbours
+kept.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+class Weights(NamedTuple):
+    """Weights of some pairs: how far an item of a history foretells a target, [E] each."""
+
+    items: Ints
+    targets: Ints
+    weights: Floats
+
+    @classmethod
+    def joined(cls, parts: Iterable["Weights"]) -> "Weights":
+        """Return the weights of all parts."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def co_occurrences(items_N: npt.NDArray[np.integer], offsets: Ints, num_items: int) -> csr_array:
+    """Count the rows that hold both of two items, or an item, [V + 1, V + 1]; memory is that of the different pairs.
+
+    Args:
+        items_N: items from 1 to V, row after row.
+        offsets: start of each row, and the end of the last.
+        num_items: V.
+    """
+    shape = (len(offsets) - 1, num_items + 1)
+    met_NV = csr_array((np.ones(len(items_N), np.float32), items_N, offsets), shape=shape)
+    met_NV.sum_duplicates()
+    met_NV.data.fill(1)
+    counts_VV = csr_array(met_NV.T @ met_NV)
+    counts_VV.sort_indices()
+    return counts_VV
+
+
+def foretell(counts_VV: csr_array, targets_T: Ints, candidates: int, penalty: float) -> Weights:
+    """Regress items on the items most similar to them, by the cosine of the rows that hold them.
+
+    Args:
+        counts_VV: the result of `co_occurrences`.
+        targets_T: the items to foretell.
+        candidates: number of similar items (C).
+        penalty: weight of the squared weights, in rows.
+    """
+    similar_TC = _most_similar(counts_VV, targets_T, candidates)
+    known_TC, width = similar_TC > 0, similar_TC.shape[1]
+    both_TCC = known_TC[:, :, None] & known_TC[:, None, :]
+    rows, columns = np.repeat(similar_TC, width), np.tile(similar_TC, width).ravel()
+    gram_TCC = _counts(counts_VV, rows, columns).reshape(both_TCC.shape) * both_TCC
+    gram_TCC[:, np.arange(width), np.arange(width)] += penalty
+    shared_TC = _counts(counts_VV, similar_TC.ravel(), np.repeat(targets_T, width)).reshape(known_TC.shape) * known_TC
+    weights_TC = np.linalg.solve(gram_TCC, shared_TC[:, :, None])[:, :, 0]
+    targets_E = np.broadcast_to(targets_T[:, None], known_TC.shape)[known_TC]
+    return Weights(similar_TC[known_TC], targets_E, weights_TC[known_TC].astype(np.float32))
+
+
+def strongest(weights: Weights, num_items: int, kept: int) -> tuple[npt.NDArray[np.int32], Floats]:
+    """Return the targets that each item foretells best, and their weights, [V + 1, K] each; 0 where there are fewer."""
+    order = np.lexsort((weights.targets, -weights.weights, weights.items))
+    items_E = weights.items[order]
+    place_E = np.arange(len(items_E)) - np.searchsorted(items_E, items_E)
+    order, place_E = order[place_E < kept], place_E[place_E < kept]
+    targets_VK = np.zeros((num_items + 1, kept), np.int32)
+    weights_VK = np.zeros((num_items + 1, kept), np.float32)
+    where = (weights.items[order], place_E)
+    targets_VK[where], weights_VK[where] = weights.targets[order], weights.weights[order]
+    return targets_VK, weights_VK
+
+
+def _most_similar(counts_VV: csr_array, targets_T: Ints, most: int) -> Ints:
+    """Return the items most similar to each target, 0 where there are fewer, [T, C]."""
+    number_V = counts_VV.diagonal()
+    near = counts_VV[targets_T]
+    row_E, item_E = np.repeat(np.arange(len(targets_T)), np.diff(near.indptr)), near.indices.astype(np.int64)
+    other_E = item_E != targets_T[row_E]
+    row_E, item_E, count_E = row_E[other_E], item_E[other_E], near.data[other_E]
+    # The target's own number is the same for all its candidates.
+    likeness_E = count_E / np.sqrt(number_V[item_E])
+    order = np.lexsort((item_E, -likeness_E, row_E))
+    row_E, item_E = row_E[order], item_E[order]
+    place_E = np.arange(len(row_E)) - np.searchsorted(row_E, row_E)
+    similar_TC = np.zeros((len(targets_T), min(most, int(place_E.max(initial=0)) + 1)), np.int64)
+    kept_E = place_E < most
+    similar_TC[row_E[kept_E], place_E[kept_E]] = item_E[kept_E]
+    return similar_TC
+
+
+def _counts(counts_VV: csr_array, rows_E: Ints, columns_E: Ints) -> npt.NDArray[np.float64]:
+    """Return single counts as float64."""
+    return np.asarray(counts_VV[rows_E, columns_E], np.float64)
