@@ -5,8 +5,8 @@ Source: SLIM with feature selection (Ning and Karypis, "SLIM: Sparse Linear Meth
 Autoencoders for Sparse Data", WWW 2019) the penalty is quadratic and weights may be negative, so that the solution is
 closed.
 
-Axes: `N` items of all rows, `V` items, `T` target items of a block, `C` candidates of each, `E` weights, `K` neighbours
-kept.
+Axes: `N` items of all rows, `V` items, `T` target items of a block, `C` candidates of each, `P` pairs of these, `E`
+weights, `K` neighbours kept.
 """
 
 from collections.abc import Iterable
@@ -33,40 +33,57 @@ class Weights(NamedTuple):
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def co_occurrences(items_N: npt.NDArray[np.integer], offsets: Ints, num_items: int) -> csr_array:
-    """Count the rows that hold both of two items, or an item, [V + 1, V + 1]; memory is that of the different pairs.
+class Counts(NamedTuple):
+    """How many rows hold both of two items, [V + 1, V + 1], and each item, [V + 1]."""
+
+    pairs_VV: csr_array
+    items_V: Floats
+
+    def of(self, one_E: Ints, other_E: Ints) -> npt.NDArray[np.float64]:
+        """Return the counts of some pairs, [E]."""
+        # Of no pairs, SciPy returns no array.
+        return np.asarray(self.pairs_VV[one_E, other_E], np.float64) if len(one_E) else np.empty(0)
+
+
+def co_occurrences(items_N: npt.NDArray[np.integer], offsets: Ints, num_items: int) -> Counts:
+    """Count the rows that hold items; memory is that of the different pairs.
 
     Args:
         items_N: items from 1 to V, row after row.
         offsets: start of each row, and the end of the last.
         num_items: V.
     """
-    shape = (len(offsets) - 1, num_items + 1)
-    met_NV = csr_array((np.ones(len(items_N), np.float32), items_N, offsets), shape=shape)
+    # Indices of 8 bytes would make everything below half as much slower.
+    small = np.int32 if len(items_N) <= np.iinfo(np.int32).max else np.int64
+    rows, shape = (items_N.astype(small), offsets.astype(small)), (len(offsets) - 1, num_items + 1)
+    met_NV = csr_array((np.ones(len(items_N), np.float32), *rows), shape=shape)
     met_NV.sum_duplicates()
     met_NV.data.fill(1)
-    counts_VV = csr_array(met_NV.T @ met_NV)
-    counts_VV.sort_indices()
-    return counts_VV
+    pairs_VV = csr_array(met_NV.T @ met_NV)
+    pairs_VV.sort_indices()
+    return Counts(pairs_VV, pairs_VV.diagonal())
 
 
-def foretell(counts_VV: csr_array, targets_T: Ints, candidates: int, penalty: float) -> Weights:
+def foretell(counts: Counts, targets_T: Ints, candidates: int, penalty: float) -> Weights:
     """Regress items on the items most similar to them, by the cosine of the rows that hold them.
 
     Args:
-        counts_VV: the result of `co_occurrences`.
+        counts: the result of `co_occurrences`.
         targets_T: the items to foretell.
         candidates: number of similar items (C).
         penalty: weight of the squared weights, in rows.
     """
-    similar_TC = _most_similar(counts_VV, targets_T, candidates)
+    similar_TC = _most_similar(counts, targets_T, candidates)
     known_TC, width = similar_TC > 0, similar_TC.shape[1]
-    both_TCC = known_TC[:, :, None] & known_TC[:, None, :]
-    rows, columns = np.repeat(similar_TC, width), np.tile(similar_TC, width).ravel()
-    gram_TCC = _counts(counts_VV, rows, columns).reshape(both_TCC.shape) * both_TCC
-    gram_TCC[:, np.arange(width), np.arange(width)] += penalty
-    shared_TC = _counts(counts_VV, similar_TC.ravel(), np.repeat(targets_T, width)).reshape(known_TC.shape) * known_TC
-    weights_TC = np.linalg.solve(gram_TCC, shared_TC[:, :, None])[:, :, 0]
+    gram_TCC = np.zeros((*similar_TC.shape, width))
+    gram_TCC[:, np.arange(width), np.arange(width)] = counts.items_V[similar_TC] + penalty
+    one_P, other_P = np.triu_indices(width, 1)
+    shared_TP = counts.of(similar_TC[:, one_P].ravel(), similar_TC[:, other_P].ravel()).reshape(
+        len(targets_T), len(one_P)
+    )
+    gram_TCC[:, one_P, other_P] = gram_TCC[:, other_P, one_P] = shared_TP
+    met_TC = counts.of(similar_TC.ravel(), np.repeat(targets_T, width)).reshape(similar_TC.shape)
+    weights_TC = np.linalg.solve(gram_TCC, met_TC[:, :, None])[:, :, 0]
     targets_E = np.broadcast_to(targets_T[:, None], known_TC.shape)[known_TC]
     return Weights(similar_TC[known_TC], targets_E, weights_TC[known_TC].astype(np.float32))
 
@@ -84,15 +101,14 @@ def strongest(weights: Weights, num_items: int, kept: int) -> tuple[npt.NDArray[
     return targets_VK, weights_VK
 
 
-def _most_similar(counts_VV: csr_array, targets_T: Ints, most: int) -> Ints:
+def _most_similar(counts: Counts, targets_T: Ints, most: int) -> Ints:
     """Return the items most similar to each target, 0 where there are fewer, [T, C]."""
-    number_V = counts_VV.diagonal()
-    near = counts_VV[targets_T]
+    near = counts.pairs_VV[targets_T]
     row_E, item_E = np.repeat(np.arange(len(targets_T)), np.diff(near.indptr)), near.indices.astype(np.int64)
     other_E = item_E != targets_T[row_E]
     row_E, item_E, count_E = row_E[other_E], item_E[other_E], near.data[other_E]
     # The target's own number is the same for all its candidates.
-    likeness_E = count_E / np.sqrt(number_V[item_E])
+    likeness_E = count_E / np.sqrt(counts.items_V[item_E])
     order = np.lexsort((item_E, -likeness_E, row_E))
     row_E, item_E = row_E[order], item_E[order]
     place_E = np.arange(len(row_E)) - np.searchsorted(row_E, row_E)
@@ -100,8 +116,3 @@ def _most_similar(counts_VV: csr_array, targets_T: Ints, most: int) -> Ints:
     kept_E = place_E < most
     similar_TC[row_E[kept_E], place_E[kept_E]] = item_E[kept_E]
     return similar_TC
-
-
-def _counts(counts_VV: csr_array, rows_E: Ints, columns_E: Ints) -> npt.NDArray[np.float64]:
-    """Return single counts as float64."""
-    return np.asarray(counts_VV[rows_E, columns_E], np.float64)

@@ -77,7 +77,7 @@ class Recommendation:
 
     Attributes:
         item_ids: raw ids, best first; fewer than k if history and filters leave fewer items.
-        scores: dot products of the model, or, in a fallback, each item's share of training interactions.
+        scores: of the model, or, in a fallback, each item's share of training interactions.
         intent: the nearest intent centre of the history; `None` if the model has no intents or the user no known item.
         known: items of the history that the model knows.
         skipped: items of the history that it does not know.

@@ -69,10 +69,10 @@ def add_neighbours(
 
 
 def _find(histories: Ragged, num_items: int, config: NeighbourConfig, *, quiet: bool) -> Neighbours:
-    counts_VV = co_occurrences(histories.values, histories.offsets, num_items)
-    known = np.flatnonzero(counts_VV.diagonal())
+    counts = co_occurrences(histories.values, histories.offsets, num_items)
+    known = np.flatnonzero(counts.items_V)
     blocks = np.split(known, range(_ITEMS_AT_ONCE, len(known), _ITEMS_AT_ONCE))
-    found = (foretell(counts_VV, block, config.candidates, config.penalty) for block in blocks)
+    found = (foretell(counts, block, config.candidates, config.penalty) for block in blocks)
     weights = Weights.joined(track(found, total=len(blocks), label="neighbours", quiet=quiet, step=_ITEMS_AT_ONCE))
     items_VK, weights_VK = map(torch.from_numpy, strongest(weights, num_items, config.kept))
     return Neighbours.of(items_VK, weights_VK)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.sparse import csr_array
 
 from elcrec.data.ragged import Ragged
-from elcrec.ops.neighbours import Weights, co_occurrences, foretell, strongest
+from elcrec.ops.neighbours import Counts, Weights, co_occurrences, foretell, strongest
 
 NUM_ITEMS = 12
 PENALTY = 2.5
@@ -25,19 +24,20 @@ def _met(rows: list[list[int]]) -> np.ndarray:
     return met
 
 
-def _counts(rows: list[list[int]]) -> csr_array:
+def _counts(rows: list[list[int]]) -> Counts:
     histories = Ragged.from_rows(rows)
     return co_occurrences(histories.values, histories.offsets, NUM_ITEMS)
 
 
 def _found(rows: list[list[int]], candidates: int) -> Weights:
     counts = _counts(rows)
-    return foretell(counts, np.flatnonzero(counts.diagonal()), candidates, PENALTY)
+    return foretell(counts, np.flatnonzero(counts.items_V), candidates, PENALTY)
 
 
 def test_counts_are_rows_that_hold_both_items_however_often() -> None:
     met = _met(_rows())
-    assert_array_equal(_counts(_rows()).toarray(), met.T @ met)
+    assert_array_equal(_counts(_rows()).pairs_VV.toarray(), met.T @ met)
+    assert_array_equal(_counts(_rows()).items_V, met.sum(0))
 
 
 @pytest.mark.parametrize("candidates", [1, 3, 100])
@@ -61,7 +61,7 @@ def test_weights_solve_the_regression_of_each_item_on_those_most_similar(candida
 
 def test_blocks_of_items_give_what_all_at_once_give() -> None:
     counts = _counts(_rows())
-    known = np.flatnonzero(counts.diagonal())
+    known = np.flatnonzero(counts.items_V)
     parts = Weights.joined(foretell(counts, block, 3, PENALTY) for block in np.split(known, [4, 5]))
     whole = foretell(counts, known, 3, PENALTY)
     for ours, theirs in zip(strongest(parts, NUM_ITEMS, 2), strongest(whole, NUM_ITEMS, 2), strict=True):

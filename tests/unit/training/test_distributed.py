@@ -87,7 +87,12 @@ def _history(folder: Path) -> dict[str, list[float]]:
         },
         {"objective": "iclrec", "next_item": {"loss": "sampled_softmax", "samples": 64}, "item_updates": "lazy"},
         {"objective": "elcrec", "padding": "encoded"},
-        {"objective": "elcrec2", "intents": {"num_intents": 4, "narrower": [8]}, "next_item": {"loss": "softmax"}},
+        {
+            "objective": "elcrec2",
+            "intents": {"num_intents": 4, "narrower": [8]},
+            "next_item": {"loss": "softmax"},
+            "neighbours": {"kept": 3},
+        },
         {"objective": "sasrec+sequence", "next_item": {"loss": "softmax", "prefixes": True}, "padding": "ignored"},
     ],
     ids=str,
