@@ -63,6 +63,7 @@ def add_neighbours(
     neighbours = _find(histories.tail(model.config.encoder.window), model.num_items, config, quiet=quiet)
     spread = np.unique(np.linspace(0, len(valid.users) - 1, min(_MOST_ASKED, len(valid.users))).astype(np.int64))
     best = _choose(model, neighbours.to(model.device), valid.take(spread), quiet=quiet)
+    logger.info("neighbours of items: strength %g has the best validation ndcg@20, %.4f", *best)
     if best.strength:
         model.know(Neighbours.of(neighbours.items_VK, neighbours.weights_VK * best.strength))
     return best
