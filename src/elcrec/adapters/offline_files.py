@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from elcrec.artifacts import atomic_file
+from elcrec.data.evenly import evenly_spread
 from elcrec.data.forgotten import Forgotten
 from elcrec.data.row_groups import RowReader, blocks
 from elcrec.serving.histories import PUBLISHED, UNITS
@@ -125,7 +126,7 @@ class StoredRows:
     def evenly(self, most: int, wanted: Callable[[pa.Table], Mask]) -> Iterator[pa.Table]:
         """Yield at most `count` selected rows, evenly spaced, a few at a time."""
         total = sum(int(wanted(table).sum()) for table in self.blocks())
-        chosen = np.unique(np.linspace(0, total - 1, min(total, most), dtype=np.int64))
+        chosen = evenly_spread(total, most)
         before = 0
         for table in self.blocks():
             places = np.flatnonzero(wanted(table))

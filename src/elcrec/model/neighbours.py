@@ -24,10 +24,6 @@ class Additions(NamedTuple):
     items: Tensor
     amounts: Tensor
 
-    def times(self, factor: float) -> "Additions":
-        """Return additions of so many times the amounts."""
-        return self._replace(amounts=self.amounts * factor)
-
     def to_items(self, numbers_V: Tensor) -> "Additions":
         """Return additions to the same items by other numbers, such as those of another catalogue."""
         return self._replace(items=numbers_V.to(self.items.device)[self.items])
@@ -71,6 +67,10 @@ class Neighbours(nn.Module):
         made = cls(len(items_VK) - 1, items_VK.shape[1]).to(items_VK.device)
         made.load_state_dict({"items_VK": items_VK, "weights_VK": weights_VK})
         return made
+
+    def times(self, strength: float) -> Self:
+        """Return the same neighbours with so many times the weights."""
+        return type(self).of(self.items_VK, self.weights_VK * strength)
 
     def additions(self, histories: Ragged) -> Additions:
         """Return what histories add to scores; an item that occurs several times counts once."""

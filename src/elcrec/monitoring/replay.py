@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from elcrec.data.dataset import load_item_ids
+from elcrec.data.evenly import evenly_spread
 from elcrec.data.user_keys import user_key
 from elcrec.errors import UserError
 from elcrec.evaluation.places import Places
@@ -92,9 +93,9 @@ def read_logged(path: Path, digest: str, since: datetime, most: int) -> tuple[li
     starts = _starts(table["answer_id"])
     left_out = Counter({"of another bundle": counts["all"] - counts["own"]})
     left_out["from before the end of the training log"] = counts["own"] - (len(starts) - 1)
-    chosen = np.unique(np.linspace(0, len(starts) - 2, most).astype(np.int64)) if len(starts) - 1 > most else None
-    left_out["more than are replayed"] = 0 if chosen is None else len(starts) - 1 - len(chosen)
-    return [_logged(table, starts, row) for row in (range(len(starts) - 1) if chosen is None else chosen)], left_out
+    chosen = evenly_spread(len(starts) - 1, most)
+    left_out["more than are replayed"] = len(starts) - 1 - len(chosen)
+    return [_logged(table, starts, row) for row in chosen], left_out
 
 
 def _starts(answers: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -90,14 +90,11 @@ def foretell(counts: Counts, targets_T: Ints, candidates: int, penalty: float) -
 
 def strongest(weights: Weights, num_items: int, kept: int) -> tuple[npt.NDArray[np.int32], Floats]:
     """Return the targets that each item foretells best, and their weights, [V + 1, K] each; 0 where there are fewer."""
-    order = np.lexsort((weights.targets, -weights.weights, weights.items))
-    items_E = weights.items[order]
-    place_E = np.arange(len(items_E)) - np.searchsorted(items_E, items_E)
-    order, place_E = order[place_E < kept], place_E[place_E < kept]
+    best, place = _best_of_each(weights.items, weights.weights, weights.targets, kept)
     targets_VK = np.zeros((num_items + 1, kept), np.int32)
     weights_VK = np.zeros((num_items + 1, kept), np.float32)
-    where = (weights.items[order], place_E)
-    targets_VK[where], weights_VK[where] = weights.targets[order], weights.weights[order]
+    where = (weights.items[best], place)
+    targets_VK[where], weights_VK[where] = weights.targets[best], weights.weights[best]
     return targets_VK, weights_VK
 
 
@@ -109,10 +106,17 @@ def _most_similar(counts: Counts, targets_T: Ints, most: int) -> Ints:
     row_E, item_E, count_E = row_E[other_E], item_E[other_E], near.data[other_E]
     # The target's own number is the same for all its candidates.
     likeness_E = count_E / np.sqrt(counts.items_V[item_E])
-    order = np.lexsort((item_E, -likeness_E, row_E))
-    row_E, item_E = row_E[order], item_E[order]
-    place_E = np.arange(len(row_E)) - np.searchsorted(row_E, row_E)
-    similar_TC = np.zeros((len(targets_T), min(most, int(place_E.max(initial=0)) + 1)), np.int64)
-    kept_E = place_E < most
-    similar_TC[row_E[kept_E], place_E[kept_E]] = item_E[kept_E]
+    best, place = _best_of_each(row_E, likeness_E, item_E, most)
+    similar_TC = np.zeros((len(targets_T), int(place.max(initial=0)) + 1), np.int64)
+    similar_TC[row_E[best], place] = item_E[best]
     return similar_TC
+
+
+def _best_of_each(
+    owner_E: Ints, score_E: npt.NDArray[np.floating], item_E: Ints, most: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return where the highest scores of each owner are, and their places from 0; of equal ones the lower item."""
+    order = np.lexsort((item_E, -score_E, owner_E))
+    owners = owner_E[order]
+    place = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    return order[place < most], place[place < most]

@@ -366,7 +366,9 @@ class Recommender:
         assert self.index is not None
         wanted, met = min([k, *(query.k for query in queries)]), self._unwanted(history, queries, seen)
         considered = self._rules.considered(wanted)
-        additions = self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
+        additions = None
+        if self._model.neighbours is not None:
+            additions = self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
         also = None if additions is None else torch.unique(additions.items[additions.amounts != 0]).numpy()
         items_C, score_C = self.index.candidates(vector_D, considered, min(len(met), _MOST_MET), also)
         if additions is not None:

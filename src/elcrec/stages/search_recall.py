@@ -11,6 +11,7 @@ import pyarrow as pa
 from elcrec.artifacts import read_json
 from elcrec.config import EvaluateConfig, SearchConfig
 from elcrec.data.dataset import EvaluationSet
+from elcrec.data.evenly import evenly_spread
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.predictions import TOP_K
 from elcrec.evaluation.search import Lists, SearchFindings, recall_of
@@ -44,7 +45,7 @@ def measure_search(
     recommender = _recommenders(config, model, sequences, catalogue, table, new_items)
     near, exactly = recommender(search=config.search), recommender(search=SearchConfig())
     rows = np.flatnonzero(test.histories.lengths)
-    rows = rows[np.unique(np.linspace(0, max(0, len(rows) - 1), _MOST_USERS).astype(np.int64))] if len(rows) else rows
+    rows = rows[evenly_spread(len(rows), _MOST_USERS)]
     histories, excluded = test.histories.take(rows), test.excluded.take(rows)
     recall = recall_of(_lists(near, histories, excluded), _lists(exactly, histories, excluded))
     assert near.index is not None

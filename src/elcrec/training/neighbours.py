@@ -12,6 +12,7 @@ from torch import Tensor
 
 from elcrec.config import NeighbourConfig
 from elcrec.data.dataset import EvaluationSet
+from elcrec.data.evenly import evenly_spread
 from elcrec.data.ragged import Ragged
 from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.ranking import rank_targets
@@ -61,11 +62,11 @@ def add_neighbours(
     """
     histories = data.sample(MOST_USERS, torch.Generator().manual_seed(seed))
     neighbours = _find(histories.tail(model.config.encoder.window), model.num_items, config, quiet=quiet)
-    spread = np.unique(np.linspace(0, len(valid.users) - 1, min(_MOST_ASKED, len(valid.users))).astype(np.int64))
-    best = _choose(model, neighbours.to(model.device), valid.take(spread), quiet=quiet)
+    asked = valid.take(evenly_spread(len(valid.users), _MOST_ASKED))
+    best = _choose(model, neighbours.to(model.device), asked, quiet=quiet)
     logger.info("neighbours of items: strength %g has the best validation ndcg@20, %.4f", *best)
     if best.strength:
-        model.know(Neighbours.of(neighbours.items_VK, neighbours.weights_VK * best.strength))
+        model.know(neighbours.times(best.strength))
     return best
 
 
@@ -85,9 +86,10 @@ def _choose(model: SequenceModel, neighbours: Neighbours, asked: EvaluationSet, 
     question = model.encode(asked.histories, intents=False).vectors, model.item_vectors(), asked.excluded
     best = Strength(0, -1)
     for strength in track(_STRENGTHS, total=len(_STRENGTHS), label="strengths of neighbours", quiet=quiet):
+        tried = neighbours.times(strength)
 
-        def add(scores_BV: Tensor, rows: slice, strength: float = strength) -> None:
-            neighbours.additions(histories.part(rows)).times(strength).onto(scores_BV)
+        def add(scores_BV: Tensor, rows: slice, tried: Neighbours = tried) -> None:
+            tried.additions(histories.part(rows)).onto(scores_BV)
 
         ranking = rank_targets(*question, asked.target_items, add=add, top_k=0)
         ndcg = mean_metrics(ranking.ranks)["ndcg@20"]
