@@ -20,7 +20,7 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.io import load_model, save_model
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
-from tests.support.neighbours import random_neighbours
+from tests.support.additions import know_at_random
 
 TIME = pa.timestamp("us", tz="UTC")
 SECOND = 1_000_000
@@ -121,7 +121,7 @@ def add_model(root: Path, sequences: Path, *, model_seed: int) -> Inputs:
         intents=IntentConfig(num_intents=3),
     )
     drawn = SequenceModel(config.model, data.num_items)
-    drawn.know(random_neighbours(data.num_items))
+    know_at_random(drawn)
     save_model(drawn, model, config, sequences_md5=data.md5)
     test, loaded = data.evaluation("test"), load_model(model)
     vectors, add = loaded.encode(test.histories).vectors, loaded.adder(test.histories)

@@ -55,7 +55,7 @@ def registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_page_has_a_loss_and_a_mixer() -> None:
     assert [(known, module) for module, _, known, _ in _examples()] == [
         ("TERMS", "elcrec.training.terms.uniformity"),
-        ("MIXERS", "elcrec.model.neighbours"),
+        ("MIXERS", "elcrec.model.adjacent"),
     ]
 
 
@@ -89,10 +89,10 @@ def test_the_loss_equals_its_equation_in_both_layouts() -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_the_mixer_is_sound_and_learns(tmp_path: Path) -> None:
-    require_sound(registry.load(registry.MIXERS["neighbours"]))
+    require_sound(registry.load(registry.MIXERS["adjacent"]))
     plain = tiny_config(objective="sasrec")
-    config = parse_config({"train": {"encoder": {"mixer": "neighbours", "window": 8, "hidden_size": 8}}}).train
-    fitted = fit(ring_data(), tiny_config(objective="sasrec", encoder=config.encoder), tmp_path / "neighbours")
+    config = parse_config({"train": {"encoder": {"mixer": "adjacent", "window": 8, "hidden_size": 8}}}).train
+    fitted = fit(ring_data(), tiny_config(objective="sasrec", encoder=config.encoder), tmp_path / "adjacent")
     assert fitted.progress.history[1]["loss"] < fitted.progress.history[0]["loss"]
     assert fitted.progress.history != fit(ring_data(), plain, tmp_path / "plain").progress.history
 
@@ -104,7 +104,7 @@ def test_the_mixer_is_sound_and_learns(tmp_path: Path) -> None:
         ({"objective": "sasrec+uniform"}, "term of objective 'uniform' is not one of next_item, sequence"),
         ({"objective": "elcrec+intent"}, "objective 'elcrec.intent' has a term twice"),
         ({"weights": {"uniform": 1}}, "loss term 'uniform' is not one of"),
-        ({"encoder": {"mixer": "neighbours"}}, "mixer 'neighbours' is not one of attention"),
+        ({"encoder": {"mixer": "adjacent"}}, "mixer 'adjacent' is not one of attention"),
     ],
     ids=str,
 )

@@ -19,6 +19,7 @@ from elcrec.config.serve import ChallengerConfig, ExposureLogConfig, LimitsConfi
 from elcrec.config.stream import StreamConfig
 from elcrec.config.train import (
     LONGEST_WINDOW,
+    CountConfig,
     EncoderConfig,
     IntentConfig,
     ModelConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "ChallengerConfig",
     "Check",
     "Config",
+    "CountConfig",
     "CounterfactualConfig",
     "CsvConfig",
     "Day",

@@ -64,6 +64,10 @@ class ModelConfig(Section, frozen=True, kw_only=True):
     """Number of intent centres (K)."""
     neighbours: NonNegative = 0
     """Number of neighbours of an item, which add to scores; 0 for a model without them."""
+    followers: NonNegative = 0
+    """Number of followers of an item, which add to scores; 0 for a model without them."""
+    popularity: bool = False
+    """Whether the popularity of items adds to scores."""
 
 
 class IntentConfig(Section, frozen=True, kw_only=True):
@@ -132,6 +136,19 @@ class NeighbourConfig(Section, frozen=True, kw_only=True):
     """Weight of the squared weights in the regression, in histories: pairs that fewer share hardly count."""
 
 
+class CountConfig(Section, frozen=True, kw_only=True):
+    """What counts of training items add to scores, as logarithms.
+
+    They are counted when training ends, after the neighbours. How much they add is chosen on the validation split.
+    """
+
+    followers: NonNegative = 0
+    """Number of followers of an item: those that came directly after it most often. The last item of a history adds to
+    their scores. 0: none."""
+    popularity: bool = False
+    """Whether the popularity of items at the end of histories is added to their scores."""
+
+
 class ViewConfig(Section, frozen=True, kw_only=True):
     """Augmented views: one of crop, mask and reorder is drawn for each view."""
 
@@ -167,6 +184,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
     """Intents (not `sasrec`)."""
     neighbours: NeighbourConfig = NeighbourConfig()
     """Neighbours of items."""
+    counts: CountConfig = CountConfig()
+    """What counts add to scores."""
     views: ViewConfig = ViewConfig()
     """Augmented views for the contrastive losses (not `sasrec`)."""
     padding: Literal["ignored", "counted", "encoded"] = "counted"

@@ -1,8 +1,9 @@
-"""Neighbours of items: what each item of a history adds to the scores of a few others, beside the product of vectors.
+"""Neighbours of items: what an item of a history adds to the scores of a few others, beside the product of vectors.
 
 Axes: `B` histories, `E` pairs of an item of a history and a neighbour, `V` items, `K` neighbours of an item.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -23,6 +24,11 @@ class Additions(NamedTuple):
     rows: Tensor
     items: Tensor
     amounts: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["Additions"]) -> "Additions":
+        """Return all additions of these."""
+        return cls(*map(torch.cat, zip(*parts, strict=True))) if len(parts) > 1 else parts[0]
 
     def to_items(self, numbers_V: Tensor) -> "Additions":
         """Return additions to the same items by other numbers, such as those of another catalogue."""
@@ -82,10 +88,9 @@ class Neighbours(nn.Module):
         weights_MK = self.weights_VK.index_select(0, items_M)
         return Additions(rows_M[:, None].expand_as(items_MK).flatten(), items_MK.flatten().long(), weights_MK.flatten())
 
-    def add_alone(self, scores_V: Floats, items_L: IntArray) -> None:
-        """Add to the scores of one row in the memory of the CPU, in place: `additions` without their overhead."""
-        met_M = np.unique(items_L)
-        np.add.at(scores_V, self.items_VK.numpy()[met_M].ravel(), self.weights_VK.numpy()[met_M].ravel())
+    def add_alone(self, scores_V: Floats, items_M: IntArray) -> None:
+        """Add what some different items add, in place: `additions` of one row without their overhead."""
+        np.add.at(scores_V, self.items_VK.numpy()[items_M].ravel(), self.weights_VK.numpy()[items_M].ravel())
 
     def without(self, unknown_W: IntArray, num_items: int) -> Self:
         """Return the neighbours in a larger catalogue, where some items have none and are no neighbours."""

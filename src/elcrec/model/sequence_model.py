@@ -20,7 +20,7 @@ from elcrec.model.grouping import group_rows
 from elcrec.model.heads import HEADS, Head
 from elcrec.model.intents import KINDS, Intents, ItemIntents, SequenceIntents
 from elcrec.model.layout import Layout
-from elcrec.model.neighbours import Additions, Neighbours
+from elcrec.model.neighbours import Additions, Floats, Neighbours
 from elcrec.model.packing import pack
 from elcrec.ops.device import to_device
 from elcrec.ops.lookup import look_up
@@ -46,8 +46,10 @@ class Encoded:
 class SequenceModel(nn.Module):
     """An encoder of histories with its item embeddings and, for some objectives, intent centres.
 
-    A score is the product of a history's and an item's vector, and what `add_neighbours` adds to it.
+    A score is the product of a history's and an item's vector, and what `add_to` adds to it.
     """
+
+    popularity_V: Tensor | None
 
     def __init__(self, config: ModelConfig, num_items: int) -> None:
         """Create the layers for a catalogue of `num_items`; item 0 is padding."""
@@ -59,11 +61,33 @@ class SequenceModel(nn.Module):
         width = config.encoder.hidden_size
         self.intents: Intents | None = KINDS[config.intents](config.num_intents, width) if config.intents else None
         self.neighbours = Neighbours(num_items, config.neighbours) if config.neighbours else None
+        self.followers = Neighbours(num_items, config.followers) if config.followers else None
+        self.register_buffer("popularity_V", torch.zeros(num_items + 1) if config.popularity else None)
 
-    def know(self, neighbours: Neighbours) -> None:
-        """Take these neighbours of items."""
-        self.config = msgspec.structs.replace(self.config, neighbours=neighbours.items_VK.shape[1])
-        self.neighbours = neighbours.to(self.device)
+    def know(
+        self,
+        *,
+        neighbours: Neighbours | None = None,
+        followers: Neighbours | None = None,
+        popularity_V: Tensor | None = None,
+    ) -> None:
+        """Take what is given of this, and keep the rest as it is.
+
+        Args:
+            neighbours: to whose scores each item of a history adds.
+            followers: to whose scores the last item of a history adds.
+            popularity_V: what is added to the score of each item, [V + 1].
+        """
+        replace = msgspec.structs.replace
+        if neighbours is not None:
+            self.config = replace(self.config, neighbours=neighbours.items_VK.shape[1])
+            self.neighbours = neighbours.to(self.device)
+        if followers is not None:
+            self.config = replace(self.config, followers=followers.items_VK.shape[1])
+            self.followers = followers.to(self.device)
+        if popularity_V is not None:
+            self.config = replace(self.config, popularity=True)
+            self.popularity_V = popularity_V.to(self.device)
 
     @property
     def num_intents(self) -> int:
@@ -97,13 +121,17 @@ class SequenceModel(nn.Module):
         return self.head.items(self.item_embeddings())
 
     def additions(self, histories: Ragged) -> Additions | None:
-        """Return what the items of the window add to the scores of their neighbours; `None` without neighbours."""
-        if self.neighbours is None:
-            return None
-        return self.neighbours.additions(histories.tail(self.config.encoder.window))
+        """Return what the items of the window add to the scores of neighbours and followers; `None` without these."""
+        recent = histories.tail(self.config.encoder.window)
+        found = [
+            neighbours.additions(of)
+            for neighbours, of in ((self.neighbours, recent), (self.followers, recent.tail(1)))
+            if neighbours is not None
+        ]
+        return Additions.joined(found) if found else None
 
-    def add_neighbours(self, scores_BV: Tensor, histories: Ragged) -> None:
-        """Add to scores what histories add to them, in place; nothing for a model without neighbours.
+    def add_to(self, scores_BV: Tensor, histories: Ragged) -> None:
+        """Add to scores what counts besides vectors, in place: neighbours, followers and popularity, as far as known.
 
         Args:
             scores_BV: products of the vectors of histories and of all items, on any device, [B, V + 1].
@@ -112,12 +140,28 @@ class SequenceModel(nn.Module):
         additions = self.additions(histories)
         if additions is not None:
             additions.onto(scores_BV)
+        if self.popularity_V is not None:
+            scores_BV += self.popularity_V.to(scores_BV.device)
+
+    def add_alone(self, scores_V: Floats, items_L: IntArray) -> None:
+        """Add to the scores of one row in the memory of the CPU, in place: `add_to` without its overhead.
+
+        Args:
+            scores_V: products of the vectors of a history and of all items, [V + 1].
+            items_L: the history, of 1 to `window` items.
+        """
+        if self.neighbours is not None:
+            self.neighbours.add_alone(scores_V, np.unique(items_L))
+        if self.followers is not None:
+            self.followers.add_alone(scores_V, items_L[-1:])
+        if self.popularity_V is not None:
+            scores_V += self.popularity_V.numpy()
 
     def adder(self, histories: Ragged) -> Callable[[Tensor, slice], None]:
-        """Return `add_neighbours` for a range of these histories, for rankings of a block of users at a time."""
+        """Return `add_to` for a range of these histories, for rankings of a block of users at a time."""
 
         def add(scores_BV: Tensor, rows: slice) -> None:
-            self.add_neighbours(scores_BV, histories.part(rows))
+            self.add_to(scores_BV, histories.part(rows))
 
         return add
 

@@ -18,6 +18,9 @@ from elcrec.training.epoch_columns import SECONDS
 _LATE = 0.9
 """If the best epoch is in this last part of all allowed epochs, more epochs may help."""
 
+_ADDED = {"neighbours": "neighbours of items", "followers": "followers of items", "popularity": "late popularity"}
+"""What may be added to scores when the last epoch is over, by its name in config.json."""
+
 
 def write_training_page(
     path: Path, *, config: Mapping[str, Any], history: pd.DataFrame, data: SequenceData, trained_on: str
@@ -65,12 +68,12 @@ def _takeaways(config: Mapping[str, Any], history: pd.DataFrame) -> list[str]:
         said.append(f"All {wanted} epochs were used, and the best is among the last: more epochs may help.")
     else:
         said.append(f"All {wanted} epochs were used; {waited}.")
-    neighbours = config.get("neighbours")
-    if neighbours is not None and neighbours["strength"]:
+    tried = [name for name in _ADDED if name in config]
+    if helped := [_ADDED[name] for name in tried if config[name]["strength"]]:
         reached = f"{config['valid']['ndcg@20']:.4f}"
-        said.append(f"With the neighbours of items, which came after the last epoch, NDCG@20 is {reached}.")
-    elif neighbours is not None:
-        said.append("Neighbours of items would not raise the validation NDCG@20, so the model has none.")
+        said.append(f"NDCG@20 is {reached} with what was added to scores after the last epoch: {', '.join(helped)}.")
+    if useless := [_ADDED[name] for name in tried if not config[name]["strength"]]:
+        said.append(f"Not added, as the validation NDCG@20 would not rise: {', '.join(useless)}.")
     lost = history.loc[~np.isfinite(history["loss"]), "epoch"]
     if len(lost):
         said.append(f"The loss is not finite from epoch {lost.iloc[0]} on: lower train.learning_rate.")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch.nn import functional as F
 
 from elcrec.artifacts import SCHEMA_VERSION
 from elcrec.errors import UserError
@@ -25,7 +26,9 @@ from elcrec.ranking.files import NEW_ITEMS
 Floats = npt.NDArray[np.float32]
 
 _VERSION = b"schema_version"
-_EMBEDDING, _NEIGHBOURS = "encoder.item_embedding.weight", "neighbours."
+_EMBEDDING = "encoder.item_embedding.weight"
+_OF_ITEMS = ("neighbours.", "followers.", "popularity_V")
+"""Weights of a model that have a row for each item, apart from the embedding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +88,22 @@ def with_vectors(model: SequenceModel, vectors_VD: Floats, new_W: npt.NDArray[np
     """Return a model with the same weights and the given item embeddings, for any number of items, [V + 1, D].
 
     It uses them both for scores and for reading histories, so it knows new items in both. The new items, at the indices
-    `new_W`, have no neighbours.
+    `new_W`, have no neighbours and no followers, and are as popular as others on average.
     """
     num_items = len(vectors_VD) - 1
-    other = SequenceModel(msgspec.structs.replace(model.config, neighbours=0), num_items)
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_NEIGHBOURS)}
+    bare = msgspec.structs.replace(model.config, neighbours=0, followers=0, popularity=False)
+    other = SequenceModel(bare, num_items)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_OF_ITEMS)}
     weights[_EMBEDDING] = torch.from_numpy(vectors_VD)
     other.load_state_dict(weights)
     if model.neighbours is not None:
-        other.know(model.neighbours.without(new_W, num_items))
+        other.know(neighbours=model.neighbours.without(new_W, num_items))
+    if model.followers is not None:
+        other.know(followers=model.followers.without(new_W, num_items))
+    if model.popularity_V is not None:
+        popularity_V = F.pad(model.popularity_V, (0, num_items + 1 - len(model.popularity_V)))
+        popularity_V[torch.from_numpy(new_W)] = 0
+        other.know(popularity_V=popularity_V)
     return other.to(model.device).eval()
 
 

@@ -3,7 +3,7 @@
 Axes: `N` test users, `V` items of the challenger, `D` hidden size of the champion.
 """
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,25 @@ def rank_with_champion(bundle: Path, catalogue: Catalogue, test: EvaluationSet) 
     histories = own.histories(catalogue.item_ids.take(pa.array(test.histories.values - 1)), test.histories.offsets)
     vectors_ND = model.encode(histories.histories, intents=False).vectors
     users_ND, items_VD = _sink_unknown(vectors_ND, model.item_vectors(), as_champion)
-    add = partial(_add_neighbours, model, histories.histories, _numbers(as_champion, len(own)))
+    add = _adder(model, histories.histories, as_champion)
     return rank_targets(users_ND, items_VD, test.excluded, test.target_items, add=add, top_k=1).ranks
+
+
+def _adder(
+    model: SequenceModel, histories: Ragged, as_champion: npt.NDArray[np.int32]
+) -> Callable[[Tensor, slice], None]:
+    """Return what adds to the challenger's items what the champion adds to the scores of its own."""
+    numbers_V, own_V = _numbers(as_champion, model.num_items), _own(as_champion)
+    popularity_V = None if model.popularity_V is None else model.popularity_V[own_V]
+
+    def add(scores_BV: Tensor, rows: slice) -> None:
+        additions = model.additions(histories.part(rows))
+        if additions is not None:
+            additions.to_items(numbers_V).onto(scores_BV)
+        if popularity_V is not None:
+            scores_BV += popularity_V
+
+    return add
 
 
 def _numbers(as_champion: npt.NDArray[np.int32], champion_items: int) -> Tensor:
@@ -59,10 +76,9 @@ def _numbers(as_champion: npt.NDArray[np.int32], champion_items: int) -> Tensor:
     return numbers_V
 
 
-def _add_neighbours(model: SequenceModel, histories: Ragged, numbers_V: Tensor, scores_BV: Tensor, rows: slice) -> None:
-    additions = model.additions(histories.part(rows))
-    if additions is not None:
-        additions.to_items(numbers_V).onto(scores_BV)
+def _own(as_champion: npt.NDArray[np.int32]) -> Tensor:
+    """Return the champion's number of padding and each of the challenger's items."""
+    return torch.from_numpy(np.concatenate(([UNKNOWN], as_champion)).astype(np.int64))
 
 
 def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:
@@ -70,7 +86,7 @@ def _sink_unknown(users_ND: Tensor, champion_VD: Tensor, as_champion: npt.NDArra
 
     If there are unknown items, an extra last column (1 for users, very negative for unknown items) does this.
     """
-    rows = torch.from_numpy(np.concatenate(([UNKNOWN], as_champion)).astype(np.int64))
+    rows = _own(as_champion)
     items_VD = champion_VD[rows]
     unknown = rows == UNKNOWN
     if unknown.sum() == 1:

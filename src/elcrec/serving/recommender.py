@@ -21,6 +21,7 @@ from elcrec.data.ragged import Ragged
 from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
+from elcrec.model.neighbours import Additions
 from elcrec.model.sequence_model import Encoded, SequenceModel
 from elcrec.ranking.bundled import read_facts, read_rules, read_search
 from elcrec.ranking.chances import Chances
@@ -174,7 +175,8 @@ class Recommender:
         self.index: ItemIndex | None = None
         """The index that finds candidates; `None` if every item is scored."""
         if search is not None and search.kind == "approximate":
-            self.index = ItemIndex(vectors_VD.numpy(), search, threads=torch.get_num_threads())
+            popularity_V = None if model.popularity_V is None else model.popularity_V.numpy()
+            self.index = ItemIndex(vectors_VD.numpy(), search, added_V=popularity_V, threads=torch.get_num_threads())
 
     @classmethod
     def load(cls, bundle: Path, *, seed: int | None = None) -> Self:
@@ -366,9 +368,7 @@ class Recommender:
         assert self.index is not None
         wanted, met = min([k, *(query.k for query in queries)]), self._unwanted(history, queries, seen)
         considered = self._rules.considered(wanted)
-        additions = None
-        if self._model.neighbours is not None:
-            additions = self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
+        additions = self._additions(history)
         also = None if additions is None else torch.unique(additions.items[additions.amounts != 0]).numpy()
         items_C, score_C = self.index.candidates(vector_D, considered, min(len(met), _MOST_MET), also)
         if additions is not None:
@@ -405,7 +405,7 @@ class Recommender:
     ) -> Scores:
         """Score every item, [B, V + 1]; -inf for an item that must not be shown."""
         scores_BV: Scores = (encoded.vectors @ self._items_DV).numpy()
-        self._add_neighbours(scores_BV, self._as_trained(histories))
+        self._add_to(scores_BV, self._as_trained(histories))
         scores_BV[:, PADDING] = -np.inf
         for met in (seen,) if self._repeats else (histories, seen):
             if met is not None:
@@ -415,16 +415,19 @@ class Recommender:
         self._rules.block(scores_BV)
         return scores_BV
 
-    def _add_neighbours(self, scores_BV: Scores, histories: Ragged) -> None:
-        """Add to scores what the items of the histories add to them, in place."""
-        neighbours, window = self._model.neighbours, self._model.config.encoder.window
-        if neighbours is None:
-            return
+    def _additions(self, history: npt.NDArray[np.integer]) -> Additions | None:
+        """Return what the items of one history add to scores."""
+        if self._model.neighbours is None and self._model.followers is None:
+            return None
+        return self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
+
+    def _add_to(self, scores_BV: Scores, histories: Ragged) -> None:
+        """Add to scores what counts besides vectors, in place."""
         if len(histories) > _FEW:
-            self._model.add_neighbours(torch.from_numpy(scores_BV), histories)
+            self._model.add_to(torch.from_numpy(scores_BV), histories)
             return
         for row, scores_V in enumerate(scores_BV):
-            neighbours.add_alone(scores_V, histories.row(row)[-window:])
+            self._model.add_alone(scores_V, histories.row(row)[-self._model.config.encoder.window :])
 
     def _as_trained(self, histories: Ragged) -> Ragged:
         """Return histories as the sequences stage would make them."""

@@ -115,8 +115,7 @@ def _write(fitted: Fitted, config: TrainConfig, data: SequenceData, folder: Path
         "best_epoch": progress.best_epoch,
         "valid": fitted.valid,
     }
-    if fitted.neighbours is not None:
-        facts["neighbours"] = fitted.neighbours._asdict()
+    facts |= {name: chosen._asdict() for name, chosen in fitted.additions.items()}
     if warm_start:
         facts["warm_start"] = warm_start
     save_model(fitted.model, folder, config, **facts)

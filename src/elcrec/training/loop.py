@@ -24,6 +24,7 @@ from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.ops.device import choose_device
 from elcrec.progress import track
+from elcrec.training.additions import Strength, add_to_scores
 from elcrec.training.average import MovingAverage, weights_of
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
 from elcrec.training.compilation import compiled
@@ -39,7 +40,6 @@ from elcrec.training.distributed import (
 from elcrec.training.grouped_steps import GroupedSteps
 from elcrec.training.item_intents import place_intents, settle, share_centers
 from elcrec.training.lazy_items import LazyItems
-from elcrec.training.neighbours import Strength, add_neighbours
 from elcrec.training.objective import Objective
 from elcrec.training.packed_steps import PackedSteps
 from elcrec.training.step import Step, Steps
@@ -55,14 +55,14 @@ _USERS_AT_ONCE = 16_384
 class Fitted:
     """The result of training: the best model, the loss terms, the progress, and validation metrics.
 
-    `neighbours` is what was chosen for the items' neighbours, `None` without them.
+    `additions` is what was chosen of what adds to scores (`elcrec.training.additions`).
     """
 
     model: SequenceModel
     terms: list[str]
     progress: Progress
     valid: dict[str, float]
-    neighbours: Strength | None = None
+    additions: dict[str, Strength]
 
 
 def fit(
@@ -93,11 +93,10 @@ def fit(
             save_checkpoint(checkpoint, run.fingerprint, progress, run.modules, run.best, run.optimizer)
     run.model.load_state_dict(run.best)
     settle(run.model)
-    model, neighbours = run.model.eval(), None
-    if config.neighbours.kept:
-        neighbours = run.add_neighbours(valid)
+    model = run.model.eval()
+    additions = run.add_to_scores(valid)
     metrics = validate(model, valid, ranks)
-    return Fitted(model=model, terms=list(run.objective.terms), progress=progress, valid=metrics, neighbours=neighbours)
+    return Fitted(model=model, terms=list(run.objective.terms), progress=progress, valid=metrics, additions=additions)
 
 
 def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
@@ -242,12 +241,9 @@ class Run:
         place_intents(model)
         return model
 
-    def add_neighbours(self, valid: EvaluationSet) -> Strength:
-        """Let the model know its items' neighbours."""
-        quiet = not self._ranks.leads
-        return add_neighbours(
-            self.model, self._data, valid, self._config.neighbours, seed=self._config.seed, quiet=quiet
-        )
+    def add_to_scores(self, valid: EvaluationSet) -> dict[str, Strength]:
+        """Let the model know what adds to scores besides vectors."""
+        return add_to_scores(self.model, self._data, valid, self._config, quiet=not self._ranks.leads)
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Take every step once; return the mean of each loss, their sum first."""

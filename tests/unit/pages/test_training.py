@@ -54,12 +54,21 @@ def test_it_reports_how_training_ended(tmp_path: Path, config: TrainConfig, best
     assert said in page(tmp_path, history(6), config, best_epoch=best)
 
 
-@pytest.mark.parametrize(
-    ("strength", "said"), [(16, "NDCG@20 is 0.0712"), (0, "would not raise the validation NDCG@20")]
-)
-def test_it_says_what_neighbours_add(tmp_path: Path, strength: int, said: str) -> None:
-    facts = {"neighbours": {"strength": strength, "ndcg": 0.0709}, "valid": {"ndcg@20": 0.0712}}
-    assert said in page(tmp_path, history(6), TrainConfig(epochs=6), **facts)
+def test_it_says_what_is_added_to_scores_and_what_is_not(tmp_path: Path) -> None:
+    facts = {
+        "neighbours": {"strength": 16, "ndcg": 0.0709},
+        "followers": {"strength": 0, "ndcg": 0.0709},
+        "popularity": {"strength": 0.5, "ndcg": 0.0711},
+        "valid": {"ndcg@20": 0.0712},
+    }
+    text = page(tmp_path, history(6), TrainConfig(epochs=6), **facts)
+    assert "0.0712 with what was added to scores after the last epoch: neighbours of items, late popularity." in text
+    assert "Not added, as the validation NDCG@20 would not rise: followers of items." in text
+
+
+def test_of_a_model_of_vectors_alone_it_says_nothing_of_additions(tmp_path: Path) -> None:
+    text = page(tmp_path, history(6), TrainConfig(epochs=6))
+    assert "added" not in text
 
 
 def test_a_loss_that_is_not_finite_is_reported_and_left_out_of_the_chart(tmp_path: Path) -> None:

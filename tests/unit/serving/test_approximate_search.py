@@ -16,6 +16,7 @@ from elcrec.ranking.item_facts import ItemFacts, align
 from elcrec.serving.bundle import Manifest
 from elcrec.serving.catalogue import Catalogue
 from elcrec.serving.recommender import Query, Recommender
+from tests.support.additions import know_at_random
 
 ITEMS, USERS = 900, 40
 WIDE = SearchConfig(kind="approximate", probes=1000, oversampling=1000)
@@ -24,11 +25,14 @@ CAPS = RulesConfig(category_cap=2, categories={"c1": GroupRule(boost=0.5), "c2":
 MIXED = RulesConfig(diversity=0.3, calibration=0.2, candidates=60)
 
 
-@pytest.fixture(scope="module")
-def model() -> SequenceModel:
+@pytest.fixture(scope="module", params=[False, True], ids=["vectors alone", "and what is added"])
+def model(request: pytest.FixtureRequest) -> SequenceModel:
     torch.manual_seed(3)
-    settings = TrainConfig().model
-    return SequenceModel(msgspec.structs.replace(settings, encoder=EncoderConfig(hidden_size=16, window=10)), ITEMS)
+    settings = msgspec.structs.replace(TrainConfig().model, encoder=EncoderConfig(hidden_size=16, window=10))
+    made = SequenceModel(settings, ITEMS)
+    if request.param:
+        know_at_random(made)
+    return made
 
 
 def facts() -> ItemFacts:

@@ -19,7 +19,7 @@ from elcrec.serving.catalogue import Catalogue
 from elcrec.serving.new_items import with_new_items
 from elcrec.serving.recommender import Query, Recommender
 from elcrec.stages.recommend_all import recommend_all
-from tests.support.neighbours import scores_by_hand
+from tests.support.additions import scores_by_hand
 from tests.support.new_items import TWINS, add_new_items
 from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
@@ -47,14 +47,17 @@ def recommender(bundle: Path) -> Recommender:
     return Recommender.load(bundle)
 
 
-def _without_neighbours(inputs: Inputs) -> SequenceModel:
+def _of_vectors(inputs: Inputs, *, popularity: bool) -> SequenceModel:
+    """The model without neighbours and followers, which new items have not, and perhaps without popularity."""
     model = load_model(inputs.model)
-    model.neighbours = None
+    model.neighbours = model.followers = None
+    if not popularity:
+        model.popularity_V = None
     return model
 
 
 def test_a_new_item_scores_what_the_vector_of_its_twin_does(inputs: Inputs, recommender: Recommender) -> None:
-    products = scores_by_hand(_without_neighbours(inputs), [1, 2])
+    products = scores_by_hand(_of_vectors(inputs, popularity=False), [1, 2])
 
     (answer,) = recommender.recommend([Query(history=["item-1", "item-2"], k=ITEMS)])
 
@@ -67,7 +70,7 @@ def test_a_new_item_scores_what_the_vector_of_its_twin_does(inputs: Inputs, reco
 
 def test_a_history_of_new_items_is_read_like_that_of_their_twins(inputs: Inputs, recommender: Recommender) -> None:
     shown = ["item-1", "item-2", "item-4"]
-    products = scores_by_hand(_without_neighbours(inputs), [3, 7, 5])
+    products = scores_by_hand(_of_vectors(inputs, popularity=True), [3, 7, 5])
 
     answer, twins = recommender.recommend(
         [

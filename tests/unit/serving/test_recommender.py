@@ -8,7 +8,7 @@ from elcrec.errors import UserError
 from elcrec.model.io import load_model
 from elcrec.serving.bundle import BundleSource, describe_bundle, write_bundle
 from elcrec.serving.recommender import Query, Recommendation, Recommender
-from tests.support.neighbours import scores_by_hand
+from tests.support.additions import scores_by_hand
 from tests.support.push_inputs import Inputs, bundle_of, make_inputs
 
 
