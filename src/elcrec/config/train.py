@@ -81,6 +81,10 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     center_scale: PositiveFloat = 0.3
     """Scale of the centres in the items' vectors (`elcrec2`). All items of an intent move its centre, so at scale 1 it
     would soon outweigh what is the items' own."""
+    spread: Annotated[float, Meta(ge=0)] = 0.0
+    """Scale, in an item's vector, of the mean of the own vectors of the 20 items most similar to it, by the histories
+    that hold both (`elcrec2`): what an item learns, these learn in part (a layer of LightGCN, He et al., SIGIR 2020).
+    0: none."""
     reach: Positive = 2
     """Items that are at most so many places apart in a history are joined in the graph that intents of items are found
     in (`elcrec2`). Where the order of a history says little, more places say more."""
@@ -231,6 +235,8 @@ class TrainConfig(Section, frozen=True, kw_only=True):
             require_known(name, TERMS, "loss term")
         if self.item_updates == "lazy" and self.next_item.loss == "softmax":
             raise ValueError("item_updates lazy needs a loss that draws items: next_item.loss bce or sampled_softmax")
+        if self.item_updates == "lazy" and self.intents.spread:
+            raise ValueError("intents.spread needs item_updates dense: it reads the vectors of many more items")
         if self.item_updates == "lazy" and self.compile:
             raise ValueError("compile needs item_updates dense")
         if self.eval_every > self.patience:

@@ -64,8 +64,35 @@ def co_occurrences(items_N: npt.NDArray[np.integer], offsets: Ints, num_items: i
     return Counts(pairs_VV, pairs_VV.diagonal())
 
 
+class Similar(NamedTuple):
+    """The items most similar to some targets, and how similar they are; 0 where there are fewer, [T, C] each."""
+
+    items_TC: Ints
+    cosines_TC: npt.NDArray[np.float64]
+
+
+def most_similar(counts: Counts, targets_T: Ints, most: int) -> Similar:
+    """Find the items most similar to each target, by the cosine of the rows that hold them.
+
+    Args:
+        counts: the result of `co_occurrences`.
+        targets_T: the items to which others are compared.
+        most: number of similar items at most (C).
+    """
+    near = counts.pairs_VV[targets_T]
+    row_E, item_E = np.repeat(np.arange(len(targets_T)), np.diff(near.indptr)), near.indices.astype(np.int64)
+    other_E = item_E != targets_T[row_E]
+    row_E, item_E, count_E = row_E[other_E], item_E[other_E], near.data[other_E]
+    cosine_E = count_E / np.sqrt(counts.items_V[item_E].astype(np.float64) * counts.items_V[targets_T[row_E]])
+    best, place = _best_of_each(row_E, cosine_E, item_E, most)
+    shape, where = (len(targets_T), int(place.max(initial=0)) + 1), (row_E[best], place)
+    similar = Similar(np.zeros(shape, np.int64), np.zeros(shape))
+    similar.items_TC[where], similar.cosines_TC[where] = item_E[best], cosine_E[best]
+    return similar
+
+
 def foretell(counts: Counts, targets_T: Ints, candidates: int, penalty: float) -> Weights:
-    """Regress items on the items most similar to them, by the cosine of the rows that hold them.
+    """Regress items on the items most similar to them.
 
     Args:
         counts: the result of `co_occurrences`.
@@ -73,7 +100,7 @@ def foretell(counts: Counts, targets_T: Ints, candidates: int, penalty: float) -
         candidates: number of similar items (C).
         penalty: weight of the squared weights, in rows.
     """
-    similar_TC = _most_similar(counts, targets_T, candidates)
+    similar_TC = most_similar(counts, targets_T, candidates).items_TC
     known_TC, width = similar_TC > 0, similar_TC.shape[1]
     gram_TCC = np.zeros((*similar_TC.shape, width))
     gram_TCC[:, np.arange(width), np.arange(width)] = counts.items_V[similar_TC] + penalty
@@ -96,20 +123,6 @@ def strongest(weights: Weights, num_items: int, kept: int) -> tuple[npt.NDArray[
     where = (weights.items[best], place)
     targets_VK[where], weights_VK[where] = weights.targets[best], weights.weights[best]
     return targets_VK, weights_VK
-
-
-def _most_similar(counts: Counts, targets_T: Ints, most: int) -> Ints:
-    """Return the items most similar to each target, 0 where there are fewer, [T, C]."""
-    near = counts.pairs_VV[targets_T]
-    row_E, item_E = np.repeat(np.arange(len(targets_T)), np.diff(near.indptr)), near.indices.astype(np.int64)
-    other_E = item_E != targets_T[row_E]
-    row_E, item_E, count_E = row_E[other_E], item_E[other_E], near.data[other_E]
-    # The target's own number is the same for all its candidates.
-    likeness_E = count_E / np.sqrt(counts.items_V[item_E])
-    best, place = _best_of_each(row_E, likeness_E, item_E, most)
-    similar_TC = np.zeros((len(targets_T), int(place.max(initial=0)) + 1), np.int64)
-    similar_TC[row_E[best], place] = item_E[best]
-    return similar_TC
 
 
 def _best_of_each(

@@ -1,7 +1,8 @@
 """Intents of items in training: which intents an item has, and the centres that are parts of its vector.
 
 While a model trains, an item's vector is the sum of a vector of its own and of its intents' centres, which all items of
-an intent share: what one item learns, the others learn with it. The sum is a parametrisation of the item table, so
+an intent share: what one item learns, the others learn with it. It may have a part of the own vectors of similar items,
+too. The sum is a parametrisation of the item table, so
 everything else reads the table as ever, and `settle` leaves an ordinary table when training ends.
 
 Axes: `V` items, `N` items in training, `K` intents, `D` hidden size, `E` eigenvectors.
@@ -26,6 +27,7 @@ from elcrec.ops.kmeans import best_kmeans, nearest
 from elcrec.ops.lookup import look_up
 from elcrec.ops.spectral import spectral_vectors
 from elcrec.training.data import MOST_USERS, TrainingData
+from elcrec.training.spread import Spread
 
 _MOST_DIMENSIONS = 128
 """Eigenvectors at most: more take time and memory, and change little."""
@@ -34,7 +36,9 @@ _MOST_DIMENSIONS = 128
 class SharedCenters(nn.Module):
     """Adds to each item's own vector the learned centres of its intents, one of each set of intents."""
 
-    def __init__(self, intents: Sequence[Tensor], sizes: Sequence[int], hidden_size: int, scale: float) -> None:
+    def __init__(
+        self, intents: Sequence[Tensor], sizes: Sequence[int], hidden_size: int, scale: float, spread: Spread | None
+    ) -> None:
         """Start with centres of zero, so that the table starts as it would without them.
 
         Args:
@@ -42,6 +46,7 @@ class SharedCenters(nn.Module):
             sizes: number of intents of each set.
             hidden_size: D.
             scale: scale of the centres in the sums.
+            spread: what else is added of the own vectors of similar items; `None` for nothing.
         """
         super().__init__()
         # Row 0 stays zero, for items without an intent.
@@ -49,11 +54,14 @@ class SharedCenters(nn.Module):
         for index, intents_V in enumerate(intents):
             self.register_buffer(f"row_{index}", intents_V + 1)
         self.only_R: Tensor | None = None
-        self._scale = scale
+        self._scale, self.spread = scale, spread
 
     def forward(self, own_VD: Tensor) -> Tensor:
         """Return the items' vectors, [V + 1, D]; only those of `only_R`, [R, D], if that is set."""
         table_VD = own_VD
+        if self.spread is not None:
+            assert self.only_R is None, "lazy updates know the own vectors of a few items alone"
+            table_VD = own_VD + self.spread(own_VD)
         for index, centers_KD in enumerate(self.centers):
             rows = self.get_buffer(f"row_{index}")
             rows = rows if self.only_R is None else rows[self.only_R]
@@ -93,7 +101,8 @@ def share_centers(
         else:
             intents_V[known] = nearest(points_NE, best_kmeans(points_NE, size, generator))
         intents.append(intents_V)
-    shared = SharedCenters(intents, sizes, width, config.center_scale)
+    spread = Spread.over(histories, model.num_items, config.spread) if config.spread else None
+    shared = SharedCenters(intents, sizes, width, config.center_scale, spread)
     parametrize.register_parametrization(model.encoder.item_embedding, "weight", shared)
 
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from elcrec.data.ragged import Ragged
-from elcrec.ops.neighbours import Counts, Weights, co_occurrences, foretell, strongest
+from elcrec.ops.neighbours import Counts, Weights, co_occurrences, foretell, most_similar, strongest
 
 NUM_ITEMS = 12
 PENALTY = 2.5
@@ -38,6 +38,21 @@ def test_counts_are_rows_that_hold_both_items_however_often() -> None:
     met = _met(_rows())
     assert_array_equal(_counts(_rows()).pairs_VV.toarray(), met.T @ met)
     assert_array_equal(_counts(_rows()).items_V, met.sum(0))
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_the_most_similar_items_are_those_of_the_largest_cosines(most: int) -> None:
+    met = _met(_rows())
+    gram = met.T @ met
+    targets = np.array([3, 11, 1, 12])
+    found = most_similar(_counts(_rows()), targets, most)
+    for target, items, cosines in zip(targets, *found, strict=True):
+        others = [item for item in range(1, NUM_ITEMS + 1) if item != target and gram[item, target]]
+        expected = {item: gram[item, target] / np.sqrt(gram[item, item] * gram[target, target]) for item in others}
+        chosen = sorted(others, key=lambda item: (-expected[item], item))[:most]
+        assert items[items > 0].tolist() == chosen
+        assert_allclose(cosines[items > 0], [expected[item] for item in chosen])
+        assert not cosines[items == 0].any()
 
 
 @pytest.mark.parametrize("candidates", [1, 3, 100])

@@ -89,9 +89,10 @@ def _history(folder: Path) -> dict[str, list[float]]:
         {"objective": "elcrec", "padding": "encoded"},
         {
             "objective": "elcrec2",
-            "intents": {"num_intents": 4, "narrower": [8]},
+            "intents": {"num_intents": 4, "narrower": [8], "spread": 0.5},
             "next_item": {"loss": "softmax"},
             "neighbours": {"kept": 3},
+            "counts": {"followers": 2, "popularity": True},
         },
         {"objective": "sasrec+sequence", "next_item": {"loss": "softmax", "prefixes": True}, "padding": "ignored"},
     ],

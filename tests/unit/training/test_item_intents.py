@@ -165,7 +165,7 @@ def test_more_intents_than_items_are_refused(tmp_path: Path) -> None:
     assert "narrower" in str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [{"narrower": (8,)}, {"center_scale": 1.0}, {"reach": 5}], ids=str)
+@pytest.mark.parametrize("changes", [{"narrower": (8,)}, {"center_scale": 1.0}, {"spread": 0.5}, {"reach": 5}], ids=str)
 def test_every_option_of_the_intents_of_items_changes_what_is_learned(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:

@@ -1,0 +1,83 @@
+"""Spreading what items learn: an item's vector has a part of the vectors of the items met with it.
+
+Axes: `V` items, `E` pairs of an item and one that is similar to it, `D` hidden size.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elcrec.data.ragged import Ragged
+from elcrec.ops.neighbours import co_occurrences, most_similar
+
+_MOST_SIMILAR = 20
+_ITEMS_AT_ONCE = 4096
+
+
+class Spread(nn.Module):
+    """A share of the mean of the vectors of the items most similar to each, weighted by similarity.
+
+    One layer of the propagation of LightGCN (He et al., SIGIR 2020), between items.
+    """
+
+    def __init__(self, weights_VV: csr_array) -> None:
+        """Keep the weights, which do not change; row i has those of the items similar to item i."""
+        super().__init__()
+        for name, weights in (("to", weights_VV), ("from", csr_array(weights_VV.T))):
+            weights.sort_indices()
+            # Found anew from the data when a training resumes, so they are no part of a checkpoint.
+            self.register_buffer(f"{name}_starts", torch.from_numpy(weights.indptr[:-1].astype(np.int64)), False)
+            self.register_buffer(f"{name}_items", torch.from_numpy(weights.indices.astype(np.int64)), False)
+            self.register_buffer(f"{name}_weights", torch.from_numpy(weights.data.astype(np.float32)), False)
+
+    @classmethod
+    def over(cls, histories: Ragged, num_items: int, share: float) -> Self:
+        """Find the 20 items most similar to each item, by the cosine of the histories that hold them.
+
+        Args:
+            histories: training histories.
+            num_items: V.
+            share: sum of an item's weights.
+        """
+        counts = co_occurrences(histories.values, histories.offsets, num_items)
+        items, others, cosines = [], [], []
+        for start in range(0, num_items + 1, _ITEMS_AT_ONCE):
+            block = np.arange(start, min(start + _ITEMS_AT_ONCE, num_items + 1))
+            similar = most_similar(counts, block, _MOST_SIMILAR)
+            known = similar.items_TC > 0
+            items.append(np.broadcast_to(block[:, None], known.shape)[known])
+            others.append(similar.items_TC[known])
+            cosines.append(similar.cosines_TC[known])
+        where = np.concatenate(items), np.concatenate(others)
+        weights = np.concatenate(cosines)
+        sums_V = np.bincount(where[0], weights, minlength=num_items + 1)
+        return cls(csr_array((weights * share / sums_V[where[0]], where), shape=(num_items + 1, num_items + 1)))
+
+    def forward(self, own_VD: Tensor) -> Tensor:
+        """Return these shares, [V + 1, D]; zeros for an item that was always alone."""
+        spread_VD: Tensor = _Mean.apply(own_VD, self._sums_of)  # type: ignore[no-untyped-call]
+        return spread_VD
+
+    def _sums_of(self, direction: str, values_VD: Tensor) -> Tensor:
+        starts, items, weights = (self.get_buffer(f"{direction}_{name}") for name in ("starts", "items", "weights"))
+        return F.embedding_bag(items, values_VD, starts, per_sample_weights=weights, mode="sum")
+
+
+class _Mean(torch.autograd.Function):
+    """Sums over sparse weights; their gradient is sums over the transposed weights, far faster than scattering."""
+
+    @staticmethod
+    def forward(ctx: Any, own_VD: Tensor, sums_of: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """Sum over the rows."""
+        ctx.sums_of = sums_of
+        return sums_of("to", own_VD)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_VD: Tensor) -> tuple[Tensor, None]:
+        """Sum over the columns."""
+        return ctx.sums_of("from", gradient_VD.contiguous()), None
