@@ -33,7 +33,7 @@ _MOST_ASKED = 20_000
 _NEIGHBOUR_STRENGTHS = (0, 4, 8, 16, 24, 32, 48)
 """What a weight of 1 adds to a score. Scores are logits, so a useful strength has their size."""
 _COUNT_STRENGTHS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2)
-"""Factors of the logarithms of counts; with 1, a score that is a log-likelihood is multiplied by the count."""
+"""Factors of the logarithms of counts: with 1, an item's odds are multiplied by its count."""
 
 Adder = Callable[[Tensor, slice], object]
 """Adds to the scores of a range of histories, in place."""
