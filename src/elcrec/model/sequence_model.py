@@ -122,12 +122,11 @@ class SequenceModel(nn.Module):
 
     def additions(self, histories: Ragged) -> Additions | None:
         """Return what the items of the window add to the scores of neighbours and followers; `None` without these."""
-        recent = histories.tail(self.config.encoder.window)
-        found = [
-            neighbours.additions(of)
-            for neighbours, of in ((self.neighbours, recent), (self.followers, recent.tail(1)))
-            if neighbours is not None
-        ]
+        found = []
+        if self.neighbours is not None:
+            found.append(self.neighbours.additions(histories.tail(self.config.encoder.window)))
+        if self.followers is not None:
+            found.append(self.followers.additions(histories.tail(1)))
         return Additions.joined(found) if found else None
 
     def add_to(self, scores_BV: Tensor, histories: Ragged) -> None:

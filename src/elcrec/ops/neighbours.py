@@ -25,7 +25,7 @@ class Weights(NamedTuple):
 
     items: Ints
     targets: Ints
-    weights: Floats
+    weights: npt.NDArray[np.floating]
 
     @classmethod
     def joined(cls, parts: Iterable["Weights"]) -> "Weights":
@@ -43,6 +43,11 @@ class Counts(NamedTuple):
         """Return the counts of some pairs, [E]."""
         # Of no pairs, SciPy returns no array.
         return np.asarray(self.pairs_VV[one_E, other_E], np.float64) if len(one_E) else np.empty(0)
+
+    def blocks(self, size: int) -> list[Ints]:
+        """Return the items of all rows, ascending, at most `size` at a time."""
+        known = np.flatnonzero(self.items_V)
+        return np.split(known, range(size, len(known), size))
 
 
 def co_occurrences(items_N: npt.NDArray[np.integer], offsets: Ints, num_items: int) -> Counts:
@@ -69,6 +74,11 @@ class Similar(NamedTuple):
 
     items_TC: Ints
     cosines_TC: npt.NDArray[np.float64]
+
+    def weighted(self, targets_T: Ints, weights_TC: npt.NDArray[np.floating]) -> Weights:
+        """Return the pairs of these items and their targets, with the given weights."""
+        known_TC = self.items_TC > 0
+        return Weights(self.items_TC[known_TC], np.repeat(targets_T, known_TC.sum(1)), weights_TC[known_TC])
 
 
 def most_similar(counts: Counts, targets_T: Ints, most: int) -> Similar:
@@ -100,8 +110,8 @@ def foretell(counts: Counts, targets_T: Ints, candidates: int, penalty: float) -
         candidates: number of similar items (C).
         penalty: weight of the squared weights, in rows.
     """
-    similar_TC = most_similar(counts, targets_T, candidates).items_TC
-    known_TC, width = similar_TC > 0, similar_TC.shape[1]
+    similar = most_similar(counts, targets_T, candidates)
+    similar_TC, width = similar.items_TC, similar.items_TC.shape[1]
     gram_TCC = np.zeros((*similar_TC.shape, width))
     gram_TCC[:, np.arange(width), np.arange(width)] = counts.items_V[similar_TC] + penalty
     one_P, other_P = np.triu_indices(width, 1)
@@ -111,8 +121,7 @@ def foretell(counts: Counts, targets_T: Ints, candidates: int, penalty: float) -
     gram_TCC[:, one_P, other_P] = gram_TCC[:, other_P, one_P] = shared_TP
     met_TC = counts.of(similar_TC.ravel(), np.repeat(targets_T, width)).reshape(similar_TC.shape)
     weights_TC = np.linalg.solve(gram_TCC, met_TC[:, :, None])[:, :, 0]
-    targets_E = np.broadcast_to(targets_T[:, None], known_TC.shape)[known_TC]
-    return Weights(similar_TC[known_TC], targets_E, weights_TC[known_TC].astype(np.float32))
+    return similar.weighted(targets_T, weights_TC.astype(np.float32))
 
 
 def strongest(weights: Weights, num_items: int, kept: int) -> tuple[npt.NDArray[np.int32], Floats]:

@@ -21,7 +21,6 @@ from elcrec.data.ragged import Ragged
 from elcrec.data.split_points import DISLIKED
 from elcrec.errors import UserError
 from elcrec.model.io import load_model
-from elcrec.model.neighbours import Additions
 from elcrec.model.sequence_model import Encoded, SequenceModel
 from elcrec.ranking.bundled import read_facts, read_rules, read_search
 from elcrec.ranking.chances import Chances
@@ -368,7 +367,7 @@ class Recommender:
         assert self.index is not None
         wanted, met = min([k, *(query.k for query in queries)]), self._unwanted(history, queries, seen)
         considered = self._rules.considered(wanted)
-        additions = self._additions(history)
+        additions = self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
         also = None if additions is None else torch.unique(additions.items[additions.amounts != 0]).numpy()
         items_C, score_C = self.index.candidates(vector_D, considered, min(len(met), _MOST_MET), also)
         if additions is not None:
@@ -414,12 +413,6 @@ class Recommender:
             self._filter(scores_BV[row], query)
         self._rules.block(scores_BV)
         return scores_BV
-
-    def _additions(self, history: npt.NDArray[np.integer]) -> Additions | None:
-        """Return what the items of one history add to scores."""
-        if self._model.neighbours is None and self._model.followers is None:
-            return None
-        return self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
 
     def _add_to(self, scores_BV: Scores, histories: Ragged) -> None:
         """Add to scores what counts besides vectors, in place."""

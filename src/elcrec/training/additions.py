@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,8 +136,7 @@ def _to_all(values_V: Tensor) -> Callable[[float], Adder]:
 
 def _find(histories: Ragged, num_items: int, config: NeighbourConfig, *, quiet: bool) -> Neighbours:
     counts = co_occurrences(histories.values, histories.offsets, num_items)
-    known = np.flatnonzero(counts.items_V)
-    blocks = np.split(known, range(_ITEMS_AT_ONCE, len(known), _ITEMS_AT_ONCE))
+    blocks = counts.blocks(_ITEMS_AT_ONCE)
     found = (foretell(counts, block, config.candidates, config.penalty) for block in blocks)
     weights = Weights.joined(track(found, total=len(blocks), label="neighbours", quiet=quiet, step=_ITEMS_AT_ONCE))
     return _strongest(weights, num_items, config.kept)

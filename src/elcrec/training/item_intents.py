@@ -2,8 +2,8 @@
 
 While a model trains, an item's vector is the sum of a vector of its own and of its intents' centres, which all items of
 an intent share: what one item learns, the others learn with it. It may have a part of the own vectors of similar items,
-too. The sum is a parametrisation of the item table, so
-everything else reads the table as ever, and `settle` leaves an ordinary table when training ends.
+too. The sum is a parametrisation of the item table, so everything else reads the table as ever, and `settle` leaves an
+ordinary table when training ends.
 
 Axes: `V` items, `N` items in training, `K` intents, `D` hidden size, `E` eigenvectors.
 """
@@ -34,7 +34,10 @@ _MOST_DIMENSIONS = 128
 
 
 class SharedCenters(nn.Module):
-    """Adds to each item's own vector the learned centres of its intents, one of each set of intents."""
+    """Adds to each item's own vector what others share with it: the learned centres of its intents, one of each set.
+
+    With a spread, a part of the own vectors of similar items comes to that.
+    """
 
     def __init__(
         self, intents: Sequence[Tensor], sizes: Sequence[int], hidden_size: int, scale: float, spread: Spread | None

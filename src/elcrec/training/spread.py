@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elcrec.data.ragged import Ragged
-from elcrec.ops.neighbours import co_occurrences, most_similar
+from elcrec.ops.neighbours import Weights, co_occurrences, most_similar
 
 _MOST_SIMILAR = 20
 _ITEMS_AT_ONCE = 4096
@@ -45,18 +45,10 @@ class Spread(nn.Module):
             share: sum of an item's weights.
         """
         counts = co_occurrences(histories.values, histories.offsets, num_items)
-        items, others, cosines = [], [], []
-        for start in range(0, num_items + 1, _ITEMS_AT_ONCE):
-            block = np.arange(start, min(start + _ITEMS_AT_ONCE, num_items + 1))
-            similar = most_similar(counts, block, _MOST_SIMILAR)
-            known = similar.items_TC > 0
-            items.append(np.broadcast_to(block[:, None], known.shape)[known])
-            others.append(similar.items_TC[known])
-            cosines.append(similar.cosines_TC[known])
-        where = np.concatenate(items), np.concatenate(others)
-        weights = np.concatenate(cosines)
-        sums_V = np.bincount(where[0], weights, minlength=num_items + 1)
-        return cls(csr_array((weights * share / sums_V[where[0]], where), shape=(num_items + 1, num_items + 1)))
+        similar = ((block, most_similar(counts, block, _MOST_SIMILAR)) for block in counts.blocks(_ITEMS_AT_ONCE))
+        found = Weights.joined(each.weighted(block, each.cosines_TC) for block, each in similar)
+        shares_E = found.weights * share / np.bincount(found.targets, found.weights)[found.targets]
+        return cls(csr_array((shares_E, (found.targets, found.items)), shape=(num_items + 1, num_items + 1)))
 
     def forward(self, own_VD: Tensor) -> Tensor:
         """Return these shares, [V + 1, D]; zeros for an item that was always alone."""
