@@ -82,9 +82,11 @@ class IntentConfig(Section, frozen=True, kw_only=True):
     """Scale of the centres in the items' vectors (`elcrec2`). All items of an intent move its centre, so at scale 1 it
     would soon outweigh what is the items' own."""
     spread: Annotated[float, Meta(ge=0)] = 0.0
-    """Scale, in an item's vector, of the mean of the own vectors of the 20 items most similar to it, by the histories
-    that hold both (`elcrec2`): what an item learns, these learn in part (a layer of LightGCN, He et al., SIGIR 2020).
-    0: none."""
+    """Scale, in an item's vector, of the mean of the own vectors of the items most similar to it, by the histories that
+    hold both (`elcrec2`): what an item learns, these learn in part (a layer of LightGCN, He et al., SIGIR 2020). 0:
+    none."""
+    similar: Positive = 20
+    """Number of these similar items."""
     reach: Positive = 2
     """Items that are at most so many places apart in a history are joined in the graph that intents of items are found
     in (`elcrec2`). Where the order of a history says little, more places say more."""

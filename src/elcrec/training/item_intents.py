@@ -104,7 +104,7 @@ def share_centers(
         else:
             intents_V[known] = nearest(points_NE, best_kmeans(points_NE, size, generator))
         intents.append(intents_V)
-    spread = Spread.over(histories, model.num_items, config.spread) if config.spread else None
+    spread = Spread.over(histories, model.num_items, config.spread, config.similar) if config.spread else None
     shared = SharedCenters(intents, sizes, width, config.center_scale, spread)
     parametrize.register_parametrization(model.encoder.item_embedding, "weight", shared)
 

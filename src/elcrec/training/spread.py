@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from elcrec.data.ragged import Ragged
 from elcrec.ops.neighbours import Weights, co_occurrences, most_similar
 
-_MOST_SIMILAR = 20
 _ITEMS_AT_ONCE = 4096
 
 
@@ -36,16 +35,17 @@ class Spread(nn.Module):
             self.register_buffer(f"{name}_weights", torch.from_numpy(weights.data.astype(np.float32)), False)
 
     @classmethod
-    def over(cls, histories: Ragged, num_items: int, share: float) -> Self:
-        """Find the 20 items most similar to each item, by the cosine of the histories that hold them.
+    def over(cls, histories: Ragged, num_items: int, share: float, most: int) -> Self:
+        """Find the items most similar to each item, by the cosine of the histories that hold them.
 
         Args:
             histories: training histories.
             num_items: V.
             share: sum of an item's weights.
+            most: number of similar items at most.
         """
         counts = co_occurrences(histories.values, histories.offsets, num_items)
-        similar = ((block, most_similar(counts, block, _MOST_SIMILAR)) for block in counts.blocks(_ITEMS_AT_ONCE))
+        similar = ((block, most_similar(counts, block, most)) for block in counts.blocks(_ITEMS_AT_ONCE))
         found = Weights.joined(each.weighted(block, each.cosines_TC) for block, each in similar)
         shares_E = found.weights * share / np.bincount(found.targets, found.weights)[found.targets]
         return cls(csr_array((shares_E, (found.targets, found.items)), shape=(num_items + 1, num_items + 1)))

@@ -165,12 +165,16 @@ def test_more_intents_than_items_are_refused(tmp_path: Path) -> None:
     assert "narrower" in str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [{"narrower": (8,)}, {"center_scale": 1.0}, {"spread": 0.5}, {"reach": 5}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"narrower": (8,)}, {"center_scale": 1.0}, {"spread": 0.0}, {"spread": 1.0}, {"similar": 5}, {"reach": 5}],
+    ids=str,
+)
 def test_every_option_of_the_intents_of_items_changes_what_is_learned(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     losses = []
     for name, options in (("plain", {}), ("changed", changes)):
-        config = _config(intents=IntentConfig(**{"num_intents": 4, "narrower": (12,)} | options))
+        config = _config(intents=IntentConfig(**{"num_intents": 4, "narrower": (12,), "spread": 0.5} | options))
         losses.append([row["next_item"] for row in fit(ring_data(64), config, tmp_path / name).progress.history])
     assert losses[0] != losses[1]

@@ -13,7 +13,7 @@ from elcrec.training.spread import Spread
 from tests.unit.training.helpers import ring_data, tiny_config
 
 CPU = torch.device("cpu")
-NUM_ITEMS, SHARE = 40, 0.5
+NUM_ITEMS, SHARE, MOST = 40, 0.5, 7
 
 
 def _rows() -> list[list[int]]:
@@ -30,7 +30,7 @@ def _by_hand(own_VD: torch.Tensor) -> torch.Tensor:
     for item in range(1, NUM_ITEMS + 1):
         others = [other for other in range(1, NUM_ITEMS + 1) if other != item and gram[item, other]]
         cosines = {other: gram[item, other] / np.sqrt(gram[item, item] * gram[other, other]) for other in others}
-        chosen = sorted(others, key=lambda other: (-cosines[other], other))[:20]
+        chosen = sorted(others, key=lambda other: (-cosines[other], other))[:MOST]
         total = sum(cosines[other] for other in chosen)
         for other in chosen:
             expected[item] += SHARE * cosines[other] / total * own_VD[other]
@@ -39,13 +39,13 @@ def _by_hand(own_VD: torch.Tensor) -> torch.Tensor:
 
 def test_an_item_gets_a_share_of_the_mean_of_the_items_most_similar_to_it() -> None:
     own_VD = torch.randn(NUM_ITEMS + 1, 8, dtype=torch.float64).float()
-    found = Spread.over(Ragged.from_rows(_rows()), NUM_ITEMS, SHARE)(own_VD)
+    found = Spread.over(Ragged.from_rows(_rows()), NUM_ITEMS, SHARE, MOST)(own_VD)
     torch.testing.assert_close(found, _by_hand(own_VD), rtol=1e-4, atol=1e-5)
     assert not found[[0, 39, 40]].any()
 
 
 def test_what_an_item_learns_these_learn_in_part() -> None:
-    spread = Spread.over(Ragged.from_rows(_rows()), NUM_ITEMS, SHARE)
+    spread = Spread.over(Ragged.from_rows(_rows()), NUM_ITEMS, SHARE, MOST)
     ours, theirs = (torch.randn(NUM_ITEMS + 1, 8, generator=torch.Generator().manual_seed(1)) for _ in range(2))
     weights = torch.randn(NUM_ITEMS + 1, 8)
     for own_VD, sums in ((ours.requires_grad_(), spread), (theirs.requires_grad_(), _by_hand)):
@@ -55,9 +55,9 @@ def test_what_an_item_learns_these_learn_in_part() -> None:
 
 def test_items_are_found_in_blocks_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     histories, own_VD = Ragged.from_rows(_rows()), torch.randn(NUM_ITEMS + 1, 4)
-    whole = Spread.over(histories, NUM_ITEMS, SHARE)(own_VD)
+    whole = Spread.over(histories, NUM_ITEMS, SHARE, MOST)(own_VD)
     monkeypatch.setattr("elcrec.training.spread._ITEMS_AT_ONCE", 7)
-    torch.testing.assert_close(Spread.over(histories, NUM_ITEMS, SHARE)(own_VD), whole)
+    torch.testing.assert_close(Spread.over(histories, NUM_ITEMS, SHARE, MOST)(own_VD), whole)
 
 
 def test_it_trains_and_leaves_an_ordinary_table(tmp_path: Path) -> None:
