@@ -4,11 +4,11 @@ Axes: `N` states, `R` item vectors, `D` hidden size.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 from elcrec.registry import HeadKind
 
@@ -49,7 +49,28 @@ class Cosine(Head):
 
     def items(self, vectors_RD: Tensor) -> Tensor:
         """Return unit vectors."""
-        return F.normalize(vectors_RD, dim=-1)
+        units_RD: Tensor = _UnitRows.apply(vectors_RD)  # type: ignore[no-untyped-call]
+        return units_RD
+
+
+class _UnitRows(torch.autograd.Function):
+    """Each row over its length; their gradient takes four passes over the table, half of what it takes by PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors_RD: Tensor) -> Tensor:
+        lengths_R1 = torch.linalg.vector_norm(vectors_RD, dim=-1, keepdim=True).clamp_min(_SHORTEST)
+        units_RD: Tensor = vectors_RD / lengths_R1
+        ctx.save_for_backward(units_RD, lengths_R1)
+        return units_RD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_RD: Tensor) -> Tensor:
+        """Take away what would change a row's length."""
+        units_RD, lengths_R1 = ctx.saved_tensors
+        along_R1 = (gradient_RD * units_RD).sum(-1, keepdim=True)
+        across_RD: Tensor = torch.addcmul(gradient_RD, units_RD, along_R1, value=-1).div_(lengths_R1)
+        return across_RD
 
 
 HEADS = cast("dict[HeadKind, Callable[[], Head]]", {"dot": Head, "cosine": Cosine})

@@ -61,14 +61,13 @@ class SharedCenters(nn.Module):
 
     def forward(self, own_VD: Tensor) -> Tensor:
         """Return the items' vectors, [V + 1, D]; only those of `only_R`, [R, D], if that is set."""
-        table_VD = own_VD
-        if self.spread is not None:
-            assert self.only_R is None, "lazy updates know the own vectors of a few items alone"
-            table_VD = own_VD + self.spread(own_VD)
+        assert self.spread is None or self.only_R is None, "lazy updates know the own vectors of a few items alone"
+        table_VD = own_VD.clone() if self.spread is None else self.spread(own_VD)
         for index, centers_KD in enumerate(self.centers):
             rows = self.get_buffer(f"row_{index}")
             rows = rows if self.only_R is None else rows[self.only_R]
-            table_VD = torch.add(table_VD, look_up(centers_KD, rows, PADDING), alpha=self._scale)
+            # In place: a new table for each sum would take three times as long.
+            table_VD.add_(look_up(centers_KD, rows, PADDING), alpha=self._scale)
         return table_VD
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ _ITEMS_AT_ONCE = 4096
 
 
 class Spread(nn.Module):
-    """A share of the mean of the vectors of the items most similar to each, weighted by similarity.
+    """Adds to each item's vector a share of the mean of those of the items most similar to it, weighted by similarity.
 
     One layer of the propagation of LightGCN (He et al., SIGIR 2020), between items.
     """
@@ -30,8 +30,8 @@ class Spread(nn.Module):
         for name, weights in (("to", weights_VV), ("from", csr_array(weights_VV.T))):
             weights.sort_indices()
             # Found anew from the data when a training resumes, so they are no part of a checkpoint.
-            self.register_buffer(f"{name}_starts", torch.from_numpy(weights.indptr[:-1].astype(np.int64)), False)
-            self.register_buffer(f"{name}_items", torch.from_numpy(weights.indices.astype(np.int64)), False)
+            self.register_buffer(f"{name}_starts", torch.from_numpy(weights.indptr[:-1].astype(np.int32)), False)
+            self.register_buffer(f"{name}_items", torch.from_numpy(weights.indices.astype(np.int32)), False)
             self.register_buffer(f"{name}_weights", torch.from_numpy(weights.data.astype(np.float32)), False)
 
     @classmethod
@@ -41,26 +41,27 @@ class Spread(nn.Module):
         Args:
             histories: training histories.
             num_items: V.
-            share: sum of an item's weights.
+            share: sum of the weights of an item's similar ones; its own is 1.
             most: number of similar items at most.
         """
         counts = co_occurrences(histories.values, histories.offsets, num_items)
         similar = ((block, most_similar(counts, block, most)) for block in counts.blocks(_ITEMS_AT_ONCE))
         found = Weights.joined(each.weighted(block, each.cosines_TC) for block, each in similar)
         shares_E = found.weights * share / np.bincount(found.targets, found.weights)[found.targets]
-        return cls(csr_array((shares_E, (found.targets, found.items)), shape=(num_items + 1, num_items + 1)))
+        shape = num_items + 1, num_items + 1
+        return cls(csr_array((shares_E, (found.targets, found.items)), shape=shape) + eye_array(num_items + 1))
 
     def forward(self, own_VD: Tensor) -> Tensor:
-        """Return these shares, [V + 1, D]; zeros for an item that was always alone."""
-        spread_VD: Tensor = _Mean.apply(own_VD, self._sums_of)  # type: ignore[no-untyped-call]
-        return spread_VD
+        """Return the sums, [V + 1, D]; an item that was always alone has its own vector."""
+        sums_VD: Tensor = _SparseSums.apply(own_VD, self._sums_of)  # type: ignore[no-untyped-call]
+        return sums_VD
 
     def _sums_of(self, direction: str, values_VD: Tensor) -> Tensor:
         starts, items, weights = (self.get_buffer(f"{direction}_{name}") for name in ("starts", "items", "weights"))
         return F.embedding_bag(items, values_VD, starts, per_sample_weights=weights, mode="sum")
 
 
-class _Mean(torch.autograd.Function):
+class _SparseSums(torch.autograd.Function):
     """Sums over sparse weights; their gradient is sums over the transposed weights, far faster than scattering."""
 
     @staticmethod

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from elcrec.config import EncoderConfig, NextItemConfig, TrainConfig
 from elcrec.data.ragged import Ragged
@@ -20,6 +21,17 @@ def test_a_cosine_head_scores_by_the_angle_over_its_temperature_whatever_the_len
     angles = [[np.dot(s, i) / np.linalg.norm(s) / np.linalg.norm(i) for i in items.numpy()] for s in states.numpy()]
     np.testing.assert_allclose(scores.detach(), 2 * np.array(angles), rtol=1e-5, atol=1e-6)
     assert torch.equal(head.items(torch.zeros(1, 4)), torch.zeros(1, 4))
+
+
+def test_the_gradient_of_unit_vectors_is_that_of_pytorch() -> None:
+    ours, theirs = (torch.randn(7, 5, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    weights = torch.randn(7, 5)
+
+    for units, vectors in ((Cosine().items(ours), ours), (F.normalize(theirs, dim=1), theirs)):
+        (units * weights).sum().backward()
+        assert vectors.grad is not None
+
+    torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("objective", ["sasrec", "elcrec2"])
