@@ -54,7 +54,7 @@ def test_runs_of_two_seeds_have_a_row_each_and_a_mean(tmp_path: Path) -> None:
     (mean,) = rows_of(tmp_path, "paper, elcrec, mean")
     assert "2 seeds" in mean
     assert "0.0550 ± 0.0071" in mean
-    assert "108.1% / 51.0%" in mean
+    assert "108.1% / 51.0%; less one deviation 94.2% / 44.4%" in mean
 
 
 def test_a_paper_run_is_given_in_percent_of_the_published_one(tmp_path: Path) -> None:
