@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
-from elcrec.config import EncoderConfig
+from elcrec.config import EncoderConfig, IntentConfig
 from elcrec.errors import UserError
 from elcrec.training.compilation import compiled
 from elcrec.training.objective import Objective
@@ -29,7 +29,8 @@ def step() -> Step:
 @pytest.mark.parametrize(("objective", "head"), [("elcrec", "dot"), ("elcrec2", "cosine")])
 def test_compiled_losses_and_gradients_are_those_of_the_plain_ones(objective: str, head: str) -> None:
     encoder = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0, attention_dropout=0)
-    config, data = tiny_config(objective=objective, encoder=encoder, head=head), ring_data()
+    intents = IntentConfig(num_intents=4, spread=0.5)
+    config, data = tiny_config(objective=objective, encoder=encoder, head=head, intents=intents), ring_data()
     model = new_model(data, config)
     plain = partial(Objective(config).losses, model)
     whole = compiled(plain, config.batch_size)
