@@ -149,13 +149,14 @@ def _means(rows: Sequence[Row], cited: Mapping[str, Mapping[str, float]]) -> lis
 def _mean(group: Sequence[Row], cited: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     values = {name: [row[name] for row in group] for name in METRICS}
     mean = group[0] | {name: statistics.mean(each) for name, each in values.items()}
-    less = group[0] | {name: mean[name] - statistics.stdev(each) for name, each in values.items()}
+    deviations = {name: statistics.stdev(each) for name, each in values.items()}
+    less = group[0] | {name: mean[name] - deviations[name] for name in METRICS}
     shares = _of_published(mean, cited)
     return {
         "run": f"{mean['preset']}, {mean['objective']}, mean",
         "seed": f"{len(group)} seeds",
         "of published": shares and f"{shares}; less one deviation {_of_published(less, cited)}",
-    } | {name: f"{mean[name]:.4f} ± {mean[name] - less[name]:.4f}" for name in METRICS}
+    } | {name: f"{mean[name]:.4f} ± {deviations[name]:.4f}" for name in METRICS}
 
 
 def _compared(rows: Sequence[Row]) -> list[str]:
