@@ -171,8 +171,8 @@ def _another_model(folder: Path, options: argparse.Namespace) -> tuple[Path, Pat
     model, evaluation = Path(shutil.copytree(options.model, folder / "model")), folder / "evaluation"
     weights = load_file(model / "model.safetensors")
     save_file({name: tensor * 1.001 for name, tensor in weights.items()}, model / "model.safetensors")
-    inputs = (f"--model={model}", f"--sequences={options.sequences}", f"--baseline={folder / 'none'}")
-    elcrec("evaluate", *inputs, f"--truth={folder / 'none'}", f"--out={evaluation}")
+    inputs = (f"--model={model}", f"--sequences={options.sequences}", "--baseline=none", "--truth=none")
+    elcrec("evaluate", *inputs, f"--out={evaluation}")
     return model, options.sequences, evaluation
 
 

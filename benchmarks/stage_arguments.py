@@ -10,7 +10,7 @@ ARGUMENTS: Mapping[str, Sequence[str]] = {
     "train": ("--sequences", "{work}/sequences", "--out", "{disk}/model", "--checkpoint", "{disk}/checkpoint"),
     "evaluate": (
         *("--model", "{work}/model", "--sequences", "{work}/sequences", "--truth", "{work}/raw"),
-        *("--baseline", "{work}/none", "--out", "{disk}/evaluation"),
+        *("--baseline", "none", "--out", "{disk}/evaluation"),
     ),
     "push": (
         *("--model", "{work}/model", "--sequences", "{work}/sequences", "--evaluation", "{work}/evaluation"),

@@ -333,16 +333,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--objective", help="overrides train.objective, for example for the baseline")
     train.add_argument("--warm-start", type=Path, metavar="BUNDLE", help="start from the weights of a pushed model")
-    add(
+    evaluate = add(
         "evaluate",
         _evaluate,
         "Rank the test targets and write the report.",
         model=a / "model",
-        baseline=a / "baseline",
         sequences=a / "sequences",
-        truth=a / "raw",
         out=a / "evaluation",
     )
+    _add_optional_folder(evaluate, "baseline", a / "baseline", "a model to compare with, user by user")
+    _add_optional_folder(evaluate, "truth", a / "raw", "the raw folder, for the intents planted in the sample")
     add(
         "push",
         _push,
@@ -420,6 +420,16 @@ def _add_import(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
     sub.add_argument("--num-heads", type=int, default=2, metavar="N", help="attention heads (default 2, as published)")
     sub.add_argument("--drop-absent-items", action="store_true", help="leave out items that the sequences lack")
+
+
+def _add_optional_folder(parser: argparse.ArgumentParser, name: str, usual: Path, text: str) -> None:
+    parser.add_argument(
+        f"--{name}",
+        type=lambda given: None if given == "none" else Path(given),
+        default=usual if usual.is_dir() else None,
+        metavar="DIR",
+        help=f"{text}, or none (default {usual} if it is there)",
+    )
 
 
 def _add_configuration(sub: argparse.ArgumentParser) -> None:

@@ -84,7 +84,7 @@ def evaluate(
         model: the model folder.
         sequences: the sequences folder; its test split is read.
         out: the folder to write.
-        baseline: a model to compare with, user by user; ignored if the folder does not exist.
+        baseline: a model to compare with, user by user.
         truth: the raw folder, whose planted intents are compared if it holds any.
         run: the run of a pipeline, such as its `id`, shown on the pages.
 
@@ -97,7 +97,8 @@ def evaluate(
     """
     if not can_write_pages():
         raise UserError("the pages need the extra report", fix=INSTALL)
-    folders = {"model": model} | ({"baseline": baseline} if baseline and baseline.is_dir() else {})
+    folders = {"model": model} | ({"baseline": baseline} if baseline else {})
+    _require_folders(baseline, truth)
     _verify(folders.values(), sequences, truth)
     data = load_sequences(sequences)
     test = asked_users(data, "test", config.users, sequences)
@@ -171,6 +172,12 @@ def _warn_of_repeats(findings: Findings) -> None:
             "what users do, set sequences.repeats=allow",
             100 * findings.repeat_share,
         )
+
+
+def _require_folders(*folders: Path | None) -> None:
+    for folder in folders:
+        if folder is not None and not folder.is_dir():
+            raise UserError("there is no such folder", where=folder, fix="give one that exists, or leave it out")
 
 
 def _verify(models: Iterable[Path], sequences: Path, truth: Path | None) -> None:

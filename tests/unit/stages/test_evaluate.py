@@ -201,8 +201,7 @@ def test_without_repeats_there_is_one_protocol(tmp_path: Path) -> None:
 
 
 def test_absent_baseline_and_truth_are_left_out_and_said_so_and_the_run_is_named(workdir: Path, tmp_path: Path) -> None:
-    nothing = tmp_path / "nothing"
-    out = again(workdir, tmp_path / "out", baseline=nothing, truth=nothing, run={"id": "5a1b", "namespace": "team"})
+    out = again(workdir, tmp_path / "out", run={"id": "5a1b", "namespace": "team"})
     assert not [
         name for name in read_json(out / "metrics.json") if name.startswith(("baseline", "delta", "intent_nmi"))
     ]
@@ -213,6 +212,13 @@ def test_absent_baseline_and_truth_are_left_out_and_said_so_and_the_run_is_named
         assert "lanted" not in text
         assert re.search(r"Run, id.{1,40}5a1b.{1,40}Run, namespace.{1,40}team", text, re.DOTALL)
     assert "5a1b" not in (out / "model_card.md").read_text(), "the card is part of what a bundle is"
+
+
+@pytest.mark.parametrize("name", ["baseline", "truth"])
+def test_a_folder_that_was_asked_for_and_is_not_there_is_an_error(workdir: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        again(workdir, tmp_path / "out", **{name: tmp_path / "nothing"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_beside_itself_shows_no_difference(workdir: Path, tmp_path: Path) -> None:
@@ -429,7 +435,7 @@ def test_an_approximate_search_is_measured_against_the_exact_one_and_goes_with_t
     found = {}
     for name, search in (("whole", whole), ("narrow", narrow)):
         config = EvaluateConfig(bootstrap=100, block_users=16, search=search)
-        other = again(workdir, workdir / f"search_{name}", config, baseline=workdir / "baseline", truth=workdir / "raw")
+        other = again(workdir, workdir / f"search_{name}", config, baseline=workdir / "baseline")
         found[name] = read_json(other / "metrics.json")
         assert read_search(other) == search
         recall = f'<td class="num">{found[name]["search_recall@20"]:.4f}</td>'

@@ -129,8 +129,7 @@ def workdir(sequences: Path, checkpoint: Path, tmp_path_factory: pytest.TempPath
         command = ["import-weights", str(file), "--num-heads", "2", *given, "--out", str(folder / out)]
         assert main(command) == 0
     models = ("--model", str(folder / "model"), "--baseline", str(folder / "baseline"))
-    truth = ("--truth", str(folder / "absent"))
-    assert main(["evaluate", *PARAMS, *models, *given, *truth, "--out", str(folder / "evaluation")]) == 0
+    assert main(["evaluate", *PARAMS, *models, *given, "--truth", "none", "--out", str(folder / "evaluation")]) == 0
     return folder
 
 
