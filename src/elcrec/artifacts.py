@@ -189,6 +189,16 @@ def read_document(path: Path, kind: type[T], *, name: str, fix: str) -> T:
         raise UserError(f"not {name} ({error})", where=path, fix=fix) from error
 
 
+def require_folder(folder: Path, *, fix: str) -> None:
+    """Refuse a folder that is not there; `fix` is how one comes by it.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError("no such folder", where=folder, fix=fix)
+
+
 def read_json(path: Path, *, fix: str | None = None) -> dict[str, Any]:
     """Read a JSON object; `fix` is how one comes by a sound one.
 

@@ -117,8 +117,16 @@ def _evaluate(options: Options) -> None:
     from elcrec.stages.evaluate import evaluate
 
     config = _config(options).evaluate
-    inputs = {"baseline": options.baseline, "truth": options.truth}
-    _show(evaluate(config, options.model, options.sequences, options.out, **inputs))
+    baseline = _optional(options.baseline, usual=ARTIFACTS / "baseline")
+    truth = _optional(options.truth, usual=ARTIFACTS / "raw")
+    _show(evaluate(config, options.model, options.sequences, options.out, baseline=baseline, truth=truth))
+
+
+def _optional(given: str | None, *, usual: Path) -> Path | None:
+    """Return the folder of an option that may be `none`, without the option the usual one if it is there."""
+    if given is None:
+        return usual if usual.is_dir() else None
+    return None if given == "none" else Path(given)
 
 
 def _push(options: Options) -> int:
@@ -341,8 +349,10 @@ def _parser() -> argparse.ArgumentParser:
         sequences=a / "sequences",
         out=a / "evaluation",
     )
-    _add_optional_folder(evaluate, "baseline", a / "baseline", "a model to compare with, user by user")
-    _add_optional_folder(evaluate, "truth", a / "raw", "the raw folder, for the intents planted in the sample")
+    text = f"a model to compare with, user by user, or none (default {a / 'baseline'} if it is there)"
+    evaluate.add_argument("--baseline", metavar="DIR", help=text)
+    text = f"the raw folder, for the intents planted in the sample, or none (default {a / 'raw'} if it is there)"
+    evaluate.add_argument("--truth", metavar="DIR", help=text)
     add(
         "push",
         _push,
@@ -420,16 +430,6 @@ def _add_import(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
     sub.add_argument("--num-heads", type=int, default=2, metavar="N", help="attention heads (default 2, as published)")
     sub.add_argument("--drop-absent-items", action="store_true", help="leave out items that the sequences lack")
-
-
-def _add_optional_folder(parser: argparse.ArgumentParser, name: str, usual: Path, text: str) -> None:
-    parser.add_argument(
-        f"--{name}",
-        type=lambda given: None if given == "none" else Path(given),
-        default=usual if usual.is_dir() else None,
-        metavar="DIR",
-        help=f"{text}, or none (default {usual} if it is there)",
-    )
 
 
 def _add_configuration(sub: argparse.ArgumentParser) -> None:

@@ -251,6 +251,8 @@ def test_a_memory_that_cannot_be_written_is_refused(shop: Workshop) -> None:
     [
         ("validate", "--raw", "source.json: no such file"),
         ("sequences", "--interactions", "validation.json: no such file"),
+        ("evaluate", "--baseline", "absent: no such folder"),
+        ("evaluate", "--truth", "absent: no such folder"),
     ],
 )
 def test_an_input_folder_that_is_not_there_is_refused(shop: Workshop, stage: str, option: str, word: str) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from elcrec.artifacts import SCHEMA_VERSION, read_json, write_json
+from elcrec.artifacts import SCHEMA_VERSION, read_json, require_folder, write_json
 from elcrec.config import EvaluateConfig, GroupRule, RulesConfig, to_dict
 from elcrec.custody import stage_output, verify
 from elcrec.data.dataset import EvaluationSet, SequenceData, load_item_ids, load_sequences, load_user_ids, user_ids_of
@@ -176,8 +176,8 @@ def _warn_of_repeats(findings: Findings) -> None:
 
 def _require_folders(*folders: Path | None) -> None:
     for folder in folders:
-        if folder is not None and not folder.is_dir():
-            raise UserError("there is no such folder", where=folder, fix="give one that exists, or leave it out")
+        if folder is not None:
+            require_folder(folder, fix="give one that exists, or leave it out")
 
 
 def _verify(models: Iterable[Path], sequences: Path, truth: Path | None) -> None:

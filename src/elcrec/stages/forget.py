@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from elcrec.artifacts import FORGOTTEN_FILE
+from elcrec.artifacts import FORGOTTEN_FILE, require_folder
 from elcrec.config import MAX_ID_LENGTH, CsvConfig
 from elcrec.data.erasure import erase_user
 from elcrec.data.forgotten import Forgotten
@@ -50,8 +50,7 @@ def forget(
     if not user_id.strip() or len(user_id) > MAX_ID_LENGTH:
         raise UserError("not a user's id", fix=f"give an id of 1 to {MAX_ID_LENGTH} characters")
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError("no such folder", where=folder, fix="name an existing --workdir")
+        require_folder(folder, fix="name an existing --workdir")
     Forgotten.load(store / FORGOTTEN_FILE).adding(user_id, datetime.now(UTC)).write(store / FORGOTTEN_FILE)
     found = dict(features.forget(user_id))
     changed = [path for folder in folders for path in erase_user(folder, user_id, columns, text)]
