@@ -44,14 +44,20 @@ def _print_lines(work: Iterable[T], total: int | None, label: str, step: int) ->
 
 
 @contextmanager
-def watch(label: str, share: Callable[[], float | None], *, every: float = _QUIET_SECONDS) -> Iterator[None]:
+def watch(
+    label: str, share: Callable[[], float | None], *, every: float = _QUIET_SECONDS, quiet: bool = False
+) -> Iterator[None]:
     """Print elapsed time and progress on standard error every ten seconds while the block runs.
 
     Args:
         label: name of the work.
         share: returns the finished share, from 0 to 1, or `None` if unknown.
         every: seconds between two lines.
+        quiet: whether to print nothing.
     """
+    if quiet:
+        yield
+        return
     over, started = Event(), time.monotonic()
 
     def speak() -> None:

@@ -9,6 +9,7 @@ Axes: `N` items of all rows, `V` items, `T` target items of a block, `C` candida
 weights, `K` neighbours kept.
 """
 
+from bisect import bisect
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,6 +19,10 @@ from scipy.sparse import csr_array
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+
+_MOST_PAIRS = 200_000_000
+"""Pairs that rows may hold together before only the last items of long ones count: some 5 GB."""
+_PAIRS_AT_ONCE = 10_000_000
 
 
 class Weights(NamedTuple):
@@ -41,23 +46,35 @@ class Counts(NamedTuple):
 
     def of(self, one_E: Ints, other_E: Ints) -> npt.NDArray[np.float64]:
         """Return the counts of some pairs, [E]."""
-        # Of no pairs, SciPy returns no array.
-        return np.asarray(self.pairs_VV[one_E, other_E], np.float64) if len(one_E) else np.empty(0)
+        if not len(one_E):  # of no pairs, SciPy returns no array
+            return np.empty(0)
+        # Counts are symmetric. The row of the item with fewer pairs is searched, which is several times faster.
+        lengths_V = np.diff(self.pairs_VV.indptr)
+        longer_E = lengths_V[one_E] > lengths_V[other_E]
+        rows_E, columns_E = np.where(longer_E, other_E, one_E), np.where(longer_E, one_E, other_E)
+        return np.asarray(self.pairs_VV[rows_E, columns_E], np.float64)
 
-    def blocks(self, size: int) -> list[Ints]:
-        """Return the items of all rows, ascending, at most `size` at a time."""
+    def blocks(self, size: int, most_pairs: int = _PAIRS_AT_ONCE) -> list[Ints]:
+        """Return the items of all rows, ascending, at most `size` at a time, fewer where they have many pairs."""
         known = np.flatnonzero(self.items_V)
-        return np.split(known, range(size, len(known), size))
+        pairs = np.cumsum(np.diff(self.pairs_VV.indptr)[known])
+        changes = np.diff(np.arange(len(known)) // size) + np.diff(pairs // most_pairs)
+        return np.split(known, np.flatnonzero(changes) + 1)
 
 
-def co_occurrences(items_N: npt.NDArray[np.integer], offsets: Ints, num_items: int) -> Counts:
+def co_occurrences(
+    items_N: npt.NDArray[np.integer], offsets: Ints, num_items: int, most_pairs: int = _MOST_PAIRS
+) -> Counts:
     """Count the rows that hold items; memory is that of the different pairs.
 
     Args:
-        items_N: items from 1 to V, row after row.
+        items_N: items from 1 to V, row after row, oldest first.
         offsets: start of each row, and the end of the last.
         num_items: V.
+        most_pairs: pairs of the rows together, N^2 for one of N items. Where there are more, only the last items of
+            each row count, as many as keep to this.
     """
+    items_N, offsets = _recent(items_N, offsets, most_pairs)
     # Indices of 8 bytes would make everything below half as much slower.
     small = np.int32 if len(items_N) <= np.iinfo(np.int32).max else np.int64
     rows, shape = (items_N.astype(small), offsets.astype(small)), (len(offsets) - 1, num_items + 1)
@@ -67,6 +84,19 @@ def co_occurrences(items_N: npt.NDArray[np.integer], offsets: Ints, num_items: i
     pairs_VV = csr_array(met_NV.T @ met_NV)
     pairs_VV.sort_indices()
     return Counts(pairs_VV, pairs_VV.diagonal())
+
+
+def _recent(items_N: npt.NDArray[np.integer], offsets: Ints, most_pairs: int) -> tuple[npt.NDArray[np.integer], Ints]:
+    """Return the last items of each row, as many as `most_pairs` allows, at least one, and their offsets."""
+    lengths = np.diff(offsets)
+    longest = int(lengths.max(initial=1))
+    kept = max(
+        bisect(range(1, longest + 1), most_pairs, key=lambda most: int((np.minimum(lengths, most) ** 2).sum())), 1
+    )
+    if kept == longest:
+        return items_N, offsets
+    recent_N = np.repeat(offsets[1:], lengths) - np.arange(len(items_N)) <= kept
+    return items_N[recent_N], np.concatenate(([0], np.cumsum(np.minimum(lengths, kept))))
 
 
 class Similar(NamedTuple):

@@ -5,6 +5,7 @@ Exact for the model as it is, at the cost of encoding as many histories as the w
 Axes: `L` items of a history, `C` recommended items.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,11 @@ class Reason:
 
 @torch.inference_mode()
 def fall_without(
-    model: SequenceModel, history: list[int], items_C: torch.Tensor, vectors_CD: torch.Tensor
+    model: SequenceModel,
+    history: list[int],
+    items_C: torch.Tensor,
+    vectors_CD: torch.Tensor,
+    as_trained: Callable[[Ragged], Ragged],
 ) -> list[list[tuple[int, float]]]:
     """Return, per recommended item, at most three items without which its score falls most, and how far.
 
@@ -35,10 +40,12 @@ def fall_without(
         history: item indices, oldest first, not empty.
         items_C: the recommended items.
         vectors_CD: their vectors.
+        as_trained: what makes histories what the model was trained on; without an item, others may come together.
     """
+    history = as_trained(Ragged.from_rows([history])).values.tolist()
     met = list(dict.fromkeys(history[-model.config.encoder.window :]))
     rows = [history, *([item for item in history if item != left_out] for left_out in met)]
-    histories = Ragged.from_rows(rows)
+    histories = as_trained(Ragged.from_rows(rows))
     products_LC = model.encode(histories, intents=False).vectors @ vectors_CD.T
     additions = model.additions(histories)
     if additions is not None:

@@ -315,7 +315,7 @@ class Recommender:
     def _warm_chances(self, histories: list[list[int]], queries: Sequence[Query]) -> list[Chances]:
         if not queries:
             return []
-        known = Ragged.from_rows(histories)
+        known = self._as_trained(Ragged.from_rows(histories))
         scores_BV = self._scores(self._encode(known), known, queries)
         wanted, rows = [query.k for query in queries], [known.row(row) for row in range(len(known))]
         return list(self._rules.chances(scores_BV, wanted, rows))
@@ -339,6 +339,7 @@ class Recommender:
     def _rank_block(
         self, histories: Ragged, k: int, queries: Sequence[Query] = (), seen: Ragged | None = None
     ) -> Ranked:
+        histories = self._as_trained(histories)
         encoded = self._encode(histories)
         if self.index is None:
             return self._rank_all(encoded, histories, k, queries, seen)
@@ -367,7 +368,7 @@ class Recommender:
         assert self.index is not None
         wanted, met = min([k, *(query.k for query in queries)]), self._unwanted(history, queries, seen)
         considered = self._rules.considered(wanted)
-        additions = self._model.additions(self._as_trained(Ragged.of(history, [len(history)])))
+        additions = self._model.additions(Ragged.of(history, [len(history)]))
         also = None if additions is None else torch.unique(additions.items[additions.amounts != 0]).numpy()
         items_C, score_C = self.index.candidates(vector_D, considered, min(len(met), _MOST_MET), also)
         if additions is not None:
@@ -404,7 +405,7 @@ class Recommender:
     ) -> Scores:
         """Score every item, [B, V + 1]; -inf for an item that must not be shown."""
         scores_BV: Scores = (encoded.vectors @ self._items_DV).numpy()
-        self._add_to(scores_BV, self._as_trained(histories))
+        self._add_to(scores_BV, histories)
         scores_BV[:, PADDING] = -np.inf
         for met in (seen,) if self._repeats else (histories, seen):
             if met is not None:
@@ -427,7 +428,7 @@ class Recommender:
         return histories.without_repeats() if self._merges else histories
 
     def _encode(self, histories: Ragged) -> Encoded:
-        window, histories = self._model.config.encoder.window, self._as_trained(histories)
+        window = self._model.config.encoder.window
         if len(histories) > _FEW:
             return self._model.encode_rows(self._model.lay_out(histories.tail(window)))
         recent = [histories.row(row)[-window:].astype(np.int64) for row in range(len(histories))]
@@ -507,9 +508,8 @@ class Recommender:
         )
 
     def _reasons(self, history: list[int], picked: Picked) -> list[list[Reason]]:
-        ids = self.catalogue.ids
-        items_C = torch.from_numpy(picked.items)
-        found = fall_without(self._model, history, items_C, self._items_DV.T[items_C])
+        ids, items_C = self.catalogue.ids, torch.from_numpy(picked.items)
+        found = fall_without(self._model, history, items_C, self._items_DV.T[items_C], self._as_trained)
         return [[Reason(item_id=ids[item], contribution=fall) for item, fall in each] for each in found]
 
 

@@ -138,7 +138,7 @@ def _find(histories: Ragged, num_items: int, config: NeighbourConfig, *, quiet: 
     counts = co_occurrences(histories.values, histories.offsets, num_items)
     blocks = counts.blocks(_ITEMS_AT_ONCE)
     found = (foretell(counts, block, config.candidates, config.penalty) for block in blocks)
-    weights = Weights.joined(track(found, total=len(blocks), label="neighbours", quiet=quiet, step=_ITEMS_AT_ONCE))
+    weights = Weights.joined(track(found, total=len(blocks), label="neighbours", quiet=quiet))
     return _strongest(weights, num_items, config.kept)
 
 

@@ -18,6 +18,8 @@ from elcrec.training.distributed import ALONE, Ranks
 
 MOST_USERS = 1_000_000
 """Users whose histories tell which items belong together; more would take memory and time and hardly change it."""
+_MOST_ITEMS = 50_000_000
+"""Items of these histories together, for the same reason."""
 _USERS_AT_ONCE = 65_536
 
 
@@ -69,12 +71,14 @@ class TrainingData:
         ends = np.repeat(first_ends, prefixes) + np.arange(prefixes.sum())
         return np.maximum(np.repeat(starts, prefixes), ends - self._config.encoder.window - 1), ends
 
-    def sample(self, most: int, generator: torch.Generator) -> Ragged:
-        """Return the training items of a sample of at most `most` users."""
-        chosen = np.arange(self.num_users)
-        if most < self.num_users:
-            chosen = np.sort(torch.randperm(self.num_users, generator=generator)[:most].numpy())
-        return self._training(chosen)
+    def sample(self, most: int, generator: torch.Generator, most_items: int = _MOST_ITEMS) -> Ragged:
+        """Return the training items of a sample of at most `most` users, of at most `most_items` or of one user."""
+        lengths = self._train_end[self._users]
+        if self.num_users <= most and lengths.sum(dtype=np.int64) <= most_items:
+            return self._training(np.arange(self.num_users))
+        drawn = torch.randperm(self.num_users, generator=generator)[:most].numpy()
+        together = np.cumsum(lengths[drawn], dtype=np.int64)
+        return self._training(np.sort(drawn[together <= max(most_items, together[0])]))
 
     def owners(self, ends: IntArray) -> IntArray:
         """Return the users, as positions among those in training, whose sequences end at the given places."""

@@ -23,7 +23,7 @@ from elcrec.evaluation.metrics import mean_metrics
 from elcrec.evaluation.ranking import rank_targets
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.ops.device import choose_device
-from elcrec.progress import track
+from elcrec.progress import track, watch
 from elcrec.training.additions import Strength, add_to_scores
 from elcrec.training.average import MovingAverage, weights_of
 from elcrec.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
@@ -153,7 +153,8 @@ class Run:
             self.model.encoder.draw_padding()
         if config.model.intents == "items":
             earlier = warm_start.item_intents(config.intents.num_intents) if warm_start else None
-            share_centers(self.model, self._data, config.intents, config.seed, earlier)
+            with watch("finding intents of items", lambda: None, quiet=not ranks.leads):
+                share_centers(self.model, self._data, config.intents, config.seed, earlier)
         self.model.to(device)
         recorded = device.type == "cuda" and ranks.count == 1
         self.steps = self._make_steps(recorded=recorded)

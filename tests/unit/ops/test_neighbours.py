@@ -40,6 +40,28 @@ def test_counts_are_rows_that_hold_both_items_however_often() -> None:
     assert_array_equal(_counts(_rows()).items_V, met.sum(0))
 
 
+@pytest.mark.parametrize(("most_pairs", "kept"), [(49, 6), (48, 5), (29, 4), (28, 3), (21, 2), (11, 1), (0, 1)])
+def test_of_long_rows_only_the_last_items_count(most_pairs: int, kept: int) -> None:
+    rows = [[1, 2, 3, 4, 5, 6], [7, 1, 2], [], [5, 3]]
+    fewer = Ragged.from_rows([[1, 2, 3, 4, 5, 6][-kept:], [7, 1, 2][-kept:], [], [5, 3][-kept:]])
+    histories = Ragged.from_rows(rows)
+    found = co_occurrences(histories.values, histories.offsets, NUM_ITEMS, most_pairs)
+    expected = co_occurrences(fewer.values, fewer.offsets, NUM_ITEMS)
+    assert_array_equal(found.pairs_VV.toarray(), expected.pairs_VV.toarray())
+    assert_array_equal(found.items_V, expected.items_V)
+
+
+@pytest.mark.parametrize("most_pairs", [1, 8, 30, 1_000])
+def test_blocks_have_few_items_and_few_pairs(most_pairs: int) -> None:
+    counts = _counts(_rows())
+    blocks = counts.blocks(4, most_pairs)
+    assert_array_equal(np.concatenate(blocks), np.flatnonzero(counts.items_V))
+    pairs_V = np.diff(counts.pairs_VV.indptr)
+    for block in blocks:
+        assert 0 < len(block) <= 4
+        assert pairs_V[block].sum() <= most_pairs + pairs_V.max()
+
+
 @pytest.mark.parametrize("most", [1, 3, 100])
 def test_the_most_similar_items_are_those_of_the_largest_cosines(most: int) -> None:
     met = _met(_rows())

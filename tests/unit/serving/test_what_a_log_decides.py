@@ -56,6 +56,24 @@ def test_live_events_that_repeat_the_one_before_are_merged_as_in_training(recomm
     assert apart.scores != pytest.approx(once.scores, rel=1e-5)
 
 
+@pytest.mark.parametrize("history", [["item-3", "item-3", "item-4"], ["item-3", "item-4", "item-4", "item-3"]])
+def test_reasons_are_falls_of_the_scores_that_were_given(recommender: Recommender, history: list[str]) -> None:
+    rest = {item: [other for other in history if other != item] for item in set(history)}
+    full, *without = recommender.recommend(
+        [Query(history=history, k=15, explain=True), *(Query(history=left, k=15) for left in rest.values())]
+    )
+    scores = dict(zip(full.item_ids, full.scores, strict=True))
+    assert full.reasons is not None
+    found = {
+        (item, each.item_id): each.contribution for item, why in zip(scores, full.reasons, strict=True) for each in why
+    }
+    for left_out, answer in zip(rest, without, strict=True):
+        for item, score in zip(answer.item_ids, answer.scores, strict=True):
+            fall = scores[item] - score
+            assert found.get((item, left_out), 0) == pytest.approx(max(fall, 0), abs=1e-4)
+    assert found
+
+
 def test_rows_without_repeats() -> None:
     rows = Ragged.from_rows([[1, 1, 2], [], [2, 2], [3, 4, 3]]).without_repeats()
     assert [rows.row(index).tolist() for index in range(4)] == [[1, 2], [], [2], [3, 4, 3]]
