@@ -17,16 +17,18 @@ ARGS ?=
 LOG ?=
 ifneq ($(LOG),)
 override DATASET := $(shell basename $(LOG) | sed -E 's/\.(csv|tsv|txt|parquet|jsonl)(\.[a-z0-9]+)?$$//; s/[^A-Za-z0-9._-]/_/g')
-FORMAT ?= $(or $(filter parquet jsonl,$(subst .,,$(suffix $(LOG)))),csv)
+FORMAT ?= $(or $(shell basename $(LOG) | sed -nE 's/.*\.(parquet|jsonl)(\.(gz|zst|bz2|xz))?$$/\1/p'),csv)
 OWN := --set fetch.dataset=file --set fetch.file.path=$(LOG) --set fetch.file.format=$(FORMAT) \
 	--set fetch.file.name=$(DATASET) --set push.gate.floors.ndcg@20=0
 endif
 WORKDIR ?= runs/$(DATASET)
-# For a benchmark set: best is the most accurate model that we know, paper is the reproduction of ELCRec.
-PRESETS ?= best
-CHOSEN := $(patsubst %,presets/%.yaml,paper $(DATASET) $(filter-out paper,$(PRESETS)))
-CHOSEN += $(if $(filter best,$(PRESETS)),$(wildcard presets/best-$(DATASET).yaml))
-PRESET := $(if $(LOG)$(filter sample,$(DATASET)),,$(addprefix --preset ,$(CHOSEN)))
+# best is the most accurate model that we know, paper is the reproduction of ELCRec. Without presets, which is how the
+# sample and a log of your own are run unless you name some, params.yaml has the settings.
+BENCHMARK := $(if $(LOG),,$(filter-out sample,$(DATASET)))
+PRESETS ?= $(if $(BENCHMARK),best)
+CHOSEN := $(patsubst %,presets/%.yaml,paper $(BENCHMARK) $(filter-out paper,$(PRESETS)))
+CHOSEN += $(if $(filter best,$(PRESETS)),$(wildcard $(BENCHMARK:%=presets/best-%.yaml)))
+PRESET := $(if $(PRESETS),$(addprefix --preset ,$(CHOSEN)))
 # A short run is there to be looked at, so its model passes the gate whatever it is worth.
 LIMIT := $(if $(EPOCHS),--set train.epochs=$(EPOCHS) --set push.gate.floors.ndcg@20=0)
 
@@ -60,7 +62,7 @@ $(VENV)/.ready: $(wildcard requirements*.lock) pyproject.toml
 spark: setup ## Add PySpark to .venv (480 MB); with Java, the tests of engine.kind spark run then.
 	$(INSTALL) --no-deps --requirement requirements-spark.lock
 
-run: setup ## Run every stage: LOG=path.csv or DATASET=sample|beauty|sports|toys|yelp (PRESETS=best|paper), EPOCHS=n for a short run.
+run: setup ## Run every stage: LOG=path.csv or DATASET=sample|beauty|sports|toys|yelp; PRESETS=best|paper, EPOCHS=n for a short run.
 	$(BIN)/elcrec run --workdir $(WORKDIR) $(PRESET) $(OWN) $(LIMIT) $(ARGS)
 
 repro: setup ## Run what changed since the last time, through DVC.

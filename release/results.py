@@ -26,13 +26,18 @@ Row = dict[str, Any]
 _HEAD = """# Results
 
 Test split, ranking over all items, the history excluded, ties against the target. Written by
-`python -m release.results`; the rows are in results.json. Published figures are those of Liu et al.
-(NeurIPS 2024), which names no cutoff of 10, and the best test figures in the logs of KERec, which are the best that we
-found anywhere at this model size. *Effective* is the effective number of intents, *largest* the share of the users in
-the largest one, *kept* the share of the users whose last item did not change their intent. *By intents* is the NDCG@20
-above the same model without intents, user by user, with its 95 % interval. *Of published* is NDCG@20 and HR@20 in
-percent of the published row: for the preset `paper` that of the same objective, for `best` that of KERec. Seeds are
-also given as mean ± standard deviation, with what the mean less one deviation is of the published row.
+`python -m release.results`; the rows are in results.json.
+
+- *published*: the figures of Liu et al. (NeurIPS 2024), which names no cutoff of 10, and the best test figures in the
+  log files that the authors of KERec publish with their code, the best that we found anywhere at this model size
+- *of published*: NDCG@20 and HR@20 in percent of the published row: for the preset `paper` that of the same objective,
+  for `best` that of KERec
+- *mean*: mean ± standard deviation of the seeds; *less one deviation*: the same percentages for the mean minus one
+  standard deviation
+- *by intents*: NDCG@20 above the same model without intents (objective `sasrec`: neither centres nor spread), user by
+  user, with its 95 % interval
+- *effective*: the effective number of intents; *largest*: the share of the users in the largest one; *kept*: the share
+  of the users whose last item did not change their intent
 
 `best` adds to the products of vectors of 64 numbers what is not in vectors: the 20 strongest neighbours and followers
 of each item, and its popularity. An item then has 580 bytes; its vector alone has 256. What else was tried for `best`,

@@ -154,7 +154,7 @@ def _run(options: Options) -> int:
     from elcrec.run import run
 
     config = _config(options)
-    lines = run(config, options.workdir, mirror=_mirror())
+    lines = run(config, options.workdir, mirror=_mirror(), accept_drift=options.accept_drift)
     while True:
         try:
             print(next(lines))
@@ -322,8 +322,6 @@ def _parser() -> argparse.ArgumentParser:
         accepted=a / "accepted",
         forgotten=a / "store" / FORGOTTEN_FILE,
     )
-    text = "accept a log that drifted from the last accepted one; the report shows REASON (who accepts it, and why)"
-    checked.add_argument("--accept-drift", default="", metavar="REASON", help=text)
     add(
         "sequences",
         _sequences,
@@ -366,7 +364,10 @@ def _parser() -> argparse.ArgumentParser:
     text = "Make an earlier version the champion, and reject the present one."
     back = add("rollback", _rollback, text, store=a / "store")
     back.add_argument("version", nargs="?", metavar="VERSION", help="version to serve (default: the previous one)")
-    add("run", _run, "Run all stages and recommend for one user.", workdir=a)
+    whole = add("run", _run, "Run all stages and recommend for one user.", workdir=a)
+    text = "accept a log that drifted from the last accepted one; the report shows REASON (who accepts it, and why)"
+    for command in (checked, whole):
+        command.add_argument("--accept-drift", default="", metavar="REASON", help=text)
     recommend = add(
         "recommend", _recommend, "Recommend items to one user, with their history from Feast.", store=a / "store"
     )

@@ -32,7 +32,9 @@ _HEADLINE = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@20")
 _CONTEXT = ("popularity_ndcg@20", "baseline_ndcg@20", "effective_intents", "largest_intent_share", "intent_nmi")
 
 
-def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Generator[str, None, bool]:
+def run(
+    config: Config, workdir: Path, *, mirror: Path | None = None, accept_drift: str = ""
+) -> Generator[str, None, bool]:
     """Run fetch, validate, sequences, train, the baseline, evaluate and push below `workdir`.
 
     Yields:
@@ -45,10 +47,10 @@ def run(config: Config, workdir: Path, *, mirror: Path | None = None) -> Generat
         UserError: a stage refused its input, or another run uses `workdir`; earlier outputs stay.
     """
     with held(workdir.absolute() / LOCK, subject=workdir):
-        return (yield from _run(config, workdir, mirror))
+        return (yield from _run(config, workdir, mirror, accept_drift))
 
 
-def _run(config: Config, workdir: Path, mirror: Path | None) -> Generator[str, None, bool]:
+def _run(config: Config, workdir: Path, mirror: Path | None, accept_drift: str) -> Generator[str, None, bool]:
     raw, validated, sequences = workdir / "raw", workdir / "validated", workdir / "sequences"
     model, baseline, evaluation = workdir / "model", workdir / "baseline", workdir / "evaluation"
     checkpoints, store = workdir / "checkpoints", open_store(workdir / "store")
@@ -60,7 +62,7 @@ def _run(config: Config, workdir: Path, mirror: Path | None) -> Generator[str, N
     with local_copy(config.fetch) as (section, provenance):
         _stage("fetch", lambda: fetch(section, raw, mirror=mirror, provenance=provenance))
     gone = store.folder / FORGOTTEN_FILE
-    judge = partial(validate, engine=engine, accepted=workdir / "accepted", forgotten=gone)
+    judge = partial(validate, engine=engine, accepted=workdir / "accepted", forgotten=gone, accept_drift=accept_drift)
     _stage("validate", lambda: judge(config.validate, raw, validated))
     _stage("sequences", lambda: build_sequences(config.sequences, validated, sequences, engine=engine))
     _stage("train", lambda: train(config.train, sequences, model, checkpoint=checkpoints / "model"))

@@ -40,7 +40,7 @@ class LogRefusedError(UserError):
         names = ", ".join(check.name for check in assessment.failures)
         hint = ""
         if any(check.name in DRIFT for check in assessment.failures):
-            hint = "; if the change is intended, set accept_drift"
+            hint = "; if the change is intended, say who accepts it: --accept-drift (a parameter in a pipeline run)"
         what, fix = f"validation failed: {names}", f"see {evidence / 'validation.html'}{hint}"
         super().__init__(what, where=raw, fix=fix, details=_details(assessment))
         self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
@@ -77,7 +77,7 @@ def validate(
         forgotten: the list of forgotten users, whose events until then are left out of every output.
         now: the present time; by default the clock's.
         accept_drift: who accepts a log with drift, and why; the log is then not refused for drift, and the report says
-            so.
+            so. If it is checked again, this need not be said again.
 
     Raises:
         UserError: the log, or the list, cannot be read.
@@ -91,8 +91,8 @@ def validate(
     with stage_output(out) as folder:
         lists, session = _Lists(memory, forgotten), engine.session(out)
         assessment = _assess(config, raw, folder, source=source, lists=lists, now=now, session=session)
-        if accept_drift:
-            assessment = with_drift_accepted(assessment, accept_drift)
+        if reason := accept_drift or _accepted_before(memory, source):
+            assessment = with_drift_accepted(assessment, reason)
         report = _report(assessment, source)
         write_json(folder / "validation.json", report)
         write_validation_page(folder / "validation.html", report, assessment, created=now)
@@ -178,6 +178,13 @@ def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: Time
     return profile if comparable == (SCHEMA_VERSION, source["dataset"], time) else None
 
 
+def _accepted_before(memory: Path | None, source: Mapping[str, Any]) -> str:
+    """Return who accepted the drift of this very log, and why; empty if no one did."""
+    remembered = read_json(memory) if memory is not None and memory.exists() else {}
+    same = (remembered.get("profile") or {}).get("md5") == source["md5"]
+    return (same and remembered.get("drift_accepted")) or ""
+
+
 def _make_room(memory: Path) -> None:
     """Create the folder of the accepted log first: if that fails, no output must be written."""
     try:
@@ -192,6 +199,7 @@ def _remember(memory: Path, assessment: Assessment) -> None:
         "schema_version": SCHEMA_VERSION,
         "profile": found.profile | {"known": list(found.figures.sketches)},
         "previous": found.previous,
+        "drift_accepted": assessment.drift_accepted or None,
     }
     write_json(memory, document)
 

@@ -1,10 +1,16 @@
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from elcrec import cli
 from elcrec.artifacts import read_json, write_json
+from elcrec.config import load_config
 from release.results import METRICS, main
+
+ROOT = Path(__file__).parents[3]
 
 
 def run_folder(folder: Path, *, seed: int = 1, level: float = 0.05, **metrics: float) -> Path:
@@ -93,6 +99,27 @@ def test_both_protocols_are_shown_where_they_differ(tmp_path: Path) -> None:
     add(run_folder(tmp_path / "run", **unmasked), tmp_path)
     assert "history left in" in (tmp_path / "RESULTS.md").read_text()
     assert rows_of(tmp_path, "paper, elcrec")[1].count("0.0123") == 4
+
+
+def test_each_command_of_the_results_runs_what_its_row_says() -> None:
+    for row in read_json(ROOT / "docs" / "results.json")["rows"]:
+        if row["command"] is None:
+            continue
+        # The variables before the command set what the environment has.
+        arguments = shlex.split(row["command"][row["command"].index("make ") :])[1:]
+        shown = subprocess.run(
+            ["make", "--dry-run", "--no-print-directory", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        options = cli._parser().parse_args(shlex.split(shown.stdout.splitlines()[-1])[1:])
+        presets = [ROOT / preset for preset in options.presets]
+        config = load_config(ROOT / "params.yaml", presets=presets, overrides=options.overrides)
+        assert (config.fetch.dataset, config.train.seed) == (row["dataset"], row["seed"])
+        # A run trains its baseline, too.
+        assert row["objective"] in {config.train.objective, config.train.as_baseline().objective}
 
 
 def test_a_run_without_evaluation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

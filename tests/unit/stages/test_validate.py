@@ -113,7 +113,7 @@ def test_a_drifted_log_is_compared_with_the_last_accepted_one_and_not_accepted(t
     accepted = tmp_path / "accepted"
     first, second = fetch_rows(tmp_path, good_rows()), fetch_rows(tmp_path, good_rows(items=90), "b.csv")
     validate(ValidateConfig(), first, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
-    with pytest.raises(UserError, match=r"drift of item popularity.*set accept_drift"):
+    with pytest.raises(UserError, match=r"drift of item popularity.*--accept-drift"):
         validate(ValidateConfig(), second, tmp_path / "out", accepted=accepted, engine=ENGINE, now=NOW)
     remembered = read_json(accepted / "profile.json")
     assert remembered["profile"]["md5"] == read_json(first / "source.json")["md5"]
@@ -134,6 +134,20 @@ def test_an_accepted_drift_is_a_warning_with_a_reason_and_the_next_log_is_compar
     ]
     assert "Ana: &lt;b&gt;summer sale" in (out / "validation.html").read_text(encoding="utf-8")
     assert read_json(accepted / "profile.json")["profile"]["md5"] == report["raw_md5"]
+
+
+def test_a_log_whose_drift_was_accepted_is_accepted_when_it_is_checked_again(tmp_path: Path) -> None:
+    accepted, out = tmp_path / "accepted", tmp_path / "out"
+    first, second = fetch_rows(tmp_path, good_rows()), fetch_rows(tmp_path, good_rows(items=90), "b.csv")
+    third = fetch_rows(tmp_path, good_rows(items=30), "c.csv")
+    validate(ValidateConfig(), first, out, accepted=accepted, engine=ENGINE, now=NOW)
+    validate(ValidateConfig(), second, out, accepted=accepted, engine=ENGINE, now=NOW, accept_drift="Ana: sale")
+    report = (out / "validation.json").read_bytes()
+    for _ in range(2):
+        validate(ValidateConfig(), second, out, accepted=accepted, engine=ENGINE, now=NOW)
+        assert (out / "validation.json").read_bytes() == report
+    with pytest.raises(UserError, match="--accept-drift"):
+        validate(ValidateConfig(), third, out, accepted=accepted, engine=ENGINE, now=NOW)
 
 
 def test_accepting_a_drift_accepts_nothing_else(raw: Path, tmp_path: Path) -> None:

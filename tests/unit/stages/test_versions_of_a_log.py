@@ -69,7 +69,7 @@ def test_the_case_of_renamed_users_is_refused_as_another_log_and_can_be_accepted
     with pytest.raises(LogRefusedError, match="users of the last log") as error:
         checked(case("16_v2_users_renamed.csv"), tmp_path, **memory)
     assert "fetch.file.name" in error.value.details
-    assert "accept_drift" in error.value.reason
+    assert "--accept-drift" in error.value.reason
     checked(case("16_v2_users_renamed.csv"), tmp_path, **memory, accept_drift="Ada: new ids since May")
     assert read_json(tmp_path / "out" / "validation.json")["drift_accepted"] == "Ada: new ids since May"
 
