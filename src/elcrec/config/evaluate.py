@@ -68,8 +68,7 @@ class NewItemsConfig(Section, frozen=True, kw_only=True):
     window: Positive = 1
     """Number of positions before and after a new item whose items count as its neighbours (`co_seen`)."""
     least_users: Positive = 2
-    """Smallest number of users who have met an item; with a single user, the vector would only copy that
-    user's history
+    """Smallest number of users who have met an item; with a single user, the vector would only copy that user's history
     (`co_seen`)."""
     log: str | None = None
     """File of live events since the training log, written by `elcrec events export`; its items that the model lacks are

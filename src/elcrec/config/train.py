@@ -235,6 +235,12 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         find_objective(self.objective)
         for name in self.weights:
             require_known(name, TERMS, "loss term")
+        if self.padding == "encoded" and {self.encoder.mixer, self.encoder.branch} & {
+            "differences",
+            "gated_differences",
+        }:
+            what = "padding encoded: differences would be taken from padding, which no ranking encodes"
+            raise ValueError(f"{what}; set padding ignored or counted, or another mixer and branch")
         if self.item_updates == "lazy" and self.next_item.loss == "softmax":
             raise ValueError("item_updates lazy needs a loss that draws items: next_item.loss bce or sampled_softmax")
         if self.item_updates == "lazy" and self.intents.spread:

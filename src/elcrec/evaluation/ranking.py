@@ -18,8 +18,8 @@ from elcrec.evaluation.metrics import MISS
 from elcrec.ops.device import to_device
 
 _TILE = 64
-_BLOCK_ON_CPU, _SCORES_ON_GPU = 128, 2**27
-"""Default block: number of users on a CPU, whose scores fit its caches; number of scores on a GPU."""
+_BLOCK_ON_CPU, _MOST_SCORES = 128, 2**27
+"""Default block: number of users on a CPU, whose scores fit its caches; number of scores at most, 512 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,8 @@ def rank_targets(
     """
     num_users, num_items = len(users_ND), len(items_VD) - 1
     on_cpu = users_ND.device.type == "cpu"
-    block_users = block_users or (_BLOCK_ON_CPU if on_cpu else max(1, _SCORES_ON_GPU // num_items))
+    fitting = max(1, _MOST_SCORES // num_items)
+    block_users = block_users or (min(_BLOCK_ON_CPU, fitting) if on_cpu else fitting)
     # Results stay on the device, so that a GPU is synchronised only once.
     ranks_N = torch.empty(num_users, dtype=torch.int32, device=users_ND.device)
     top_items_NK = ranks_N.new_empty(num_users, min(top_k, num_items))

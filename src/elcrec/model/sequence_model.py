@@ -102,7 +102,7 @@ class SequenceModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return self.encoder.item_embedding.weight.device
+        return self.own_vectors.device
 
     @property
     def own_vectors(self) -> Tensor:

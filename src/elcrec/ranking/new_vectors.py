@@ -30,8 +30,8 @@ class Clues:
 
     Attributes:
         histories: items in time order, one row per user.
-        texts_V: text of each item, empty if there is none, [V]; `None` if no source uses text.
-        most: number of first interactions of each wanted item that may be read; `None` for all.
+        texts_V: text of each item, empty if there is none, [V + 1]; `None` if no source uses text.
+        most: number of interactions of each wanted item that may be read, those of the first users; `None` for all.
     """
 
     histories: Ragged

@@ -11,6 +11,7 @@ matters.
 Axes: `B` rows, `V` items, `C` candidates of a row, `G` groups of items (categories or intents), `D` width of vectors.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from elcrec.errors import UserError
 from elcrec.ranking.chances import Chances, chances_of
 from elcrec.ranking.item_facts import NO_CATEGORY, ItemFacts
 from elcrec.ranking.topk import Scores, top_k
+
+logger = logging.getLogger(__name__)
 
 Items = npt.NDArray[np.int64]
 History = npt.NDArray[np.integer]
@@ -365,5 +368,14 @@ def _by_intent(rules: Mapping[str, GroupRule], intent_V: Items, index_of: Mappin
         if item_id not in index_of:
             fix = "name an item that the model knows"
             raise UserError(f"intents: no item {item_id!r}", where="evaluate.rules", fix=fix)
-        named[int(intent_V[index_of[item_id]])] = rule
+        intent = int(intent_V[index_of[item_id]])
+        if intent in named:
+            logger.warning("evaluate.rules: %r has the intent of an item before it; both rules hold", item_id)
+        named[intent] = _both(named[intent], rule) if intent in named else rule
     return named
+
+
+def _both(one: GroupRule, other: GroupRule) -> GroupRule:
+    """Return the rule that keeps to the smaller cap, and has the sum of the boosts."""
+    caps = [rule.cap for rule in (one, other) if rule.cap is not None]
+    return GroupRule(cap=min(caps, default=None), boost=one.boost + other.boost)

@@ -102,6 +102,8 @@ def _read_start(bundle: Path, sequences: Path) -> WarmStart:
     digest = verify_bundle(bundle).digest
     ours, theirs = (load_catalogue(folder / "items.parquet") for folder in (sequences, bundle))
     items = theirs.indices(ours.item_ids)
+    # Of an item without a training interaction, the other model has learned nothing.
+    items[items > 0] *= theirs.counts[items[items > 0] - 1] > 0
     logger.info("warm start from %s: %d of %d items known", digest[:12], (items > 0).sum(), len(items))
     return WarmStart(model=load_model(bundle), items=items, digest=digest)
 

@@ -21,6 +21,8 @@ MOST_USERS = 1_000_000
 _MOST_ITEMS = 50_000_000
 """Items of these histories together, for the same reason."""
 _USERS_AT_ONCE = 65_536
+_WINDOWS_OF_A_SEQUENCE = 20
+"""Windows that a sequence fills at most: views are drawn from all of it, and each has room for the longest."""
 
 
 class TrainingData:
@@ -48,7 +50,7 @@ class TrainingData:
         users = np.flatnonzero(data.train_end > 1)
         if len(users) < max(2, ranks.count):
             raise UserError(f"{len(users)} users have two or more training items", fix="bring a longer log")
-        if len(users) < config.model.num_intents:
+        if config.model.intents != "items" and len(users) < config.model.num_intents:
             what = f"{len(users)} users for {config.model.num_intents} intents"
             raise UserError(what, fix="lower train.intents.num_intents")
         self._config, self.num_items = config, data.num_items
@@ -64,7 +66,8 @@ class TrainingData:
         """Return where each sequence of an epoch starts and ends among all items: one per user, or one per prefix."""
         starts, lengths = self._sequences.offsets[self._users], self._train_end[self._users]
         if not self._config.next_item.prefixes:
-            return starts, starts + lengths
+            ends = starts + lengths
+            return np.maximum(starts, ends - 1 - _WINDOWS_OF_A_SEQUENCE * self._config.encoder.window), ends
         prefixes = lengths - 1
         # The first prefix of a user ends after two items, each further one after one more.
         first_ends = starts + 2 - (np.cumsum(prefixes) - prefixes)

@@ -99,7 +99,7 @@ def share_centers(
         points_NE = F.normalize(leading_NE[:, :size], dim=1)
         intents_V = torch.full((model.num_items + 1,), -1)
         if number == 0 and earlier_V is not None:
-            intents_V[known] = _completed(earlier_V[known], points_NE, size)
+            intents_V[known] = _completed(earlier_V[known], points_NE, size, generator)
         else:
             intents_V[known] = nearest(points_NE, best_kmeans(points_NE, size, generator))
         intents.append(intents_V)
@@ -108,12 +108,34 @@ def share_centers(
     parametrize.register_parametrization(model.encoder.item_embedding, "weight", shared)
 
 
-def _completed(intents_N: Tensor, points_NE: Tensor, size: int) -> Tensor:
-    """Return the intents with each -1 replaced by the intent whose mean point is nearest."""
-    members = (intents_N >= 0).nonzero().flatten()
+def _completed(intents_N: Tensor, points_NE: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Return the intents with each -1 replaced by the intent whose mean point is nearest.
+
+    Intents that have lost all their items begin anew among the items without an intent, by k-means.
+    """
+    members, others = ((intents_N >= 0).nonzero().flatten(), (intents_N < 0).nonzero().flatten())
     sums_KE = points_NE.new_zeros(size, points_NE.shape[1]).index_add_(0, intents_N[members], points_NE[members])
     counts_K = torch.bincount(intents_N[members], minlength=size)
-    return torch.where(intents_N >= 0, intents_N, nearest(points_NE, sums_KE / counts_K.clamp(min=1)[:, None]))
+    centers_KE, in_use_K = sums_KE / counts_K.clamp(min=1)[:, None], counts_K > 0
+    empty = (~in_use_K).nonzero().flatten()
+    if 0 < len(empty) <= len(others):
+        centers_KE[empty] = best_kmeans(points_NE[others], len(empty), generator)
+        in_use_K[empty] = True
+    used = in_use_K.nonzero().flatten()
+    return torch.where(intents_N >= 0, intents_N, used[nearest(points_NE, centers_KE[used])])
+
+
+@torch.no_grad()
+def give_vectors(model: SequenceModel, rows_R: Tensor, vectors_RD: Tensor) -> None:
+    """Give some items these vectors: where the table is a sum, what is learned of each item alone makes up the rest.
+
+    To be called before the first step, while all centres are zero.
+    """
+    own_VD, sums = model.own_vectors, _sums(model)
+    if sums is None or sums.shared.spread is None:
+        own_VD.index_copy_(0, rows_R, vectors_RD)
+    else:
+        own_VD.copy_(sums.shared.spread.with_sums(own_VD, rows_R, vectors_RD))
 
 
 @contextmanager

@@ -112,14 +112,21 @@ class LazyItems(nn.Module):
 
 
 def _items(step: Step) -> list[Tensor]:
-    """Return all items of a step: inputs, targets and negatives."""
-    return [step.rows.items_N, step.targets_M, *([step.negatives.items] if step.negatives else [])]
+    """Return all items of a step: inputs, targets and negatives; padding for targets that do not count."""
+    counts_M = 1 if step.weights_M is None else step.weights_M != 0
+    items = [step.rows.items_N, step.targets_M * counts_M]
+    if step.negatives is not None:
+        one_each = step.negatives.log_counts is None
+        items.append(step.negatives.items * counts_M if one_each else step.negatives.items)
+    return items
 
 
 def _renumbered(step: Step, places_N: Tensor) -> Step:
     """Return the step with items replaced by their positions; position 0 is padding."""
     parts = _items(step)
-    items_N, targets_M, *drawn = torch.split(places_N[1:], [len(part) for part in parts])
+    items_N, *others = torch.split(places_N[1:], [len(part) for part in parts])
+    # The losses do not accept item 0, even where it does not count.
+    targets_M, *drawn = (part.clamp(min=1) for part in others)
     rows = dataclasses.replace(step.rows, items_N=items_N)
     negatives = step.negatives and step.negatives._replace(items=drawn[0])
     return dataclasses.replace(step, rows=rows, targets_M=targets_M, negatives=negatives)

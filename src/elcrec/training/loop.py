@@ -87,7 +87,7 @@ def fit(
     if not len(valid.users):
         raise UserError("no user has a validation target", fix="bring a longer log or another split")
     progress = run.begin(checkpoint)
-    while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
+    while progress.epoch < _last_epoch(config, progress):
         run.advance(progress, valid)
         if ranks.leads:
             save_checkpoint(checkpoint, run.fingerprint, progress, run.modules, run.best, run.optimizer)
@@ -97,6 +97,12 @@ def fit(
     additions = run.add_to_scores(valid)
     metrics = validate(model, valid, ranks)
     return Fitted(model=model, terms=list(run.objective.terms), progress=progress, valid=metrics, additions=additions)
+
+
+def _last_epoch(config: TrainConfig, progress: Progress) -> int:
+    """Return the epoch after which training stops unless a validation before it is better; it is validated."""
+    allowed = progress.best_epoch + config.patience
+    return config.epochs if allowed >= config.epochs else allowed - allowed % config.eval_every
 
 
 def validate(model: SequenceModel, valid: EvaluationSet, ranks: Ranks = ALONE) -> dict[str, float]:
@@ -306,6 +312,6 @@ class Run:
             parts.append(f"valid {SELECTION_METRIC} {score:.4f} (best {best:.4f} at {progress.best_epoch})")
         if "effective_intents" in row:
             parts.append(f"{row['effective_intents']:.1f} intents in use")
-        left = min(self._config.epochs, progress.best_epoch + self._config.patience) - row["epoch"]
+        left = _last_epoch(self._config, progress) - row["epoch"]
         pace = sum(past["seconds"] for past in progress.history) / len(progress.history)
         return "  ".join([*parts, f"{row['seconds']:.1f} s", f"{left * pace:.0f} s left unless it improves"])

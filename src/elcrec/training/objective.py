@@ -10,6 +10,7 @@ from torch import Tensor
 
 from elcrec.config import TrainConfig
 from elcrec.data.dataset import PADDING
+from elcrec.errors import UserError
 from elcrec.model.intents import SequenceIntents
 from elcrec.model.sequence_model import SequenceModel
 from elcrec.ops.lookup import look_up
@@ -31,12 +32,15 @@ class Objective:
         """Create the terms.
 
         Raises:
-            UserError: a term needs intents that the objective does not have.
+            UserError: a term needs intents that the objective does not have, or no term has a weight.
         """
         kinds: dict[str, type[Term]] = {name: load(TERMS[name]) for name in find_objective(config.objective).terms}
         self._config = config
         self._weights = {name: config.weights.get(name, kind.weight) for name, kind in kinds.items()}
         self.terms = {name: kind(name, config) for name, kind in kinds.items() if self._weights[name]}
+        if not self.terms:
+            fix = f"give one of {', '.join(kinds)} a weight in train.weights"
+            raise UserError(f"objective {config.objective}: all terms have the weight 0", fix=fix)
         self.needs: frozenset[Need] = frozenset().union(*(term.needs for term in self.terms.values()))
 
     def losses(self, model: SequenceModel, step: Step) -> dict[str, Tensor]:

@@ -16,6 +16,9 @@ from elcrec.data.ragged import Ragged
 from elcrec.ops.neighbours import Weights, co_occurrences, most_similar
 
 _ITEMS_AT_ONCE = 4096
+_MOST_ITERATIONS = 200
+_TOLERANCE = 1e-4
+"""Relative error of vectors that is as good as none."""
 
 
 class Spread(nn.Module):
@@ -55,6 +58,34 @@ class Spread(nn.Module):
         """Return the sums, [V + 1, D]; an item that was always alone has its own vector."""
         sums_VD: Tensor = _SparseSums.apply(own_VD, self._sums_of)  # type: ignore[no-untyped-call]
         return sums_VD
+
+    @torch.no_grad()
+    def with_sums(self, own_VD: Tensor, rows_R: Tensor, sums_RD: Tensor) -> Tensor:
+        """Return the own vectors, changed in some rows so that the sums of these rows are the given ones, [V + 1, D].
+
+        By least squares with conjugate gradients (CGLS, Björck, "Numerical Methods for Least Squares Problems", 1996,
+        section 7.4), each dimension by itself: a spread above 1 is no contraction, so it cannot be undone step by step.
+
+        Args:
+            own_VD: the own vectors at first.
+            rows_R: the rows to change, each once.
+            sums_RD: the sums wanted in these rows.
+        """
+        changed_V1 = own_VD.new_zeros(len(own_VD), 1).index_fill_(0, rows_R, 1)
+        found_VD, wanted_VD = own_VD.clone(), torch.zeros_like(own_VD).index_copy_(0, rows_R, sums_RD)
+        rest_VD = (wanted_VD - self(found_VD)) * changed_V1
+        direction_VD = slope_VD = self._sums_of("from", rest_VD) * changed_V1
+        least = torch.finfo(own_VD.dtype).tiny
+        for _ in range(_MOST_ITERATIONS):
+            if rest_VD.norm() <= _TOLERANCE * wanted_VD.norm():
+                break
+            steepness_D, image_VD = slope_VD.square().sum(0), self(direction_VD) * changed_V1
+            step_D = steepness_D / image_VD.square().sum(0).clamp(min=least)
+            found_VD.addcmul_(direction_VD, step_D)
+            rest_VD.addcmul_(image_VD, step_D, value=-1)
+            slope_VD = self._sums_of("from", rest_VD) * changed_V1
+            direction_VD = slope_VD + slope_VD.square().sum(0) / steepness_D.clamp(min=least) * direction_VD
+        return found_VD
 
     def _sums_of(self, direction: str, values_VD: Tensor) -> Tensor:
         starts, items, weights = (self.get_buffer(f"{direction}_{name}") for name in ("starts", "items", "weights"))

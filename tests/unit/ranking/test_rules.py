@@ -143,6 +143,17 @@ def test_an_intent_is_named_by_an_item_of_it() -> None:
         rules(RulesConfig(intents={"lost": GroupRule(cap=1)}))
 
 
+def test_rules_of_two_items_of_one_intent_both_hold(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = (f"i{item}" for item in np.flatnonzero(intents(3) == intents(3)[5])[:2])
+    capped, boosted = GroupRule(cap=1), GroupRule(cap=4, boost=2.0)
+    for named in ({first: capped, second: boosted}, {first: boosted, second: capped}):
+        picked = pick(RulesConfig(intents=named), 3, 20)
+        assert np.count_nonzero(intents(3)[picked.items] == intents(3)[5]) == 1
+        alone = pick(RulesConfig(intents={first: GroupRule(cap=1, boost=2.0)}), 3, 20)
+        np.testing.assert_array_equal(picked.items, alone.items)
+    assert "has the intent of an item before it" in caplog.text
+
+
 def test_rules_by_intent_need_a_model_that_has_some() -> None:
     with pytest.raises(UserError, match="the model has no intents"):
         Rules(RulesConfig(intent_cap=1), facts(), np.ones((ITEMS + 1, 8), np.float32))

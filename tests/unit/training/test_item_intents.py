@@ -134,13 +134,31 @@ def test_a_killed_run_goes_on_as_an_undisturbed_one(tmp_path: Path) -> None:
     assert [row["epoch"] for row in resumed.progress.history] == [1, 2, 3]
 
 
-def test_a_warm_start_begins_with_the_other_models_vectors(tmp_path: Path) -> None:
-    data = ring_data()
-    taught = fit(data, _config(), tmp_path / "taught").model
+@pytest.mark.parametrize("spread", [0.0, 0.5, 2.0])
+def test_a_warm_start_begins_with_the_other_models_vectors(tmp_path: Path, spread: float) -> None:
+    data, config = ring_data(), _config(intents=IntentConfig(num_intents=4, spread=spread))
+    taught = fit(data, config, tmp_path / "taught").model
     moved = np.roll(np.arange(1, data.num_items + 1, dtype=np.int32), 1)
-    run = Run(data, _config(), CPU, warm_start=WarmStart(model=taught, items=moved, digest="d"))
+    moved[[7, 21]] = 0
+    run = Run(data, config, CPU, warm_start=WarmStart(model=taught, items=moved, digest="d"))
+    fresh = run.model.own_vectors.detach().clone()
     run.begin(tmp_path / "warm")
-    torch.testing.assert_close(run.model.item_embeddings()[1:], taught.item_embeddings()[moved.astype(np.int64)])
+    known = torch.from_numpy(np.flatnonzero(moved)) + 1
+    theirs = taught.item_embeddings()[moved[moved > 0].astype(np.int64)]
+    torch.testing.assert_close(run.model.item_embeddings()[known], theirs, rtol=1e-3, atol=1e-3)
+    assert torch.equal(run.model.own_vectors[[8, 22]], fresh[[8, 22]])
+
+
+@pytest.mark.parametrize("shared", [0, 10])
+def test_intents_that_lost_all_their_items_begin_anew_among_the_others(tmp_path: Path, shared: int) -> None:
+    data = ring_data(400)
+    taught = fit(data, _config(epochs=20, learning_rate=0.01), tmp_path / "taught").model
+    known = np.arange(1, data.num_items + 1, dtype=np.int32)
+    known[shared:] = 0
+    run = Run(data, _config(), CPU, warm_start=WarmStart(model=taught, items=known, digest="d"))
+    ours = _rows(run)[0][1:]
+    assert [len(set(ring.tolist())) for ring in ours.view(4, 10)] == [1, 1, 1, 1]
+    assert len(set(ours.tolist())) == 4
 
 
 def test_with_a_warm_start_known_items_keep_their_intents_and_new_ones_join_their_neighbours(tmp_path: Path) -> None:
@@ -156,6 +174,11 @@ def test_with_a_warm_start_known_items_keep_their_intents_and_new_ones_join_thei
         assert torch.equal(ours[known > 0], theirs[known > 0])
         assert ours[4] == ours[:10].mode().values
         assert ours[25] == ours[20:30].mode().values
+
+
+def test_there_may_be_more_intents_of_items_than_users(tmp_path: Path) -> None:
+    intents = IntentConfig(num_intents=20)
+    assert fit(ring_data(users=15), _config(intents=intents, batch_size=8), tmp_path).progress.epoch == 2
 
 
 def test_more_intents_than_items_are_refused(tmp_path: Path) -> None:

@@ -58,8 +58,12 @@ def _steps(steps: Steps) -> Iterator[tuple[object, Step]]:
 
 
 def _named(step: Step) -> Tensor:
-    drawn = [] if step.negatives is None else [step.negatives.items]
-    return torch.cat([step.rows.items_N, step.targets_M, *drawn]).unique()
+    """The items that a step reads, without those in positions that a fixed shape leaves unused."""
+    used = slice(None) if step.weights_M is None else step.weights_M != 0
+    drawn = []
+    if step.negatives is not None:
+        drawn = [step.negatives.items[used] if step.negatives.log_counts is None else step.negatives.items]
+    return torch.cat([step.rows.items_N, step.targets_M[used], *drawn]).unique()
 
 
 def _gradient(run: Run, config: TrainConfig, step: Step) -> Tensor:

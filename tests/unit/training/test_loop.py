@@ -150,6 +150,17 @@ def test_validation_happens_every_so_many_epochs_and_at_the_end(tmp_path: Path) 
     assert ["valid_ndcg@20" in row for row in history] == [False, True, False, True, True]
 
 
+def test_no_epoch_is_trained_that_no_validation_follows(tmp_path: Path) -> None:
+    progress = fit(ring_data(), tiny_config(epochs=60, eval_every=2, patience=5, learning_rate=0.02), tmp_path).progress
+    assert progress.epoch == progress.best_epoch + 4 < 60
+
+
+def test_an_objective_without_a_weight_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="all terms have the weight 0") as caught:
+        fit(ring_data(), tiny_config(objective="sasrec", weights={"next_item": 0.0}), tmp_path)
+    assert "next_item" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -53,6 +53,19 @@ def test_what_an_item_learns_these_learn_in_part() -> None:
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_own_vectors_are_found_for_given_sums(share: float) -> None:
+    spread = Spread.over(Ragged.from_rows(_rows()), NUM_ITEMS, share, MOST)
+    draw = torch.Generator().manual_seed(2)
+    own_VD, wanted_VD = (torch.randn(NUM_ITEMS + 1, 6, generator=draw, dtype=torch.float64).float() for _ in range(2))
+    rows = torch.arange(1, NUM_ITEMS + 1)[torch.randperm(NUM_ITEMS, generator=draw)[: NUM_ITEMS - 3]]
+    reachable_RD = spread(wanted_VD)[rows]
+    found_VD = spread.with_sums(own_VD, rows, reachable_RD)
+    torch.testing.assert_close(spread(found_VD)[rows], reachable_RD, rtol=0.01, atol=0.01)
+    kept = torch.ones(NUM_ITEMS + 1, dtype=torch.bool).index_fill_(0, rows, False)
+    assert torch.equal(found_VD[kept], own_VD[kept])
+
+
 def test_items_are_found_in_blocks_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     histories, own_VD = Ragged.from_rows(_rows()), torch.randn(NUM_ITEMS + 1, 4)
     whole = Spread.over(histories, NUM_ITEMS, SHARE, MOST)(own_VD)

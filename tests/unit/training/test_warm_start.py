@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from elcrec.config import EncoderConfig, IntentConfig
 from elcrec.errors import UserError
@@ -48,6 +50,29 @@ def test_an_encoder_of_another_size_is_refused() -> None:
     wide = EncoderConfig(window=8, hidden_size=16, num_blocks=1, hidden_dropout=0.2, attention_dropout=0.2)
     with pytest.raises(UserError, match=r"hidden_size 8.*train.encoder has .*hidden_size 16"):
         _start(_model(1)).lay_over(_model(0, encoder=wide))
+
+
+SMALL = EncoderConfig(window=8, hidden_size=8, num_blocks=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_heads": 4}, {"mixer": "rotary"}, {"branch": "skip"}, {"branch": "gated_differences", "distances": (1, 2)}],
+    ids=str,
+)
+def test_an_encoder_whose_weights_mean_something_else_is_refused(changes: dict[str, Any]) -> None:
+    theirs = _model(1, encoder=replace(SMALL, branch="gated_differences") if "distances" in changes else SMALL)
+    with pytest.raises(UserError, match=rf"train.encoder has .*{list(changes)[-1]}"):
+        _start(theirs).lay_over(_model(0, encoder=replace(SMALL, **changes)))
+
+
+def test_dropout_and_what_is_not_used_may_differ() -> None:
+    other = replace(SMALL, hidden_dropout=0.1, attention_dropout=0.1, branch_share=0.5, distances=(2,))
+    assert _start(_model(1, encoder=SMALL)).lay_over(_model(0, encoder=other))
+
+
+def test_centres_of_another_kind_are_not_copied() -> None:
+    assert not _start(_model(1, objective="iclrec")).lay_over(_model(0, objective="elcrec"))
 
 
 @pytest.mark.slow
