@@ -77,8 +77,10 @@ def _umask() -> int:
 
 
 def _remove_stale(out: Path) -> None:
-    """Remove leftovers of a killed run for the same output."""
-    for leftover in _partial(out):
+    """Remove leftovers of a killed run for the same output; put back what it had moved away but not replaced."""
+    for leftover in list(_partial(out)):
+        if not out.exists() and (leftover / "old").is_dir():
+            (leftover / "old").rename(out)
         shutil.rmtree(leftover, ignore_errors=True)
 
 

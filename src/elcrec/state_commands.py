@@ -138,7 +138,7 @@ def forget(options: Options, config: "Config") -> dict[str, int]:
     from elcrec.stages.forget import forget as stage
 
     reading = config.validate.for_layout(config.fetch.file.layout)
-    store, columns = open_store(options.store), ("user_id", reading.user_column)
+    store, columns = open_store(options.store), (reading.user_column, "user_id")
     folder = config.serve.exposures.folder
     return stage(
         options.user,

@@ -158,3 +158,30 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> No
             fast.write_text("fast")
         assert path.read_text() == "fast"
     assert (path.read_text(), names_in(tmp_path)) == ("slow", ["file"])
+
+
+def test_a_folder_that_a_killed_run_had_moved_away_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with atomic_dir(out) as scratch:
+        (scratch / "state.json").write_text("1")
+    rename, moved = Path.rename, []
+
+    def killed_at_the_second(path: Path, target: Path) -> Path:
+        moved.append(path)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed_at_the_second)
+        patched.setattr("elcrec.artifacts.shutil.rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt), atomic_dir(out) as scratch:
+            (scratch / "state.json").write_text("2")
+    assert not out.exists()
+
+    with atomic_dir(out) as scratch:
+        assert (out / "state.json").read_text() == "1"
+        (scratch / "state.json").write_text("3")
+
+    assert (out / "state.json").read_text() == "3"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

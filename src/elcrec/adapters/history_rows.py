@@ -128,10 +128,10 @@ def user_of(key: bytes) -> str:
     return key[len(KEY_PREFIX) + 8 :].decode(errors="replace")
 
 
-def newest_event(event_times: bytes) -> int:
-    """Return the last time in a serialized column; the earliest possible one if there is none."""
+def is_idle(event_times: bytes, before: int) -> bool:
+    """Return whether the last time in a serialized column is before that; a row of dislikes alone has no times."""
     times = Value.FromString(event_times).int64_list_val.val
-    return int(times[-1]) if times else -1
+    return bool(times) and int(times[-1]) < before
 
 
 def store_replaced() -> StoreReplaced:

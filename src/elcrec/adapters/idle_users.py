@@ -69,11 +69,11 @@ def _last_seen_before(since: int, histories: pa.Table) -> pa.ChunkedArray:
 
 
 def _with_events(rows: HistoryRows, users: pa.ChunkedArray, since: int) -> pa.Array:
-    """Return the users who have an event in the store from that time on."""
+    """Return the users who have an event in the store from that time on; of dislikes alone, it keeps no times."""
     kept: list[str] = []
     for start in range(0, len(users), _READ_AT_ONCE):
         found = rows.read(users.slice(start, _READ_AT_ONCE).to_pylist())
-        kept += [user_id for user_id, history in found.items() if history.times[-1] >= since]
+        kept += [user_id for user_id, history in found.items() if history.times and history.times[-1] >= since]
     return pa.array(kept, pa.string())
 
 

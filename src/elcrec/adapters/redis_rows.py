@@ -24,7 +24,7 @@ from elcrec.adapters.history_rows import (
     StoredHistory,
     entity_key,
     history_of,
-    newest_event,
+    is_idle,
     store_replaced,
     user_of,
 )
@@ -113,7 +113,7 @@ class RedisRows:
                 pipe.hmget(key, fields)
             for key, (version, times) in zip(keys, pipe.execute(), strict=True):
                 user_id = self._own_user(key)
-                if times is not None and newest_event(times) < before and user_id is not None:
+                if times is not None and is_idle(times, before) and user_id is not None:
                     pipe.eval(_COMPARE_AND_DELETE, 2, key, self._newcomers, self._time_field, version, user_id)
             return sum(pipe.execute())
 

@@ -21,7 +21,7 @@ from elcrec.adapters.history_rows import (
     StoredHistory,
     entity_key,
     history_of,
-    newest_event,
+    is_idle,
     store_replaced,
     user_of,
 )
@@ -92,7 +92,7 @@ class SqliteRows:
             with self._connection() as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 rows = connection.execute(query, (last, EXPIRED_AT_ONCE)).fetchall()
-                idle = [key for key, times in rows if newest_event(times) < before]
+                idle = [key for key, times in rows if is_idle(times, before)]
                 _delete(connection, idle)
                 connection.commit()
             removed += len(idle)

@@ -16,7 +16,8 @@ DAY = 86_400_000_000
 _MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1, "day": DAY, "excel": DAY}
 _EXCEL_EPOCH = 25_569
 """Serial number of the first day of 1970 in a spreadsheet."""
-_LAST = 253_402_300_800_000_000  # the year 10000: anything beyond is a mistake
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""The years 1 and 10000: anything beyond is a mistake."""
 _INTEGER = r"^\s*[+-]?[0-9]{1,18}\s*$"
 _NUMBER = r"^\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?\s*$"
 _ISO = r"^\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.,]+\s*(Z|z|UTC|GMT|[+-][0-9:]+)?)?\s*$"
@@ -85,8 +86,8 @@ def _from_epoch(column: pa.ChunkedArray, unit: EpochUnit) -> pa.ChunkedArray:
         column = pc.subtract(column.cast(pa.float64(), safe=False), float(_EXCEL_EPOCH))
     factor = _MICROSECONDS[unit]
     size = pc.cast(column, pa.float64(), safe=False) if pa.types.is_integer(column.type) else column
-    limit = float(_LAST // factor)
-    inside = pc.and_(pc.less(size, limit), pc.greater(size, -limit))  # null for null, false for NaN
+    # Null for null, false for NaN.
+    inside = pc.and_(pc.less(size, float(_LAST // factor)), pc.greater_equal(size, float(_FIRST // factor)))
     kept = pc.if_else(inside, column, pa.scalar(None, column.type))
     if pa.types.is_floating(kept.type):
         microseconds = pc.round(pc.multiply(kept, float(factor))).cast(pa.int64())

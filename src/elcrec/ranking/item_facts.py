@@ -97,19 +97,22 @@ def read_items_file(path: Path) -> pa.Table:
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         fix = "write CSV, JSON lines as *.jsonl, or Parquet as *.parquet"
         raise UserError(f"not readable ({error})", where=path, fix=fix) from error
+    names = table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    _require(path, not twice, f"columns that occur twice: {', '.join(twice)}")
     if "item_id" not in table.column_names:
         fix = f"name the column of ids item_id; other known columns: {', '.join(COLUMNS[1:])}"
         raise UserError("no column item_id", where=path, fix=fix)
-    item_ids = normal_ids(table["item_id"].cast(pa.string()))
+    item_ids = normal_ids(_text(path, table, "item_id"))
     _require(path, not item_ids.null_count, "an item_id is empty")
     _require(path, len(pc.unique(item_ids)) == len(item_ids), "an item_id occurs in several rows")
     nulls = pa.nulls(len(table), pa.string())
-    category, available, until, title = (
-        table[name] if name in table.column_names else pa.chunked_array([nulls]) for name in COLUMNS[1:]
-    )
+    for name in COLUMNS[1:]:
+        if name not in names:
+            table = table.append_column(name, pa.chunked_array([nulls]))
     columns = [
-        *(item_ids, category.cast(pa.string())),
-        *(_flags(path, available), _times(path, until), title.cast(pa.string())),
+        *(item_ids, _text(path, table, "category")),
+        *(_flags(path, table), _times(path, table["available_until"]), _text(path, table, "title")),
     ]
     further = {name: _text(path, table, name) for name in table.column_names if name not in COLUMNS}
     return pa.table(dict(zip(COLUMNS, columns, strict=True)) | further)
@@ -159,10 +162,10 @@ def _text(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
 _READERS = {".parquet": pq.read_table, ".jsonl": _read_json, ".csv": _read_csv}
 
 
-def _flags(path: Path, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_boolean(column.type):
-        return column
-    text = pc.utf8_lower(column.cast(pa.string()))
+def _flags(path: Path, table: pa.Table) -> pa.ChunkedArray:
+    if pa.types.is_boolean(table["available"].type):
+        return table["available"]
+    text = pc.utf8_lower(_text(path, table, "available"))
     known = pc.is_in(text, value_set=pa.concat_arrays([_TRUE, _FALSE]))
     _require(path, pc.all(pc.or_(known, pc.is_null(text))).as_py() is not False, "available is neither true nor false")
     return pc.if_else(pc.is_null(text), pa.scalar(None, pa.bool_()), pc.is_in(text, value_set=_TRUE))

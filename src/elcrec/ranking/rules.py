@@ -167,10 +167,11 @@ class Rules:
         """Yield each row's candidates and the positions of the chosen ones, before exploration."""
         wanted = [k] * len(scores_BV) if isinstance(k, int) else k
         ranked_BV = scores_BV + self._boost_V if self._boosts else scores_BV
-        size = min(max(self._config.candidates, *wanted, 1), ranked_BV.shape[1])
-        values_BC, items_BC = top_k(ranked_BV, size)
-        for row, (most, history) in enumerate(zip(wanted, histories, strict=True)):
-            found = self._candidates(values_BC[row], items_BC[row])
+        # A row's candidates do not depend on what the other rows want.
+        sizes = [min(max(self._config.candidates, most, 1), ranked_BV.shape[1]) for most in wanted]
+        values_BC, items_BC = top_k(ranked_BV, max(sizes, default=1))
+        for row, (most, size, history) in enumerate(zip(wanted, sizes, histories, strict=True)):
+            found = self._candidates(values_BC[row, :size], items_BC[row, :size])
             places = self._fill(found, most, history)
             if len(places) < most and len(found.items_C) == size < ranked_BV.shape[1]:
                 found, places = self._look_on(ranked_BV[row : row + 1], _WIDER * size, most, history)

@@ -204,7 +204,12 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         """Refresh until stopped."""
         while not self._stop_asked.wait(self._seconds):
-            self._live.refresh()
+            try:
+                self._live.refresh()
+            except Exception as error:
+                # A thread that has ended would follow nothing any more, and no one would know.
+                logger.exception("following the registry failed; it is tried again")
+                self._live.problem = f"following the registry failed: {error!r}"
 
     def stop(self) -> None:
         """Ask it to end; do not wait for a poll that has begun."""

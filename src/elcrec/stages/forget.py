@@ -52,11 +52,12 @@ def forget(
     for folder in folders:
         require_folder(folder, fix="name an existing --workdir")
     Forgotten.load(store / FORGOTTEN_FILE).adding(user_id, datetime.now(UTC)).write(store / FORGOTTEN_FILE)
-    found = dict(features.forget(user_id))
+    # Files first: the feature store may refuse, as before the first push.
     changed = [path for folder in folders for path in erase_user(folder, user_id, columns, text)]
     if user_key is not None:
         changed += [path for folder in folders for path in erase_user(folder, user_key, ("user_key",), text)]
         changed += [] if exposures is None else erase_exposures(exposures, user_key)
     for path in changed:
         logger.info("rewritten: %s", path)
+    found = dict(features.forget(user_id))
     return {**found, "files": len(changed)}

@@ -16,6 +16,7 @@ from elcrec.adapters.feast_config import Servers
 from elcrec.adapters.feast_store import FeastStore
 from elcrec.adapters.redis_rows import RedisRows
 from elcrec.adapters.sqlite_rows import SqliteRows
+from elcrec.data.split_points import DISLIKED
 from elcrec.serving.histories import microseconds
 from elcrec.serving.ports import Event, FeatureTables
 from tests.support.feature_tables import TIME, tables
@@ -206,3 +207,15 @@ def test_a_killed_publication_starts_again_with_another_number_of_days(
     store.publish(log({**USERS, "zed": 50}), service=SERVICE)
 
     assert items(store, "zed") == [["i1", "i2"]]
+
+
+def test_a_dislike_keeps_a_user_who_has_nothing_else(store: FeastStore) -> None:
+    disliked = [replace(event("zed", "i1", 1), kind="no"), replace(event("dan", "i2", 1), kind="no")]
+    store.publish(log(USERS), service=SERVICE, idle_days=DAYS)
+    store.push_events(disliked, dislikes=frozenset({"no"}))
+
+    for _ in range(2):
+        store.publish(log(USERS), service=SERVICE, idle_days=DAYS)
+
+    assert f"{DISLIKED}i1" in seen(store, "zed")
+    assert f"{DISLIKED}i2" in seen(store, "dan")

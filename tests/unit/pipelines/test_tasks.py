@@ -110,7 +110,7 @@ WHO_GETS = {
     "elcrec-s3": {"resolve", "fetch", "champion", "train", "gate", "push", "recommend", "monitor"},
     "elcrec-redis": {"gate", "push", "exposures"},
     "elcrec-feast": {"gate", "push"},
-    "elcrec-user-salt": {"exposures"},
+    "elcrec-user-salt": {"gate", "push", "exposures"},
     "elcrec-google": {"resolve", "fetch"},
     "elcrec-model-registry": {"push"},
     "elcrec-signing": {"push"},

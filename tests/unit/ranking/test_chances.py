@@ -34,3 +34,13 @@ def test_items_are_drawn_with_their_stated_chances() -> None:
             counts_PC[place, found.items_C == item] += 1 / draws
 
     assert counts_PC == pytest.approx(found.chance_PC, abs=0.05)
+
+
+def test_the_chances_of_a_row_do_not_depend_on_what_another_wants() -> None:
+    made = rules(RulesConfig(exploration=0.5, candidates=6))
+    (alone,) = made.chances(scores(0), 2, [NOBODY])
+    both = np.concatenate((scores(0), scores(1)))
+    beside, longer = made.chances(both, [2, 15], [NOBODY, NOBODY])
+    np.testing.assert_array_equal(beside.items_C, alone.items_C)
+    np.testing.assert_array_equal(beside.chance_PC, alone.chance_PC)
+    assert len(longer.items_C) == 15

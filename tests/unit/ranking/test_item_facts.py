@@ -64,6 +64,7 @@ def test_an_item_is_hidden_when_it_expires_and_shown_with_an_earlier_clock() -> 
         ("item_id,available_until\ni1,soon\n", "available_until is not a time"),
         ("item_id\ni1\ni1\n", "occurs in several rows"),
         ("item_id,category\n,toys\n", "an item_id is empty"),
+        ("item_id,price,price\ni1,1,2\n", "columns that occur twice: price"),
         ("", "not readable"),
     ],
 )
@@ -74,3 +75,11 @@ def test_a_file_that_makes_no_sense_is_refused_in_one_line(tmp_path: Path, conte
         read_items_file(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["title", "category", "available"])
+def test_a_value_that_is_a_list_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(f'{{"item_id": "i1", "{name}": ["a", "b"]}}\n')
+    with pytest.raises(UserError, match=f"column '{name}' is neither text nor a number"):
+        read_items_file(path)

@@ -101,7 +101,13 @@ def test_the_server_reads_times_as_files_do(value: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [('"2023-11-14T22:13:20"', "names no zone"), ('"soon"', "neither ISO 8601"), ("17000000000000", "timestamp")],
+    [
+        ('"2023-11-14T22:13:20"', "names no zone"),
+        ('"soon"', "neither ISO 8601"),
+        ("17000000000000", "timestamp"),
+        ("-100000000000", "timestamp"),
+        ('"-100000000000"', "timestamp"),
+    ],
 )
 def test_the_server_refuses_what_is_no_time(value: str, said: str) -> None:
     body = f'{{"events": [{{"user_id": "u", "item_id": "i", "timestamp": {value}}}]}}'.encode()

@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -8,7 +9,7 @@ from elcrec.config import RulesConfig, SearchConfig, to_dict
 from elcrec.errors import UserError
 from elcrec.ranking.files import SEARCH
 from elcrec.ranking.item_facts import ItemFacts
-from elcrec.serving.live import Live
+from elcrec.serving.live import Live, Watcher
 from elcrec.serving.recommender import Query
 from elcrec.serving.telemetry import Telemetry
 from tests.support.push_inputs import add_model, make_inputs
@@ -124,3 +125,23 @@ def test_a_model_carries_its_search_and_the_server_reports_it(
     assert b'elcrec_search_info{kind="exact"} 0.0' in telemetry.page()
     said = [record.fields["search"] for record in caplog.records if hasattr(record, "fields")]
     assert said[-1] == "approximate, 2 of 3 parts"
+
+
+def test_a_fault_of_one_poll_is_told_and_does_not_end_the_following(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, polls = live(installation), Queue[int]()
+
+    def fail() -> None:
+        polls.put(1)
+        raise KeyError("price")
+
+    monkeypatch.setattr(found, "refresh", fail)
+    watcher = Watcher(found, 0.01)
+    watcher.start()
+    for _ in range(3):
+        polls.get(timeout=10)
+    watcher.stop()
+    watcher.join(timeout=10)
+    assert found.problem is not None
+    assert "KeyError('price')" in found.problem
