@@ -78,7 +78,7 @@ def _umask() -> int:
 
 def _remove_stale(out: Path) -> None:
     """Remove leftovers of a killed run for the same output; put back what it had moved away but not replaced."""
-    for leftover in list(_partial(out)):
+    for leftover in _partial(out):
         if not out.exists() and (leftover / "old").is_dir():
             (leftover / "old").rename(out)
         shutil.rmtree(leftover, ignore_errors=True)
@@ -216,6 +216,18 @@ def read_json(path: Path, *, fix: str | None = None) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UserError("expected a JSON object", where=path, fix=fix)
     return document
+
+
+def file_version(path: Path) -> tuple[int, ...] | None:
+    """Return what changes whenever a file is written or replaced; `None` if there is none.
+
+    The number of a file is not enough: a new file may have that of a removed one.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def md5_of(path: Path) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from elcrec.adapters.quiet import quiet
-from elcrec.artifacts import FORGOTTEN_FILE
+from elcrec.artifacts import FORGOTTEN_FILE, file_version
 from elcrec.data.erasure import erase_from_parquet
 from elcrec.data.forgotten import Forgotten
 from elcrec.errors import UserError
@@ -82,8 +82,6 @@ with quiet("feast"):
 logger = logging.getLogger(__name__)
 
 _USERS_AT_ONCE = 200
-_Version = tuple[int, int, int, int]
-"""Device, number, time and size of a file."""
 """Number of users whose events are written together: small enough for readers' timeouts and short transactions."""
 
 
@@ -116,8 +114,8 @@ class FeastStore:
         self._config = FeastConfig(repository=repository, folder=self._folder, servers=servers or Servers())
         self._services: dict[str, FeatureService] = {}
         self._opened: _Opened | None = None
-        self._items: tuple[_Version | None, frozenset[str] | None] = None, None
-        self._list: tuple[_Version | None, Forgotten] = None, Forgotten()
+        self._items: tuple[tuple[int, ...] | None, frozenset[str] | None] = None, None
+        self._list: tuple[tuple[int, ...] | None, Forgotten] = None, Forgotten()
         self._opening = threading.Lock()
 
     def publish(self, tables: FeatureTables, *, service: str, idle_days: int = 0) -> dict[str, int]:
@@ -285,18 +283,18 @@ class FeastStore:
     def _forgotten(self) -> Forgotten:
         """Return the forgotten users; the list is read again when it has changed."""
         path = self._store_folder / FORGOTTEN_FILE
-        identity = _file_version(path)
-        if identity != self._list[0]:
-            self._list = identity, Forgotten.load(path)
+        version = file_version(path)
+        if version != self._list[0]:
+            self._list = version, Forgotten.load(path)
         return self._list[1]
 
     def _published_items(self) -> frozenset[str] | None:
         """Return the items of the last publication, `None` if its files are on another machine."""
         path = self._folder / "data" / ITEMS.file
-        identity = _file_version(path)
-        if identity != self._items[0]:
-            items = None if identity is None else last_items(path)
-            self._items = identity, items
+        version = file_version(path)
+        if version != self._items[0]:
+            items = None if version is None else last_items(path)
+            self._items = version, items
         return self._items[1]
 
     def training_data(self, asked: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
@@ -528,15 +526,6 @@ def _identities(files: tuple[Path | None, Path | None], before: _Identities = (N
     """Return the present identities of the files; a missing registry, which readers can do without, is unchanged."""
     online, registry = (_file_identity(path) for path in files)
     return online, registry or before[1]
-
-
-def _file_version(path: Path) -> _Version | None:
-    """Return what changes whenever a file is written anew; a new file may have the number of a removed one."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _file_identity(path: Path | None) -> tuple[int, int] | None:

@@ -39,6 +39,11 @@ class EncoderConfig(Section, frozen=True, kw_only=True):
     attention_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.5
     """Dropout of attention weights."""
 
+    @property
+    def takes_differences(self) -> bool:
+        """Whether a mixer takes differences of states, so that `distances` count."""
+        return not {self.mixer, self.branch}.isdisjoint(("differences", "gated_differences"))
+
     def __post_init__(self) -> None:
         """Check that the mixer is known and the heads divide the width."""
         require_known(self.mixer, MIXERS, "mixer")
@@ -235,10 +240,7 @@ class TrainConfig(Section, frozen=True, kw_only=True):
         find_objective(self.objective)
         for name in self.weights:
             require_known(name, TERMS, "loss term")
-        if self.padding == "encoded" and {self.encoder.mixer, self.encoder.branch} & {
-            "differences",
-            "gated_differences",
-        }:
+        if self.padding == "encoded" and self.encoder.takes_differences:
             what = "padding encoded: differences would be taken from padding, which no ranking encodes"
             raise ValueError(f"{what}; set padding ignored or counted, or another mixer and branch")
         if self.item_updates == "lazy" and self.next_item.loss == "softmax":

@@ -39,25 +39,25 @@ class Weights(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many rows hold both of two items, [V + 1, V + 1], and each item, [V + 1]."""
+    """How many rows hold both of two items, [V + 1, V + 1], and each item, and with how many items each is, [V + 1]."""
 
     pairs_VV: csr_array
     items_V: Floats
+    lengths_V: npt.NDArray[np.integer]
 
     def of(self, one_E: Ints, other_E: Ints) -> npt.NDArray[np.float64]:
         """Return the counts of some pairs, [E]."""
         if not len(one_E):  # of no pairs, SciPy returns no array
             return np.empty(0)
         # Counts are symmetric. The row of the item with fewer pairs is searched, which is several times faster.
-        lengths_V = np.diff(self.pairs_VV.indptr)
-        longer_E = lengths_V[one_E] > lengths_V[other_E]
+        longer_E = self.lengths_V[one_E] > self.lengths_V[other_E]
         rows_E, columns_E = np.where(longer_E, other_E, one_E), np.where(longer_E, one_E, other_E)
         return np.asarray(self.pairs_VV[rows_E, columns_E], np.float64)
 
     def blocks(self, size: int, most_pairs: int = _PAIRS_AT_ONCE) -> list[Ints]:
         """Return the items of all rows, ascending, at most `size` at a time, fewer where they have many pairs."""
         known = np.flatnonzero(self.items_V)
-        pairs = np.cumsum(np.diff(self.pairs_VV.indptr)[known])
+        pairs = np.cumsum(self.lengths_V[known])
         changes = np.diff(np.arange(len(known)) // size) + np.diff(pairs // most_pairs)
         return np.split(known, np.flatnonzero(changes) + 1)
 
@@ -83,7 +83,7 @@ def co_occurrences(
     met_NV.data.fill(1)
     pairs_VV = csr_array(met_NV.T @ met_NV)
     pairs_VV.sort_indices()
-    return Counts(pairs_VV, pairs_VV.diagonal())
+    return Counts(pairs_VV, pairs_VV.diagonal(), np.diff(pairs_VV.indptr))
 
 
 def _recent(items_N: npt.NDArray[np.integer], offsets: Ints, most_pairs: int) -> tuple[npt.NDArray[np.integer], Ints]:

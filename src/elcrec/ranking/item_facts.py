@@ -100,7 +100,7 @@ def read_items_file(path: Path) -> pa.Table:
     names = table.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
     _require(path, not twice, f"columns that occur twice: {', '.join(twice)}")
-    if "item_id" not in table.column_names:
+    if "item_id" not in names:
         fix = f"name the column of ids item_id; other known columns: {', '.join(COLUMNS[1:])}"
         raise UserError("no column item_id", where=path, fix=fix)
     item_ids = normal_ids(_text(path, table, "item_id"))

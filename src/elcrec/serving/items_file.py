@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from elcrec.artifacts import file_version
 from elcrec.errors import UserError
 from elcrec.ranking.item_facts import align, read_items_file
 from elcrec.serving.recommender import Recommender
@@ -54,9 +55,8 @@ class ItemsFile:
             self.problem = f"the items file has no item of category {', '.join(idle)}, so its rule does nothing"
             logger.warning("%s", self.problem)
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _look(self) -> tuple[int, ...] | None:
         try:
-            found = self._path.stat()
+            return file_version(self._path)
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino

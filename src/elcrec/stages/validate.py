@@ -46,10 +46,10 @@ class LogRefusedError(UserError):
         self.reason, self.evidence, self.metrics = what + hint, evidence, _metrics(assessment)
 
 
-class _Lists(NamedTuple):
-    """Files that outlive runs: the profile of the last accepted log, and the list of forgotten users."""
+class _State(NamedTuple):
+    """What outlives runs: what is remembered of the last accepted log, and the list of forgotten users."""
 
-    memory: Path | None
+    remembered: Mapping[str, Any]
     forgotten: Path | None
 
 
@@ -89,9 +89,10 @@ def validate(
     memory = accepted / "profile.json" if accepted else None
     failed = out.with_name(f"{out.name}.failed")
     with stage_output(out) as folder:
-        lists, session = _Lists(memory, forgotten), engine.session(out)
-        assessment = _assess(config, raw, folder, source=source, lists=lists, now=now, session=session)
-        if reason := accept_drift or _accepted_before(memory, source):
+        remembered = read_json(memory) if memory is not None and memory.exists() else {}
+        state, session = _State(remembered, forgotten), engine.session(out)
+        assessment = _assess(config, raw, folder, source=source, state=state, now=now, session=session)
+        if reason := accept_drift or _accepted_before(remembered, source):
             assessment = with_drift_accepted(assessment, reason)
         report = _report(assessment, source)
         write_json(folder / "validation.json", report)
@@ -115,14 +116,14 @@ def _assess(
     folder: Path,
     *,
     source: Mapping[str, Any],
-    lists: _Lists,
+    state: _State,
     now: datetime,
     session: AbstractContextManager[Session],
 ) -> Assessment:
     """Write the rows into `folder` and judge the log."""
-    forgotten = Forgotten.load(lists.forgotten) if lists.forgotten else Forgotten()
+    forgotten = Forgotten.load(state.forgotten) if state.forgotten else Forgotten()
     log = _open(config, raw / source["file"], source, spellings=bool(forgotten.until))
-    previous = _previous_profile(lists.memory, source, log.time)
+    previous = _previous_profile(state.remembered, source, log.time)
     limits = limits_of(config, now)
     with session as opened:
         found = survey(opened, log, source=source, previous=previous, limits=limits, forgotten=forgotten, folder=folder)
@@ -166,11 +167,8 @@ def _open(config: ValidateConfig, path: Path, source: Mapping[str, Any], *, spel
     return shown(read_log([path], source["format"], columns))
 
 
-def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: TimeKind) -> Profile | None:
+def _previous_profile(remembered: Mapping[str, Any], source: Mapping[str, Any], time: TimeKind) -> Profile | None:
     """Return the profile to compare with: that of the previous log, even if this log is checked again."""
-    if memory is None or not memory.exists():
-        return None
-    remembered = read_json(memory)
     profile = remembered.get("profile")
     if profile and profile["md5"] == source["md5"]:
         profile = remembered.get("previous")
@@ -178,9 +176,8 @@ def _previous_profile(memory: Path | None, source: Mapping[str, Any], time: Time
     return profile if comparable == (SCHEMA_VERSION, source["dataset"], time) else None
 
 
-def _accepted_before(memory: Path | None, source: Mapping[str, Any]) -> str:
+def _accepted_before(remembered: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """Return who accepted the drift of this very log, and why; empty if no one did."""
-    remembered = read_json(memory) if memory is not None and memory.exists() else {}
     same = (remembered.get("profile") or {}).get("md5") == source["md5"]
     return (same and remembered.get("drift_accepted")) or ""
 

@@ -113,7 +113,7 @@ def _completed(intents_N: Tensor, points_NE: Tensor, size: int, generator: torch
 
     Intents that have lost all their items begin anew among the items without an intent, by k-means.
     """
-    members, others = ((intents_N >= 0).nonzero().flatten(), (intents_N < 0).nonzero().flatten())
+    members, others = (intents_N >= 0).nonzero().flatten(), (intents_N < 0).nonzero().flatten()
     sums_KE = points_NE.new_zeros(size, points_NE.shape[1]).index_add_(0, intents_N[members], points_NE[members])
     counts_K = torch.bincount(intents_N[members], minlength=size)
     centers_KE, in_use_K = sums_KE / counts_K.clamp(min=1)[:, None], counts_K > 0

@@ -75,16 +75,17 @@ class Spread(nn.Module):
         found_VD, wanted_VD = own_VD.clone(), torch.zeros_like(own_VD).index_copy_(0, rows_R, sums_RD)
         rest_VD = (wanted_VD - self(found_VD)) * changed_V1
         direction_VD = slope_VD = self._sums_of("from", rest_VD) * changed_V1
-        least = torch.finfo(own_VD.dtype).tiny
+        steepness_D, least = slope_VD.square().sum(0), torch.finfo(own_VD.dtype).tiny
         for _ in range(_MOST_ITERATIONS):
             if rest_VD.norm() <= _TOLERANCE * wanted_VD.norm():
                 break
-            steepness_D, image_VD = slope_VD.square().sum(0), self(direction_VD) * changed_V1
+            image_VD = self(direction_VD) * changed_V1
             step_D = steepness_D / image_VD.square().sum(0).clamp(min=least)
             found_VD.addcmul_(direction_VD, step_D)
             rest_VD.addcmul_(image_VD, step_D, value=-1)
             slope_VD = self._sums_of("from", rest_VD) * changed_V1
-            direction_VD = slope_VD + slope_VD.square().sum(0) / steepness_D.clamp(min=least) * direction_VD
+            before_D, steepness_D = steepness_D, slope_VD.square().sum(0)
+            direction_VD = slope_VD + steepness_D / before_D.clamp(min=least) * direction_VD
         return found_VD
 
     def _sums_of(self, direction: str, values_VD: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ class WarmStart:
         model.encoder.load_state_dict(weights, strict=False)
         if model.config.head == self.model.config.head:
             model.head.load_state_dict(self.model.head.state_dict())
-        kinds = (model.config.intents, model.num_intents), (self.model.config.intents, self.model.num_intents)
-        if model.intents is None or self.model.intents is None or kinds[0] != kinds[1]:
+        alike = (model.config.intents, model.num_intents) == (self.model.config.intents, self.model.num_intents)
+        if model.intents is None or self.model.intents is None or not alike:
             return False
         model.intents.load_state_dict(self.model.intents.state_dict(), strict=False)
         return True
@@ -67,6 +67,6 @@ def _architecture(encoder: EncoderConfig) -> dict[str, Any]:
     unused = {"hidden_dropout", "attention_dropout"}
     if encoder.branch is None:
         unused.add("branch_share")
-    if not {encoder.mixer, encoder.branch} & {"differences", "gated_differences"}:
+    if not encoder.takes_differences:
         unused.add("distances")
     return {name: value for name, value in fields.items() if name not in unused}
